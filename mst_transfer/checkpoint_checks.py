@@ -1,0 +1,113 @@
+"""Does a checkpoint belong to this model? Refusals that name both sides, before any tensor is copied."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from mst_transfer.checkpoint import BackboneMetadata
+
+_TRUNK = (
+    *("patch_embed", "pos_embed", "cls_token", "dist_token", "reg_token", "register_tokens"),
+    *("storage_tokens", "norm_pre", "blocks", "norm"),
+)
+_BLOCK = re.compile(r"^blocks\.(\d+)(?:\.|$)")
+
+
+def list_names(names: Sequence[str], limit: int = 5) -> str:
+    """The first names, comma-separated, and how many more there are."""
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown}, … ({len(names) - limit} more)"
+
+
+def is_under(name: str, paths: Iterable[str]) -> bool:
+    """Whether ``name`` is one of ``paths`` or a tensor of a module among them."""
+    return any(name == path or name.startswith(f"{path.rstrip('.')}.") for path in paths)
+
+
+def check_architecture(
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    metadata: BackboneMetadata | None,
+    *,
+    source: str,
+    unused: Sequence[str] = (),
+    skipped: Sequence[str] = (),
+) -> None:
+    """Compares width, depth, patch and heads, then refuses trunk tensors that the model has no place for.
+
+    Args:
+        model: a timm ``VisionTransformer``.
+        tensors: the file's tensors without those left out on purpose.
+        metadata: the file's metadata, None for a foreign file.
+        source: the file's name, for messages.
+        unused: module paths that the model has removed on purpose; removed blocks count to its depth.
+        skipped: names of the file that were left out on purpose.
+
+    Raises:
+        ValueError: says what the checkpoint is and what the model is.
+    """
+    checkpoint = _describe(tensors, [*tensors, *skipped])
+    wanted = _describe(model.state_dict(), [*model.state_dict(), *unused])
+    heads = _num_heads(model)
+    if metadata is not None and heads is not None and "num_heads" in metadata.arch_kwargs:
+        checkpoint["heads"], wanted["heads"] = metadata.arch_kwargs["num_heads"], heads
+    if checkpoint != wanted:
+        raise ValueError(
+            f"{source} is of another architecture (checkpoint: {_in_words(checkpoint)}; "
+            f"model: {_in_words(wanted)}).{_advice(metadata)}"
+        )
+    if metadata is not None and heads is not None and "num_heads" not in metadata.arch_kwargs:
+        _check_default_heads(metadata, heads, source)
+    names = set(model.state_dict())
+    strangers = [name for name in tensors if name not in names and is_under(name, _TRUNK)]
+    if strangers:
+        raise ValueError(
+            f"{source} has {len(strangers)} tensors that the model has no place for: "
+            f"{list_names(strangers)}. Without them the features would differ from the checkpoint's: build "
+            "the model with the same arch and options "
+            f"(LayerScale: init_values, register tokens: reg_tokens, …).{_advice(metadata)}"
+        )
+
+
+def _describe(tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Any]:
+    projection = tensors["patch_embed.proj.weight"]  # [D, channels, p, p]
+    blocks = [int(match.group(1)) for match in map(_BLOCK.match, names) if match]
+    return {"width": projection.shape[0], "depth": max(blocks, default=-1) + 1, "patch": projection.shape[-1]}
+
+
+def _in_words(description: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in description.items())
+
+
+def _num_heads(model: nn.Module) -> int | None:
+    """Number of attention heads of the first block; None where the model has no such thing."""
+    for name, module in model.named_modules():
+        if name.startswith("blocks.0.") and hasattr(module, "num_heads"):
+            heads: Any = module.num_heads
+            return int(heads)
+    return None
+
+
+def _check_default_heads(metadata: BackboneMetadata, heads: int, source: str) -> None:
+    """Head counts leave no trace in tensor shapes: take the architecture's own default from timm."""
+    import timm
+
+    default = timm.create_model(metadata.arch, pretrained=False, num_classes=0, device="meta")
+    expected = _num_heads(default)
+    if expected is not None and expected != heads:
+        raise ValueError(
+            f"{source} is of another architecture (checkpoint: heads {expected}; model: heads {heads})."
+            f"{_advice(metadata)}"
+        )
+
+
+def _advice(metadata: BackboneMetadata | None) -> str:
+    if metadata is None:
+        return " Choose the arch that the checkpoint was trained with."
+    overrides = "".join(f", {name}={value!r}" for name, value in metadata.arch_kwargs.items())
+    return f" The checkpoint was made by arch={metadata.arch!r}{overrides}."
