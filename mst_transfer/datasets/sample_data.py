@@ -238,7 +238,7 @@ def build_parser() -> argparse.ArgumentParser:
     defaults = SampleDataRequest()
     parser = argparse.ArgumentParser(
         prog="mst sample-data",
-        description="Draw the sample data: photos to pre-train on, COCO and Cityscapes layouts to fine-tune on.",
+        description="Draw the sample data: photos to pre-train on, COCO and Cityscapes sets to fine-tune on.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("out", nargs="?", default="data/sample", metavar="OUT", help="folder to write")
