@@ -1,0 +1,200 @@
+"""The pre-training loop: one optimiser step is what a reader of the paper would write down.
+
+A "step" is one update of the student, over ``accumulation_steps`` micro-batches on every process. All schedules,
+logs and checkpoints count such steps.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from mmengine.dist import get_rank, get_world_size, is_main_process
+from mmengine.model import is_model_wrapper
+from mmengine.runner import EpochBasedTrainLoop
+from torch import Tensor
+from torch import distributed as dist
+from torch.utils.data import DataLoader
+
+from pretrain.counter_random import derive_key
+from pretrain.model import MST
+from pretrain.optim import PretrainOptimWrapper
+from pretrain.registry import LOOPS
+from pretrain.schedules import Schedule, StepValues
+
+Batch = dict[str, Tensor]
+
+
+class StepLoader:
+    """Groups a loader's micro-batches into the steps of an epoch.
+
+    Args:
+        loader: yields micro-batches; its sampler has ``set_epoch`` and ``set_start_step``.
+        accumulation_steps: micro-batches a step.
+    """
+
+    def __init__(self, loader: DataLoader, accumulation_steps: int) -> None:
+        self.loader, self.accumulation_steps = loader, accumulation_steps
+        self.dataset, self.sampler, self.batch_sampler = loader.dataset, loader.sampler, loader.batch_sampler
+        self.steps_per_epoch: int = loader.sampler.steps_per_epoch  # type: ignore[attr-defined]
+        self.batch_size = loader.batch_size
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch
+
+    def iterate(self, epoch: int, start_step: int) -> Iterator[list[Batch]]:
+        """Steps ``start_step`` … of an epoch, without loading those before."""
+        self.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        self.sampler.set_start_step(start_step)  # type: ignore[attr-defined]
+        batches = iter(self.loader)
+        for _ in range(start_step, self.steps_per_epoch):
+            yield [next(batches) for _ in range(self.accumulation_steps)]
+
+
+@LOOPS.register_module()
+class PretrainLoop(EpochBasedTrainLoop):
+    """Trains an :class:`~pretrain.model.MST`.
+
+    Args:
+        runner: mmengine's runner.
+        dataloader: loader or its config.
+        max_epochs: length of the run; all schedules end with it.
+        schedule: arguments of :class:`~pretrain.schedules.Schedule`.
+        accumulation_steps: micro-batches a step: effective batch = processes x batch size x accumulation_steps.
+        max_nonfinite_steps: after so many steps *in a row* with a non-finite gradient the run stops.
+    """
+
+    def __init__(
+        self,
+        runner,
+        dataloader: DataLoader | dict,
+        max_epochs: int,
+        schedule: dict | None = None,
+        accumulation_steps: int = 1,
+        max_nonfinite_steps: int = 10,
+    ) -> None:
+        if accumulation_steps < 1:
+            raise ValueError(f"train_cfg.accumulation_steps = {accumulation_steps} must be at least 1")
+        if isinstance(dataloader, dict):
+            sampler = dict(dataloader["sampler"])
+            sampler.update(batch_size=dataloader["batch_size"], accumulation_steps=accumulation_steps)
+            dataloader = {**dataloader, "sampler": sampler}
+        super().__init__(runner, dataloader, max_epochs)
+        self.schedule = Schedule(**(schedule or {}))
+        self.schedule.check_length(max_epochs)
+        self.accumulation_steps, self.max_nonfinite_steps = accumulation_steps, max_nonfinite_steps
+        self.dataloader = StepLoader(self.dataloader, accumulation_steps)
+        self._max_iters = self._max_epochs * len(self.dataloader)
+        self.effective_batch = get_world_size() * self.dataloader.batch_size * accumulation_steps
+        self.seed = runner.seed
+        self._nonfinite_in_a_row = 0
+
+    @property
+    def mst(self) -> MST:
+        """The model without its distributed wrapper."""
+        return self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model
+
+    def run(self) -> torch.nn.Module:
+        """Launch training, from wherever the runner has resumed."""
+        self.mst.mask_generator.seed = self.seed
+        self.runner.logger.info(self.plan())
+        return super().run()
+
+    def plan(self) -> str:
+        """What this run will do, in numbers."""
+        steps, schedule = len(self.dataloader), self.schedule
+        return (
+            f"plan: {get_world_size()} process(es) x batch {self.dataloader.batch_size} x accumulation "
+            f"{self.accumulation_steps} = effective batch {self.effective_batch}; "
+            f"{len(self.dataloader.dataset)} images, {steps} steps an epoch, {self._max_epochs} epochs, "
+            f"{self._max_iters} steps; learning rate {schedule.base_lr:g} x {self.effective_batch}/{schedule.base_batch} "
+            f"= {schedule.peak_lr(self.effective_batch):g} after {schedule.warmup_epochs} epochs; "
+            f"teacher momentum from {schedule.teacher_momentum:g}; seed {self.seed}"
+        )
+
+    def run_epoch(self) -> None:
+        """The rest of the current epoch."""
+        self.runner.call_hook("before_train_epoch")
+        self.runner.model.train()
+        start = self._iter - self._epoch * len(self.dataloader)
+        for index, micro_batches in enumerate(self.dataloader.iterate(self._epoch, start), start):
+            self.run_iter(index, micro_batches)
+        self.runner.call_hook("after_train_epoch")
+        self._epoch += 1
+
+    def run_iter(self, idx: int, data_batch: list[Batch]) -> None:  # type: ignore[override]
+        """One optimiser step, between its hooks."""
+        values = self.schedule.at(self._iter, len(self.dataloader), self._max_epochs, self.effective_batch)
+        self.runner.optim_wrapper.set_hyperparameters(values.lr, values.weight_decay)
+        torch.manual_seed(derive_key(self.seed, self._iter, get_rank()))  # stochastic depth
+        self.runner.call_hook("before_train_iter", batch_idx=idx, data_batch=data_batch)
+        outputs = self.optimizer_step(data_batch, values)
+        self.runner.call_hook("after_train_iter", batch_idx=idx, data_batch=data_batch, outputs=outputs)
+        self._iter += 1
+
+    def optimizer_step(self, micro_batches: list[Batch], values: StepValues) -> dict[str, float]:
+        """Forward and backward over the micro-batches, then student, centre and teacher; what is to be logged."""
+        model, mst, optim = self.runner.model, self.mst, self.runner.optim_wrapper
+        assert isinstance(optim, PretrainOptimWrapper)
+        optim.zero_grad()
+        sums: dict[str, Tensor] = {}
+        for position, batch in enumerate(micro_batches):
+            batch = mst.data_preprocessor(batch, True)  # to the device
+            last = position == len(micro_batches) - 1
+            with nullcontext() if last or not hasattr(model, "no_sync") else model.no_sync():
+                with optim.autocast():
+                    losses = model(**batch, step=self._iter, teacher_temp=values.teacher_temp)
+                optim.backward(losses["loss"] / len(micro_batches))
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0) + value.detach().float() / len(micro_batches)
+        grad_norm = optim.clip_gradients()
+        logged = self._gather({**sums, "grad_norm": grad_norm})
+        if self._gradient_is_finite(logged, micro_batches):
+            if not values.train_last_layer:
+                for parameter in mst.last_layer_parameters():
+                    parameter.grad = None
+            optim.step()
+            mst.dino_loss.update_center()
+            mst.update_teacher(values.teacher_momentum)
+        logged.update(
+            weight_decay=values.weight_decay,
+            teacher_momentum=values.teacher_momentum,
+            teacher_temp=values.teacher_temp,
+        )
+        return logged
+
+    @staticmethod
+    def _gather(values: dict[str, Tensor]) -> dict[str, float]:
+        """Means over the processes, with one transfer from the device."""
+        packed = torch.stack(list(values.values()))
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(packed)
+            packed /= dist.get_world_size()
+        return dict(zip(values, packed.tolist(), strict=True))
+
+    def _gradient_is_finite(self, logged: dict[str, float], micro_batches: list[Batch]) -> bool:
+        """False for a step to leave out, on every process alike: the gradient is the same on all of them."""
+        norm = logged["grad_norm"]
+        if norm == norm and abs(norm) != float("inf"):
+            self._nonfinite_in_a_row = 0
+            return True
+        self._nonfinite_in_a_row += 1
+        self.mst.dino_loss.discard_center_update()
+        self.runner.optim_wrapper.skip()
+        record = Path(self.runner.work_dir) / f"nonfinite_step_{self._iter}_rank_{get_rank()}.json"
+        samples = torch.cat([batch["index"] for batch in micro_batches]).tolist()
+        record.write_text(json.dumps({"step": self._iter, "logged": {k: str(v) for k, v in logged.items()}, "samples": samples}))
+        if is_main_process():
+            self.runner.logger.warning(
+                f"step {self._iter} left out: its gradient is not finite "
+                f"({self._nonfinite_in_a_row} of at most {self.max_nonfinite_steps} in a row); see {record}"
+            )
+        if self._nonfinite_in_a_row >= self.max_nonfinite_steps:
+            last = self.runner.message_hub.get_info("last_ckpt") if "last_ckpt" in self.runner.message_hub.runtime_info else None
+            raise FloatingPointError(
+                f"{self._nonfinite_in_a_row} steps in a row, up to step {self._iter}, had a non-finite gradient; "
+                f"last good checkpoint: {last or 'none was written'}. Resume from it with a lower "
+                "train_cfg.schedule.base_lr, or with optim_wrapper.dtype='bfloat16' or None instead of 'float16'"
+            )
+        return False

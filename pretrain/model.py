@@ -1,0 +1,156 @@
+"""MST: student, teacher, mask, head and decoder, and what one micro-batch costs.
+
+Legend: B images, G = 2 global views, L local views, N patches of a global view, D embedding, K prototypes.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from pretrain.backbone import MaskedViT
+from pretrain.decoder import RestoringDecoder
+from pretrain.head import DINOHead
+from pretrain.losses import DINOLoss, restoring_loss
+from pretrain.masking import MaskGenerator
+from pretrain.registry import MODELS
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@MODELS.register_module()
+class MST(BaseModel):
+    """Masked Self-supervised Transformer.
+
+    Args:
+        backbone: arguments of :class:`~pretrain.backbone.MaskedViT`.
+        head: arguments of :class:`~pretrain.head.DINOHead`, without ``in_dim``.
+        masking: arguments of :class:`~pretrain.masking.MaskGenerator`; ``dict(mode='none')`` is plain DINO.
+        decoder: arguments of :class:`~pretrain.decoder.RestoringDecoder`, without ``in_dim`` and ``patch_size``; None
+            for no restoring loss.
+        loss: arguments of :class:`~pretrain.losses.DINOLoss`, without ``out_dim``.
+        cross_entropy_weight: λ1.
+        restoring_weight: λ2.
+        mean, std: RGB, on a 0-1 scale; recorded in the backbone files.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: dict | None = None,
+        head: dict | None = None,
+        masking: dict | None = None,
+        decoder: dict | None = {},  # noqa: B006  (never mutated; None means "no decoder")
+        loss: dict | None = None,
+        cross_entropy_weight: float = 1.0,
+        restoring_weight: float = 1.0,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
+        super().__init__()
+        self.mask_generator = MaskGenerator(**(masking or {}))
+        backbone, head = dict(backbone or {}), dict(head or {})
+        teacher_backbone = {k: v for k, v in backbone.items() if k not in ("drop_path_rate", "grad_checkpointing")}
+        with_mask_token = self.mask_generator.mode != "none"
+        self.student = self._network(MaskedViT(with_mask_token=with_mask_token, **backbone), head)
+        self.teacher = self._network(MaskedViT(with_mask_token=False, **teacher_backbone), head)
+        self.teacher.requires_grad_(False)
+        self.decoder = None
+        if decoder is not None:
+            vit = self.student["backbone"]
+            self.decoder = RestoringDecoder(vit.embed_dim, vit.patch_size, **decoder)
+        self.dino_loss = DINOLoss(self.student["head"].out_dim, **(loss or {}))
+        self.cross_entropy_weight, self.restoring_weight = cross_entropy_weight, restoring_weight
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
+        self.update_teacher(0.0)
+
+    @staticmethod
+    def _network(backbone: MaskedViT, head: dict) -> nn.ModuleDict:
+        return nn.ModuleDict({"backbone": backbone, "head": DINOHead(backbone.embed_dim, **head)})
+
+    def init_weights(self) -> None:
+        """Nothing to do: the parts initialise themselves when they are built."""
+
+    def train(self, mode: bool = True) -> "MST":
+        """The teacher always stays in evaluation mode: it has no stochastic depth."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def normalise(self, views: Tensor) -> Tensor:
+        """uint8 [..., 3, H, W] → float32, zero mean and unit variance over the pre-training images."""
+        return (views.float() - self.mean) / self.std
+
+    def ema_pairs(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Teacher's and student's parameters and floating-point buffers, in the same order; no mask token."""
+        student = {**dict(self.student.named_parameters()), **dict(self.student.named_buffers())}
+        teacher = {**dict(self.teacher.named_parameters()), **dict(self.teacher.named_buffers())}
+        return [tensor.data for tensor in teacher.values()], [student[name].data for name in teacher]
+
+    @torch.no_grad()
+    def update_teacher(self, momentum: float) -> None:
+        """Teacher ← momentum · teacher + (1 − momentum) · student."""
+        teacher, student = self.ema_pairs()
+        if momentum == 0:
+            torch._foreach_copy_(teacher, student)
+        else:
+            torch._foreach_lerp_(teacher, student, 1 - momentum)
+
+    def last_layer_parameters(self) -> list[nn.Parameter]:
+        """The student's last head layer, which is frozen at the start."""
+        return list(self.student["head"].last_layer.parameters())
+
+    def forward(  # type: ignore[override]
+        self,
+        global_crops: Tensor,
+        local_crops: Tensor,
+        index: Tensor,
+        step: int = 0,
+        teacher_temp: float = 0.04,
+        **_: object,
+    ) -> dict[str, Tensor]:
+        """Losses of a micro-batch.
+
+        Args:
+            global_crops: uint8 [B, G, 3, S, S].
+            local_crops: uint8 [B, L, 3, s, s]; L may be 0.
+            index: int64 [B], the samples' indices in the data set.
+            step: optimiser step, counted from 0.
+            teacher_temp: of the teacher's softmax.
+
+        Returns:
+            Scalars ``loss`` (with gradient), ``loss_dino``, ``loss_restoring`` (with a decoder), ``teacher_entropy``
+            (nats) and ``mask_ratio``.
+        """
+        B, num_global, num_local = global_crops.shape[0], global_crops.shape[1], local_crops.shape[1]
+        views = self.normalise(global_crops.transpose(0, 1).flatten(0, 1))  # [G * B, 3, S, S], view-major
+        num_patches = self.student["backbone"].num_patches(*views.shape[-2:])
+
+        with torch.no_grad():
+            seen = self.teacher["backbone"](views, importance=self.mask_generator.needs_importance)
+            teacher_logits = self.teacher["head"](seen.cls_token)
+        mask = self.mask_generator(seen.importance, index.to(views.device), step, num_global, num_patches)
+
+        output = self.student["backbone"](views, mask=mask, patch_tokens=self.decoder is not None)
+        cls_tokens = [output.cls_token]
+        if num_local:
+            local_views = self.normalise(local_crops.transpose(0, 1).flatten(0, 1))
+            cls_tokens.append(self.student["backbone"](local_views).cls_token)
+        logits = self.student["head"](torch.cat(cls_tokens))
+
+        cross_entropy, entropy = self.dino_loss(
+            logits.unflatten(0, (num_global + num_local, B)), teacher_logits.unflatten(0, (num_global, B)), teacher_temp
+        )
+        losses = {"loss": self.cross_entropy_weight * cross_entropy, "loss_dino": cross_entropy.detach()}
+        if self.decoder is not None:
+            restoring = restoring_loss(self.decoder(output.patch_tokens), views)
+            losses["loss"] = losses["loss"] + self.restoring_weight * restoring
+            losses["loss_restoring"] = restoring.detach()
+        losses["teacher_entropy"] = entropy
+        losses["mask_ratio"] = entropy.new_zeros(()) if mask is None else mask.float().mean()
+        return losses

@@ -1,0 +1,114 @@
+"""Learning rate, weight decay, teacher momentum and teacher temperature as functions of the step (DINO).
+
+Nothing here has a state: the value at step t needs t alone, so resuming cannot get it wrong.
+"""
+
+import math
+from dataclasses import dataclass
+
+
+def cosine_schedule(
+    step: int, total_steps: int, base: float, final: float, warmup_steps: int = 0, start: float = 0.0
+) -> float:
+    """Linear from ``start`` to ``base`` over the first ``warmup_steps``, then half a cosine from ``base`` to ``final``.
+
+    The value at the last warm-up step is ``base``; ``final`` is approached at the last step, not reached.
+
+    Args:
+        step: in [0, total_steps).
+        total_steps: length of the run.
+        base: value after the warm-up.
+        final: value at the end.
+        warmup_steps: length of the linear part.
+        start: value at step 0, when there is a warm-up.
+    """
+    if step < warmup_steps:
+        return start if warmup_steps == 1 else start + (base - start) * step / (warmup_steps - 1)
+    progress = (step - warmup_steps) / (total_steps - warmup_steps)
+    return final + 0.5 * (base - final) * (1 + math.cos(math.pi * progress))
+
+
+def teacher_temp_at(epoch: int, warmup_temp: float, temp: float, warmup_epochs: int) -> float:
+    """Linear from ``warmup_temp`` in epoch 0 to ``temp`` in epoch ``warmup_epochs - 1``, constant from then on."""
+    if epoch >= warmup_epochs:
+        return temp
+    if warmup_epochs == 1:
+        return warmup_temp
+    return warmup_temp + (temp - warmup_temp) * epoch / (warmup_epochs - 1)
+
+
+@dataclass(frozen=True)
+class StepValues:
+    """What the schedules say for one step."""
+
+    lr: float
+    weight_decay: float
+    teacher_momentum: float
+    teacher_temp: float
+    train_last_layer: bool
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """All schedules of a run.
+
+    Attributes:
+        base_lr: learning rate for an effective batch of ``base_batch``; scaled linearly with the effective batch.
+        base_batch: 256 in DINO.
+        min_lr: at the end of the run; not scaled.
+        warmup_epochs: linear warm-up of the learning rate from 0.
+        weight_decay, weight_decay_end: cosine between them, no warm-up.
+        teacher_momentum: at the start; rises to 1 by a cosine.
+        warmup_teacher_temp, teacher_temp, warmup_teacher_temp_epochs: see :func:`teacher_temp_at`.
+        freeze_last_layer_epochs: the head's last layer gets no update during the first epochs.
+    """
+
+    base_lr: float = 5e-4
+    base_batch: int = 256
+    min_lr: float = 1e-6
+    warmup_epochs: int = 10
+    weight_decay: float = 0.04
+    weight_decay_end: float = 0.4
+    teacher_momentum: float = 0.996
+    warmup_teacher_temp: float = 0.04
+    teacher_temp: float = 0.07
+    warmup_teacher_temp_epochs: int = 30
+    freeze_last_layer_epochs: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("base_lr", "base_batch", "warmup_teacher_temp", "teacher_temp"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"schedule.{name} = {getattr(self, name)} must be positive")
+        for name in ("min_lr", "warmup_epochs", "warmup_teacher_temp_epochs", "freeze_last_layer_epochs"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"schedule.{name} = {getattr(self, name)} must not be negative")
+        if not 0 <= self.teacher_momentum <= 1:
+            raise ValueError(f"schedule.teacher_momentum = {self.teacher_momentum} must lie in [0, 1]")
+
+    def check_length(self, max_epochs: int) -> None:
+        """Refuse a warm-up that fills the run."""
+        if self.warmup_epochs >= max_epochs:
+            raise ValueError(
+                f"schedule.warmup_epochs = {self.warmup_epochs} must be less than max_epochs = {max_epochs}: "
+                "shorten the warm-up (train_cfg.schedule.warmup_epochs) or train longer (train_cfg.max_epochs)"
+            )
+
+    def peak_lr(self, effective_batch: int) -> float:
+        """Learning rate after the warm-up."""
+        return self.base_lr * effective_batch / self.base_batch
+
+    def at(self, step: int, steps_per_epoch: int, max_epochs: int, effective_batch: int) -> StepValues:
+        """Values for optimiser step ``step``, counted from 0 over the whole run."""
+        total = steps_per_epoch * max_epochs
+        epoch = step // steps_per_epoch
+        return StepValues(
+            lr=cosine_schedule(
+                step, total, self.peak_lr(effective_batch), self.min_lr, self.warmup_epochs * steps_per_epoch
+            ),
+            weight_decay=cosine_schedule(step, total, self.weight_decay, self.weight_decay_end),
+            teacher_momentum=cosine_schedule(step, total, self.teacher_momentum, 1.0),
+            teacher_temp=teacher_temp_at(
+                epoch, self.warmup_teacher_temp, self.teacher_temp, self.warmup_teacher_temp_epochs
+            ),
+            train_last_layer=epoch >= self.freeze_last_layer_epochs,
+        )

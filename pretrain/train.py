@@ -1,0 +1,60 @@
+"""``mst-pretrain CONFIG``: pre-train a backbone from a config."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mst_transfer.compat import config_check, launch
+
+EXTRA_KEYS: tuple[str, ...] = ()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="mst-pretrain", description="Pre-train a ViT with MST.")
+    parser.add_argument("config", help="path of a config, e.g. pretrain/configs/mst_vit_sample.py")
+    parser.add_argument("--work-dir", help="where checkpoints and logs go (default: work_dirs/<config's name>)")
+    parser.add_argument("--seed", type=int, help="seed of every random draw (default: the config's)")
+    parser.add_argument(
+        "--resume", nargs="?", const="auto", metavar="CHECKPOINT", help="go on from CHECKPOINT, or from the newest one"
+    )
+    parser.add_argument(
+        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the config, e.g. train_cfg.max_epochs=20"
+    )
+    parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none")
+    return parser
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """The config with the command line's changes, every name checked."""
+    cfg = config_check.load_config(args.config, args.cfg_options)
+    if args.work_dir:
+        cfg.work_dir = args.work_dir
+    elif cfg.get("work_dir") is None:
+        cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
+    if args.seed is not None:
+        cfg.randomness = {**cfg.get("randomness", {}), "seed": args.seed}
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == "auto" else args.resume
+    return cfg
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run; the exit status."""
+    args = build_parser().parse_args(argv)
+    cfg = load_config(args)
+    launch.init_distributed(args.launcher)
+    cfg.launcher = args.launcher
+    wrapper = launch.model_wrapper_cfg()
+    if wrapper is not None:
+        cfg.model_wrapper_cfg = wrapper
+    Runner.from_cfg(cfg).train()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
