@@ -1,0 +1,155 @@
+"""Misspelt config keys are refused; mmengine ignores them silently.
+
+A top-level name of a config is accepted if
+
+- mmengine's Runner or the libraries read it (``KNOWN_KEYS``),
+- some file of the config reads it itself (a helper variable, like ``max_epochs`` in
+  ``dict(max_epochs=max_epochs)``),
+- a ``_base_`` of another package (``mmdet::...``) defines it,
+- it starts with an underscore, or the config lists it in ``allowed_keys``.
+
+A misspelt key, ``trian_cfg``, is none of these.
+"""
+
+import ast
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# Read by the Runner beside its arguments, or by the libraries' tools, metrics and hooks.
+LIBRARY_KEYS = frozenset(
+    """
+    activation_checkpointing compile efficient_conv_bn_eval find_unused_parameters model_wrapper_cfg
+    sync_bn strategy runner_type custom_imports allowed_keys dataset_type data_root backend_args
+    file_client_args metainfo num_classes crop_size img_scale image_size train_pipeline val_pipeline
+    test_pipeline tta_model tta_pipeline img_ratios vis_backends norm_cfg max_epochs max_iters
+    class_name classes palette albu_train_transforms launcher
+    """.split()
+)
+
+
+class UnknownConfigKeyError(ValueError):
+    """A config or a ``--cfg-options`` path has a name that nothing reads."""
+
+
+def runner_keys() -> frozenset[str]:
+    """Names of the arguments of mmengine's Runner."""
+    from mmengine.runner import Runner
+
+    return frozenset(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"}
+
+
+def check_config(cfg: Any, allowed_extra: Iterable[str] = ()) -> None:
+    """Refuses a config with unknown top-level keys.
+
+    Args:
+        cfg: An ``mmengine.Config``.
+        allowed_extra: Further names that the caller reads.
+
+    Raises:
+        UnknownConfigKeyError: Names each unknown key, the nearest known one and the ways out.
+    """
+    known = runner_keys() | LIBRARY_KEYS | frozenset(allowed_extra) | frozenset(cfg.get("allowed_keys") or ())
+    suspects = [key for key in cfg if key not in known and not key.startswith("_")]
+    if suspects and cfg.filename:
+        accepted = _names_read_or_inherited(Path(cfg.filename))
+        suspects = [key for key in suspects if key not in accepted]
+    if suspects:
+        lines = [f"  '{key}'{_did_you_mean(key, known)}" for key in suspects]
+        raise UnknownConfigKeyError(
+            f"config {cfg.filename or '(built in code)'} has top-level keys that nothing reads:\n"
+            + "\n".join(lines)
+            + "\nNext step: correct the name; or, for a variable of your own, start it with '_' or add "
+            f"allowed_keys = {suspects!r} to the config"
+        )
+
+
+def check_cfg_options(cfg: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Refuses ``--cfg-options`` whose path does not exist in the config.
+
+    Args:
+        cfg: The ``mmengine.Config`` that they are to change.
+        options: Dotted path → value. A leading ``+`` allows a new key:
+            ``+optim_wrapper.clip_grad.max_norm=1``.
+
+    Returns:
+        The options without the plus signs, ready for ``cfg.merge_from_dict``.
+
+    Raises:
+        UnknownConfigKeyError: Names the first part that does not exist, the nearest one and the ways out.
+    """
+    for option in options:
+        if not option.startswith("+"):
+            _check_path(cfg, option)
+    return {option.removeprefix("+"): value for option, value in options.items()}
+
+
+def _check_path(cfg: Any, option: str) -> None:
+    node: Any = cfg
+    parts = option.split(".")
+    for depth, part in enumerate(parts):
+        known = _children(node)
+        if part in known:
+            node = node[int(part)] if isinstance(node, Sequence) else node[part]
+            continue
+        if depth == 0 and part in runner_keys():
+            return  # a section that the config leaves to its default
+        where = f"'{'.'.join(parts[:depth])}'" if depth else "the top level of the config"
+        raise UnknownConfigKeyError(
+            f"--cfg-options {option}: {where} has no '{part}'{_did_you_mean(part, known)}. "
+            f"It has: {', '.join(sorted(known)) or 'nothing below it'}. "
+            f"Next step: correct the path, or write +{option}=... to add a new key"
+        )
+
+
+def _children(node: Any) -> list[str]:
+    if isinstance(node, Mapping) or hasattr(node, "keys"):
+        return [str(key) for key in node.keys()]
+    if isinstance(node, Sequence) and not isinstance(node, str):
+        return [str(index) for index in range(len(node))]
+    return []
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.4)
+    return f" (did you mean '{nearest[0]}'?)" if nearest else ""
+
+
+def _names_read_or_inherited(path: Path) -> set[str]:
+    """Top-level names that the files of a config read, or that bases of other packages define."""
+    from mmengine.config import Config
+
+    names: set[str] = set()
+    if path.suffix != ".py":
+        return names
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError):  # a file with mmengine's {{ }} placeholders outside strings, or gone since
+        return names
+    names |= _names_read(tree)
+    for base in Config._get_base_files(str(path)):
+        base_path, _ = Config._get_cfg_path(base, str(path))
+        if "::" in base and not base.startswith("mst_transfer::"):
+            names |= set(Config.fromfile(base_path).keys())
+        else:
+            names |= _names_read_or_inherited(Path(base_path))
+    return names
+
+
+def _names_read(tree: ast.AST) -> set[str]:
+    """Names that a file reads: plain, and as ``_base_.name``, also inside strings like
+    ``'{{_base_.name}}'``.
+    """
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            names.add(node.id)
+        elif (
+            isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "_base_"
+        ):
+            names.add(node.attr)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "_base_." in node.value:
+            names |= {piece.split("}")[0].split(".")[0].strip() for piece in node.value.split("_base_.")[1:]}
+    return names

@@ -1,0 +1,32 @@
+"""What the operators share: precision, access to torchvision's operators, and the advice for what is
+missing.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class OpNotAvailableError(NotImplementedError):
+    """An operator that only a compiled mmcv has."""
+
+
+def torchvision_ops() -> Any:
+    """torchvision's operators; the import that registers them happens at the first call."""
+    import torchvision  # noqa: F401  registers torch.ops.torchvision
+
+    return torch.ops.torchvision
+
+
+def full_precision(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or in float64 if it is that already."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def advice(name: str) -> str:
+    return (
+        f"mmcv operator '{name}' is not available: mmcv was installed without compiled operators, and torchvision "
+        "has no counterpart. To get it, build mmcv (needs a C++ compiler): "
+        "pip uninstall -y mmcv-lite && pip install --no-binary mmcv 'mmcv>=2.0.0rc4,<2.2'"
+    )

@@ -1,0 +1,112 @@
+"""Packaging of mst-transfer: what it needs, which files it ships, its console commands.
+
+Environment variable ``MST_TRANSFER_MMCV`` (read when the package is built or installed): the distribution
+that provides the module ``mmcv``. ``mmcv-lite`` (default) is pure Python and needs no compiler, its
+operators are then taken from torchvision; ``mmcv`` is the compiled one. The two install the same files:
+never install both.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+CONFIG_FOLDERS = ("det_configs", "seg_configs", "pretrain/configs")
+MMCV_CHOICES = ("mmcv-lite", "mmcv")
+
+
+def mmcv_requirement() -> str:
+    name = os.environ.get("MST_TRANSFER_MMCV", "mmcv-lite")
+    if name not in MMCV_CHOICES:
+        raise ValueError(f"MST_TRANSFER_MMCV={name!r}: it must be one of {MMCV_CHOICES}")
+    return f"{name}>=2.0.0rc4,<2.2"
+
+
+class BuildWithConfigs(build_py):
+    """Copies the config folders into the wheel, where ``mst_transfer::det_configs/x.py`` finds them.
+
+    An editable install reads them from the checkout itself.
+    """
+
+    def run(self) -> None:
+        super().run()
+        if getattr(self, "editable_mode", False):
+            return
+        for source, target in self._config_files().items():
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+
+    def _config_files(self) -> dict[str, str]:
+        shipped = Path(self.build_lib) / "mst_transfer" / ".mim" / "configs"
+        return {
+            str(path): str(shipped / path.relative_to(ROOT))
+            for folder in CONFIG_FOLDERS
+            for path in sorted((ROOT / folder).rglob("*.py"))
+        }
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        outputs = super().get_outputs(include_bytecode)
+        return (
+            outputs
+            if getattr(self, "editable_mode", False)
+            else outputs + list(self._config_files().values())
+        )
+
+
+def version() -> str:
+    for line in (ROOT / "mst_transfer" / "__init__.py").read_text(encoding="utf-8").splitlines():
+        if line.startswith("__version__"):
+            return line.split('"')[1]
+    raise RuntimeError("mst_transfer/__init__.py has no line __version__ = ...")
+
+
+readme = ROOT / "README.md"
+
+setup(
+    name="mst-transfer",
+    version=version(),
+    description="Masked Self-supervised Transformer (MST) pre-training, for detection and segmentation",
+    long_description=readme.read_text(encoding="utf-8") if readme.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+    python_requires=">=3.10,<3.14",  # mmengine 0.10 uses pkgutil.find_loader, which Python 3.14 removed
+    packages=find_packages(include=["mst_transfer", "mst_transfer.*", "pretrain", "pretrain.*"]),
+    package_data={"mst_transfer": ["py.typed"], "pretrain": ["py.typed"]},
+    cmdclass={"build_py": BuildWithConfigs},
+    install_requires=[
+        "torch>=2.6",  # weights_only loading by default
+        "torchvision>=0.21",
+        "timm>=1.0.15,<2",
+        "mmengine>=0.10.7,<0.11",
+        mmcv_requirement(),
+        "mmdet>=3.3.0,<3.4",
+        "mmsegmentation>=1.2.2,<1.3",
+        "ftfy",  # imported by mmsegmentation, not declared by it
+        "regex",  # imported by mmsegmentation, not declared by it
+        "pycocotools>=2.0.7",
+        "numpy>=1.24",
+        "opencv-python>=4.8",
+        "scikit-image>=0.22",
+        "matplotlib>=3.7",
+        "safetensors>=0.4",
+        "tensorboard>=2.14",
+    ],
+    extras_require={"dev": ["pytest>=8", "ruff>=0.8", "mypy>=1.11", "wheel"]},
+    entry_points={
+        "console_scripts": [
+            "mst = mst_transfer.cli.main:main",
+            "mst-pretrain = pretrain.train:main",
+        ]
+    },
+)

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Installs this project and its tested dependencies into .venv, if that was not done yet.
+# Usage: bash tools/install.sh [PYTHON]        PYTHON: the interpreter for a new .venv (default: python3)
+# Other scripts source it: then .venv is also active afterwards.
+set -euo pipefail
+
+mst_install() {
+  local root python stamp want
+  root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+  python=${1:-${PYTHON:-python3}}
+  stamp="$root/.venv/.installed"
+  if [ ! -x "$root/.venv/bin/python" ]; then
+    if ! command -v "$python" >/dev/null; then
+      echo "install: no '$python' found. Install Python 3.10 to 3.13, or name it: bash tools/install.sh /path/to/python" >&2
+      return 1
+    fi
+    if ! "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))'; then
+      echo "install: $("$python" --version) is not supported; Python 3.10 to 3.13 is." \
+        "Name another: bash tools/install.sh /path/to/python" >&2
+      return 1
+    fi
+    if ! "$python" -m venv "$root/.venv"; then
+      rm -rf "$root/.venv"
+      echo "install: '$python -m venv' failed. On Debian and Ubuntu: apt-get install python3-venv python3-dev" >&2
+      return 1
+    fi
+  fi
+  want=$(cat "$root/setup.py" "$root/pyproject.toml" "$root/constraints.txt" | cksum)
+  if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$want $root" ]; then
+    echo "install: installing into $root/.venv (the first time downloads a few GB)"
+    if ! "$root/.venv/bin/python" -m pip install --quiet -c "$root/constraints.txt" -e "$root[dev]"; then
+      echo "install: pip failed; its message stands above. Nothing is half done: run this again when it is mended." >&2
+      return 1
+    fi
+    echo "$want $root" >"$stamp"
+  fi
+  # shellcheck disable=SC1091
+  source "$root/.venv/bin/activate"
+}
+
+mst_install "$@"
