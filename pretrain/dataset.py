@@ -1,0 +1,123 @@
+"""Multi-crop views of an image folder."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
+
+from .augment import MultiCropOptions, draw_crops, render_crops
+from .counter_random import derive_key
+from .image_folder import IMAGE_EXTENSIONS, UnreadableImageError, find_images, read_image, warn_unreadable
+from .image_ops import Image
+from .registry import DATASETS
+
+_MAX_REPLACEMENTS = 100
+
+
+@DATASETS.register_module()
+class MultiCropDataset(Dataset):
+    """Two global and N local augmented crops of each image of any nested folder; no labels.
+
+    Every random number of a sample comes from (seed, epoch, index): the same sample has the same bytes whatever the
+    number of workers or ranks, and after resuming.
+
+    Args:
+        data_root: a folder, or several whose images are put together.
+        seed: base of all random draws.
+        extensions: endings of the files taken for images, in any case.
+        max_images: take only so many, evenly spread over the sorted list; None takes all.
+        exif_orientation: turn images as their EXIF tag says; DINO's loader does not.
+        augmentation: any field of :class:`pretrain.augment.MultiCropOptions`, e.g. ``num_local_crops=8``,
+            ``global_size=224``, ``local_scale=(0.05, 0.4)``, ``global_blur_probs=(1.0, 0.1)``.
+
+    Attributes:
+        paths: the image files in the order of their indices.
+        unreadable: names of the files that this process could not decode. Each is logged once and another image,
+            chosen by (epoch, index), takes its place; workers keep lists of their own, so a run counts them from the
+            field ``num_unreadable`` of the samples.
+
+    Raises:
+        FileNotFoundError: a folder is missing or holds no image.
+        ValueError: an option is unknown or out of range.
+    """
+
+    def __init__(
+        self,
+        data_root: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        seed: int = 0,
+        extensions: Sequence[str] = IMAGE_EXTENSIONS,
+        max_images: int | None = None,
+        exif_orientation: bool = False,
+        **augmentation: Any,
+    ) -> None:
+        self.options = MultiCropOptions.from_kwargs(**augmentation)
+        if max_images is not None and max_images < 1:
+            raise ValueError(f"max_images={max_images} is not allowed: it must be at least 1, or None for all images.")
+        self.seed = seed
+        self.exif_orientation = exif_orientation
+        paths = find_images(data_root, extensions)
+        if max_images is not None and max_images < len(paths):
+            paths = [paths[i * len(paths) // max_images] for i in range(max_images)]
+        self.paths = paths
+        self.unreadable: list[str] = []
+        self._is_worker_ready = False
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
+        """Crops of a sample.
+
+        Args:
+            key: (epoch, index); an index alone means epoch 0.
+
+        Returns:
+            ``global_crops`` uint8 [2, 3, S, S], ``local_crops`` uint8 [N, 3, s, s], ``index`` int, and
+            ``num_unreadable``, how many files were given up for this sample (0 as a rule).
+        """
+        if not self._is_worker_ready:
+            self._is_worker_ready = True
+            if get_worker_info() is not None:
+                worker_init()
+        epoch, index = key if isinstance(key, tuple) else (0, int(key))
+        image, num_unreadable = self._read(epoch, index)
+        plans = draw_crops(self.options, *image.shape[:2], seed=self.seed, epoch=epoch, index=index)
+        size = self.options.local_size
+        global_crops = torch.from_numpy(render_crops(image, plans[:2]))
+        local_crops: Tensor = torch.empty((0, 3, size, size), dtype=torch.uint8)
+        if len(plans) > 2:
+            local_crops = torch.from_numpy(render_crops(image, plans[2:]))
+        return {
+            "global_crops": global_crops,
+            "local_crops": local_crops,
+            "index": index,
+            "num_unreadable": num_unreadable,
+        }
+
+    def _read(self, epoch: int, index: int) -> tuple[Image, int]:
+        """Image ``index``, or the first readable one of a sequence that follows from (epoch, index)."""
+        candidate = index
+        for attempt in range(_MAX_REPLACEMENTS):
+            path = self.paths[candidate]
+            try:
+                return read_image(path, self.exif_orientation), attempt
+            except UnreadableImageError as error:
+                if path not in self.unreadable:
+                    self.unreadable.append(path)
+                    warn_unreadable(error)
+            candidate = derive_key(self.seed, epoch, index, attempt) % len(self.paths)
+        raise RuntimeError(
+            f"{_MAX_REPLACEMENTS} files tried in the place of '{self.paths[index]}' could not be read, among them "
+            f"{self.unreadable[:3]}. Check that the data set is complete."
+        )
+
+
+def worker_init(worker_id: int = 0) -> None:
+    """Gives a data-loading worker one thread: the workers are the parallelism. Works with fork and spawn."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -1,0 +1,135 @@
+"""Finding and decoding the photographs of any nested folder; no labels are needed."""
+
+import io
+import logging
+import os
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+from mmengine.logging import print_log
+
+from .image_ops import Image
+
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+_NOTICE_SECONDS = 10.0
+
+
+class UnreadableImageError(ValueError):
+    """A file that holds no complete image."""
+
+
+def find_images(
+    roots: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    extensions: Iterable[str] = IMAGE_EXTENSIONS,
+) -> list[str]:
+    """Paths of all images under one or several folders, sorted within each folder: the same on every machine.
+
+    Links to folders are followed, each folder once; names that start with a dot are left out.
+
+    Raises:
+        FileNotFoundError: a folder is missing, or holds no image.
+        ValueError: no folder is given.
+    """
+    folders = [roots] if isinstance(roots, (str, os.PathLike)) else list(roots)
+    if not folders:
+        raise ValueError("data_root is empty: give a folder of images, or a list of folders.")
+    suffixes = tuple(sorted({e.lower() if e.startswith(".") else f".{e.lower()}" for e in extensions}))
+    paths: list[str] = []
+    for folder in folders:
+        root = os.fspath(folder)
+        if not os.path.isdir(root):
+            what = "is a file, not a folder" if os.path.exists(root) else "does not exist"
+            raise FileNotFoundError(
+                f"data_root '{root}' {what} (looked from {Path.cwd()}). Set data_root to a folder of images; "
+                "sub-folders are searched and no labels are needed."
+            )
+        found = _scan(root, suffixes)
+        if not found:
+            raise FileNotFoundError(
+                f"No image under data_root '{root}': looked in it and in all its sub-folders for names ending in "
+                f"{', '.join(suffixes)}. Set data_root to the folder that holds the images, or extensions to theirs."
+            )
+        paths.extend(found)
+    return paths
+
+
+def _scan(root: str, suffixes: tuple[str, ...]) -> list[str]:
+    """Images below ``root``, sorted; tells how far it is every few seconds."""
+    found: list[str] = []
+    pending, seen = [root], {os.path.realpath(root)}
+    last_notice = time.monotonic()
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                name = entry.name
+                if name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
+                    if real not in seen:
+                        seen.add(real)
+                        pending.append(entry.path)
+                elif name.lower().endswith(suffixes):
+                    found.append(entry.path)
+        if time.monotonic() - last_notice > _NOTICE_SECONDS:
+            last_notice = time.monotonic()
+            print_log(f"Looking for images in {root}: {len(found):,} so far", logger="current")
+    found.sort()
+    return found
+
+
+def read_image(path: str | os.PathLike[str], exif_orientation: bool = False) -> Image:
+    """Decodes a file to uint8 RGB [H, W, 3], whatever its mode.
+
+    Complete JPEG and PNG files are decoded by OpenCV, everything else by PIL. Grey and palette images become RGB,
+    transparency is dropped, 16-bit values are divided by 256.
+
+    Args:
+        exif_orientation: turn the image as its EXIF tag says. The default leaves it, as DINO's loader does.
+
+    Raises:
+        UnreadableImageError: not an image, or a truncated one.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+        image = _decode_opencv(data, exif_orientation)
+        return _decode_pil(data, exif_orientation) if image is None else image
+    except MemoryError:
+        raise
+    except Exception as error:  # PIL's decoders raise nearly every type on broken files
+        raise UnreadableImageError(f"Cannot read image '{os.fspath(path)}': {error}") from error
+
+
+def _decode_opencv(data: bytes, exif_orientation: bool) -> Image | None:
+    """RGB image of a complete JPEG or PNG; None where PIL has to look."""
+    is_jpeg = data[:3] == b"\xff\xd8\xff" and data[-2:] == b"\xff\xd9"
+    is_png = data[:8] == b"\x89PNG\r\n\x1a\n" and data[-8:-4] == b"IEND"
+    if not (is_jpeg or is_png):
+        return None
+    flags = cv2.IMREAD_COLOR if exif_orientation else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _decode_pil(data: bytes, exif_orientation: bool) -> Image:
+    with PIL.Image.open(io.BytesIO(data)) as picture:
+        picture.load()
+        if exif_orientation:
+            picture = PIL.ImageOps.exif_transpose(picture)
+        if picture.mode == "F":
+            raise ValueError("floating-point images have no fixed range; store them with 8 or 16 bits")
+        if picture.mode.startswith("I"):  # 16-bit grey, which PIL would clip to 255
+            gray = (np.asarray(picture).clip(0, 65535) >> 8).astype(np.uint8)
+            return cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB)
+        return np.array(picture.convert("RGB"))
+
+
+def warn_unreadable(error: UnreadableImageError) -> None:
+    """Logs an unreadable file by name."""
+    print_log(f"{error} Another image takes its place.", logger="current", level=logging.WARNING)

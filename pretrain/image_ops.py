@@ -1,0 +1,125 @@
+"""The pixel operations of DINO's multi-crop augmentation, on uint8 RGB arrays [H, W, 3].
+
+Each reproduces what torchvision's transforms do to a PIL image, several times faster:
+
+========== ============================= =====================================================
+operation  done here by                  against torchvision/PIL (mean absolute grey levels)
+========== ============================= =====================================================
+resize     torch, bicubic, antialiased   0.02 (both use the cubic with a = -0.5)
+brightness look-up table                 equal
+contrast   look-up table                 equal, but for the grey mean's rounding (at most 1)
+saturation colour matrix                 0.07 (at most 1)
+hue        8-bit HSV of OpenCV           0.3 (PIL truncates hue and saturation, OpenCV rounds)
+grayscale  ITU-R 601-2 weights           equal (at most 1)
+blur       PIL's three box filters, as   see :func:`gaussian_blur`
+           one separable kernel
+solarize   look-up table                 equal
+========== ============================= =====================================================
+
+``tests/pretrain/test_augment.py`` holds every row to its tolerance.
+"""
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+
+_LEVELS = np.arange(256, dtype=np.float32)
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+def resized_crop(image: Image, top: int, left: int, height: int, width: int, size: int) -> Image:
+    """Cuts a box and resizes it to a square with the antialiased bicubic filter that PIL uses.
+
+    OpenCV's ``INTER_CUBIC`` would neither antialias nor use the same cubic (1.4 to 2.8 grey levels away).
+
+    Args:
+        image: [H, W, 3].
+        top, left, height, width: the box in pixels, inside the image.
+        size: side of the result.
+
+    Returns:
+        [size, size, 3], contiguous.
+    """
+    box = torch.from_numpy(image[top : top + height, left : left + width])
+    if height == size and width == size:
+        return box.contiguous().numpy()
+    planes = box.permute(2, 0, 1)[None]  # [1, 3, h, w] over channels-last memory
+    resized = F.interpolate(planes, size=(size, size), mode="bicubic", antialias=True)
+    return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
+
+
+def adjust_brightness(image: Image, factor: float) -> Image:
+    """Blends with black: ``factor`` 0 is black, 1 the image itself."""
+    return cv2.LUT(image, np.clip(_LEVELS * np.float32(factor), 0, 255).astype(np.uint8))
+
+
+def adjust_contrast(image: Image, factor: float) -> Image:
+    """Blends with the mean grey of the image: ``factor`` 0 is flat grey, 1 the image itself."""
+    red, green, blue, _ = cv2.mean(image)
+    mean = np.float32(int(0.299 * red + 0.587 * green + 0.114 * blue + 0.5))
+    return cv2.LUT(image, np.clip(mean + (_LEVELS - mean) * np.float32(factor), 0, 255).astype(np.uint8))
+
+
+def adjust_saturation(image: Image, factor: float) -> Image:
+    """Blends with the grey image: ``factor`` 0 is grey, 1 the image itself."""
+    matrix = np.empty((3, 4), dtype=np.float32)
+    matrix[:, :3] = (1 - factor) * _LUMA + factor * np.eye(3, dtype=np.float32)
+    matrix[:, 3] = -0.5  # PIL truncates, OpenCV rounds
+    return cv2.transform(image, matrix)
+
+
+def adjust_hue(image: Image, shift: float) -> Image:
+    """Turns the hue by ``shift`` of the colour circle, in [-0.5, 0.5]."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+    hsv[..., 0] += np.uint8(int(shift * 255) % 256)  # wraps as the circle does
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+
+
+def to_grayscale(image: Image) -> Image:
+    """Grey of three equal channels."""
+    return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+
+
+def solarize(image: Image, threshold: int = 128) -> Image:
+    """Inverts every value at or above ``threshold``."""
+    return cv2.LUT(image, _solarize_table(threshold))
+
+
+@lru_cache(maxsize=8)
+def _solarize_table(threshold: int) -> Image:
+    return np.where(_LEVELS < threshold, _LEVELS, 255 - _LEVELS).astype(np.uint8)
+
+
+def gaussian_blur(image: Image, sigma: float) -> Image:
+    """Blurs as ``PIL.ImageFilter.GaussianBlur(sigma)`` does.
+
+    PIL approximates the Gaussian by three box filters whose ends have a fractional weight. Their convolution is one
+    symmetric kernel of 3 to 13 taps for sigma up to 2, applied here in two passes. What remains of the difference is
+    PIL's rounding after each box, and the border, which PIL repeats before each box and we repeat once.
+    """
+    kernel = box_blur_kernel(sigma)
+    return cv2.sepFilter2D(image, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
+
+
+def box_blur_kernel(sigma: float) -> NDArray[np.float32]:
+    """The taps of three extended box filters of joint standard deviation ``sigma``, shortened where they vanish.
+
+    Extended box: Gwosdek et al., "Theoretical Foundations of Gaussian Convolution by Extended Box Filtering",
+    SSVM 2011, equations 8 to 14 (what PIL's ``BoxBlur.c`` implements).
+    """
+    variance = sigma * sigma / 3
+    inner = int((np.sqrt(12 * variance + 1) - 1) / 2)
+    end = (2 * inner + 1) * (inner * (inner + 1) - 3 * variance) / (6 * (variance - (inner + 1) ** 2))
+    box = np.ones(2 * inner + 3)
+    box[[0, -1]] = end
+    kernel = np.convolve(np.convolve(box, box), box)
+    kernel /= kernel.sum()
+    while len(kernel) > 3 and kernel[0] < 1e-3:
+        kernel = kernel[1:-1]
+    return (kernel / kernel.sum()).astype(np.float32)
