@@ -153,3 +153,21 @@ def _names_read(tree: ast.AST) -> set[str]:
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "_base_." in node.value:
             names |= {piece.split("}")[0].split(".")[0].strip() for piece in node.value.split("_base_.")[1:]}
     return names
+
+
+def parse_cfg_options(items: Iterable[str]) -> dict[str, Any]:
+    """Reads ``KEY=VALUE`` words of a command line as mmengine does: numbers, booleans, None, lists, tuples,
+    text.
+
+    Raises:
+        ValueError: A word has no ``=``.
+    """
+    from mmengine.config import DictAction
+
+    options: dict[str, Any] = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--cfg-options {item!r}: it must be KEY=VALUE, e.g. train_cfg.max_epochs=20")
+        options[key] = DictAction._parse_iterable(value)
+    return options

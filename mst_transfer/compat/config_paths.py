@@ -53,10 +53,10 @@ def shipped_config(name: str) -> Path:
     if path.is_file() and path.resolve().is_relative_to(root) and name.split("/")[0] in FOLDER_SCOPES:
         return path
     known = available_configs()
-    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known
-    raise FileNotFoundError(
-        f"config '{PACKAGE}::{name}' does not exist in {root}. Nearest: {', '.join(nearest) or 'none are shipped'}"
+    nearest = (
+        ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known) or "none are shipped"
     )
+    raise FileNotFoundError(f"config '{PACKAGE}::{name}' does not exist in {root}. Nearest: {nearest}")
 
 
 def resolve_config(name: str) -> Path:

@@ -133,3 +133,15 @@ def model_wrapper_cfg(find_unused_parameters: bool = False) -> dict[str, Any] | 
         broadcast_buffers=False,
         find_unused_parameters=find_unused_parameters,
     )
+
+
+def rank() -> int:
+    """Number of this process, also before it joined the group."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
+
+
+def world_size() -> int:
+    """Number of processes in the group; 1 without one."""
+    import torch.distributed as dist
+
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -26,7 +26,7 @@ def full_precision(tensor: Tensor) -> Tensor:
 
 def advice(name: str) -> str:
     return (
-        f"mmcv operator '{name}' is not available: mmcv was installed without compiled operators, and torchvision "
-        "has no counterpart. To get it, build mmcv (needs a C++ compiler): "
+        f"mmcv operator '{name}' is not available: mmcv was installed without compiled operators, and "
+        "torchvision has no counterpart. To get it, build mmcv (needs a C++ compiler): "
         "pip uninstall -y mmcv-lite && pip install --no-binary mmcv 'mmcv>=2.0.0rc4,<2.2'"
     )

@@ -1,0 +1,62 @@
+"""``mst train CONFIG``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from mst_transfer.cli.options import add_run_options
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="mst train", description="Train a detector (mmdet) or segmentor (mmseg)."
+    )
+    parser.add_argument(
+        "config", help="path of a config, or name of a shipped one: det_configs/mst_maskrcnn_coco.py"
+    )
+    add_run_options(parser)
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CHECKPOINT",
+        help="go on from CHECKPOINT, or from the newest one",
+    )
+    parser.add_argument("--amp", action="store_true", help="mixed precision (needs a GPU)")
+    parser.add_argument(
+        "--auto-scale-lr", action="store_true", help="scale the learning rate by the batch size"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs; the exit status."""
+    args = build_parser().parse_args(argv)
+    from mst_transfer.compat import launch
+    from mst_transfer.compat.config_check import parse_cfg_options
+    from mst_transfer.engine import run
+
+    try:
+        cfg = run.load_run_config(
+            args.config,
+            work_dir=args.work_dir,
+            seed=args.seed,
+            resume=args.resume,
+            amp=args.amp,
+            auto_scale_lr=args.auto_scale_lr,
+            cfg_options=parse_cfg_options(args.cfg_options),
+            launcher=args.launcher,
+        )
+        if launch.rank() == 0:
+            run.check_data(cfg)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"mst train: {error}", file=sys.stderr)
+        return 1
+    if not args.check_only:
+        run.run_training(cfg)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""``results.json``: what a run was, where it ran and what it measured."""
+
+import datetime
+import json
+import os
+import platform
+import shlex
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mst_transfer.compat.launch import num_cores
+from mst_transfer.compat.serialization import write_atomically
+
+FILE_NAME = "results.json"
+TASKS = {"mmdet": "det", "mmseg": "seg"}
+REPORTED_PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "mmengine",
+    "mmcv-lite",
+    "mmcv",
+    "mmdet",
+    "mmsegmentation",
+)
+
+
+def package_versions() -> dict[str, str]:
+    """Version of Python, of this package and of each library that a result depends on, where installed."""
+    import mst_transfer
+
+    versions = {"python": platform.python_version(), "mst-transfer": mst_transfer.__version__}
+    for name in REPORTED_PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def hardware(world_size: int = 1) -> str:
+    """One line like ``2 × NVIDIA H100`` or ``CPU, 2 cores, AMD EPYC 7B13``."""
+    import torch
+
+    if torch.cuda.is_available():
+        return f"{world_size} × {torch.cuda.get_device_name()}"
+    processes = f", {world_size} processes" if world_size > 1 else ""
+    return f"CPU, {num_cores()} cores{processes}, {_processor()}"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def backbone_checkpoint(cfg: Any) -> str:
+    """The file that a config's backbone starts from, or ``random``."""
+    backbone = cfg.model.get("backbone") or {}
+    init_cfg = backbone.get("init_cfg") or {}
+    init_cfgs = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
+    files = [
+        backbone.get("checkpoint"),
+        *(one.get("checkpoint") for one in init_cfgs),
+        backbone.get("pretrained"),
+    ]
+    return next((str(file) for file in files if file), "random")
+
+
+def scalar_metrics(metrics: dict[str, Any]) -> dict[str, float]:
+    """The numbers among an evaluator's metrics."""
+    numbers = {}
+    for name, value in metrics.items():
+        try:
+            numbers[name] = float(value)
+        except (TypeError, ValueError):
+            continue
+    return numbers
+
+
+def last_validation_metrics(message_hub: Any) -> dict[str, float]:
+    """The metrics of a Runner's last validation, e.g. ``coco/bbox_mAP`` or ``mIoU``."""
+    prefix = "val/"
+    loggings = {"data_time", "time"}
+    return {
+        name.removeprefix(prefix): float(history.current())
+        for name, history in message_hub.log_scalars.items()
+        if name.startswith(prefix) and name.removeprefix(prefix) not in loggings
+    }
+
+
+def write_results(
+    work_dir: str | os.PathLike,
+    cfg: Any,
+    metrics: dict[str, float],
+    *,
+    mode: str,
+    seconds: float,
+    seed: int | None,
+    world_size: int,
+    **extra: Any,
+) -> dict[str, Any]:
+    """Writes ``<work_dir>/results.json`` and returns its content.
+
+    Args:
+        work_dir: The run's folder.
+        cfg: Its config.
+        metrics: Metric name → value.
+        mode: ``train`` or ``test``.
+        seconds: Duration of the run.
+        seed: Seed of the run.
+        world_size: Number of processes.
+        **extra: Further entries.
+    """
+    results = {
+        "task": TASKS.get(cfg.get("default_scope"), cfg.get("default_scope")),
+        "mode": mode,
+        "config": str(cfg.filename) if cfg.filename else None,
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "seed": seed,
+        "checkpoint": backbone_checkpoint(cfg),
+        "metrics": metrics,
+        "minutes": round(seconds / 60, 3),
+        "hardware": hardware(world_size),
+        "versions": package_versions(),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        **extra,
+    }
+    text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(Path(work_dir) / FILE_NAME, lambda path: _write_text(path, text))
+    return results
+
+
+def _write_text(path: str, text: str) -> None:
+    Path(path).write_text(text, encoding="utf-8")

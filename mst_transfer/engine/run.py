@@ -1,0 +1,179 @@
+"""Trains and tests detectors (mmdet) and segmentors (mmseg) from a config.
+
+Everything that a user can get wrong is found by ``load_run_config`` and ``prepare``, before any process
+group, dataset or model is made; their ``ValueError`` and ``FileNotFoundError`` say the next step.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mst_transfer.compat import config_check, config_paths, launch, serialization
+from mst_transfer.engine import results
+from mst_transfer.engine.adapt import adapt_to_devices, enable_amp, enable_auto_scale_lr
+
+DEFAULT_SEED = 0
+AUTO_RESUME = "auto"
+
+
+def load_run_config(
+    config: str,
+    *,
+    work_dir: str | None = None,
+    seed: int | None = None,
+    resume: str | None = None,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    cfg_options: Mapping[str, Any] | None = None,
+    launcher: str = "none",
+) -> Any:
+    """Reads a config, checks every name in it and applies a command line to it.
+
+    Args:
+        config: Path, ``mst_transfer::NAME`` or NAME of a shipped config.
+        work_dir: Where checkpoints and logs go; the default is the config's, or ``work_dirs/<config's
+            name>``.
+        seed: Seed of every random draw; the default is the config's, or 0.
+        resume: Checkpoint to go on from; ``auto`` takes the newest one in the work dir, if there is one.
+        amp: Mixed precision.
+        auto_scale_lr: Scale the learning rate by the batch size.
+        cfg_options: Dotted path → new value.
+        launcher: ``none``, ``pytorch`` or ``slurm``.
+
+    Returns:
+        An mmengine ``Config``.
+
+    Raises:
+        FileNotFoundError: No such config or checkpoint.
+        UnknownConfigKeyError: A name in the config or in ``cfg_options`` that nothing reads.
+        ValueError: An option that does not go with the config.
+    """
+    from mmengine.config import Config
+
+    cfg = Config.fromfile(str(config_paths.resolve_config(config)))
+    config_check.check_config(cfg)
+    cfg.merge_from_dict(config_check.check_cfg_options(cfg, cfg_options or {}))
+    cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs") / Path(config).stem)
+    cfg.launcher = launcher
+    randomness = dict(cfg.get("randomness") or {})
+    if seed is not None or randomness.get("seed") is None:
+        randomness["seed"] = DEFAULT_SEED if seed is None else seed
+    cfg.randomness = randomness
+    if amp:
+        enable_amp(cfg)
+    if auto_scale_lr:
+        enable_auto_scale_lr(cfg)
+    if resume:
+        _set_resume(cfg, resume)
+    return cfg
+
+
+def _set_resume(cfg: Any, resume: str) -> None:
+    if resume == AUTO_RESUME:
+        checkpoint = serialization.latest_checkpoint(cfg.work_dir)
+        if checkpoint is None:
+            print(f"--resume: {cfg.work_dir} has no checkpoint yet, so the run starts anew")
+            return
+    else:
+        checkpoint = existing_checkpoint(resume)
+    cfg.load_from, cfg.resume = str(checkpoint), True
+
+
+def existing_checkpoint(path: str) -> str:
+    """The path, or address, of a checkpoint; ``FileNotFoundError`` names what its folder has instead."""
+    if "://" not in path and not Path(path).is_file():
+        folder = Path(path).parent
+        found = sorted(file.name for file in folder.glob("*.pth")) if folder.is_dir() else []
+        there = f"that folder has {', '.join(found)}" if found else f"there is no .pth file in {folder}"
+        raise FileNotFoundError(f"checkpoint {path} does not exist; {there}")
+    return path
+
+
+def check_data(cfg: Any) -> None:
+    """Refuses a config whose data are missing or do not fit it.
+
+    Raises:
+        FileNotFoundError: A path does not exist; the message says what belongs there and where to get it.
+        ValueError: Data and config disagree, e.g. no class of the config occurs in the annotations.
+    """
+    from mst_transfer.datasets.preflight import check_datasets
+
+    check_datasets(cfg)
+
+
+def run_training(cfg: Any) -> dict[str, Any]:
+    """Trains, validates as the config says, and writes ``results.json``.
+
+    Args:
+        cfg: From ``load_run_config``.
+
+    Returns:
+        The content of ``results.json``: see ``results.write_results``.
+    """
+    start = time.time()
+    runner = _build_runner(cfg)
+    runner.train()
+    metrics = results.last_validation_metrics(runner.message_hub)
+    return _finish(runner, cfg, metrics, "train", start)
+
+
+def run_testing(cfg: Any, checkpoint: str) -> dict[str, Any]:
+    """Evaluates a trained model on the config's test set and writes ``results.json``.
+
+    Args:
+        cfg: From ``load_run_config``.
+        checkpoint: A checkpoint of ``run_training``. It must hold every parameter of the model and no other.
+
+    Returns:
+        The content of ``results.json``.
+
+    Raises:
+        FileNotFoundError: No such checkpoint.
+        ValueError: It does not fit the config's model.
+    """
+    start = time.time()
+    checkpoint = existing_checkpoint(checkpoint)
+    cfg.load_from, cfg.resume = None, False
+    runner = _build_runner(cfg)
+    try:
+        runner.load_checkpoint(checkpoint, strict=True)
+    except RuntimeError as error:
+        raise ValueError(
+            f"checkpoint {checkpoint} does not fit the model of {cfg.filename}: {error}\n"
+            "Next step: give the config that the checkpoint was trained with (it stands beside it in the work dir)"
+        ) from error
+    metrics = results.scalar_metrics(runner.test())
+    return _finish(runner, cfg, metrics, "test", start, tested_checkpoint=str(checkpoint))
+
+
+def _build_runner(cfg: Any) -> Any:
+    """Joins the process group, adapts the config to the devices and builds the Runner."""
+    import torch
+    from mmengine.runner import Runner
+
+    launch.init_distributed(cfg.launcher)
+    notices = adapt_to_devices(cfg, launch.world_size(), torch.cuda.is_available())
+    runner = Runner.from_cfg(cfg)
+    for notice in notices:
+        runner.logger.info(notice)
+    return runner
+
+
+def _finish(
+    runner: Any, cfg: Any, metrics: dict[str, float], mode: str, start: float, **extra: Any
+) -> dict[str, Any]:
+    if runner.rank != 0:
+        return {}
+    written = results.write_results(
+        runner.work_dir,
+        cfg,
+        metrics,
+        mode=mode,
+        seconds=time.time() - start,
+        seed=runner.seed,
+        world_size=runner.world_size,
+        **extra,
+    )
+    runner.logger.info(f"results: {Path(runner.work_dir) / results.FILE_NAME}")
+    return written

@@ -1,0 +1,69 @@
+# Sourced by the launchers beside it.
+#   mst_python                     prints the interpreter to use
+#   mst_launch NPROC SCRIPT ARGS   runs tools/SCRIPT: one process, or NPROC of them on this node under torchrun
+# Environment, for several nodes: NNODES (1), NODE_RANK (0), MASTER_ADDR (127.0.0.1), PORT (a free one; 29500 if NNODES > 1).
+# On a machine without a GPU the processes run on the CPU and talk through gloo.
+
+MST_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+mst_python() {
+  if [ -n "${PYTHON:-}" ]; then
+    echo "$PYTHON"
+  elif [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$MST_ROOT/.venv/bin/python" ]; then
+    echo "$MST_ROOT/.venv/bin/python"
+  else
+    command -v python || command -v python3
+  fi
+}
+
+mst_check_number() {
+  if ! [[ "$1" =~ ^[1-9][0-9]*$ ]]; then
+    echo "$(basename "$0"): NGPUS=$1: it must be a whole number, 1 or more" >&2
+    exit 2
+  fi
+}
+
+mst_launch() {
+  local nproc=$1 script=$2 nnodes=${NNODES:-1} python gpus port
+  shift 2
+  python=$(mst_python)
+  read -r gpus cores port < <("$python" - <<'PY'
+import os, socket, torch
+with socket.socket() as s:
+    s.bind(("127.0.0.1", 0))
+    print(torch.cuda.device_count(), len(os.sched_getaffinity(0)), s.getsockname()[1])
+PY
+  )
+  if [ "$gpus" -gt 0 ] && [ "$nproc" -gt "$gpus" ]; then
+    echo "$(basename "$0"): $nproc GPUs asked for, but this node has $gpus. Next step: ask for $gpus" >&2
+    exit 1
+  fi
+  if [ "$((nproc * nnodes))" -eq 1 ]; then
+    exec "$python" "$MST_ROOT/tools/$script" "$@"
+  fi
+  if [ "$gpus" -eq 0 ]; then
+    echo "$(basename "$0"): no GPU here; $nproc processes on the CPU ($cores cores), joined by gloo" >&2
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores / nproc > 0 ? cores / nproc : 1))}
+  fi
+  [ "$nnodes" -eq 1 ] || port=29500
+  exec "$python" -m torch.distributed.run \
+    --nnodes "$nnodes" --node_rank "${NODE_RANK:-0}" --nproc_per_node "$nproc" \
+    --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${PORT:-$port}" \
+    "$MST_ROOT/tools/$script" "$@" --launcher pytorch
+}
+
+#   mst_srun PARTITION JOB_NAME SCRIPT ARGS   the same under Slurm, one task a GPU
+mst_srun() {
+  local partition=$1 job_name=$2 script=$3 gpus=${GPUS:-8} per_node extra=()
+  shift 3
+  per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
+  if ! command -v srun >/dev/null; then
+    echo "$(basename "$0"): no 'srun' here: this is not a Slurm machine. Next step: tools/dist_train.sh or tools/pretrain.sh" >&2
+    exit 1
+  fi
+  [ -z "${PORT:-}" ] || export MASTER_PORT=$PORT
+  [ -z "${SRUN_ARGS:-}" ] || read -r -a extra <<<"$SRUN_ARGS"
+  exec srun --partition "$partition" --job-name "$job_name" --ntasks "$gpus" --ntasks-per-node "$per_node" \
+    --gres "gpu:$per_node" --cpus-per-task "${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${extra[@]+"${extra[@]}"} \
+    "$(mst_python)" -u "$MST_ROOT/tools/$script" "$@" --launcher slurm
+}

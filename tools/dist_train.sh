@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Trains a detector or segmentor on NGPUS GPUs of this node, or as NGPUS processes on the CPU where there is no GPU.
+# Environment for several nodes: NNODES NODE_RANK MASTER_ADDR PORT.
+set -euo pipefail
+if [ $# -lt 2 ] || [[ "$1" == -* ]]; then
+  echo "usage: bash tools/dist_train.sh CONFIG NGPUS [options of tools/train.py]" >&2
+  exit 2
+fi
+source "$(dirname "${BASH_SOURCE[0]}")/_launch.sh"
+mst_check_number "$2"
+# One process looks at config and data first: one clear message instead of NGPUS of them.
+"$(mst_python)" "$MST_ROOT/tools/train.py" "$1" --check-only "${@:3}"
+mst_launch "$2" train.py "$1" "${@:3}"

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Installs if needed, then runs the tests.
+# Usage: bash tools/run_tests.sh [options of pytest]        e.g. -m "not slow", or tests/pretrain
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+options=("$@")
+set --
+source tools/install.sh
+exec python -m pytest ${options[@]+"${options[@]}"}
