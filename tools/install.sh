@@ -38,4 +38,8 @@ mst_install() {
   source "$root/.venv/bin/activate"
 }
 
-mst_install "$@"
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+  mst_install "$@"
+else
+  mst_install
+fi

@@ -4,7 +4,5 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
-options=("$@")
-set --
 source tools/install.sh
-exec python -m pytest ${options[@]+"${options[@]}"}
+exec python -m pytest "$@"

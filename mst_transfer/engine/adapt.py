@@ -72,7 +72,7 @@ def enable_auto_scale_lr(cfg: Any) -> None:
     if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
         raise ValueError(
             "--auto-scale-lr: the config has no auto_scale_lr.base_batch_size. Next step: add "
-            "auto_scale_lr = dict(base_batch_size=N) to it, N being the batch size that its learning rate is for"
+            "auto_scale_lr = dict(base_batch_size=N), N being the batch size that its learning rate is for"
         )
     cfg.auto_scale_lr.enable = True
 

@@ -71,13 +71,12 @@ def load_run_config(
 
 def _set_resume(cfg: Any, resume: str) -> None:
     if resume == AUTO_RESUME:
-        checkpoint = serialization.latest_checkpoint(cfg.work_dir)
-        if checkpoint is None:
+        newest = serialization.latest_checkpoint(cfg.work_dir)
+        if newest is None:
             print(f"--resume: {cfg.work_dir} has no checkpoint yet, so the run starts anew")
             return
-    else:
-        checkpoint = existing_checkpoint(resume)
-    cfg.load_from, cfg.resume = str(checkpoint), True
+        resume = str(newest)
+    cfg.load_from, cfg.resume = existing_checkpoint(resume), True
 
 
 def existing_checkpoint(path: str) -> str:
@@ -141,7 +140,7 @@ def run_testing(cfg: Any, checkpoint: str) -> dict[str, Any]:
     except RuntimeError as error:
         raise ValueError(
             f"checkpoint {checkpoint} does not fit the model of {cfg.filename}: {error}\n"
-            "Next step: give the config that the checkpoint was trained with (it stands beside it in the work dir)"
+            "Next step: give the config that it was trained with, which stands in its work dir"
         ) from error
     metrics = results.scalar_metrics(runner.test())
     return _finish(runner, cfg, metrics, "test", start, tested_checkpoint=str(checkpoint))
