@@ -1,0 +1,222 @@
+"""mmcv's operators from torchvision, against golden values of a compiled mmcv and against plain loops."""
+
+import importlib.util
+import math
+import os
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mst_transfer.compat import ops
+
+GOLDEN_DIR = Path(__file__).with_name("golden")
+pytestmark = pytest.mark.skipif(
+    ops.backend() == "compiled", reason="a compiled mmcv is installed: ours is not in use"
+)
+
+
+@pytest.fixture(scope="module")
+def results() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Ours and the golden ones, by name of the case."""
+    spec = importlib.util.spec_from_file_location("ops_golden", GOLDEN_DIR / "ops_golden.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    golden = dict(np.load(module.FILE))
+    golden.pop("versions")
+    return module.run_cases(), golden
+
+
+def test_every_golden_case_is_run(results) -> None:
+    ours, golden = results
+    assert ours.keys() == golden.keys() and len(golden) > 60
+
+
+@pytest.mark.parametrize("family", ["nms", "batched_nms"])
+def test_kept_boxes_equal_the_compiled_ones(results, family: str) -> None:
+    ours, golden = results
+    for name in (name for name in golden if name.startswith(family)):
+        np.testing.assert_array_equal(ours[name], golden[name], err_msg=name)
+
+
+@pytest.mark.parametrize("family", ["soft_nms", "roi_align", "deform_conv", "modulated_deform_conv"])
+def test_values_equal_the_compiled_ones(results, family: str) -> None:
+    ours, golden = results
+    for name in (name for name in golden if name.startswith(family)):
+        np.testing.assert_allclose(ours[name], golden[name], rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_roi_align_is_bit_identical_to_the_compiled_one(results) -> None:
+    ours, golden = results
+    for name in (name for name in golden if name.startswith("roi_align") and name.endswith("forward")):
+        np.testing.assert_array_equal(ours[name], golden[name], err_msg=name)
+
+
+def roi_pool_by_loops(
+    features: torch.Tensor, rois: torch.Tensor, size: tuple[int, int], scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """RoIPool bin by bin: from the floor of its start to the ceiling of its end, and the chosen cells."""
+    channels, height, width = features.shape[1:]
+    out = torch.zeros(len(rois), channels, *size)
+    argmax = torch.full(out.shape, -1)
+    for n, (image, x1, y1, x2, y2) in enumerate(rois.tolist()):
+        x_start, y_start = x1 * scale, y1 * scale
+        roi_width, roi_height = (x2 + 1) * scale - x_start, (y2 + 1) * scale - y_start
+        if roi_width <= 0 or roi_height <= 0:
+            continue
+        for row in range(size[0]):
+            top = min(max(math.floor(row * roi_height / size[0] + y_start), 0), height)
+            bottom = min(max(math.ceil((row + 1) * roi_height / size[0] + y_start), 0), height)
+            for column in range(size[1]):
+                left = min(max(math.floor(column * roi_width / size[1] + x_start), 0), width)
+                right = min(max(math.ceil((column + 1) * roi_width / size[1] + x_start), 0), width)
+                for channel in range(channels):
+                    best = -math.inf
+                    for y in range(top, bottom):
+                        for x in range(left, right):
+                            value = features[int(image), channel, y, x].item()
+                            if value > best:
+                                best = out[n, channel, row, column] = value
+                                argmax[n, channel, row, column] = y * width + x
+    return out, argmax
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.25])
+def test_roi_pool_equals_plain_loops(scale: float) -> None:
+    from mmcv.ops import roi_pool
+
+    rng = np.random.default_rng(3)
+    features = torch.from_numpy(rng.normal(size=(2, 3, 12, 15)).astype(np.float32)).requires_grad_()
+    starts = rng.uniform(-3, 11, (8, 2)) / scale
+    corners = np.concatenate([starts, starts + rng.uniform(-2, 9, (8, 2)) / scale], axis=1)
+    rois = torch.from_numpy(np.concatenate([rng.integers(0, 2, (8, 1)), corners], axis=1).astype(np.float32))
+    out = roi_pool(features, rois, (3, 4), scale)
+    expected, argmax = roi_pool_by_loops(features, rois, (3, 4), scale)
+    torch.testing.assert_close(out, expected, rtol=0, atol=0)
+
+    weights = torch.from_numpy(rng.normal(size=tuple(out.shape)).astype(np.float32))
+    (out * weights).sum().backward()
+    grad = torch.zeros_like(features).flatten(2)
+    for n, channel, row, column in np.ndindex(*out.shape):
+        if argmax[n, channel, row, column] >= 0:
+            cell = int(argmax[n, channel, row, column])
+            grad[int(rois[n, 0]), channel, cell] += weights[n, channel, row, column]
+    torch.testing.assert_close(features.grad, grad.view_as(features))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_focal_loss_equals_its_formula(weighted: bool) -> None:
+    from mmcv.ops import sigmoid_focal_loss
+
+    gamma, alpha, num_classes = 2.0, 0.25, 4
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(9, num_classes, generator=generator).requires_grad_()
+    target = torch.randint(0, num_classes + 1, (9,), generator=generator)
+    weight = torch.tensor([0.5, 1.5, 2.0, 3.0]) if weighted else None
+    loss = sigmoid_focal_loss(logits, target, gamma, alpha, weight, "none")
+    expected = torch.zeros_like(loss)
+    for n, c in np.ndindex(*loss.shape):
+        p = 1 / (1 + math.exp(-logits[n, c].item()))
+        positive = target[n] == c
+        value = (
+            -alpha * (1 - p) ** gamma * math.log(p) if positive else -(1 - alpha) * p**gamma * math.log(1 - p)
+        )
+        factor = weight[target[n]].item() if weighted and target[n] < num_classes else 1.0
+        expected[n, c] = value * factor
+    torch.testing.assert_close(loss, expected)
+    if not weighted:
+        grad = torch.autograd.grad(loss.sum(), logits)[0]
+        step = 1e-3
+        for n, c in [(0, 0), (3, 2), (8, 3)]:
+            ends = []
+            for sign in (1, -1):
+                moved = logits.detach().double().clone()
+                moved[n, c] += sign * step
+                ends.append(sigmoid_focal_loss(moved, target, gamma, alpha, None, "none").sum())
+            assert grad[n, c].item() == pytest.approx(((ends[0] - ends[1]) / (2 * step)).item(), abs=1e-4)
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    from mmcv.ops import nms, roi_align
+
+    features = torch.randn(1, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    rois = torch.tensor([[0.0, 1, 1, 6, 6]])
+    for dtype in (torch.float16, torch.bfloat16):
+        out = roi_align(features.to(dtype), rois.to(dtype), 2, 1.0, 0, "avg", True)
+        assert out.dtype == dtype
+        torch.testing.assert_close(
+            out.float(), roi_align(features, rois, 2, 1.0, 0, "avg", True), rtol=2e-2, atol=2e-2
+        )
+        assert nms(rois[:, 1:].to(dtype), torch.ones(1, dtype=dtype), 0.5)[1].tolist() == [0]
+
+
+def test_other_operators_say_what_they_are_and_how_to_get_them() -> None:
+    from mmcv.ops import nms_rotated, roi_align
+
+    with pytest.raises(ops.OpNotAvailableError, match=r"'nms_rotated'.*pip install --no-binary mmcv"):
+        nms_rotated(torch.rand(3, 5), torch.rand(3), 0.5)
+    with pytest.raises(ops.OpNotAvailableError, match="pool_mode='max'"):
+        roi_align(torch.rand(1, 1, 4, 4), torch.tensor([[0.0, 0, 0, 2, 2]]), 2, 1.0, 0, "max", True)
+
+
+def test_the_module_is_a_proper_import() -> None:
+    import mmcv._ext
+    from mmcv.ops import get_compiler_version
+
+    assert mmcv._ext.__spec__.name == "mmcv._ext" and mmcv._ext.__spec__.loader is not None
+    assert pkgutil.find_loader("mmcv._ext") is not None
+    assert not hasattr(mmcv._ext, "__path__") and not hasattr(mmcv._ext, "_private")
+    assert "torchvision" in get_compiler_version()
+
+
+def test_a_compiled_extension_takes_precedence(tmp_path: Path) -> None:
+    """The finder is asked last: a real ``mmcv._ext`` beside mmcv's files wins."""
+    (tmp_path / "mmcv").mkdir()
+    (tmp_path / "mmcv" / "__init__.py").write_text("")
+    (tmp_path / "mmcv" / "_ext.py").write_text("compiled = True")
+    code = (
+        "import mst_transfer, mmcv._ext; from mst_transfer.compat.ops import backend;"
+        "assert mmcv._ext.compiled; assert backend() == 'compiled', backend()"
+    )
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).resolve().parents[3])])
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": path})
+
+
+@pytest.mark.cuda
+def test_cuda_equals_cpu() -> None:
+    from mmcv.ops import deform_conv2d, nms, roi_align, roi_pool, sigmoid_focal_loss
+
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 4, 16, 16, generator=generator)
+    starts = torch.rand(8, 2, generator=generator) * 8
+    rois = torch.cat([torch.arange(8)[:, None] % 2, starts, starts + 6], dim=1)
+    offset, weight = (
+        torch.randn(2, 18, 14, 14, generator=generator),
+        torch.randn(5, 4, 3, 3, generator=generator),
+    )
+    target = torch.arange(8) % 5
+    functions = {
+        "roi_align": lambda x, r, o, w, t: roi_align(x, r, 3, 1.0, 2, "avg", True),
+        "roi_pool": lambda x, r, o, w, t: roi_pool(x, r, 3, 1.0),
+        "deform_conv": lambda x, r, o, w, t: deform_conv2d(x, o, w),
+        "focal_loss": lambda x, r, o, w, t: sigmoid_focal_loss(x[0, :, :8, 0].T.contiguous(), t),
+    }
+    for name, function in functions.items():
+        outcomes = []
+        for device in ("cpu", "cuda"):
+            x = features.to(device).requires_grad_()
+            out = function(x, *(tensor.to(device) for tensor in (rois, offset, weight, target)))
+            grad = torch.autograd.grad(out.square().sum(), x)[0]
+            outcomes.append((out.cpu(), grad.cpu()))
+        for one, other in zip(*outcomes, strict=True):
+            torch.testing.assert_close(
+                one, other, rtol=1e-4, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+            )
+    scores = torch.rand(8, generator=generator)
+    assert (
+        nms(rois[:, 1:], scores, 0.3)[1].tolist() == nms(rois[:, 1:].cuda(), scores.cuda(), 0.3)[1].tolist()
+    )
