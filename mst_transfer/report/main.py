@@ -1,0 +1,137 @@
+"""Command line of the report: collect, draw, write ``OUT/report.html``, print the table."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mst_transfer.report.collect import Collected, Missing, Picture, Run, collect
+from mst_transfer.report.curves import draw_finetune_curves, draw_pretrain_curves
+from mst_transfer.report.page import build_page
+from mst_transfer.report.panels import draw_predictions
+from mst_transfer.report.predictions import predict
+from mst_transfer.report.table import as_markdown, build_table
+
+MIN_SCORE = 0.3
+
+
+def write_report(
+    out: str | Path, title: str | None = None, num_images: int = 5, with_predictions: bool = True
+) -> tuple[Path, str, list[Missing]]:
+    """Write ``out/report.html``, its pictures under ``out/report/``.
+
+    Args:
+        out: folder of the runs, see :mod:`mst_transfer.report.collect`.
+        title: heading; "MST: from photos to <tasks>" if None.
+        num_images: validation images shown for each task.
+        with_predictions: False leaves out running the heads.
+
+    Returns:
+        The page, the table in Markdown, and what was not there.
+
+    Raises:
+        FileNotFoundError: there is nothing to report under ``out``.
+    """
+    collected = collect(out)
+    folder = collected.out / "report"
+    folder.mkdir(exist_ok=True)
+    drawn: dict[str, list[Picture]] = {"pretrain": _pretrain_pictures(collected.pretrain, folder)}
+    for task, runs in collected.runs.items():
+        drawn[task] = _prediction_pictures(task, runs, folder, num_images) if with_predictions else []
+        drawn[task] += _curve_pictures(task, runs, folder)
+    table = build_table(collected)
+    page = build_page(title or "MST: from photos to mAP and mIoU", collected, table, drawn)
+    path = collected.out / "report.html"
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(page, encoding="utf-8")
+    os.replace(temporary, path)
+    return path, as_markdown(table), collected.missing
+
+
+def _pretrain_pictures(run: Run | None, folder: Path) -> list[Picture]:
+    if run is None:
+        return []
+    path = folder / "pretrain_curves.png"
+    out_dim = _head_outputs(run)
+    if not draw_pretrain_curves(run.scalars, out_dim, path):
+        return []
+    caption = "Every logged step."
+    if out_dim:
+        caption += (
+            f" The dashed line is the entropy of a teacher that says the same of all {out_dim:,} outputs."
+        )
+    return [Picture(path, "Pre-training curves", caption)]
+
+
+def _curve_pictures(task: str, runs: list[Run], folder: Path) -> list[Picture]:
+    path = folder / f"{task}_curves.png"
+    if not draw_finetune_curves(task, runs, path):
+        return []
+    caption = "Both starts have the same data, schedule and seed; only the weights of the backbone differ."
+    return [Picture(path, "Fine-tuning curves", caption)]
+
+
+def _prediction_pictures(task: str, runs: list[Run], folder: Path, num_images: int) -> list[Picture]:
+    ready = [run for run in runs if run.config is not None and run.checkpoint is not None]
+    if not ready:
+        return []
+    by_start = {run.label: predict(run, num_images, MIN_SCORE) for run in ready}
+    path = folder / f"{task}_predictions.png"
+    draw_predictions(task, by_start, path)
+    caption = f"{num_images} validation images, evenly spaced and not chosen."
+    if task == "det":
+        caption += (
+            f" Boxes and masks with a score of at least {MIN_SCORE}; scores stand behind the class, in %."
+        )
+    return [Picture(path, "Predictions beside the truth", caption)]
+
+
+def _head_outputs(run: Run) -> int | None:
+    """Outputs of the projection head, from the run's config."""
+    if run.config is None:
+        return None
+    from mmengine.config import Config
+
+    model = Config.fromfile(run.config).get("model", {})
+    out_dim = (model.get("head") or {}).get("out_dim")
+    return int(out_dim) if out_dim else None
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of ``mst report``."""
+    parser = argparse.ArgumentParser(
+        prog="mst report",
+        description="Write OUT/report.html from the runs under OUT, and print the table of results.",
+    )
+    parser.add_argument(
+        "out", metavar="OUT", help="folder with pretrain/, det_mst/, det_random/, seg_mst/, seg_random/"
+    )
+    parser.add_argument("--title", help="heading of the page")
+    parser.add_argument("--num-images", type=int, default=5, help="validation images shown for each task (5)")
+    parser.add_argument("--no-predictions", action="store_true", help="do not run the trained heads")
+    parser.add_argument("--strict", action="store_true", help="exit with status 1 if anything is not there")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``mst report``; returns the exit status."""
+    args = build_parser().parse_args(argv)
+    if args.num_images < 1:
+        print(f"mst report: --num-images must be at least 1, got {args.num_images}", file=sys.stderr)
+        return 1
+    try:
+        path, table, missing = write_report(args.out, args.title, args.num_images, not args.no_predictions)
+    except FileNotFoundError as error:
+        print(f"mst report: {error}", file=sys.stderr)
+        return 1
+    print(table)
+    for item in missing:
+        print(f"mst report: {item}", file=sys.stderr)
+    print(f"\nreport: {path}")
+    return 1 if missing and args.strict else 0
+
+
+__all__ = ["Collected", "build_parser", "main", "write_report"]

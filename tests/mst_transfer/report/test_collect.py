@@ -1,0 +1,134 @@
+"""Reading runs: logs in the order of steps, whatever is missing named with its command."""
+
+import json
+import shutil
+
+import pytest
+
+from mst_transfer.report.collect import Stage, collect, read_scalars
+from mst_transfer.report.table import as_markdown, build_table
+
+
+def log_file(folder, time, rows):
+    path = folder / time / "vis_data" / "scalars.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_complete_folder(runs):
+    found = collect(runs)
+    assert found.missing == []
+    assert [run.label for run in found.runs["det"]] == ["MST", "random"]
+    assert found.pretrain.results["seed"] == 7
+    assert found.pretrain.results["backbone"]["patch_size"] == 8
+    assert [picture.title for picture in found.pictures] == ["Importance & mask"]
+    assert found.stages == [Stage("pre-training", 4.2, "bash tools/pretrain.sh CONFIG 1")]
+    mst = found.runs["det"][0]
+    assert mst.checkpoint == runs / "det_mst" / "epoch_2.pth"  # found although the folder has moved
+    assert mst.load_report.splitlines() == [
+        "backbone weights from teacher.safetensors",
+        "  loaded        77",
+        "  resized        1  pos_embed 12x12 -> 16x16",
+    ]
+
+
+def test_validation_rows_get_the_step_of_the_training_so_far(runs):
+    scalars = collect(runs).runs["seg"][0].scalars
+    assert scalars.series("mIoU") == ([10, 20], [30.625, 61.25])
+    assert scalars.series("loss")[0] == [5, 10, 15, 20]
+    assert scalars.series("not logged") == ([], [])
+
+
+def test_a_resumed_run_replaces_what_it_repeats(tmp_path):
+    log_file(tmp_path, "20250101_100000", [{"loss": 1.0, "step": s} for s in (10, 20, 30)] + [{"mIoU": 1.0}])
+    log_file(tmp_path, "20250101_110000", [{"loss": 2.0, "step": s} for s in (30, 40)] + [{"mIoU": 2.0}])
+    scalars = read_scalars(tmp_path)
+    assert scalars.series("loss") == ([10, 20, 30, 40], [1.0, 1.0, 2.0, 2.0])
+    assert scalars.series("mIoU") == ([40], [2.0])
+
+
+def test_a_run_started_again_replaces_all(tmp_path):
+    log_file(tmp_path, "20250101_100000", [{"loss": 1.0, "step": s} for s in (10, 20, 30)])
+    log_file(tmp_path, "20250101_110000", [{"loss": 2.0, "step": 10}])
+    assert read_scalars(tmp_path).series("loss") == ([10], [2.0])
+
+
+def test_an_unfinished_last_line_is_passed_over(tmp_path):
+    path = log_file(tmp_path, "20250101_100000", [{"loss": 1.0, "step": 10}])
+    path.write_text(path.read_text() + '{"loss": 2.0, "st')
+    assert read_scalars(tmp_path).series("loss") == ([10], [1.0])
+
+
+@pytest.mark.parametrize(
+    ("gone", "command"),
+    [
+        ("pretrain", "tools/quickstart.sh"),
+        ("pretrain/teacher.safetensors", "tools/pretrain.sh"),
+        ("pretrain/pictures/index.json", "pretrain.pictures"),
+        ("pretrain/pictures/mask.png", "pretrain.pictures"),
+        ("det_random", "tools/quickstart.sh"),
+        ("seg_mst/results.json", "mst train"),
+        ("seg_mst/last_checkpoint", "mst train"),
+        ("seg_mst/sample.py", "mst train"),
+        ("det_mst/20250101_120000", "mst train"),
+    ],
+)
+def test_what_is_gone_is_named_with_its_command(runs, gone, command):
+    path = runs / gone
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    missing = collect(runs).missing
+    assert missing and command in missing[0].command
+    named = str(missing[0]).replace("<time>", "20250101_120000").replace("<config>", "sample")
+    assert str(path) in named
+    assert "not there" in str(missing[0])
+
+
+def test_broken_results_are_named(runs):
+    (runs / "det_mst" / "results.json").write_text("{")
+    assert "not JSON" in str(collect(runs).missing[0])
+
+
+def test_nothing_to_report_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none of the folders .* made by: bash tools/quickstart.sh"):
+        collect(tmp_path)
+
+
+def test_table(runs):
+    rows = build_table(collect(runs))
+    assert [(row.task, row.metric, round(row.gain, 3)) for row in rows] == [
+        ("detection", "box mAP", 10.8),
+        ("detection", "mask mAP", -1.0),
+        ("segmentation", "mIoU", 10.75),
+        ("segmentation", "pixel accuracy", 4.5),
+    ]
+    text = as_markdown(rows)
+    assert len({len(line) for line in text.splitlines()}) == 1, "columns are aligned"
+    assert [cell.strip() for cell in text.splitlines()[2].split("|")[1:-1]] == [
+        "detection",
+        "box mAP",
+        "31.2",
+        "20.4",
+        "+10.8",
+        "1.3 / 1.3",
+    ]
+
+
+def test_what_was_not_measured_is_a_dash_and_other_starts_are_columns(runs):
+    shutil.rmtree(runs / "seg_random")
+    shutil.copytree(runs / "seg_mst", runs / "seg_dino")
+    results = runs / "seg_dino" / "results.json"
+    results.write_text(results.read_text().replace("61.25", "-1"))
+    line = as_markdown(build_table(collect(runs))).splitlines()[4]
+    assert [cell.strip() for cell in line.split("|")[1:-1]] == [
+        "segmentation",
+        "mIoU",
+        "61.2",
+        "–",
+        "–",
+        "–",
+        "1.3 / – / 1.3",
+    ]

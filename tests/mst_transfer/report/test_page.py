@@ -1,0 +1,92 @@
+"""The page: complete, self-contained, and open about what is not there."""
+
+import base64
+import re
+from html.parser import HTMLParser
+
+import cv2
+import numpy as np
+
+from mst_transfer.report import main
+from mst_transfer.report.main import write_report
+
+
+class Reader(HTMLParser):
+    """Checks that tags are closed in order, and gathers text and pictures."""
+
+    VOID = {"meta", "img", "link", "br"}
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.text, self.images, self.links = [], [], [], []
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        attributes = dict(attrs)
+        if tag == "img":
+            self.images.append(attributes["src"])
+        if tag == "a":
+            self.links.append(attributes["href"])
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def read(runs):
+    page = (runs / "report.html").read_text(encoding="utf-8")
+    return page, Reader(page), " ".join(page.split())
+
+
+def test_page_of_complete_runs(runs, capsys):
+    assert main([str(runs), "--no-predictions", "--title", "Runs <of> today", "--strict"]) == 0
+    printed = capsys.readouterr()
+    assert "+10.8" in printed.out and "report.html" in printed.out and not printed.err
+    page, reader, _ = read(runs)
+    text = "".join(reader.text)
+    assert "Runs <of> today" in text and "Importance & mask" in text
+    assert "Not there" not in text
+    # Every number stands in the page, with the command that measured it, seed, versions and hardware.
+    for word in ("31.2", "20.4", "61.2", "50.5", "+10.8", "CPU, 2 cores", "torch 2.14.1", "seed 7"):
+        assert word in text, word
+    for name in ("det_mst", "det_random", "seg_mst", "seg_random"):
+        assert f"--work-dir <{name}>" in text
+    assert "pos_embed 12x12" in text and "bash tools/pretrain.sh CONFIG 1" in text
+    assert not re.search(r'(src|href)="(?!data:|#)', page), "the page needs no other file"
+    assert all(f'id="{link[1:]}"' in page for link in reader.links)
+
+
+def test_pictures_are_embedded_and_lie_beside_the_page(runs):
+    write_report(runs, with_predictions=False)
+    _, reader, _ = read(runs)
+    embedded = {base64.b64decode(source.split(",")[1]) for source in reader.images}
+    names = {"pretrain_curves.png", "det_curves.png", "seg_curves.png"}
+    assert {path.name for path in (runs / "report").iterdir()} == names
+    on_disk = {(runs / "report" / name).read_bytes() for name in names}
+    assert embedded == on_disk | {(runs / "pretrain" / "pictures" / "mask.png").read_bytes()}
+    for data in embedded:
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        assert picture is not None and picture.std() > 0
+
+
+def test_missing_pieces_are_said_and_strict_fails(runs, capsys):
+    (runs / "seg_mst" / "results.json").unlink()
+    assert main([str(runs), "--no-predictions"]) == 0
+    assert main([str(runs), "--no-predictions", "--strict"]) == 1
+    expected = f"not there: {runs / 'seg_mst' / 'results.json'}, made by: mst train CONFIG"
+    assert expected in capsys.readouterr().err
+    _, reader, _ = read(runs)
+    assert str(runs / "seg_mst" / "results.json") in "".join(reader.text)
+
+
+def test_nothing_there(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 1
+    assert "tools/quickstart.sh" in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
+    assert main([str(tmp_path), "--num-images", "0"]) == 1
+    assert "--num-images must be at least 1, got 0" in capsys.readouterr().err
