@@ -32,6 +32,12 @@ mst_install() {
       echo "install: pip failed; its message stands above. Nothing is half done: run this again when it is mended." >&2
       return 1
     fi
+    # opencv-python needs libGL, which a machine without a desktop often lacks; its twin without windows does not.
+    if ! "$root/.venv/bin/python" -c 'import cv2' 2>/dev/null; then
+      echo "install: opencv-python cannot be imported here (no libGL?): taking opencv-python-headless instead" >&2
+      "$root/.venv/bin/python" -m pip uninstall --quiet -y opencv-python opencv-python-headless
+      "$root/.venv/bin/python" -m pip install --quiet -c "$root/constraints.txt" opencv-python-headless
+    fi
     echo "$want $root" >"$stamp"
   fi
   # shellcheck disable=SC1091

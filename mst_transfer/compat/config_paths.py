@@ -56,7 +56,7 @@ def shipped_config(name: str) -> Path:
     nearest = (
         ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known) or "none are shipped"
     )
-    raise FileNotFoundError(f"config '{PACKAGE}::{name}' does not exist in {root}. Nearest: {nearest}")
+    raise FileNotFoundError(f"No '{name}' among the configs of {PACKAGE} in {root}. Nearest: {nearest}")
 
 
 def resolve_config(name: str) -> Path:
@@ -77,7 +77,7 @@ def resolve_config(name: str) -> Path:
     try:
         return shipped_config(path.as_posix())
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"config file {path.absolute()} does not exist, and {error}") from None
+        raise FileNotFoundError(f"config file {path.absolute()} does not exist. {error}") from None
 
 
 def _module_name(package: str) -> str:
