@@ -256,9 +256,7 @@ def load_backbone(
     """
     wanted = model.state_dict()
     if "patch_embed.proj.weight" not in wanted:
-        raise ValueError(
-            f"{type(model).__name__} is no timm ViT: it has no 'patch_embed.proj.weight'; give the ViT inside it"
-        )
+        raise ValueError(f"{type(model).__name__} has no 'patch_embed.proj.weight': give a timm ViT")
     tensors, metadata = read_backbone(path, role)
     skipped = tuple(n for n in tensors if n not in wanted and (is_head_tensor(n) or is_under(n, unused)))
     given = {name: tensor for name, tensor in tensors.items() if name not in skipped}

@@ -1,0 +1,13 @@
+# A few hundred steps on one or two CPU cores: short warm-up, then cosine to nothing.
+_base_ = "./adamw_1x.py"
+train_cfg = dict(max_epochs=12, val_interval=12)
+optim_wrapper = dict(
+    paramwise_cfg=dict(layer_decay_rate=0.8),
+    optimizer=dict(lr=1e-3),
+    clip_grad=dict(max_norm=5.0),
+)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=30),
+    dict(type="CosineAnnealingLR", T_max=12, eta_min=0.0, convert_to_iter_based=True),
+]
+auto_scale_lr = dict(base_batch_size=4)

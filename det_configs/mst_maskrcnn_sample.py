@@ -1,0 +1,24 @@
+# Mask R-CNN on the sample data (mst sample-data): five classes of objects.
+#   tools/dist_train.sh det_configs/mst_maskrcnn_sample.py 1
+_base_ = [
+    "_base_/maskrcnn_vit_tiny.py",
+    "_base_/coco_small.py",
+    "_base_/adamw_small.py",
+    "mmdet::_base_/default_runtime.py",
+]
+data_root = "{{$MST_DATA_ROOT:data}}/sample/coco/"
+metainfo = dict(
+    classes=("disc", "triangle", "box", "star", "ring"),
+    palette=[(232, 106, 51), (245, 200, 66), (152, 90, 190), (220, 60, 105), (30, 160, 150)],
+)
+train_dataloader = dict(dataset=dict(data_root=data_root, metainfo=metainfo))
+val_dataloader = dict(dataset=dict(data_root=data_root, metainfo=metainfo))
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + "annotations/instances_val.json")
+test_evaluator = val_evaluator
+
+model = dict(
+    backbone=dict(patch_size=8, depth=6, checkpoint="work_dirs/quickstart/pretrain/teacher.safetensors"),
+    roi_head=dict(bbox_head=dict(num_classes=5), mask_head=dict(num_classes=5)),
+)
+default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=12, max_keep_ckpts=1))

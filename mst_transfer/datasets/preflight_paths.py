@@ -1,0 +1,75 @@
+"""Are the folders and files of a dataset there? All that are missing are named at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+DATA_ROOT_VARIABLE = "MST_DATA_ROOT"
+# Folder below the data root → what to do to have it.
+_HOW_TO_GET = {
+    "coco": "COCO 2017: train2017.zip, val2017.zip and annotations_trainval2017.zip from "
+    "https://cocodataset.org/#download, unpacked there",
+    "cityscapes": "Cityscapes: leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from "
+    "https://www.cityscapes-dataset.com (registration), unpacked there, then labelTrainIds made by "
+    "`csCreateTrainIdLabelImgs` of cityscapesScripts",
+    "sample": "the sample data are drawn in seconds: mst sample-data",
+}
+
+
+def dataset_path(dataset: Mapping[str, Any], relative: str) -> str:
+    """A path of a dataset as mmengine joins it: below ``data_root`` unless absolute."""
+    root = dataset.get("data_root") or ""
+    return relative if os.path.isabs(relative) or "://" in relative else os.path.join(root, relative)
+
+
+def list_paths(dataset: Mapping[str, Any]) -> list[str]:
+    """The annotation file and the folders that a dataset reads; empty for one on remote storage."""
+    parts = [dataset.get("ann_file") or "", *(dataset.get("data_prefix") or {}).values()]
+    paths = [dataset_path(dataset, part) for part in parts if isinstance(part, str) and part]
+    return [] if dataset.get("backend_args") or any("://" in path for path in paths) else paths
+
+
+class MissingPaths:
+    """Collects what is missing over all datasets of a config."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._roots: list[str] = []
+
+    def look(self, place: str, dataset: Mapping[str, Any]) -> None:
+        """Notes the missing paths of one dataset that stands at ``place`` in the config."""
+        absent = [path for path in list_paths(dataset) if not os.path.exists(path)]
+        self._lines += [f"  {path}   ({place})" for path in absent]
+        root = str(dataset.get("data_root") or "")
+        if absent and root not in self._roots:
+            self._roots.append(root)
+
+    def raise_if_any(self) -> None:
+        """Raises ``FileNotFoundError`` that names every missing path, and how to get or name the data."""
+        if not self._lines:
+            return
+        advice = []
+        for root in self._roots:
+            parts = Path(root).parts
+            known = next((name for name in _HOW_TO_GET if name in parts), None)
+            if known:
+                advice.append(f"- {_HOW_TO_GET[known]}")
+        value = os.environ.get(DATA_ROOT_VARIABLE)
+        advice.append(
+            f"- data elsewhere: export {DATA_ROOT_VARIABLE}=FOLDER, the folder that holds "
+            f"{', '.join(_below_data_root(root) for root in self._roots)} "
+            f"(now {value if value else 'unset, so data'})"
+        )
+        advice.append("- or --cfg-options train_dataloader.dataset.data_root=… and the same for val and test")
+        raise FileNotFoundError(
+            "the data of this config are not there:\n" + "\n".join(self._lines) + "\n" + "\n".join(advice)
+        )
+
+
+def _below_data_root(root: str) -> str:
+    base = Path(os.environ.get(DATA_ROOT_VARIABLE) or "data")
+    path = Path(root)
+    return f"{path.relative_to(base)}/" if path.is_relative_to(base) else f"{path.name}/"

@@ -1,0 +1,97 @@
+"""Four token grids of one ViT, resized to strides 4, 8, 16 and 32: what FPN takes from a ResNet.
+
+With a patch of p pixels a grid has to be scaled by ``p / stride``. For p = 16 that is ×4, ×2, ×1 and ÷2, for
+p = 8 it is ×2, ×1, ÷2 and ÷4. Powers of two above 1 are learned (transposed convolutions, ×2 each, LayerNorm
+and GELU between them), those below 1 are max-pooled. Any other factor (p = 14, p = 12) takes the nearest
+power of two of learned steps and then an exact bilinear, antialiased step, so that cell i of a map always
+starts at ``stride * i`` of the image, as anchors and RoIAlign assume.
+
+Shapes: [B, D, h, w] token grids of an H×W image, h = ceil(H / p); maps are [B, D, ceil(H / s), ceil(W / s)].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from timm.layers import LayerNorm2d
+from torch import Tensor, nn
+
+from mst_transfer.registry import MODELS
+
+STRIDES = (4, 8, 16, 32)
+
+
+class Rescale(nn.Module):
+    """Scales a grid [B, D, h, w] by exactly ``factor``, after repeating its last row and column."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+        self.padding = math.ceil(1 / factor)
+
+    def forward(self, grid: Tensor) -> Tensor:
+        grid = F.pad(grid, (0, self.padding, 0, self.padding), mode="replicate")
+        return F.interpolate(grid, scale_factor=self.factor, mode="bilinear", antialias=self.factor < 1)
+
+    def extra_repr(self) -> str:
+        return f"factor={self.factor:g}"
+
+
+def build_resampler(embed_dim: int, factor: float) -> nn.Module:
+    """The module that scales a grid of width D = ``embed_dim`` by ``factor`` (see the head of this file)."""
+    num_doublings = max(round(math.log2(factor)), 0)
+    layers: list[nn.Module] = []
+    for step in range(num_doublings):
+        if step:
+            layers += [LayerNorm2d(embed_dim), nn.GELU()]
+        layers.append(nn.ConvTranspose2d(embed_dim, embed_dim, kernel_size=2, stride=2))
+    rest = factor / 2**num_doublings
+    if rest < 1 and math.log2(rest).is_integer():
+        kernel = round(1 / rest)
+        layers.append(nn.MaxPool2d(kernel, stride=kernel, ceil_mode=True))
+    elif rest != 1:
+        layers.append(Rescale(rest))
+    return nn.Sequential(*layers) if layers else nn.Identity()
+
+
+@MODELS.register_module()
+class TokenPyramid(BaseModule):
+    """Resizes four token grids to four strides.
+
+    Args:
+        embed_dim: width D of every grid.
+        patch_size: side p of a patch in pixels.
+        strides: stride of each map in pixels, finest first.
+
+    Raises:
+        ValueError: if a size is not positive or ``strides`` do not increase.
+    """
+
+    def __init__(self, embed_dim: int, patch_size: int, strides: Sequence[int] = STRIDES) -> None:
+        super().__init__()
+        if embed_dim < 1 or patch_size < 1:
+            raise ValueError(f"embed_dim={embed_dim} and patch_size={patch_size} must be positive")
+        if min(strides) < 1 or list(strides) != sorted(set(strides)):
+            raise ValueError(f"strides={tuple(strides)} must be positive and increase, as in {STRIDES}")
+        self.strides = tuple(strides)
+        self.resamplers = nn.ModuleList(build_resampler(embed_dim, patch_size / s) for s in strides)
+
+    def forward(self, grids: Sequence[Tensor], image_size: tuple[int, int]) -> tuple[Tensor, ...]:
+        """Resizes.
+
+        Args:
+            grids: one token grid [B, D, h, w] a stride.
+            image_size: height and width of the image before it was padded to whole patches.
+
+        Returns:
+            Maps [B, D, ceil(H / stride), ceil(W / stride)].
+        """
+        assert len(grids) == len(self.strides), f"{len(grids)} grids for {len(self.strides)} strides"
+        height, width = image_size
+        return tuple(
+            resample(grid)[..., : math.ceil(height / stride), : math.ceil(width / stride)]
+            for grid, resample, stride in zip(grids, self.resamplers, self.strides, strict=True)
+        )

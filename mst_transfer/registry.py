@@ -1,0 +1,28 @@
+"""Child registries of mmengine's in scope ``mst_transfer``.
+
+mmengine imports ``<scope>.registry`` when it meets a type such as ``mst_transfer.TimmViT``, and then the
+modules in ``locations``: no ``custom_imports`` are needed, whichever project the config belongs to.
+"""
+
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import Registry
+
+SCOPE = "mst_transfer"
+
+MODELS = Registry(
+    "model",
+    parent=MMENGINE_MODELS,
+    scope=SCOPE,
+    locations=["mst_transfer.models.backbones", "mst_transfer.models.necks"],
+)
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    "optimizer wrapper constructor",
+    parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
+    scope=SCOPE,
+    locations=["mst_transfer.engine.layer_decay"],
+)
+DATASETS = Registry("dataset", parent=MMENGINE_DATASETS, scope=SCOPE, locations=["mst_transfer.datasets"])
+HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope=SCOPE, locations=["mst_transfer.engine"])
