@@ -98,23 +98,16 @@ def check_mmcv() -> Iterator[Finding]:
 
 def check_imports() -> Iterator[Finding]:
     """Can the libraries be imported?"""
-    for name in (
-        "torch",
-        "torchvision",
-        "cv2",
-        "timm",
-        "mmengine",
-        "mmcv",
-        "mmdet",
-        "mmseg",
-        "pycocotools.mask",
-    ):
+    seen: set[str] = set()
+    names = ("torch", "torchvision", "cv2", "timm", "mmengine", "mmcv", "mmdet", "mmseg", "pycocotools.mask")
+    for name in names:
         try:
             importlib.import_module(name)
         except Exception as error:  # whatever a broken installation raises
-            yield Finding(
-                "fault", f"import {name} fails: {type(error).__name__}: {error}", import_fix(name, error)
-            )
+            what = f"{type(error).__name__}: {error}"
+            if what not in seen:  # else a consequence of the one before
+                yield Finding("fault", f"import {name} fails: {what}", import_fix(name, error))
+            seen.add(what)
 
 
 def import_fix(name: str, error: Exception) -> str:
@@ -181,7 +174,7 @@ def check_devices() -> Iterator[Finding]:
         elif driver:
             yield Finding(
                 "fault",
-                f"an NVIDIA driver is here, but torch {torch.__version__} (CUDA {torch.version.cuda}) sees no GPU",
+                f"an NVIDIA driver is here, but torch (CUDA {torch.version.cuda}) sees no GPU",
                 "nvidia-smi shows GPUs and driver version: update the driver, or unset CUDA_VISIBLE_DEVICES",
             )
         else:
@@ -195,10 +188,9 @@ def check_shared_memory() -> Iterator[Finding]:
     if folder.is_dir():
         free = shutil.disk_usage(folder).free
         if free < SMALL_SHARED_MEMORY:
+            found = f"/dev/shm has {free / 2**20:.0f} MiB free"
             fix = "start the container with --shm-size=8g, or set num_workers=0 in the config's data loaders"
-            yield Finding(
-                "fault", f"/dev/shm has {free / 2**20:.0f} MiB free: data loader workers may crash", fix
-            )
+            yield Finding("fault", f"{found}: data loader workers may crash", fix)
 
 
 def check_data() -> Iterator[Finding]:

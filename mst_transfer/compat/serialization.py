@@ -6,6 +6,7 @@ those are allowed here. Nothing is ever loaded with ``weights_only=False``.
 """
 
 import os
+import pickle
 import re
 import tempfile
 from collections.abc import Callable
@@ -41,6 +42,22 @@ def write_atomically(path: str | os.PathLike, write: Callable[[str], None]) -> N
         raise
 
 
+def history_statistic(owner: object, name: str) -> Callable:
+    """Stands for ``getattr`` in a checkpoint: log histories name their methods through it.
+
+    Raises:
+        pickle.UnpicklingError: For any other object or name.
+    """
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    if owner is HistoryBuffer and name in ("min", "max", "current", "mean"):
+        method: Callable = getattr(HistoryBuffer, name)
+        return method
+    raise pickle.UnpicklingError(
+        f"weights_only loading refuses getattr({owner!r}, {name!r}): mmengine writes no such checkpoint"
+    )
+
+
 def allowed_types() -> list:
     """What an mmengine checkpoint holds beside tensors: log histories, which are numpy arrays of numbers.
 
@@ -52,6 +69,7 @@ def allowed_types() -> list:
     reconstruct, scalar = multiarray._reconstruct, multiarray.scalar
     names = [(reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
     names += [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    names += [(history_statistic, f"{builtins}.getattr") for builtins in ("builtins", "__builtin__")]
     dtypes = {type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "uint8", "bool")}
     return [HistoryBuffer, np.ndarray, np.dtype, *dtypes, *names]
 

@@ -1,0 +1,127 @@
+"""Configs of this package and of others are found, in every kind of installation."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from mst_transfer.compat import config_paths
+
+
+def test_every_shipped_config_is_listed_and_found(root: Path) -> None:
+    names = config_paths.available_configs()
+    assert "det_configs/mst_maskrcnn_coco.py" in names
+    assert all(config_paths.shipped_config(name).is_file() for name in names)
+    assert not any("_base_" in name for name in names)
+
+
+def test_a_config_of_another_project_inherits_ours(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.py"
+    path.write_text("_base_ = 'mst_transfer::det_configs/mst_maskrcnn_coco.py'\nwork_dir = 'elsewhere'\n")
+    cfg = Config.fromfile(str(path))
+    assert cfg.work_dir == "elsewhere" and cfg.model.type == "MaskRCNN" and cfg.model._scope_ == "mmdet"
+
+
+def test_bases_of_other_packages_need_no_pkg_resources(tmp_path: Path, root: Path) -> None:
+    path = tmp_path / "theirs.py"
+    path.write_text(
+        "_base_ = ['mmdet::_base_/default_runtime.py', 'mmdet::_base_/schedules/schedule_1x.py']\n"
+    )
+    code = (
+        "import sys; sys.modules['pkg_resources'] = None; import mst_transfer;"
+        "from mmengine.config import Config;"
+        f"assert Config.fromfile({str(path)!r}).train_cfg.max_epochs == 12;"
+        "from mmengine.utils import get_installed_path, is_installed;"
+        "assert get_installed_path('mmsegmentation').endswith('mmseg') and not is_installed('no_such_thing')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
+
+
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+    with pytest.raises(
+        FileNotFoundError, match="mst_maskrcnn_cocoa.py.*Nearest: det_configs/mst_maskrcnn_coco.py"
+    ):
+        config_paths.resolve_config("mst_transfer::det_configs/mst_maskrcnn_cocoa.py")
+    with pytest.raises(FileNotFoundError, match="does not exist.*Nearest"):
+        config_paths.resolve_config("det_configs/mst_maskrcnn_cocoa.py")
+    with pytest.raises(FileNotFoundError):
+        config_paths.resolve_config("mst_transfer::setup.py")
+
+
+def test_a_path_wins_over_a_name_and_a_name_works_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = "det_configs/mst_maskrcnn_coco.py"
+    assert config_paths.resolve_config(name) == config_paths.config_root() / name
+    (tmp_path / "det_configs").mkdir()
+    (tmp_path / name).write_text("")
+    assert config_paths.resolve_config(name) == Path(name)
+
+
+def test_importing_the_package_imports_no_library(root: Path) -> None:
+    code = (
+        "import sys, mst_transfer;"
+        "heavy = {'torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'timm'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
+
+
+def test_libraries_imported_before_the_package_are_adapted_too(root: Path, tmp_path: Path) -> None:
+    path = tmp_path / "theirs.py"
+    path.write_text("_base_ = 'mst_transfer::det_configs/mst_maskrcnn_coco.py'\n")
+    code = (
+        "import mmengine.runner; from mmengine.config import Config; import mst_transfer;"
+        f"Config.fromfile({str(path)!r});"
+        "from mmengine.fileio import get_file_backend; print(type(get_file_backend('x')).__name__)"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], check=True, cwd=root, capture_output=True, text=True
+    ).stdout
+    assert out.strip() == "AtomicLocalBackend"
+
+
+@pytest.mark.slow
+def test_a_wheel_carries_the_configs(root: Path, tmp_path: Path) -> None:
+    """Built, unpacked away from the checkout, and used as a base from there."""
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(tmp_path),
+    ]
+    source = tmp_path / "source"
+    files = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=root, check=True, capture_output=True, text=True
+    )
+    for name in files.stdout.splitlines():
+        if (
+            name.split("/")[0] in ("mst_transfer", "pretrain", "det_configs", "seg_configs")
+            or "/" not in name
+        ):
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((root / name).read_bytes())
+    subprocess.run([*build, str(source)], check=True)
+    (wheel,) = tmp_path.glob("mst_transfer-*.whl")
+    target = tmp_path / "installed"
+    subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(target)], check=True)
+    theirs = tmp_path / "theirs.py"
+    theirs.write_text("_base_ = 'mst_transfer::det_configs/mst_maskrcnn_coco.py'\n")
+    code = (
+        "from mmengine.config import Config; from mst_transfer.compat import config_paths as c;"
+        f"assert str(c.config_root()).startswith({str(target)!r}), c.config_root();"
+        f"assert Config.fromfile({str(theirs)!r}).model.type == 'MaskRCNN';"
+        "names = c.available_configs(); assert any(n.startswith('pretrain/configs/') for n in names), names"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(target)}
+    )
