@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from itertools import permutations
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -117,8 +117,7 @@ def _require(condition: bool, name: str, value: Any, allowed: str) -> None:
         raise ValueError(f"Augmentation option {name}={value!r} is not allowed: it must be {allowed}.")
 
 
-@dataclass(frozen=True)
-class CropPlan:
+class CropPlan(NamedTuple):
     """What is done to one crop, in this order: box, flip, jitter, grayscale, blur, solarize.
 
     Attributes:
@@ -246,7 +245,7 @@ def render_crop(image: Image, plan: CropPlan) -> Image:
         image: uint8 RGB [H, W, 3].
 
     Returns:
-        uint8 RGB [size, size, 3].
+        uint8 RGB [size, size, 3], or [size, size] if the plan turns it to grey.
     """
     crop = image_ops.resized_crop(image, plan.top, plan.left, plan.height, plan.width, plan.size)
     if plan.flip:
@@ -275,5 +274,9 @@ def render_crops(image: Image, plans: list[CropPlan]) -> Image:
     size = plans[0].size
     crops = np.empty((len(plans), 3, size, size), dtype=np.uint8)
     for planes, plan in zip(crops, plans, strict=True):
-        cv2.split(render_crop(image, plan), [planes[0], planes[1], planes[2]])
+        crop = render_crop(image, plan)
+        if crop.ndim == 2:
+            planes[:] = crop
+        else:
+            cv2.split(crop, [planes[0], planes[1], planes[2]])
     return crops

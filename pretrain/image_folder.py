@@ -17,6 +17,7 @@ from .image_ops import Image
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 _NOTICE_SECONDS = 10.0
+_IMREAD_RGB = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR)  # since OpenCV 4.11; older ones decode to BGR
 
 
 class UnreadableImageError(ValueError):
@@ -112,9 +113,11 @@ def _decode_opencv(data: bytes, exif_orientation: bool) -> Image | None:
     is_png = data[:8] == b"\x89PNG\r\n\x1a\n" and data[-8:-4] == b"IEND"
     if not (is_jpeg or is_png):
         return None
-    flags = cv2.IMREAD_COLOR if exif_orientation else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    flags = _IMREAD_RGB if exif_orientation else _IMREAD_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
-    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    if image is not None and _IMREAD_RGB == cv2.IMREAD_COLOR:
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
 
 
 def _decode_pil(data: bytes, exif_orientation: bool) -> Image:
