@@ -18,7 +18,7 @@ val_evaluator = dict(ann_file=data_root + "annotations/instances_val.json")
 test_evaluator = val_evaluator
 
 model = dict(
-    backbone=dict(patch_size=8, depth=6, checkpoint="work_dirs/quickstart/pretrain/teacher.safetensors"),
+    backbone=dict(patch_size=8, img_size=96, checkpoint="work_dirs/mst_vit_sample/teacher.safetensors"),
     roi_head=dict(bbox_head=dict(num_classes=5), mask_head=dict(num_classes=5)),
 )
 default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=12, max_keep_ckpts=1))

@@ -32,7 +32,7 @@ val_dataloader = dict(dataset=_dataset)
 test_dataloader = val_dataloader
 model = dict(
     data_preprocessor=dict(size=(128, 128)),
-    backbone=dict(patch_size=8, depth=6, checkpoint="work_dirs/quickstart/pretrain/teacher.safetensors"),
+    backbone=dict(patch_size=8, img_size=96, checkpoint="work_dirs/mst_vit_sample/teacher.safetensors"),
     decode_head=dict(num_classes=9),
     auxiliary_head=dict(num_classes=9),
 )

@@ -1,18 +1,18 @@
-# A small Mask R-CNN for two CPU cores: 192-d ViT of 8 blocks, narrow FPN and heads, few proposals.
+# A small Mask R-CNN for two CPU cores: 192-d ViT of 6 blocks, narrow FPN and heads, few proposals.
 _base_ = "mmdet::_base_/models/mask-rcnn_r50_fpn.py"
 model = dict(
     data_preprocessor=dict(pad_size_divisor=32),
     backbone=dict(
         _delete_=True,
         type="mst_transfer.TimmViTPyramid",
-        # The backbone must be the one that was pre-trained: change it here and in the pre-training config.
+        # The backbone that pretrain/configs/mst_vit_photos.py trains: change it there too.
         arch="vit_tiny_patch16_224",
-        img_size=96,
+        img_size=128,
         patch_size=16,
         embed_dim=192,
-        depth=8,
+        depth=6,
         num_heads=3,
-        checkpoint="work_dirs/mst_vit_tiny_photos/teacher.safetensors",
+        checkpoint="work_dirs/mst_vit_photos/teacher.safetensors",
     ),
     neck=dict(in_channels=[192, 192, 192, 192], out_channels=64),
     rpn_head=dict(in_channels=64, feat_channels=64, anchor_generator=dict(scales=[4])),

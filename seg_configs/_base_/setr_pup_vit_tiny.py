@@ -1,4 +1,4 @@
-# A small SETR-PUP for two CPU cores: 192-d ViT of 8 blocks, 64 channels, ×8 progressive up-sampling,
+# A small SETR-PUP for two CPU cores: 192-d ViT of 6 blocks, 64 channels, ×8 progressive up-sampling,
 # one auxiliary head on the second of four blocks.
 _base_ = "mmseg::_base_/models/setr_pup.py"
 norm_cfg = dict(type="BN", requires_grad=True)
@@ -7,14 +7,14 @@ model = dict(
     backbone=dict(
         _delete_=True,
         type="mst_transfer.TimmViT",
-        # The backbone must be the one that was pre-trained: change it here and in the pre-training config.
+        # The backbone that pretrain/configs/mst_vit_photos.py trains: change it there too.
         arch="vit_tiny_patch16_224",
-        img_size=96,
+        img_size=128,
         patch_size=16,
         embed_dim=192,
-        depth=8,
+        depth=6,
         num_heads=3,
-        checkpoint="work_dirs/mst_vit_tiny_photos/teacher.safetensors",
+        checkpoint="work_dirs/mst_vit_photos/teacher.safetensors",
     ),
     decode_head=dict(in_channels=192, channels=64, num_convs=3, norm_cfg=norm_cfg),
     auxiliary_head=dict(
