@@ -150,6 +150,7 @@ def draw_finetune_curves(task: str, runs: Sequence[Run], path: Path) -> bool:
         if name != "loss":
             axes.set_ylim(bottom=0)
         _dress(axes, title, unit)
+        axes.set_xlim(left=0)
         _legend(axes)
     figure.savefig(path)
     return True

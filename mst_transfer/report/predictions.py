@@ -6,6 +6,8 @@ in pixels of the image file.
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,8 +97,9 @@ def _build_dataset(cfg: Any, task: str) -> Any:
         from mmdet.registry import DATASETS
     else:
         from mmseg.registry import DATASETS
-    dataset = DATASETS.build(config)
-    dataset.full_init()
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        dataset = DATASETS.build(config)
+        dataset.full_init()
     return dataset
 
 
@@ -109,7 +112,7 @@ def _build_model(cfg: Any, run: Run) -> Any:
     else:
         from mmseg.registry import MODELS
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    load_checkpoint(model, str(run.checkpoint), map_location="cpu", strict=True)
+    load_checkpoint(model, str(run.checkpoint), map_location="cpu", strict=True, logger="silent")
     return model.eval()
 
 

@@ -1,0 +1,81 @@
+"""Heads are run on validation images: the truth is the scenes', the answers have its form and place."""
+
+import numpy as np
+import pytest
+
+from mst_transfer.datasets.sample_data import CLASSES, OBJECT_CLASSES, SampleDataRequest, make_sample_data
+from mst_transfer.datasets.scenes import draw_scene, scene_generator
+from mst_transfer.report.collect import Run
+from mst_transfer.report.predictions import predict
+
+SIZE = 64
+CONFIGS = {"det": "det_configs/mst_maskrcnn_sample.py", "seg": "seg_configs/mst_setr_pup_sample.py"}
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """Makes a run's folder with untrained weights of a sample config."""
+
+    def make(task):
+        import torch
+        from mmengine.config import Config
+        from mmengine.registry import init_default_scope
+
+        from mst_transfer.compat.config_paths import resolve_config
+
+        monkeypatch.setenv("MST_DATA_ROOT", str(tmp_path))
+        request = SampleDataRequest(num_train=1, num_val=4, num_photos=1, size=SIZE)
+        make_sample_data(tmp_path / "sample", request)
+        cfg = Config.fromfile(str(resolve_config(CONFIGS[task])))
+        cfg.model.backbone.update(checkpoint=None, depth=4)
+        cfg.dump(str(tmp_path / "config.py"))
+        init_default_scope(cfg.default_scope)
+        if task == "det":
+            from mmdet.registry import MODELS
+        else:
+            from mmseg.registry import MODELS
+        torch.manual_seed(0)
+        torch.save({"state_dict": MODELS.build(cfg.model).state_dict()}, tmp_path / "epoch_1.pth")
+        return Run(
+            tmp_path, task, "random", config=tmp_path / "config.py", checkpoint=tmp_path / "epoch_1.pth"
+        )
+
+    return make
+
+
+def test_detection(trained):
+    found = predict(trained("det"), num_images=2, min_score=0.0)
+    assert found.classes == OBJECT_CLASSES
+    assert [item.name for item in found.items] == ["000001.jpg", "000003.jpg"]
+    for index, item in zip((1, 3), found.items, strict=True):
+        drawn = draw_scene(scene_generator(0, "coco/val", index), SIZE)
+        assert np.abs(item.image.astype(int) - drawn.image).mean() < 12, "JPEG of the same scene, RGB"
+        assert [instance.label for instance in item.truth] == list(drawn.labels)
+        for instance, mask in zip(item.truth, drawn.masks, strict=True):
+            assert np.array_equal(instance.mask, mask)
+            x0, y0, x1, y1 = instance.box
+            rows, columns = np.nonzero(mask)
+            assert (x0, y0, x1, y1) == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        assert item.found, "with no lower bound some boxes are found"
+        for instance in item.found:
+            assert instance.mask.shape == (SIZE, SIZE) and 0 <= instance.score <= 1
+            assert instance.label < len(OBJECT_CLASSES) and max(instance.box) <= SIZE
+
+
+def test_detection_leaves_out_low_scores(trained):
+    assert all(not item.found for item in predict(trained("det"), num_images=1, min_score=1.1).items)
+
+
+def test_segmentation(trained):
+    found = predict(trained("seg"), num_images=2)
+    assert found.classes == CLASSES
+    for index, item in zip((1, 3), found.items, strict=True):
+        drawn = draw_scene(scene_generator(0, "cityscapes/val", index), SIZE)
+        assert np.array_equal(item.image, drawn.image)
+        assert np.array_equal(item.truth, drawn.semantic)
+        assert item.found.shape == (SIZE, SIZE) and item.found.max() < len(CLASSES)
+
+
+def test_other_tasks_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="got a run of 'pretrain'"):
+        predict(Run(tmp_path, "pretrain"), 1)

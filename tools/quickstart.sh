@@ -1,0 +1,209 @@
+#!/usr/bin/env bash
+# From photos to mAP and mIoU: makes data, pre-trains, trains both heads from MST and from random weights, reports.
+set -euo pipefail
+
+usage() {
+  cat <<'TEXT'
+usage: bash tools/quickstart.sh [options]
+  --seed N              seed of the data and of every run (default 0)
+  --budget full|small   full: under 15 minutes on 2 cores; small: a few minutes, to see that all parts work (full)
+  --out DIR             where everything goes (work_dirs/quickstart); runs of an earlier call there are removed
+  --starts "mst random" which starts to train (both)
+  --resume              keep what is finished in DIR and go on
+Installs into .venv first, if that was not done yet.
+TEXT
+}
+
+refuse() {
+  echo "quickstart: $1" >&2
+  usage >&2
+  exit 2
+}
+
+seed=0 budget=full out=work_dirs/quickstart resume=no starts="mst random"
+while [ $# -gt 0 ]; do
+  case $1 in
+    --seed | --budget | --out | --starts)
+      [ $# -ge 2 ] || refuse "$1 needs a value"
+      printf -v "${1#--}" '%s' "$2"
+      shift 2
+      ;;
+    --resume) resume=yes && shift ;;
+    -h | --help) usage && exit 0 ;;
+    *) refuse "unknown option '$1'" ;;
+  esac
+done
+[[ "$seed" =~ ^[0-9]+$ ]] || refuse "--seed $seed: it must be a whole number, 0 or more"
+[[ "$budget" =~ ^(full|small)$ ]] || refuse "--budget $budget: it must be full or small"
+[ -n "$out" ] || refuse "--out must not be empty"
+read -r -a starts <<<"${starts//,/ }"
+[ ${#starts[@]} -gt 0 ] || refuse "--starts is empty: it must be mst, random or both"
+for start in "${starts[@]}"; do
+  [[ "$start" =~ ^(mst|random)$ ]] || refuse "--starts: unknown start '$start'; it must be mst, random or both"
+done
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+case $out in /*) ;; *) out=$PWD/$out ;; esac
+cd "$root"
+case $out in "$root"/*) out=${out#"$root"/} ;; esac # short paths in the report
+begun=$SECONDS
+# shellcheck disable=SC1091
+source tools/install.sh
+
+# Seconds that each stage took on 2 cores, for the time left; and what the small budget changes.
+if [ "$budget" = full ]; then
+  plan=(0 10 300 10 200 140 30)
+  data=() pretrain=() det=() seg=()
+else
+  plan=(0 5 40 8 40 40 20)
+  data=(--num-train 24 --num-val 8 --num-photos 96)
+  pretrain=(--cfg-options train_cfg.max_epochs=3 train_cfg.schedule.warmup_epochs=1)
+  det=() seg=()
+fi
+stages=(install "sample data" pre-training "pre-training pictures" detection segmentation report)
+export MST_DATA_ROOT=$out/data
+photos=$MST_DATA_ROOT/sample/photos
+logs=$out/logs
+cores=$(python -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
+
+prepare_folder() {
+  local asked="seed $seed, budget $budget" before=""
+  [ ! -f "$out/quickstart.txt" ] || before=$(cat "$out/quickstart.txt")
+  if [ "$resume" = yes ] && [ -n "$before" ] && [ "$before" != "$asked" ]; then
+    echo "quickstart: $out was made with $before, not $asked. Next step: leave out --resume, or name another --out" >&2
+    exit 1
+  fi
+  if [ "$resume" = no ]; then
+    rm -rf "$out"/{pretrain,det_mst,det_random,seg_mst,seg_random,report,logs,done}
+    rm -f "$out"/{report.html,stages.tsv}
+  fi
+  mkdir -p "$out/done" "$logs"
+  echo "$asked" >"$out/quickstart.txt"
+}
+
+clock() { printf '%d:%02d' $(($1 / 60)) $(($1 % 60)); }
+
+# Seconds that are left: of this stage as its newest log line says (mmengine's "eta"), else as planned; then the others.
+seconds_left() {
+  local stage=$1 elapsed=$2 log=$3 left eta later h m s
+  left=$((plan[stage] - elapsed))
+  eta=$(tail -n 20 "$log" 2>/dev/null | grep -o 'eta: [0-9]*:[0-9]*:[0-9]*' | tail -n 1 | cut -d' ' -f2 || true)
+  if [ -n "$eta" ]; then
+    IFS=: read -r h m s <<<"$eta"
+    left=$((10#$h * 3600 + 10#$m * 60 + 10#$s))
+  fi
+  [ "$left" -gt 0 ] || left=0
+  for ((later = stage + 1; later < ${#plan[@]}; later++)); do left=$((left + plan[later])); done
+  echo "$left"
+}
+
+progress() { # STAGE STARTED LOG END_OF_LINE
+  local left
+  left=$(seconds_left "$1" $((SECONDS - $2)) "$3")
+  printf '[%d/%d] %-22s %s elapsed, about %s left   %s' $(($1 + 1)) ${#stages[@]} "${stages[$1]}" \
+    "$(clock $((SECONDS - begun)))" "$(clock "$left")" "$4"
+}
+
+running=()
+stop_children() {
+  local pid
+  for pid in ${running[@]+"${running[@]}"}; do kill "$pid" 2>/dev/null || true; done
+}
+trap stop_children EXIT
+trap 'exit 130' INT TERM
+
+# start_job NAME COMMAND...: run in the background with its log; finish_jobs STAGE: wait for all, showing progress.
+names=() commands=() started_at=()
+start_job() {
+  local name=$1
+  shift
+  names+=("$name") commands+=("$*") started_at+=("$SECONDS")
+  "$@" >"$logs/$name.log" 2>&1 &
+  running+=($!)
+}
+
+finish_jobs() {
+  local stage=$1 started=$SECONDS shown=-60 alive index
+  while :; do
+    alive=0
+    for index in "${!running[@]}"; do
+      [ -n "${running[index]}" ] || continue
+      if kill -0 "${running[index]}" 2>/dev/null; then alive=1; else finish_job "$index"; fi
+    done
+    [ "$alive" -eq 1 ] || break
+    if [ -t 1 ]; then
+      progress "$stage" "$started" "$logs/${names[0]}.log" $'\r'
+    elif [ $((SECONDS - shown)) -ge 60 ]; then
+      shown=$SECONDS
+      progress "$stage" "$started" "$logs/${names[0]}.log" $'\n'
+    fi
+    sleep 1
+  done
+  names=() commands=() started_at=() running=()
+  [ ! -t 1 ] || printf '\r\033[K'
+  printf '[%d/%d] %-22s done in %s\n' $((stage + 1)) ${#stages[@]} "${stages[stage]}" "$(clock $((SECONDS - started)))"
+}
+
+finish_job() { # INDEX: of a process that has ended
+  local index=$1 status=0 seconds
+  wait "${running[index]}" || status=$?
+  running[index]=""
+  if [ "$status" -ne 0 ]; then
+    printf '\nquickstart: %s failed with status %d: %s\n' "${names[index]}" "$status" "${commands[index]}" >&2
+    echo "the last lines of $logs/${names[index]}.log:" >&2
+    tail -n 30 "$logs/${names[index]}.log" >&2
+    exit 1
+  fi
+  seconds=$((SECONDS - started_at[index]))
+  touch "$out/done/${names[index]}"
+  printf '%s\t%d.%d\t%s\n' "${names[index]}" $((seconds / 60)) $((seconds % 60 * 10 / 60)) \
+    "MST_DATA_ROOT=$MST_DATA_ROOT ${commands[index]}" >>"$out/stages.tsv"
+}
+
+is_done() { [ "$resume" = yes ] && [ -f "$out/done/$1" ]; }
+
+one_job_stage() { # STAGE NAME COMMAND...
+  if [ "$2" != report ] && is_done "$2"; then
+    echo "[$(($1 + 1))/${#stages[@]}] ${stages[$1]}: finished before"
+    return
+  fi
+  start_job "${@:2}"
+  finish_jobs "$1"
+}
+
+head_stage() { # STAGE TASK CONFIG OPTIONS...: train one head from every start, side by side if there are cores
+  local stage=$1 task=$2 config=$3 options=("${@:4}") start checkpoint left=()
+  for start in "${starts[@]}"; do is_done "${task}_$start" || left+=("$start"); done
+  if [ ${#left[@]} -eq 0 ]; then
+    echo "[$((stage + 1))/${#stages[@]}] ${stages[stage]}: finished before"
+    return
+  fi
+  local side_by_side=$((cores >= ${#left[@]} ? ${#left[@]} : 1))
+  export OMP_NUM_THREADS=$((cores / side_by_side))
+  for start in "${left[@]}"; do
+    checkpoint=None
+    [ "$start" = random ] || checkpoint=$out/pretrain/teacher.safetensors
+    start_job "${task}_$start" bash tools/dist_train.sh "$config" 1 --work-dir "$out/${task}_$start" --seed "$seed" \
+      ${again[@]+"${again[@]}"} --cfg-options "model.backbone.checkpoint=$checkpoint" ${options[@]+"${options[@]}"}
+    [ "$side_by_side" -gt 1 ] || finish_jobs "$stage"
+  done
+  [ "$side_by_side" -eq 1 ] || finish_jobs "$stage"
+}
+
+prepare_folder
+again=()
+[ "$resume" = no ] || again=(--resume)
+export OMP_NUM_THREADS=$cores
+one_job_stage 1 sample_data mst sample-data "$MST_DATA_ROOT/sample" --seed "$seed" ${data[@]+"${data[@]}"}
+one_job_stage 2 pretrain bash tools/pretrain.sh pretrain/configs/mst_vit_sample.py 1 --work-dir "$out/pretrain" \
+  --seed "$seed" ${again[@]+"${again[@]}"} ${pretrain[@]+"${pretrain[@]}"}
+one_job_stage 3 pictures python -m pretrain.pictures "$out/pretrain" --images "$photos" --out "$out/pretrain/pictures"
+head_stage 4 det det_configs/mst_maskrcnn_sample.py ${det[@]+"${det[@]}"}
+head_stage 5 seg seg_configs/mst_setr_pup_sample.py ${seg[@]+"${seg[@]}"}
+export OMP_NUM_THREADS=$cores
+strict=()
+[ ${#starts[@]} -lt 2 ] || strict=(--strict) # then every part must be there
+one_job_stage 6 report mst report "$out" ${strict[@]+"${strict[@]}"}
+printf '\n'
+cat "$logs/report.log"
+echo "all of it: $(clock $((SECONDS - begun))) minutes; logs: $logs"
