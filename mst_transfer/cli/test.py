@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             cfg.work_dir = str(Path(cfg.work_dir) / "test")
         run.existing_checkpoint(args.checkpoint)
         if launch.rank() == 0:
-            run.check_data(cfg)
+            run.check_inputs(cfg, training=False)
     except (ValueError, FileNotFoundError) as error:
         print(f"mst test: {error}", file=sys.stderr)
         return 1

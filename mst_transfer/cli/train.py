@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             launcher=args.launcher,
         )
         if launch.rank() == 0:
-            run.check_data(cfg)
+            run.check_inputs(cfg, training=True)
     except (ValueError, FileNotFoundError) as error:
         print(f"mst train: {error}", file=sys.stderr)
         return 1

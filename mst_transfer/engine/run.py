@@ -1,6 +1,6 @@
 """Trains and tests detectors (mmdet) and segmentors (mmseg) from a config.
 
-Everything that a user can get wrong is found by ``load_run_config`` and ``prepare``, before any process
+Everything that a user can get wrong is found by ``load_run_config`` and ``check_inputs``, before any process
 group, dataset or model is made; their ``ValueError`` and ``FileNotFoundError`` say the next step.
 """
 
@@ -55,6 +55,9 @@ def load_run_config(
     config_check.check_config(cfg)
     cfg.merge_from_dict(config_check.check_cfg_options(cfg, cfg_options or {}))
     cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs") / Path(config).stem)
+    if cfg.get("experiment_name") is None:
+        # mmengine keys logs by name and second: two runs of a config in one process must not share them
+        cfg.experiment_name = "_".join(Path(cfg.work_dir).absolute().parts[-2:])
     cfg.launcher = launcher
     randomness = dict(cfg.get("randomness") or {})
     if seed is not None or randomness.get("seed") is None:
@@ -89,16 +92,22 @@ def existing_checkpoint(path: str) -> str:
     return path
 
 
-def check_data(cfg: Any) -> None:
-    """Refuses a config whose data are missing or do not fit it.
+def check_inputs(cfg: Any, training: bool) -> None:
+    """Refuses a config whose data, or whose backbone's checkpoint, are missing or do not fit it.
+
+    Args:
+        cfg: From ``load_run_config``.
+        training: Whether the run starts from the backbone's checkpoint.
 
     Raises:
         FileNotFoundError: A path does not exist; the message says what belongs there and where to get it.
-        ValueError: Data and config disagree, e.g. no class of the config occurs in the annotations.
+        ValueError: Config and files disagree, e.g. no class of the config occurs in the annotations.
     """
-    from mst_transfer.datasets.preflight import check_datasets
+    from mst_transfer.datasets.preflight import check_backbone, check_datasets
 
     check_datasets(cfg)
+    if training and not cfg.get("resume"):
+        check_backbone(cfg)
 
 
 def run_training(cfg: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.dataset import DefaultSampler
 from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader, save_checkpoint
@@ -49,9 +50,23 @@ class Error(BaseMetric):
         return dict(error=sum(results) / len(results))
 
 
-def make_runner(work_dir: Path, max_epochs: int, resume: bool = False) -> Runner:
+class Interrupt(Hook):
+    """Ends the process, as it were, after two epochs."""
+
+    priority = "LOWEST"  # after the checkpoint was written
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        if runner.epoch == 1:
+            raise KeyboardInterrupt
+
+
+def make_runner(work_dir: Path, hooks: list, resume: bool = False) -> Runner:
     loader = dict(
-        dataset=Numbers(), batch_size=4, num_workers=0, sampler=dict(type=DefaultSampler, shuffle=False)
+        dataset=Numbers(),
+        batch_size=4,
+        num_workers=0,
+        sampler=dict(type=DefaultSampler, shuffle=False),
+        collate_fn=dict(type="default_collate"),
     )
     torch.manual_seed(0)
     return Runner(
@@ -59,7 +74,7 @@ def make_runner(work_dir: Path, max_epochs: int, resume: bool = False) -> Runner
         work_dir=str(work_dir),
         train_dataloader=dict(loader),
         val_dataloader=dict(loader),
-        train_cfg=dict(by_epoch=True, max_epochs=max_epochs),
+        train_cfg=dict(by_epoch=True, max_epochs=4),
         val_cfg=dict(),
         val_evaluator=[Error()],
         optim_wrapper=dict(
@@ -76,18 +91,19 @@ def make_runner(work_dir: Path, max_epochs: int, resume: bool = False) -> Runner
             checkpoint=dict(type="CheckpointHook", interval=1, save_best="error", rule="less"),
             logger=dict(type="LoggerHook", interval=1),
         ),
-        custom_hooks=[dict(type="EMAHook")],
+        custom_hooks=[dict(type="EMAHook"), *hooks],
         randomness=dict(seed=0),
         resume=resume,
-        experiment_name=f"{work_dir.name}_{max_epochs}_{resume}",
+        experiment_name=f"{work_dir.name}_{resume}",
     )
 
 
 def test_a_runner_resumes_its_own_checkpoint(tmp_path: Path) -> None:
-    whole = make_runner(tmp_path / "whole", 4)
+    whole = make_runner(tmp_path / "whole", [])
     whole.train()
-    make_runner(tmp_path / "parts", 2).train()
-    resumed = make_runner(tmp_path / "parts", 4, resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        make_runner(tmp_path / "parts", [Interrupt()]).train()
+    resumed = make_runner(tmp_path / "parts", [], resume=True)
     resumed.train()
     assert resumed.iter == whole.iter == 8
     torch.testing.assert_close(resumed.model.state_dict(), whole.model.state_dict(), rtol=0, atol=0)

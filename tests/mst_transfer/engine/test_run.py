@@ -1,0 +1,131 @@
+"""Training and testing from a config: what is refused before the start, what is written after the end."""
+
+import json
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from mst_transfer.cli.main import main
+from mst_transfer.engine import adapt, results, run
+
+
+def read(work_dir: Path) -> dict:
+    return json.loads((work_dir / "results.json").read_text())
+
+
+def test_train_resume_and_test(tiny_seg_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    work_dir = tmp_path / "run"
+    words = [str(tiny_seg_config), "--work-dir", str(work_dir)]
+    assert main(["train", *words, "--seed", "3", "--cfg-options", "train_cfg.max_epochs=1"]) == 0
+    first = read(work_dir)
+    assert first["task"] == "seg" and first["mode"] == "train" and first["seed"] == 3
+    assert first["checkpoint"] == "random" and first["minutes"] > 0 and 0 <= first["metrics"]["mIoU"] <= 100
+    assert first["versions"]["mmengine"] and first["hardware"] and first["config"].endswith("tiny_seg.py")
+    assert set(first["metrics"]) == {"aAcc", "mIoU", "mAcc"}
+
+    assert main(["train", *words, "--seed", "3", "--resume"]) == 0
+    assert (work_dir / "epoch_2.pth").is_file()
+    assert (
+        "resumed epoch: 1"
+        in next(work_dir.glob("*/*.log"))
+        .parent.parent.joinpath(
+            sorted(path.relative_to(work_dir).as_posix() for path in work_dir.glob("*/*.log"))[-1]
+        )
+        .read_text()
+    )
+
+    assert (
+        main(["test", str(tiny_seg_config), str(work_dir / "epoch_2.pth"), "--work-dir", str(tmp_path / "t")])
+        == 0
+    )
+    tested = read(tmp_path / "t")
+    assert tested["mode"] == "test" and tested["metrics"]["mIoU"] == pytest.approx(
+        read(work_dir)["metrics"]["mIoU"]
+    )
+    assert "mIoU" in capsys.readouterr().out
+
+
+def test_a_seed_decides_the_run(tiny_seg_config: Path, tmp_path: Path) -> None:
+    losses = []
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        options = [
+            "--work-dir",
+            str(tmp_path / name),
+            "--seed",
+            seed,
+            "--cfg-options",
+            "train_cfg.max_epochs=1",
+        ]
+        assert main(["train", str(tiny_seg_config), *options]) == 0
+        (log,) = (tmp_path / name).glob("*/vis_data/scalars.json")
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        losses.append([line["loss"] for line in lines if "loss" in line])
+    assert losses[0] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--cfg-options", "optm.lr=1"], "did you mean 'optim_wrapper'"),
+        (["--cfg-options", "lr"], "KEY=VALUE"),
+        (["--amp", "--check-only", "--cfg-options", "optim_wrapper.type=Other"], "no known AMP counterpart"),
+        (["--auto-scale-lr"], "no auto_scale_lr.base_batch_size"),
+        (["--resume", "missing.pth"], "checkpoint missing.pth does not exist"),
+        (["--cfg-options", "train_dataloader.dataset.data_root=nowhere"], "nowhere"),
+    ],
+)
+def test_mistakes_are_refused_before_the_start(
+    tiny_seg_config: Path, tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), *words]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_of_another_model_is_refused(tiny_seg_config: Path, tmp_path: Path) -> None:
+    words = ["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), "--cfg-options"]
+    assert main([*words, "train_cfg.max_epochs=1"]) == 0
+    cfg = run.load_run_config(
+        str(tiny_seg_config), work_dir=str(tmp_path / "t"), cfg_options={"model.decode_head.num_convs": 2}
+    )
+    with pytest.raises(ValueError, match=r"(?s)does not fit the model of .*decode_head.convs.1"):
+        run.run_testing(cfg, str(tmp_path / "run" / "epoch_1.pth"))
+    with pytest.raises(FileNotFoundError, match="that folder has epoch_1.pth"):
+        run.run_testing(cfg, str(tmp_path / "run" / "epoch_9.pth"))
+
+
+def test_sync_bn_becomes_bn_where_it_cannot_work() -> None:
+    def config() -> Config:
+        return Config(
+            dict(model=dict(a=dict(type="SyncBN"), b=[dict(c=dict(type="SyncBN"), d=dict(type="LN"))]))
+        )
+
+    for world_size, on_cuda, expected in ((1, True, "BN"), (2, False, "BN"), (2, True, "SyncBN")):
+        cfg = config()
+        notices = adapt.adapt_to_devices(cfg, world_size, on_cuda)
+        assert [cfg.model.a.type, cfg.model.b[0].c.type, cfg.model.b[0].d.type] == [expected, expected, "LN"]
+        assert bool(notices) == (expected == "BN")
+
+
+def test_mixed_precision_needs_a_gpu() -> None:
+    cfg = Config(dict(model=dict(), optim_wrapper=dict(type="OptimWrapper")))
+    adapt.enable_amp(cfg)
+    assert cfg.optim_wrapper.loss_scale == "dynamic"
+    adapt.adapt_to_devices(cfg, 1, on_cuda=True)
+    with pytest.raises(ValueError, match="needs a GPU"):
+        adapt.adapt_to_devices(cfg, 1, on_cuda=False)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "expected"),
+    [
+        (dict(checkpoint="a.safetensors"), "a.safetensors"),
+        (dict(checkpoint=None), "random"),
+        (dict(init_cfg=dict(type="Pretrained", checkpoint="b.pth")), "b.pth"),
+        (dict(init_cfg=[dict(type="Kaiming"), dict(type="Pretrained", checkpoint="c.pth")]), "c.pth"),
+        (dict(), "random"),
+    ],
+)
+def test_the_backbones_origin_is_reported(backbone: dict, expected: str) -> None:
+    assert results.backbone_checkpoint(Config(dict(model=dict(backbone=backbone)))) == expected
