@@ -1,0 +1,121 @@
+"""The shell launchers: usage, refusals, one process and two on the CPU, Slurm's words."""
+
+import json
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+LAUNCHERS = {
+    "dist_train.sh": 2,
+    "dist_test.sh": 3,
+    "pretrain.sh": 2,
+    "slurm_train.sh": 3,
+    "slurm_test.sh": 4,
+    "slurm_pretrain.sh": 3,
+}
+on_cpu = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="about processes on the CPU; there is a GPU here"
+)
+
+
+def run(script: str, *words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    """Runs a script of tools/ from another folder."""
+    root = Path(__file__).resolve().parents[2]
+    return subprocess.run(
+        ["bash", str(root / "tools" / script), *words],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize("script", LAUNCHERS)
+def test_wrong_arguments_get_a_usage_line(script: str, tmp_path: Path) -> None:
+    for count in range(LAUNCHERS[script]):
+        done = run(script, *["x"] * count, cwd=tmp_path)
+        assert done.returncode == 2 and done.stderr.startswith(f"usage: bash tools/{script} ")
+        assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("script", ["dist_train.sh", "pretrain.sh"])
+@pytest.mark.parametrize("number", ["0", "two", "-1"])
+def test_a_wrong_number_of_gpus_is_refused(script: str, number: str, tmp_path: Path) -> None:
+    done = run(script, "config.py", number, cwd=tmp_path)
+    assert done.returncode == 2 and f"NGPUS={number}: it must be a whole number" in done.stderr
+
+
+def test_the_documented_call_says_which_data_are_missing(tmp_path: Path) -> None:
+    done = run("dist_train.sh", "det_configs/mst_maskrcnn_coco.py", "8", cwd=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    for part in ("data/coco/annotations/instances_train2017.json", "cocodataset.org", "MST_DATA_ROOT"):
+        assert part in done.stderr
+
+
+def test_a_missing_config_is_refused_once(tmp_path: Path) -> None:
+    done = run("dist_train.sh", "det_configs/no_such.py", "2", cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.count("does not exist") == 1
+
+
+@pytest.mark.slow
+@on_cpu
+def test_two_processes_on_the_cpu_train_and_test(tiny_seg_config: Path, tmp_path: Path) -> None:
+    work_dir = tmp_path / "a run"
+    done = run("dist_train.sh", str(tiny_seg_config), "2", "--work-dir", str(work_dir), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "2 processes on the CPU" in done.stderr
+    trained = json.loads((work_dir / "results.json").read_text())
+    assert "2 processes" in trained["hardware"] and "mIoU" in trained["metrics"]
+    (log,) = work_dir.glob("*/*.log")
+    text = log.read_text()
+    assert "joined by gloo" in text and "SyncBN became BN" in text
+    assert "[2/2]" in text.replace("  ", " ")  # 8 images, 2 a batch, 2 processes: two steps an epoch
+
+    words = [str(tiny_seg_config), str(work_dir / "epoch_2.pth"), "2", "--work-dir", str(tmp_path / "t")]
+    done = run("dist_test.sh", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    tested = json.loads((tmp_path / "t" / "results.json").read_text())
+    assert tested["metrics"]["mIoU"] == pytest.approx(trained["metrics"]["mIoU"], abs=0.01)
+
+
+def fake_srun(folder: Path) -> str:
+    """A folder for PATH whose srun writes its words and runs nothing."""
+    folder.mkdir()
+    script = folder / "srun"
+    script.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
+def test_slurm_gets_one_task_a_gpu(tmp_path: Path) -> None:
+    path = fake_srun(tmp_path / "bin")
+    words = ["part", "job", "config.py", "--cfg-options", "a=b c"]
+    environment = dict(PATH=path, GPUS="16", SRUN_ARGS="--qos high")
+    done = run("slurm_train.sh", *words, cwd=tmp_path, **environment)
+    got = done.stdout.splitlines()
+    assert got[:8] == ["--partition", "part", "--job-name", "job", "--ntasks", "16", "--ntasks-per-node", "8"]
+    assert "--qos" in got and got[-5:] == ["config.py", "--cfg-options", "a=b c", "--launcher", "slurm"]
+
+
+def test_without_slurm_the_other_launchers_are_named(tmp_path: Path) -> None:
+    done = run("slurm_pretrain.sh", "part", "job", "config.py", cwd=tmp_path)
+    assert done.returncode == 1 and "no 'srun' here" in done.stderr
+
+
+def test_an_unsupported_python_is_refused(tmp_path: Path, root: Path) -> None:
+    """In a copy without .venv, with an interpreter that says it is too old."""
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "install.sh").write_text((root / "tools" / "install.sh").read_text())
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.8.1 && exit 0\nexit 1\n')
+    python.chmod(0o755)
+    command = ["bash", str(tmp_path / "tools" / "install.sh")]
+    done = subprocess.run([*command, str(python)], capture_output=True, text=True)
+    assert done.returncode == 1 and "Python 3.8.1 is not supported; Python 3.10 to 3.13 is" in done.stderr
+    done = subprocess.run([*command, "no-such-python"], capture_output=True, text=True)
+    assert done.returncode == 1 and "no 'no-such-python' found" in done.stderr
