@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,20 +90,20 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} was refused: it is no plain file of weights, and unpickling it could run code "
-            f"({_first_sentence(error)}). If you trust its origin, load it where it was made and save only "
+            f"({_reason(error)}). If you trust its origin, load it where it was made and save only "
             "its state_dict()."
         ) from error
     except (RuntimeError, EOFError) as error:
         raise ValueError(
-            f"{path} is not a readable checkpoint ({_first_sentence(error)}); copy or write it again"
+            f"{path} is not a readable checkpoint ({_reason(error)}); copy or write it again"
         ) from error
     return dict(_walk(content, ""))
 
 
-def _first_sentence(error: Exception) -> str:
-    text = str(error)
-    marker = text.find("Unsupported")
-    return " ".join(text[max(marker, 0) :].split("\n")[0].split())[:200]
+def _reason(error: Exception) -> str:
+    """The object that was refused, or the start of the message."""
+    refused = re.search(r"GLOBAL (\S+)", str(error))
+    return f"it holds {refused.group(1)}" if refused else str(error).split("\n")[0][:200]
 
 
 def _walk(content: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:

@@ -1,10 +1,10 @@
 """Four token grids of one ViT, resized to strides 4, 8, 16 and 32: what FPN takes from a ResNet.
 
 With a patch of p pixels a grid has to be scaled by ``p / stride``. For p = 16 that is ×4, ×2, ×1 and ÷2, for
-p = 8 it is ×2, ×1, ÷2 and ÷4. Powers of two above 1 are learned (transposed convolutions, ×2 each, LayerNorm
-and GELU between them), those below 1 are max-pooled. Any other factor (p = 14, p = 12) takes the nearest
-power of two of learned steps and then an exact bilinear, antialiased step, so that cell i of a map always
-starts at ``stride * i`` of the image, as anchors and RoIAlign assume.
+p = 8 it is ×2, ×1, ÷2 and ÷4. Steps of ×2 are learned (transposed convolutions, with LayerNorm and GELU
+between two of them), ÷2 and ÷4 are max-pooled. Any other factor (p = 14, p = 12) takes the nearest power of
+two in this way and the rest bilinearly, by exactly that factor, so that cell i of a map always starts at
+pixel ``stride * i`` of the image, as anchors and RoIAlign assume.
 
 Shapes: [B, D, h, w] token grids of an H×W image, h = ceil(H / p); maps are [B, D, ceil(H / s), ceil(W / s)].
 """
@@ -25,7 +25,7 @@ STRIDES = (4, 8, 16, 32)
 
 
 class Rescale(nn.Module):
-    """Scales a grid [B, D, h, w] by exactly ``factor``, after repeating its last row and column."""
+    """Scales a grid [B, D, h, w] bilinearly by ``factor``, after repeating its last row and column."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Rescale(nn.Module):
 
     def forward(self, grid: Tensor) -> Tensor:
         grid = F.pad(grid, (0, self.padding, 0, self.padding), mode="replicate")
-        return F.interpolate(grid, scale_factor=self.factor, mode="bilinear", antialias=self.factor < 1)
+        return F.interpolate(grid, scale_factor=self.factor, mode="bilinear")
 
     def extra_repr(self) -> str:
         return f"factor={self.factor:g}"
@@ -42,18 +42,16 @@ class Rescale(nn.Module):
 
 def build_resampler(embed_dim: int, factor: float) -> nn.Module:
     """The module that scales a grid of width D = ``embed_dim`` by ``factor`` (see the head of this file)."""
-    num_doublings = max(round(math.log2(factor)), 0)
+    power = round(math.log2(factor))
     layers: list[nn.Module] = []
-    for step in range(num_doublings):
+    for step in range(power):
         if step:
             layers += [LayerNorm2d(embed_dim), nn.GELU()]
         layers.append(nn.ConvTranspose2d(embed_dim, embed_dim, kernel_size=2, stride=2))
-    rest = factor / 2**num_doublings
-    if rest < 1 and math.log2(rest).is_integer():
-        kernel = round(1 / rest)
-        layers.append(nn.MaxPool2d(kernel, stride=kernel, ceil_mode=True))
-    elif rest != 1:
-        layers.append(Rescale(rest))
+    if power < 0:
+        layers.append(nn.MaxPool2d(2**-power, stride=2**-power, ceil_mode=True))
+    if factor != 2.0**power:
+        layers.append(Rescale(factor / 2.0**power))
     return nn.Sequential(*layers) if layers else nn.Identity()
 
 

@@ -1,0 +1,369 @@
+"""The checkpoint contract: round trip, foreign layouts, resampling, and every refusal."""
+
+import argparse
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+from mst_transfer.checkpoint import (
+    BackboneMetadata,
+    BackboneNotCoveredError,
+    LoadReport,
+    load_backbone,
+    read_backbone,
+    save_backbone,
+)
+
+SMALL = dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3)
+
+
+def make_vit(**changes):
+    options = SMALL | dict(num_classes=0) | changes
+    return timm.create_model("vit_tiny_patch16_224", pretrained=False, **options)
+
+
+def make_metadata(**changes):
+    values = dict(
+        arch="vit_tiny_patch16_224",
+        arch_kwargs=dict(SMALL),
+        patch_size=8,
+        img_size=(32, 32),
+        embed_dim=24,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        role="teacher",
+        provenance={"config": "some_config", "epoch": 3},
+    )
+    return BackboneMetadata(**(values | changes))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A model and the checkpoint written from it."""
+    model = make_vit()
+    save_backbone(tmp_path / "teacher.safetensors", model.state_dict(), make_metadata())
+    return model, tmp_path / "teacher.safetensors"
+
+
+def assert_same_weights(model, tensors):
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(tensors[name], value, rtol=0, atol=0)
+
+
+def test_round_trip_keeps_tensors_and_metadata(saved):
+    model, path = saved
+    tensors, metadata = read_backbone(path)
+    assert metadata == make_metadata()
+    assert set(tensors) == set(model.state_dict())
+    assert_same_weights(model, tensors)
+
+
+def test_load_covers_everything_and_reports_counts(saved):
+    model, path = saved
+    other = make_vit()
+    report = load_backbone(other, path)
+    assert_same_weights(model, other.state_dict())
+    assert len(report.loaded) == len(model.state_dict())
+    assert (report.resized, report.missing, report.unexpected, report.skipped) == ({}, (), (), ())
+
+
+def test_table_prints_aligned_counts():
+    report = LoadReport("x.pth", ("a", "b"), {"pos_embed": "4x4 -> 2x8"}, (), ("extra",), ("head.weight",))
+    assert report.table().splitlines() == [
+        "backbone weights from x.pth",
+        "  loaded         2",
+        "  resized        1  pos_embed 4x4 -> 2x8",
+        "  missing        0",
+        "  unexpected     1  extra",
+        "  skipped        1  head.weight",
+    ]
+
+
+@pytest.mark.parametrize("size", [(64, 64), (16, 48), (32, 64)])
+def test_pos_embed_is_resampled_as_timm_does(saved, size):
+    model, path = saved
+    other = make_vit(img_size=size)
+    report = load_backbone(other, path)
+    assert report.resized == {"pos_embed": f"4x4 -> {size[0] // 8}x{size[1] // 8}"}
+    # Oracle 1: the definition, written out. Oracle 2: timm changes the input size of the trained model
+    # itself.
+    prefix, grid = model.pos_embed[:, :1], model.pos_embed[:, 1:]  # [1, 1, D], [1, 16, D]
+    grid = grid.reshape(1, 4, 4, 24).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, (size[0] // 8, size[1] // 8), mode="bicubic", antialias=True)
+    expected = torch.cat([prefix, grid.flatten(2).transpose(1, 2)], dim=1)
+    torch.testing.assert_close(other.pos_embed, expected)
+    model.set_input_size(img_size=size)
+    torch.testing.assert_close(other.pos_embed, model.pos_embed)
+
+
+def test_pos_embed_of_a_rectangle_is_read_as_such(tmp_path):
+    wide = make_vit(img_size=(16, 64))  # 2x8 = 16 tokens: as many as a 4x4 square
+    save_backbone(tmp_path / "wide.safetensors", wide.state_dict(), make_metadata(img_size=(16, 64)))
+    square = make_vit()
+    assert load_backbone(square, tmp_path / "wide.safetensors").resized == {"pos_embed": "2x8 -> 4x4"}
+    wide.set_input_size(img_size=(32, 32))
+    torch.testing.assert_close(square.pos_embed, wide.pos_embed)
+
+
+def with_prefix(model, prefix):
+    return {prefix + name: value for name, value in model.state_dict().items()}
+
+
+def dino_full(teacher, student):
+    """The layout of DINO's `checkpoint.pth`: two networks, optimizer, loss, and the arguments' Namespace."""
+    head = {"head.last_layer.weight_g": torch.ones(8, 1)}
+    optimizer = torch.optim.AdamW(student.parameters())
+    return {
+        "student": with_prefix(student, "module.backbone.") | {"module." + k: v for k, v in head.items()},
+        "teacher": with_prefix(teacher, "backbone.") | head,
+        "optimizer": optimizer.state_dict(),
+        "epoch": 7,
+        "args": argparse.Namespace(arch="vit_small", patch_size=8),
+        "dino_loss": {"center": torch.zeros(1, 8)},
+    }
+
+
+LAYOUTS = {
+    "timm or DINO backbone": lambda t, s: t.state_dict(),
+    "timm with head": lambda t, s: (
+        t.state_dict() | {"head.weight": torch.ones(5, 24), "head.bias": torch.ones(5)}
+    ),
+    "DINO full": dino_full,
+    "MAE": lambda t, s: {
+        "model": t.state_dict()
+        | {"mask_token": torch.ones(1, 1, 24), "decoder_blocks.0.norm1.bias": torch.ones(2)},
+        "args": argparse.Namespace(),
+    },
+    "state_dict, module.": lambda t, s: {"state_dict": with_prefix(t, "module."), "epoch": 1},
+    "encoder.": lambda t, s: {"state_dict": with_prefix(t, "module.encoder.")},
+    "detector": lambda t, s: {"state_dict": with_prefix(t, "backbone.vit.") | {"neck.w": torch.ones(1)}},
+    "mmengine, both": lambda t, s: {
+        "state_dict": with_prefix(t, "teacher.backbone.vit.") | with_prefix(s, "student.backbone.vit."),
+        "meta": {"epoch": 1},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("layout", "suffix"),
+    [(layout, ".pth") for layout in LAYOUTS]
+    + [(layout, ".safetensors") for layout in LAYOUTS if layout not in ("DINO full", "MAE")],  # those nest
+)
+def test_foreign_layouts_load_completely(tmp_path, layout, suffix):
+    teacher, student = make_vit(), make_vit()
+    content = LAYOUTS[layout](teacher, student)
+    path = tmp_path / f"foreign{suffix}"
+    if suffix == ".pth":
+        torch.save(content, path)
+    else:
+        flat = content.get("state_dict", content)
+        save_file({name: value.contiguous().clone() for name, value in flat.items()}, path)
+    model = make_vit()
+    report = load_backbone(model, path)
+    assert_same_weights(model, teacher.state_dict())
+    assert len(report.loaded) == len(teacher.state_dict()) and not report.unexpected
+
+
+@pytest.mark.parametrize("layout", ["DINO full", "mmengine, both"])
+def test_role_chooses_the_student(tmp_path, layout):
+    teacher, student = make_vit(), make_vit()
+    torch.save(LAYOUTS[layout](teacher, student), tmp_path / "both.pth")
+    model = make_vit()
+    load_backbone(model, tmp_path / "both.pth", role="student")
+    assert_same_weights(model, student.state_dict())
+
+
+def test_missing_file_says_where_checkpoints_come_from(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.safetensors.*teacher.safetensors.*checkpoint=None"):
+        load_backbone(make_vit(), tmp_path / "nowhere.safetensors")
+
+
+@pytest.mark.parametrize("name", ["cut.safetensors", "cut.pth"])
+def test_broken_files_are_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"not a checkpoint")
+    with pytest.raises(ValueError, match=name):
+        read_backbone(tmp_path / name)
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.system, ("touch /nonexistent-folder/executed",)
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_pickle_that_would_run_code_is_refused(tmp_path, new_format):
+    path = tmp_path / "evil.pth"
+    torch.save({"state_dict": {}, "x": Malicious()}, path, _use_new_zipfile_serialization=new_format)
+    with pytest.raises(ValueError, match="evil.pth was refused.*system"):
+        read_backbone(path)
+
+
+def test_raw_pickle_is_refused(tmp_path):
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps(Malicious()))
+    with pytest.raises(ValueError, match="evil.pth"):
+        read_backbone(tmp_path / "evil.pth")
+
+
+def test_file_without_a_backbone_is_refused(tmp_path):
+    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "linear.pth")
+    with pytest.raises(ValueError, match="holds no ViT backbone.*'patch_embed.proj.weight'.*weight, bias"):
+        read_backbone(tmp_path / "linear.pth")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(embed_dim=48), "checkpoint: width 24, depth 2, patch 8.*model: width 48, depth 2, patch 8"),
+        (dict(depth=3), "checkpoint: width 24, depth 2, patch 8.*model: width 24, depth 3, patch 8"),
+        (dict(depth=1), "checkpoint: width 24, depth 2, patch 8.*model: width 24, depth 1, patch 8"),
+        (dict(patch_size=16), "checkpoint: width 24, depth 2, patch 8.*model: width 24, depth 2, patch 16"),
+        (dict(num_heads=2), "heads 3.*heads 2"),
+        (dict(mlp_ratio=2.0), "blocks.0.mlp.fc1.weight"),
+        (dict(reg_tokens=2, no_embed_class=True), "16 patches|prefix|tokens"),
+    ],
+)
+def test_other_architectures_are_refused_untouched(saved, changes, message):
+    _, path = saved
+    model = make_vit(**changes)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        load_backbone(model, path)
+    assert_same_weights(model, before)
+
+
+def test_default_number_of_heads_is_that_of_the_arch(tmp_path):
+    options = {name: value for name, value in SMALL.items() if name != "num_heads"}  # vit_tiny: 3 heads
+    save_backbone(tmp_path / "t.safetensors", make_vit().state_dict(), make_metadata(arch_kwargs=options))
+    load_backbone(make_vit(), tmp_path / "t.safetensors")
+    with pytest.raises(ValueError, match="heads 3.*heads 2"):
+        load_backbone(make_vit(num_heads=2), tmp_path / "t.safetensors")
+
+
+def test_uncovered_backbone_is_refused_by_name(saved, tmp_path):
+    model, path = saved
+    tensors = {n: v for n, v in model.state_dict().items() if n != "blocks.1.mlp.fc2.bias"}
+    torch.save(tensors, tmp_path / "part.pth")
+    with pytest.raises(BackboneNotCoveredError, match="1 of its .* tensors.*blocks.1.mlp.fc2.bias.*may_miss"):
+        load_backbone(make_vit(), tmp_path / "part.pth")
+    report = load_backbone(make_vit(), tmp_path / "part.pth", may_miss=["blocks.1.mlp"])
+    assert report.missing == ("blocks.1.mlp.fc2.bias",)
+
+
+def test_trunk_tensors_without_a_place_are_refused(tmp_path):
+    scaled = make_vit(init_values=0.1)
+    torch.save(scaled.state_dict(), tmp_path / "scaled.pth")
+    with pytest.raises(ValueError, match="no place for: blocks.0.ls1.gamma.*init_values"):
+        load_backbone(make_vit(), tmp_path / "scaled.pth")
+
+
+def test_other_tensors_without_a_place_are_reported(saved, tmp_path):
+    model, _ = saved
+    torch.save(model.state_dict() | {"momentum": torch.ones(1)}, tmp_path / "more.pth")
+    assert load_backbone(make_vit(), tmp_path / "more.pth").unexpected == ("momentum",)
+
+
+def test_blocks_removed_on_purpose_are_skipped(saved):
+    _, path = saved
+    model = make_vit()
+    model.prune_intermediate_layers([0], prune_norm=True)
+    with pytest.raises(ValueError, match="depth 2.*depth 1"):
+        load_backbone(model, path)
+    report = load_backbone(model, path, unused=["blocks.1", "norm"])
+    assert {name.split(".")[0] for name in report.skipped} == {"blocks", "norm"}
+    assert len(report.skipped) == 14 and not report.unexpected
+
+
+def test_wrong_role_is_refused(saved, tmp_path):
+    model, path = saved
+    with pytest.raises(ValueError, match="holds the teacher, not the student.*role='teacher'"):
+        read_backbone(path, role="student")
+    with pytest.raises(ValueError, match="role='coach' is not one of"):
+        read_backbone(path, role="coach")
+    torch.save({"student": model.state_dict()}, tmp_path / "student.pth")
+    with pytest.raises(ValueError, match="holds no teacher, only student.*role='student'"):
+        read_backbone(tmp_path / "student.pth")
+
+
+def test_several_backbones_without_role_are_refused(saved, tmp_path):
+    model, _ = saved
+    torch.save(with_prefix(model, "a.") | with_prefix(model, "b."), tmp_path / "two.pth")
+    with pytest.raises(ValueError, match="several backbones .under 'a', 'b'."):
+        read_backbone(tmp_path / "two.pth")
+
+
+def test_model_that_is_no_vit_is_refused(saved):
+    with pytest.raises(ValueError, match="Linear has no 'patch_embed.proj.weight'"):
+        load_backbone(torch.nn.Linear(2, 2), saved[1])
+
+
+@pytest.mark.parametrize(
+    ("change_state", "changes", "message"),
+    [
+        (lambda s: {"module." + n: v for n, v in s.items()}, {}, "without a prefix"),
+        (lambda s: s | {"head.weight": torch.ones(1)}, {}, "drop head.weight"),
+        (lambda s: s | {"mask_token": torch.ones(1)}, {}, "drop mask_token"),
+        (
+            lambda s: s,
+            dict(embed_dim=48),
+            "metadata say width 48, patch 8; the tensors have width 24, patch 8",
+        ),
+        (lambda s: s, dict(patch_size=16), "metadata say width 24, patch 16"),
+    ],
+)
+def test_saving_what_is_no_backbone_is_refused(tmp_path, change_state, changes, message):
+    state = change_state(make_vit().state_dict())
+    with pytest.raises(ValueError, match=message):
+        save_backbone(tmp_path / "x.safetensors", state, make_metadata(**changes))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("changes", [dict(role="coach"), dict(pos_embed_interpolation="nearest")])
+def test_metadata_outside_the_contract_are_refused(changes):
+    with pytest.raises(ValueError, match=next(iter(changes.values()))):
+        make_metadata(**changes)
+
+
+def test_unknown_version_and_missing_entry_are_refused(tmp_path):
+    strings = make_metadata().to_strings()
+    state = {name: value.clone() for name, value in make_vit().state_dict().items()}
+    save_file(state, tmp_path / "new.safetensors", metadata=strings | {"format_version": "99"})
+    with pytest.raises(ValueError, match="format_version='99'"):
+        read_backbone(tmp_path / "new.safetensors")
+    strings.pop("mean")
+    save_file(state, tmp_path / "part.safetensors", metadata=strings)
+    with pytest.raises(ValueError, match="lack 'mean'"):
+        read_backbone(tmp_path / "part.safetensors")
+
+
+def test_failed_write_leaves_the_old_file_and_no_litter(saved, monkeypatch):
+    _, path = saved
+    before = path.read_bytes()
+
+    def cut_short(tensors, target, metadata):
+        Path(target).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("mst_transfer.checkpoint.save_file", cut_short)
+    with pytest.raises(OSError, match="disk full"):
+        save_backbone(path, make_vit().state_dict(), make_metadata())
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_metadata_are_plain_strings_with_json_inside(saved):
+    from safetensors import safe_open
+
+    with safe_open(saved[1], framework="pt") as file:
+        strings = file.metadata()
+    assert strings["format"] == "mst_transfer.backbone" and strings["format_version"] == "1"
+    assert json.loads(strings["arch_kwargs"]) == SMALL
+    assert (strings["patch_size"], strings["embed_dim"], strings["role"]) == ("8", "24", "teacher")
+    assert json.loads(strings["img_size"]) == [32, 32]
+    assert json.loads(strings["provenance"])["epoch"] == 3
