@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 DATA_ROOT_VARIABLE = "MST_DATA_ROOT"
-# Folder below the data root → what to do to have it.
+# Folder of a data set below the data root → what to do to have it there. The first that fits is taken.
 _HOW_TO_GET = {
+    "sample": "the sample data are drawn in seconds: mst sample-data {folder}",
     "coco": "COCO 2017: train2017.zip, val2017.zip and annotations_trainval2017.zip from "
-    "https://cocodataset.org/#download, unpacked there",
+    "https://cocodataset.org/#download, unpacked in {folder}",
     "cityscapes": "Cityscapes: leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from "
-    "https://www.cityscapes-dataset.com (registration), unpacked there, then labelTrainIds made by "
+    "https://www.cityscapes-dataset.com (registration), unpacked in {folder}, then labelTrainIds made by "
     "`csCreateTrainIdLabelImgs` of cityscapesScripts",
-    "sample": "the sample data are drawn in seconds: mst sample-data",
 }
 
 
@@ -53,14 +53,13 @@ class MissingPaths:
             return
         advice = []
         for root in self._roots:
-            parts = Path(root).parts
-            known = next((name for name in _HOW_TO_GET if name in parts), None)
-            if known:
-                advice.append(f"- {_HOW_TO_GET[known]}")
+            name, folder = _set_folder(root)
+            if name in _HOW_TO_GET:
+                advice.append("- " + _HOW_TO_GET[name].format(folder=folder))
         value = os.environ.get(DATA_ROOT_VARIABLE)
         advice.append(
             f"- data elsewhere: export {DATA_ROOT_VARIABLE}=FOLDER, the folder that holds "
-            f"{', '.join(_below_data_root(root) for root in self._roots)} "
+            f"{', '.join(f'{_set_folder(root)[1].name}/' for root in self._roots)} "
             f"(now {value if value else 'unset, so data'})"
         )
         advice.append("- or --cfg-options train_dataloader.dataset.data_root=… and the same for val and test")
@@ -69,7 +68,10 @@ class MissingPaths:
         )
 
 
-def _below_data_root(root: str) -> str:
-    base = Path(os.environ.get(DATA_ROOT_VARIABLE) or "data")
+def _set_folder(root: str) -> tuple[str, Path]:
+    """Name and folder of the data set that a ``data_root`` is of: ``data/sample/coco/`` → data/sample."""
     path = Path(root)
-    return f"{path.relative_to(base)}/" if path.is_relative_to(base) else f"{path.name}/"
+    for name in _HOW_TO_GET:
+        if name in path.parts:
+            return name, Path(*path.parts[: path.parts.index(name) + 1])
+    return "", path

@@ -1,0 +1,151 @@
+"""Layer-wise decay against rates worked out by hand."""
+
+import pytest
+import torch
+from mmengine.optim import build_optim_wrapper
+from torch import nn
+
+from mst_transfer.engine.layer_decay import plan_parameters
+from mst_transfer.models.backbones.vit import TimmViTPyramid
+
+
+class Detector(nn.Module):
+    def __init__(self, **options):
+        super().__init__()
+        self.backbone = TimmViTPyramid(
+            "vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=4, num_heads=3, **options
+        )
+        self.head = nn.Linear(24, 2)
+
+
+# Depth 4: layers 0 (embeddings), 1-4 (blocks), 5 (norm, pyramid, head); rate 0.5, lr 0.8, decay 0.1.
+BY_HAND = {
+    "backbone.vit.cls_token": (0.025, 0.0),
+    "backbone.vit.pos_embed": (0.025, 0.0),
+    "backbone.vit.patch_embed.proj.weight": (0.025, 0.1),
+    "backbone.vit.patch_embed.proj.bias": (0.025, 0.0),
+    "backbone.vit.blocks.0.attn.qkv.weight": (0.05, 0.1),
+    "backbone.vit.blocks.0.norm1.weight": (0.05, 0.0),
+    "backbone.vit.blocks.1.mlp.fc1.weight": (0.1, 0.1),
+    "backbone.vit.blocks.2.mlp.fc1.bias": (0.2, 0.0),
+    "backbone.vit.blocks.3.attn.proj.weight": (0.4, 0.1),
+    "backbone.vit.norm.weight": (0.8, 0.0),
+    "backbone.pyramid.resamplers.0.0.weight": (0.8, 0.1),
+    "head.weight": (0.8, 0.1),
+    "head.bias": (0.8, 0.0),
+}
+
+
+def build(model, **paramwise):
+    return build_optim_wrapper(
+        model,
+        dict(
+            type="OptimWrapper",
+            constructor="mst_transfer.LayerDecayOptimWrapperConstructor",
+            paramwise_cfg=dict(layer_decay_rate=0.5) | paramwise,
+            optimizer=dict(type="AdamW", lr=0.8, weight_decay=0.1),
+        ),
+    )
+
+
+def groups_by_name(wrapper):
+    return {name: group for group in wrapper.optimizer.param_groups for name in group["param_names"]}
+
+
+def test_rates_equal_those_worked_out_by_hand():
+    groups = groups_by_name(build(Detector()))
+    for name, (lr, weight_decay) in BY_HAND.items():
+        assert groups[name]["lr"] == pytest.approx(lr), name
+        assert groups[name]["weight_decay"] == pytest.approx(weight_decay), name
+
+
+def test_every_trainable_parameter_is_in_one_group():
+    model = Detector(frozen_stages=2)
+    wrapper = build(model)
+    members = [p for group in wrapper.optimizer.param_groups for p in group["params"]]
+    assert len(members) == len({id(p) for p in members})
+    assert {id(p) for p in members} == {id(p) for p in model.parameters() if p.requires_grad}
+    names = groups_by_name(wrapper)
+    assert "backbone.vit.blocks.1.norm1.weight" not in names and "backbone.vit.blocks.2.norm1.weight" in names
+
+
+def test_custom_keys_multiply_and_the_longest_wins():
+    keys = {"head": dict(lr_mult=10.0), "head.bias": dict(lr_mult=3.0), "blocks.0": dict(decay_mult=0.5)}
+    groups = groups_by_name(build(Detector(), custom_keys=keys))
+    assert groups["head.weight"]["lr"] == pytest.approx(8.0)
+    assert groups["head.bias"]["lr"] == pytest.approx(2.4)
+    assert groups["backbone.vit.blocks.0.attn.qkv.weight"]["lr"] == pytest.approx(0.05)
+    assert groups["backbone.vit.blocks.0.attn.qkv.weight"]["weight_decay"] == pytest.approx(0.05)
+
+
+def test_one_step_moves_each_layer_by_its_rate():
+    """SGD with a gradient of ones moves a parameter by exactly its learning rate."""
+    model = Detector()
+    wrapper = build_optim_wrapper(
+        model,
+        dict(
+            constructor="mst_transfer.LayerDecayOptimWrapperConstructor",
+            paramwise_cfg=dict(layer_decay_rate=0.5),
+            optimizer=dict(type="SGD", lr=0.8, weight_decay=0.0),
+        ),
+    )
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    wrapper.step()
+    after = dict(model.named_parameters())
+    for name, (lr, _) in BY_HAND.items():
+        torch.testing.assert_close(before[name] - after[name], torch.full_like(before[name], lr))
+
+
+def test_table_is_logged():
+    from mmengine.logging import MMLogger
+
+    MMLogger.get_instance("test_layer_decay")
+    records: list[str] = []
+
+    class Listener(__import__("logging").Handler):
+        def emit(self, record):
+            records.append(record.getMessage())
+
+    MMLogger.get_current_instance().addHandler(Listener())
+    build(Detector())
+    (table,) = [text for text in records if text.startswith("parameter groups")]
+    rows = [line.split() for line in table.splitlines()[2:]]
+    assert rows[0][:3] == ["0", "0.025", "0"] and rows[-1][:3] == ["5", "0.8", "0.1"]
+    assert sum(int(row[4].replace(",", "")) for row in rows) == sum(
+        p.numel() for p in Detector().parameters()
+    )
+
+
+def test_backbone_without_layer_depth_is_refused():
+    model = nn.Module()
+    model.backbone = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match="Linear without get_layer_depth.*mst_transfer backbone"):
+        list(plan_parameters(model, 0.1, 0.1, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("paramwise", "message"),
+    [
+        (dict(layer_decay_rate=1.5), r"layer_decay_rate=1.5 must be in \(0, 1\]"),
+        (dict(layer_decay_rate=None), r"layer_decay_rate=None must be in"),
+        (dict(norm_decay_mult=0.0), r"unknown options \['norm_decay_mult'\]; allowed"),
+        (dict(custom_keys={"head": dict(lr=1)}), "allowed options are"),
+    ],
+)
+def test_wrong_options_are_refused(paramwise, message):
+    with pytest.raises(ValueError, match=message):
+        build(Detector(), **paramwise)
+
+
+def test_missing_rates_are_refused():
+    with pytest.raises(ValueError, match="weight_decay=None must be given"):
+        build_optim_wrapper(
+            Detector(),
+            dict(
+                constructor="mst_transfer.LayerDecayOptimWrapperConstructor",
+                paramwise_cfg=dict(layer_decay_rate=0.5),
+                optimizer=dict(type="AdamW", lr=0.1),
+            ),
+        )
