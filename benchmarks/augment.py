@@ -2,10 +2,10 @@
 
     python -m benchmarks.augment [FOLDER] [--num-images 100] [--repeats 5] [--json OUT]
 
-Without a folder the images are photographs that ship with scikit-image, cut to 500x375 and saved as JPEG of quality
-90. Both pipelines decode the same bytes and end with normalised float tensors on one side (as DINO's does) and with
-the uint8 batch that our model normalises on the device on the other; ``ours + normalize`` adds that step on the CPU.
-Processor time is measured, so that a busy machine does not count.
+Without a folder the images are photographs that ship with scikit-image, cut to 500x375 and saved as JPEG of
+quality 90. Both pipelines decode the same bytes and end with normalised float tensors on one side (as DINO's
+does) and with the uint8 batch that our model normalises on the device on the other; ``ours + normalize`` adds
+that step on the CPU. Processor time is measured, so that a busy machine does not count.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def torchvision_crops(num_local_crops: int = 8) -> Callable[[Image.Image], list[
     def view(size: int, scale: tuple[float, float], blur: float, solarize: float) -> transforms.Compose:
         jitter = transforms.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
         steps = [
-            transforms.RandomResizedCrop(size, scale=scale, interpolation=transforms.InterpolationMode.BICUBIC),
+            transforms.RandomResizedCrop(size, scale, interpolation=transforms.InterpolationMode.BICUBIC),
             transforms.RandomHorizontalFlip(),
             transforms.RandomApply([jitter], p=0.8),
             transforms.RandomGrayscale(p=0.2),
@@ -76,7 +76,8 @@ def make_photographs(folder: Path, num_images: int, height: int = 375, width: in
         top = rng.integers(0, photograph.shape[0] - rows + 1)
         left = rng.integers(0, photograph.shape[1] - columns + 1)
         picture = Image.fromarray(photograph[top : top + rows, left : left + columns])
-        picture.resize((width, height), Image.Resampling.LANCZOS).save(folder / f"{number:04d}.jpg", quality=90)
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+        picture.save(folder / f"{number:04d}.jpg", quality=90)
 
 
 def milliseconds(work: Callable[[], object], num_images: int) -> float:
@@ -121,7 +122,7 @@ def run(folder: Path, num_images: int, repeats: int) -> dict[str, list[float]]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Multi-crop augmentation against torchvision and PIL, one core.")
+    parser = argparse.ArgumentParser(description="Multi-crop augmentation against torchvision and PIL.")
     parser.add_argument("folder", nargs="?", type=Path, help="images to use instead of generated ones")
     parser.add_argument("--num-images", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=5)
@@ -144,7 +145,8 @@ def main() -> None:
         print(f"{name:20} {median:9.2f} {spread:>15} {1e3 / median:9.0f} {ratio:6.2f}")
     versions = {"python": platform.python_version(), "torch": torch.__version__, "opencv": cv2.__version__}
     if args.json:
-        args.json.write_text(json.dumps({"work": "jpeg to 2x224 + 8x96", "rows": rows, "versions": versions}, indent=2))
+        table = {"work": "JPEG to 2x224 + 8x96 crops, one core", "rows": rows, "versions": versions}
+        args.json.write_text(json.dumps(table, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Multi-crop augmentation: DINO's recipe, drawn first and rendered after.
 
-:func:`draw_crops` turns random numbers into :class:`CropPlan` objects and touches no pixel; :func:`render_crops` turns
-plans into crops and draws nothing. All numbers of a sample come from one block of uniform draws keyed by (seed,
-epoch, sample index): they do not depend on workers, ranks or order, and an option that is changed leaves the draws of
-the others as they were.
+:func:`draw_crops` turns random numbers into :class:`CropPlan` objects and touches no pixel;
+:func:`render_crops` turns plans into crops and draws nothing. All numbers of a sample come from one block of
+uniform draws keyed by (seed, epoch, sample index): they do not depend on workers, ranks or order, and an
+option that is changed leaves the draws of the others as they were.
 
-Recipe: Caron et al., "Emerging Properties in Self-Supervised Vision Transformers" (DINO), section 3 and appendix C;
-order and semantics of each operation are those of torchvision's transforms on PIL images.
+Recipe: Caron et al., "Emerging Properties in Self-Supervised Vision Transformers" (DINO), section 3 and
+appendix C; order and semantics of each operation are those of torchvision's transforms on PIL images.
 """
 
 import math
@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from . import image_ops
 from .image_ops import Image
@@ -84,7 +83,7 @@ class MultiCropOptions:
         _require(self.num_local_crops >= 0, "num_local_crops", self.num_local_crops, "0 or more")
         for name in ("global_scale", "local_scale"):
             low, high = getattr(self, name)
-            _require(0 < low <= high <= 1, name, (low, high), "0 < low <= high <= 1 (shares of the image area)")
+            _require(0 < low <= high <= 1, name, (low, high), "0 < low <= high <= 1 (share of the area)")
         for name in ("ratio", "blur_sigma"):
             low, high = getattr(self, name)
             _require(0 < low <= high, name, (low, high), "0 < low <= high")
@@ -98,7 +97,8 @@ class MultiCropOptions:
         for name in ("brightness", "contrast", "saturation"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         _require(0 <= self.hue <= 0.5, "hue", self.hue, "a number in [0, 0.5]")
-        _require(0 <= self.solarize_threshold <= 256, "solarize_threshold", self.solarize_threshold, "0 to 256")
+        threshold = self.solarize_threshold
+        _require(0 <= threshold <= 256, "solarize_threshold", threshold, "a grey level from 0 to 256")
 
     @classmethod
     def from_kwargs(cls, **kwargs: Any) -> "MultiCropOptions":
@@ -109,7 +109,8 @@ class MultiCropOptions:
                 near = get_close_matches(name, known, n=1)
                 hint = f"did you mean '{near[0]}'?" if near else f"known options: {', '.join(known)}."
                 raise ValueError(f"Unknown augmentation option '{name}': {hint}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in kwargs.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in kwargs.items()}
+        return cls(**values)
 
 
 def _require(condition: bool, name: str, value: Any, allowed: str) -> None:
@@ -147,7 +148,7 @@ def draw_crops(
 ) -> list[CropPlan]:
     """Plans for the two global crops and the N local ones of a sample, from (seed, epoch, index) alone."""
     num_crops = 2 + options.num_local_crops
-    draws = sample_generator(seed, epoch, index).random((num_crops, NUM_DRAWS))
+    draws = sample_generator(seed, epoch, index).random((num_crops, NUM_DRAWS)).tolist()
     return [_draw_crop(options, number, draws[number], height, width) for number in range(num_crops)]
 
 
@@ -159,7 +160,7 @@ def sample_generator(seed: int, epoch: int, index: int, stream: int = _STREAM_CR
 
 
 def _draw_crop(
-    options: MultiCropOptions, number: int, draws: NDArray[np.float64], height: int, width: int
+    options: MultiCropOptions, number: int, draws: list[float], height: int, width: int
 ) -> CropPlan:
     """Plan of crop ``number`` (0 and 1 are global) from its row of uniform draws in [0, 1)."""
     if number < 2:
@@ -169,23 +170,22 @@ def _draw_crop(
         size, scale = options.local_size, options.local_scale
         blur_prob, solarize_prob = options.local_blur_prob, options.local_solarize_prob
     top, left, box_height, box_width = draw_box(draws, height, width, scale, options.ratio)
-    row = draws.tolist()
     return CropPlan(
         top=top,
         left=left,
         height=box_height,
         width=box_width,
         size=size,
-        flip=row[_FLIP] < options.flip_prob,
-        jitter=_draw_jitter(options, row) if row[_JITTER] < options.jitter_prob else (),
-        grayscale=row[_GRAY] < options.grayscale_prob,
-        blur_sigma=_between(row[_SIGMA], *options.blur_sigma) if row[_BLUR] < blur_prob else 0.0,
-        solarize_threshold=options.solarize_threshold if row[_SOLARIZE] < solarize_prob else 256,
+        flip=draws[_FLIP] < options.flip_prob,
+        jitter=_draw_jitter(options, draws) if draws[_JITTER] < options.jitter_prob else (),
+        grayscale=draws[_GRAY] < options.grayscale_prob,
+        blur_sigma=_between(draws[_SIGMA], *options.blur_sigma) if draws[_BLUR] < blur_prob else 0.0,
+        solarize_threshold=options.solarize_threshold if draws[_SOLARIZE] < solarize_prob else 256,
     )
 
 
 def draw_box(
-    draws: NDArray[np.float64],
+    draws: list[float],
     height: int,
     width: int,
     scale: tuple[float, float],
@@ -193,11 +193,11 @@ def draw_box(
 ) -> tuple[int, int, int, int]:
     """Box (top, left, height, width) as torchvision's ``RandomResizedCrop.get_params`` chooses it.
 
-    The first of ten proposals (area uniform, ratio log-uniform) that fits into the image, at a uniform place; if none
-    fits, the largest central box within the range of ratios.
+    The first of ten proposals (area uniform, ratio log-uniform) that fits into the image, at a uniform place;
+    if none fits, the largest central box within the range of ratios.
     """
     log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
-    for area_draw, ratio_draw in zip(draws[_AREA].tolist(), draws[_RATIO].tolist(), strict=True):
+    for area_draw, ratio_draw in zip(draws[_AREA], draws[_RATIO], strict=True):
         area = height * width * _between(area_draw, *scale)
         aspect = math.exp(_between(ratio_draw, log_low, log_high))
         box_width = round(math.sqrt(area * aspect))
@@ -214,15 +214,15 @@ def draw_box(
     return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
 
 
-def _draw_jitter(options: MultiCropOptions, row: list[float]) -> tuple[tuple[str, float], ...]:
+def _draw_jitter(options: MultiCropOptions, draws: list[float]) -> tuple[tuple[str, float], ...]:
     """The four operations in random order with their factors; an operation of strength 0 is left out."""
     steps = []
-    for op in _JITTER_ORDERS[int(row[_ORDER] * len(_JITTER_ORDERS))]:
+    for op in _JITTER_ORDERS[int(draws[_ORDER] * len(_JITTER_ORDERS))]:
         name = _JITTER_OPS[op]
         strength = getattr(options, name)
         low, high = (-strength, strength) if name == "hue" else (max(0.0, 1 - strength), 1 + strength)
         if strength > 0:
-            steps.append((name, _between(row[_FACTORS][op], low, high)))
+            steps.append((name, _between(draws[_FACTORS][op], low, high)))
     return tuple(steps)
 
 

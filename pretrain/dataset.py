@@ -22,8 +22,8 @@ _MAX_REPLACEMENTS = 100
 class MultiCropDataset(Dataset):
     """Two global and N local augmented crops of each image of any nested folder; no labels.
 
-    Every random number of a sample comes from (seed, epoch, index): the same sample has the same bytes whatever the
-    number of workers or ranks, and after resuming.
+    Every random number of a sample comes from (seed, epoch, index): the same sample has the same bytes
+    whatever the number of workers or ranks, and after resuming.
 
     Args:
         data_root: a folder, or several whose images are put together.
@@ -35,10 +35,10 @@ class MultiCropDataset(Dataset):
             ``global_size=224``, ``local_scale=(0.05, 0.4)``, ``global_blur_probs=(1.0, 0.1)``.
 
     Attributes:
-        paths: the image files in the order of their indices.
-        unreadable: names of the files that this process could not decode. Each is logged once and another image,
-            chosen by (epoch, index), takes its place; workers keep lists of their own, so a run counts them from the
-            field ``num_unreadable`` of the samples.
+        paths: the image files in the order of their indices. unreadable: names of the files that this process
+        could not decode. Each is logged once and another image,
+            chosen by (epoch, index), takes its place; workers keep lists of their own, so a run counts them
+            from the field ``num_unreadable`` of the samples.
 
     Raises:
         FileNotFoundError: a folder is missing or holds no image.
@@ -57,7 +57,7 @@ class MultiCropDataset(Dataset):
     ) -> None:
         self.options = MultiCropOptions.from_kwargs(**augmentation)
         if max_images is not None and max_images < 1:
-            raise ValueError(f"max_images={max_images} is not allowed: it must be at least 1, or None for all images.")
+            raise ValueError(f"max_images={max_images} is not allowed: at least 1, or None for all images.")
         self.seed = seed
         self.exif_orientation = exif_orientation
         paths = find_images(data_root, extensions)
@@ -112,8 +112,8 @@ class MultiCropDataset(Dataset):
                     warn_unreadable(error)
             candidate = derive_key(self.seed, epoch, index, attempt) % len(self.paths)
         raise RuntimeError(
-            f"{_MAX_REPLACEMENTS} files tried in the place of '{self.paths[index]}' could not be read, among them "
-            f"{self.unreadable[:3]}. Check that the data set is complete."
+            f"{_MAX_REPLACEMENTS} files tried in the place of '{self.paths[index]}' could not be read, "
+            f"among them {self.unreadable[:3]}. Check that the data set is complete."
         )
 
 

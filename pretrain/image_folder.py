@@ -17,7 +17,7 @@ from .image_ops import Image
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 _NOTICE_SECONDS = 10.0
-_IMREAD_RGB = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR)  # since OpenCV 4.11; older ones decode to BGR
+_IMREAD_RGB = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR)  # older OpenCV: BGR only
 
 
 class UnreadableImageError(ValueError):
@@ -52,8 +52,9 @@ def find_images(
         found = _scan(root, suffixes)
         if not found:
             raise FileNotFoundError(
-                f"No image under data_root '{root}': looked in it and in all its sub-folders for names ending in "
-                f"{', '.join(suffixes)}. Set data_root to the folder that holds the images, or extensions to theirs."
+                f"No image under data_root '{root}': looked in it and all its sub-folders for names ending "
+                f"in {', '.join(suffixes)}. Set data_root to the folder that holds the images, or extensions "
+                "to the endings of their names."
             )
         paths.extend(found)
     return paths
@@ -62,21 +63,25 @@ def find_images(
 def _scan(root: str, suffixes: tuple[str, ...]) -> list[str]:
     """Images below ``root``, sorted; tells how far it is every few seconds."""
     found: list[str] = []
-    pending, seen = [root], {os.path.realpath(root)}
+    real_root = os.path.realpath(root)
+    pending, seen = [(root, real_root)], {real_root}
     last_notice = time.monotonic()
     while pending:
-        with os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                name = entry.name
-                if name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
-                    if real not in seen:
-                        seen.add(real)
-                        pending.append(entry.path)
-                elif name.lower().endswith(suffixes):
-                    found.append(entry.path)
+        folder, real_folder = pending.pop()
+        with os.scandir(folder) as entries:
+            in_order = sorted(entries, key=lambda entry: entry.name)
+        for entry in in_order:
+            name = entry.name
+            if name.startswith("."):
+                continue
+            if entry.is_dir():
+                is_link = entry.is_symlink()
+                real = os.path.realpath(entry.path) if is_link else os.path.join(real_folder, name)
+                if real not in seen:
+                    seen.add(real)
+                    pending.append((entry.path, real))
+            elif name.lower().endswith(suffixes):
+                found.append(entry.path)
         if time.monotonic() - last_notice > _NOTICE_SECONDS:
             last_notice = time.monotonic()
             print_log(f"Looking for images in {root}: {len(found):,} so far", logger="current")
@@ -87,8 +92,8 @@ def _scan(root: str, suffixes: tuple[str, ...]) -> list[str]:
 def read_image(path: str | os.PathLike[str], exif_orientation: bool = False) -> Image:
     """Decodes a file to uint8 RGB [H, W, 3], whatever its mode.
 
-    Complete JPEG and PNG files are decoded by OpenCV, everything else by PIL. Grey and palette images become RGB,
-    transparency is dropped, 16-bit values are divided by 256.
+    Complete JPEG and PNG files are decoded by OpenCV, everything else by PIL. Grey and palette images become
+    RGB, transparency is dropped, 16-bit values are divided by 256.
 
     Args:
         exif_orientation: turn the image as its EXIF tag says. The default leaves it, as DINO's loader does.
@@ -123,14 +128,13 @@ def _decode_opencv(data: bytes, exif_orientation: bool) -> Image | None:
 def _decode_pil(data: bytes, exif_orientation: bool) -> Image:
     with PIL.Image.open(io.BytesIO(data)) as picture:
         picture.load()
-        if exif_orientation:
-            picture = PIL.ImageOps.exif_transpose(picture)
-        if picture.mode == "F":
+        upright = PIL.ImageOps.exif_transpose(picture) if exif_orientation else picture
+        if upright.mode == "F":
             raise ValueError("floating-point images have no fixed range; store them with 8 or 16 bits")
-        if picture.mode.startswith("I"):  # 16-bit grey, which PIL would clip to 255
-            gray = (np.asarray(picture).clip(0, 65535) >> 8).astype(np.uint8)
+        if upright.mode.startswith("I"):  # 16-bit grey, which PIL would clip to 255
+            gray = (np.asarray(upright).clip(0, 65535) >> 8).astype(np.uint8)
             return cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB)
-        return np.array(picture.convert("RGB"))
+        return np.array(upright.convert("RGB"))
 
 
 def warn_unreadable(error: UnreadableImageError) -> None:

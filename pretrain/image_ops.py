@@ -2,21 +2,21 @@
 
 Each reproduces what torchvision's transforms do to a PIL image, several times faster:
 
-========== ============================= =====================================================
+========== ============================= ==========================================================
 operation  done here by                  against torchvision/PIL (mean absolute grey levels)
-========== ============================= =====================================================
-resize     torch, bicubic, antialiased   0.02 (both use the cubic with a = -0.5)
-brightness look-up table                 equal
-contrast   look-up table                 equal, but for the grey mean's rounding (at most 1)
-saturation colour matrix                 0.07 (at most 1)
-hue        8-bit HSV of OpenCV           0.3 (PIL truncates hue and saturation, OpenCV rounds)
+========== ============================= ==========================================================
+resize     torch, bicubic, antialiased   0.2 (the cubic of both has a = -0.5; each is 0.3 from exact)
+brightness colour matrix                 equal
+contrast   colour matrix                 equal, but for the grey mean's rounding (at most 1)
+saturation colour matrix                 0.16 (at most 1)
+hue        8-bit HSV of OpenCV           0.3 to 0.6 (PIL truncates, OpenCV rounds)
 grayscale  ITU-R 601-2 weights           equal (at most 1)
-blur       PIL's three box filters, as   see :func:`gaussian_blur`
+blur       PIL's three box filters, as   0.2 to 0.6 (at most 3 but at the border)
            one separable kernel
 solarize   look-up table                 equal
-========== ============================= =====================================================
+========== ============================= ==========================================================
 
-``tests/pretrain/test_augment.py`` holds every row to its tolerance.
+``tests/pretrain/test_image_ops.py`` holds every row to its tolerance.
 """
 
 from functools import lru_cache
@@ -29,10 +29,11 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
 
-_LEVELS = np.arange(256, dtype=np.float32)
-_LUMA = np.array([0.299, 0.587, 0.114])
-_IDENTITY = np.eye(3)
-_HALF = 0.4995  # what PIL's truncation is to OpenCV's rounding; a whole number stays itself
+# Colour matrices [3, 4], the last column an offset: out = matrix @ (red, green, blue, 1), rounded, clipped.
+_KEEP = np.eye(3, 4, dtype=np.float32)
+_GRAY = np.array([[0.299, 0.587, 0.114, 0]] * 3, dtype=np.float32)
+_OFFSET = np.array([[0, 0, 0, 1]] * 3, dtype=np.float32)
+_TRUNCATE = -0.4995 * _OFFSET  # makes OpenCV's rounding PIL's truncation; whole numbers stay
 
 
 def resized_crop(image: Image, top: int, left: int, height: int, width: int, size: int) -> Image:
@@ -51,8 +52,8 @@ def resized_crop(image: Image, top: int, left: int, height: int, width: int, siz
     box = np.ascontiguousarray(image[top : top + height, left : left + width])
     if height == size and width == size:
         return box
-    # [1, h, w, 3] seen as [1, 3, h, w]: with the strides of channels-last memory, the batch's among them, torch
-    # takes its vectorised kernel and answers in the same layout; otherwise it copies, and is three times slower.
+    # [1, h, w, 3] seen as [1, 3, h, w]: with the strides of channels-last memory, the batch's among them,
+    # torch answers in the same layout; otherwise it copies twice, and the whole takes 2.5 times as long.
     planes = torch.from_numpy(box).unsqueeze(0).permute(0, 3, 1, 2)
     resized = F.interpolate(planes, size=(size, size), mode="bicubic", antialias=True)
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
@@ -60,27 +61,19 @@ def resized_crop(image: Image, top: int, left: int, height: int, width: int, siz
 
 def adjust_brightness(image: Image, factor: float) -> Image:
     """Blends with black: ``factor`` 0 is black, 1 the image itself."""
-    return _color_matrix(image, factor * _IDENTITY, 0.0)
+    return cv2.transform(image, factor * _KEEP + _TRUNCATE)
 
 
 def adjust_contrast(image: Image, factor: float) -> Image:
     """Blends with the mean grey of the image: ``factor`` 0 is flat grey, 1 the image itself."""
     red, green, blue, _ = cv2.mean(image)
     mean = int(0.299 * red + 0.587 * green + 0.114 * blue + 0.5)
-    return _color_matrix(image, factor * _IDENTITY, (1 - factor) * mean)
+    return cv2.transform(image, factor * _KEEP + (_TRUNCATE + (1 - factor) * mean * _OFFSET))
 
 
 def adjust_saturation(image: Image, factor: float) -> Image:
     """Blends with the grey image: ``factor`` 0 is grey, 1 the image itself."""
-    return _color_matrix(image, factor * _IDENTITY + (1 - factor) * _LUMA, 0.0)
-
-
-def _color_matrix(image: Image, matrix: NDArray[np.float64], offset: float) -> Image:
-    """Multiplies each pixel by a 3x3 matrix, adds an offset, truncates as PIL does and clips to [0, 255]."""
-    extended = np.empty((3, 4), dtype=np.float32)
-    extended[:, :3] = matrix
-    extended[:, 3] = offset - _HALF  # OpenCV rounds
-    return cv2.transform(image, extended)
+    return cv2.transform(image, factor * _KEEP + ((1 - factor) * _GRAY + _TRUNCATE))
 
 
 def adjust_hue(image: Image, shift: float) -> Image:
@@ -106,26 +99,29 @@ def solarize(image: Image, threshold: int = 128) -> Image:
 
 @lru_cache(maxsize=8)
 def _solarize_table(threshold: int) -> Image:
-    return np.where(_LEVELS < threshold, _LEVELS, 255 - _LEVELS).astype(np.uint8)
+    levels = np.arange(256)
+    return np.where(levels < threshold, levels, 255 - levels).astype(np.uint8)
 
 
 def gaussian_blur(image: Image, sigma: float) -> Image:
     """Blurs as ``PIL.ImageFilter.GaussianBlur(sigma)`` does.
 
-    PIL approximates the Gaussian by three box filters whose ends have a fractional weight. Their convolution is one
-    symmetric kernel of 3 to 13 taps for sigma up to 2. The image is mirrored at its border: PIL repeats the border
-    before each box, which comes to nearly the same. What remains is PIL's rounding after each box: at most 3 grey
-    levels, 15 in the outermost pixels.
+    PIL approximates the Gaussian by three box filters whose ends have a fractional weight. Their convolution
+    is one symmetric kernel of 3 to 13 taps for sigma up to 2. The image is mirrored at its border: PIL
+    repeats the border before each box, which comes to nearly the same. What remains is PIL's rounding after
+    each box: at most 3 grey levels, 15 in the outermost pixels. Sigma is rounded to hundredths, so that
+    kernels are computed once.
     """
-    kernel = box_blur_kernel(sigma)
+    kernel = box_blur_kernel(round(sigma, 2))
     return cv2.sepFilter2D(image, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT)
 
 
+@lru_cache(maxsize=1024)
 def box_blur_kernel(sigma: float) -> NDArray[np.float32]:
-    """The taps of three extended box filters of joint standard deviation ``sigma``, shortened where they vanish.
+    """The taps of three extended box filters of joint standard deviation ``sigma``, without vanishing ends.
 
-    Extended box: Gwosdek et al., "Theoretical Foundations of Gaussian Convolution by Extended Box Filtering",
-    SSVM 2011, equations 8 to 14 (what PIL's ``BoxBlur.c`` implements).
+    Gwosdek et al., "Theoretical Foundations of Gaussian Convolution by Extended Box Filtering", SSVM 2011,
+    equations 7, 11 and 14; PIL's ``BoxBlur.c`` implements the same.
     """
     variance = sigma * sigma / 3
     inner = int((np.sqrt(12 * variance + 1) - 1) / 2)

@@ -13,13 +13,14 @@ _STREAM_ORDER = 2
 
 @DATA_SAMPLERS.register_module()
 class EpochSampler(Sampler):
-    """Yields the keys (epoch, index) of one rank so that plain batches of ``batch_size`` are its micro-batches.
+    """Yields keys (epoch, index) for one rank: plain batches of ``batch_size`` are its micro-batches.
 
-    An epoch is a permutation of the data set that follows from (seed, epoch). Step t takes its positions t·G to
-    (t+1)·G, where G = batch_size · world_size · accumulation_steps is the global batch; what does not fill a last step
-    is left out and, the order changing, comes up in other epochs. Within a step the positions are laid out by
-    micro-batch, then by rank: rank r's micro-batch a holds positions t·G + (a·world_size + r)·batch_size and on.
-    Hence any split of the same G over ranks and accumulation trains on the same samples in each step.
+    An epoch is a permutation of the data set that follows from (seed, epoch). Step t takes its positions t·G
+    to (t+1)·G, where G = batch_size · world_size · accumulation_steps is the global batch; what does not fill
+    a last step is left out and, the order changing, comes up in other epochs. Within a step the positions are
+    laid out by micro-batch, then by rank: rank r's micro-batch a holds positions t·G + (a·world_size +
+    r)·batch_size and on. Hence any split of the same G over ranks and accumulation trains on the same samples
+    in each step.
 
     Args:
         dataset: anything with a length.
@@ -60,9 +61,10 @@ class EpochSampler(Sampler):
         self.steps_per_epoch = self.num_images // self.global_batch_size
         if self.steps_per_epoch == 0:
             raise ValueError(
-                f"The data set has {self.num_images} images, fewer than one global batch of {self.global_batch_size} "
-                f"(batch_size {batch_size} x {self.world_size} processes x accumulation_steps {accumulation_steps}). "
-                "Lower batch_size or accumulation_steps, or add images."
+                f"The data set has {self.num_images} images, fewer than one global batch of "
+                f"{self.global_batch_size} (batch_size {batch_size} x {self.world_size} processes x "
+                f"accumulation_steps {accumulation_steps}). Lower batch_size or accumulation_steps, or add "
+                "images."
             )
 
     def set_epoch(self, epoch: int) -> None:
@@ -71,19 +73,19 @@ class EpochSampler(Sampler):
         self.start_step = 0
 
     def set_start_step(self, step_in_epoch: int) -> None:
-        """Makes the next iteration begin at this step of the epoch, to resume; call it after :meth:`set_epoch`."""
+        """Makes iterations of this epoch begin at a step, to resume; call it after :meth:`set_epoch`."""
         if not 0 <= step_in_epoch <= self.steps_per_epoch:
             raise ValueError(
                 f"step_in_epoch={step_in_epoch} is not allowed: an epoch has {self.steps_per_epoch} steps "
-                f"({self.num_images} images, global batch {self.global_batch_size}). A run must be resumed with the data "
-                "and the global batch it was started with."
+                f"({self.num_images} images, global batch {self.global_batch_size}). A run must be resumed "
+                "with the data and the global batch it was started with."
             )
         self.start_step = step_in_epoch
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch, num_samples = self.epoch, self.steps_per_epoch * self.global_batch_size
         order = sample_generator(self.seed, epoch, 0, stream=_STREAM_ORDER).permutation(self.num_images)
-        batches = order[:num_samples].reshape(-1, self.world_size, self.batch_size)  # [steps x accumulation, W, B]
+        batches = order[:num_samples].reshape(-1, self.world_size, self.batch_size)  # [micro-batches, W, B]
         for index in batches[self.start_step * self.accumulation_steps :, self.rank].flat:
             yield epoch, int(index)
 
