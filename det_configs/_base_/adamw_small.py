@@ -1,9 +1,12 @@
-# A few hundred steps on one or two CPU cores: short warm-up, then cosine to nothing.
-_base_ = "./adamw_1x.py"
+# A few hundred steps on one or two CPU cores: AdamW with layer decay, short warm-up, then cosine to nothing.
+_base_ = "mmdet::_base_/schedules/schedule_1x.py"
 train_cfg = dict(max_epochs=12, val_interval=12)
 optim_wrapper = dict(
+    _delete_=True,
+    type="OptimWrapper",
+    constructor="mst_transfer.LayerDecayOptimWrapperConstructor",
     paramwise_cfg=dict(layer_decay_rate=0.8),
-    optimizer=dict(lr=1e-3),
+    optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.05),
     clip_grad=dict(max_norm=5.0),
 )
 param_scheduler = [

@@ -1,14 +1,13 @@
 # SETR-PUP on a ViT-S/16 at 768x768: the main head on the last block, auxiliary heads on three earlier ones.
 _base_ = "mmseg::_base_/models/setr_pup.py"
-crop_size = (768, 768)
 model = dict(
-    data_preprocessor=dict(size=crop_size),
+    data_preprocessor=dict(size=(768, 768)),
     pretrained=None,
     backbone=dict(
         _delete_=True,
         type="mst_transfer.TimmViT",
         arch="vit_small_patch16_224",
-        img_size=crop_size,
+        img_size=(768, 768),
         checkpoint="work_dirs/mst_vit_small_16_imagenet_100e/teacher.safetensors",
     ),
     decode_head=dict(in_channels=384),
@@ -29,5 +28,5 @@ model = dict(
         )
         for index in range(3)
     ],
-    test_cfg=dict(mode="slide", crop_size=crop_size, stride=(512, 512)),
+    test_cfg=dict(mode="slide", crop_size=(768, 768), stride=(512, 512)),
 )
