@@ -4,12 +4,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
-from mst_transfer.compat import config_check, launch
-
-EXTRA_KEYS: tuple[str, ...] = ()
+from mst_transfer.compat import config_check, config_paths, launch
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -22,7 +20,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--resume", nargs="?", const="auto", metavar="CHECKPOINT", help="go on from CHECKPOINT, or from the newest one"
     )
     parser.add_argument(
-        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the config, e.g. train_cfg.max_epochs=20"
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        default={},
+        metavar="KEY=VALUE",
+        help="changes to the config, e.g. train_cfg.max_epochs=20",
     )
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none")
     return parser
@@ -30,7 +33,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def load_config(args: argparse.Namespace) -> Config:
     """The config with the command line's changes, every name checked."""
-    cfg = config_check.load_config(args.config, args.cfg_options)
+    cfg = Config.fromfile(config_paths.resolve_config(args.config))
+    config_check.check_config(cfg)
+    cfg.merge_from_dict(config_check.check_cfg_options(cfg, args.cfg_options))
     if args.work_dir:
         cfg.work_dir = args.work_dir
     elif cfg.get("work_dir") is None:

@@ -1,0 +1,21 @@
+"""Real photographs of three small sets together: `photos`, `coco_mini` and `camvid`, labels unused."""
+
+_base_ = ["mst_vit_sample.py"]
+
+data_root = "{{$MST_DATA_ROOT:data}}"
+
+model = dict(
+    backbone=dict(img_size=128, patch_size=16),
+    head=dict(out_dim=2048),
+    decoder=dict(channels=(128, 64, 32, 16)),
+)
+train_dataloader = dict(
+    batch_size=64,
+    dataset=dict(
+        data_root=[f"{data_root}/photos/train", f"{data_root}/coco_mini/train", f"{data_root}/camvid/leftImg8bit/train"],
+        global_size=128,
+        local_size=64,
+    ),
+)
+optim_wrapper = dict(dtype="bfloat16")
+train_cfg = dict(max_epochs=20)
