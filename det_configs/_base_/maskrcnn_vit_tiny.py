@@ -1,7 +1,6 @@
 # A small Mask R-CNN for two CPU cores: 192-d ViT of 6 blocks, narrow FPN and heads, few proposals.
 _base_ = "mmdet::_base_/models/mask-rcnn_r50_fpn.py"
 model = dict(
-    data_preprocessor=dict(pad_size_divisor=32),
     backbone=dict(
         _delete_=True,
         type="mst_transfer.TimmViTPyramid",
