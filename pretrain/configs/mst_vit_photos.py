@@ -18,4 +18,4 @@ train_dataloader = dict(
     ),
 )
 optim_wrapper = dict(dtype="bfloat16")
-train_cfg = dict(max_epochs=20)
+train_cfg = dict(max_epochs=10)

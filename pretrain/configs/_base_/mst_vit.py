@@ -17,7 +17,7 @@ train_dataloader = dict(
     persistent_workers=True,
     pin_memory=True,
     prefetch_factor=4,
-    sampler=dict(type="pretrain.EpochBatchSampler"),
+    sampler=dict(type="pretrain.EpochSampler"),
     collate_fn=dict(type="default_collate"),
     dataset=dict(
         type="pretrain.MultiCropDataset",

@@ -1,6 +1,6 @@
 """What every pre-training run shares."""
 
-default_scope = "pretrain"
+default_scope = "mmengine"
 
 default_hooks = dict(
     timer=dict(type="mmengine.IterTimerHook"),
