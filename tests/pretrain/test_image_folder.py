@@ -2,6 +2,9 @@
 
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +47,23 @@ def test_links_are_followed_and_each_folder_is_read_once(tmp_path: Path) -> None
     found = find_images(root)
     assert sorted(os.path.basename(p) for p in found) == ["1.jpg", "2.jpg", "3.jpg"]
     assert found == sorted(found)
+
+
+def test_order_of_the_file_system_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("b/1.jpg", "a/2.jpg", "a/c/3.jpg"):
+        save(tmp_path / name, PHOTOGRAPH[:8, :8])
+    os.symlink(tmp_path / "a" / "c", tmp_path / "b" / "same")
+
+    @contextmanager
+    def reordered(folder: str, backwards: bool) -> Iterator[list[os.DirEntry[str]]]:
+        with scandir(folder) as entries:
+            yield sorted(entries, key=lambda entry: entry.name, reverse=backwards)
+
+    scandir, found = os.scandir, []
+    for backwards in (False, True):
+        monkeypatch.setattr(os, "scandir", partial(reordered, backwards=backwards))
+        found.append(find_images(tmp_path))
+    assert found[0] == found[1] and len(found[0]) == 3
 
 
 def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
