@@ -7,6 +7,7 @@ without a GPU. A Runner skips its start-up if the group stands already, so a pro
 """
 
 import datetime
+import gc
 import os
 import subprocess
 from typing import Any
@@ -145,3 +146,18 @@ def world_size() -> int:
     import torch.distributed as dist
 
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def shutdown_distributed() -> None:
+    """Leaves the process group, together with the other processes. The last call of a program that joined one.
+
+    A process that just ends while its neighbours, or gloo's own threads, still hold parts of the group is now
+    and then aborted ("terminate called without an active exception"), and torchrun calls the run failed. Let go
+    of the model first: what still refers to the group keeps its threads alive.
+    """
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        gc.collect()  # a Runner and its hooks refer to each other
+        dist.barrier()
+        dist.destroy_process_group()

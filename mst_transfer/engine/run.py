@@ -123,7 +123,10 @@ def run_training(cfg: Any) -> dict[str, Any]:
     runner = _build_runner(cfg)
     runner.train()
     metrics = results.last_validation_metrics(runner.message_hub)
-    return _finish(runner, cfg, metrics, "train", start)
+    written = _write(runner, cfg, metrics, "train", start)
+    del runner
+    launch.shutdown_distributed()
+    return written
 
 
 def run_testing(cfg: Any, checkpoint: str) -> dict[str, Any]:
@@ -152,7 +155,10 @@ def run_testing(cfg: Any, checkpoint: str) -> dict[str, Any]:
             "Next step: give the config that it was trained with, which stands in its work dir"
         ) from error
     metrics = results.scalar_metrics(runner.test())
-    return _finish(runner, cfg, metrics, "test", start, tested_checkpoint=str(checkpoint))
+    written = _write(runner, cfg, metrics, "test", start, tested_checkpoint=str(checkpoint))
+    del runner
+    launch.shutdown_distributed()
+    return written
 
 
 def _build_runner(cfg: Any) -> Any:
@@ -168,7 +174,7 @@ def _build_runner(cfg: Any) -> Any:
     return runner
 
 
-def _finish(
+def _write(
     runner: Any, cfg: Any, metrics: dict[str, float], mode: str, start: float, **extra: Any
 ) -> dict[str, Any]:
     if runner.rank != 0:

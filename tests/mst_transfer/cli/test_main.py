@@ -1,0 +1,123 @@
+"""The command ``mst``: usage, speed of its help, the doctor's findings."""
+
+import subprocess
+import sys
+import time
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
+
+import mst_transfer
+from mst_transfer.cli import checks, doctor
+from mst_transfer.cli.main import VERBS, main
+
+
+def test_help_names_every_verb(capsys: pytest.CaptureFixture) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {verb} " in text for verb in VERBS)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == f"mst-transfer {mst_transfer.__version__}"
+
+
+@pytest.mark.parametrize("words", [[], ["trian"]])
+def test_wrong_verbs_get_usage(words: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "usage: mst VERB" in error and all(repr(word) in error for word in words)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["test", "--help"]])
+def test_help_loads_no_library(words: list[str], root: Path) -> None:
+    code = (
+        "import sys, mst_transfer.cli.main as m\n"
+        f"try: m.main({words!r})\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'mmengine', 'numpy'} & set(sys.modules)"
+    )
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root, capture_output=True)
+    assert time.perf_counter() - start < 5  # a fraction of a second on an idle machine
+
+
+def test_the_doctor_finds_a_sound_installation(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MST_DATA_ROOT", raising=False)
+    status = doctor.main([])
+    out = capsys.readouterr().out
+    assert status == 0, out
+    assert "no faults found" in out and "operators: " in out and "data root data" in out
+
+
+def findings(check) -> list[checks.Finding]:
+    return list(check())
+
+
+def test_both_kinds_of_mmcv_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "installed_version", lambda name: "2.1.0")
+    (found,) = findings(checks.check_mmcv)
+    assert found.kind == "fault" and found.fix.startswith("pip uninstall -y mmcv mmcv-lite && pip install")
+    monkeypatch.setattr(checks, "installed_version", lambda name: None)
+    (found,) = findings(checks.check_mmcv)
+    assert found.kind == "fault" and found.fix == "pip install 'mmcv-lite>=2.0.0rc4,<2.2'"
+    monkeypatch.setattr(checks, "installed_version", lambda name: "2.1.0" if name == "mmcv" else None)
+    assert findings(checks.check_mmcv) == [checks.Finding("ok", "mmcv 2.1.0")]
+
+
+def test_missing_and_wrong_packages_are_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"torch": "2.14.1", "timm": "0.4.12", "opencv-python-headless": "4.10"}
+    monkeypatch.setattr(
+        checks, "requires", lambda name: ["torch>=2.6", "timm>=1", "opencv-python>=4.8", "mmdet>=3"]
+    )
+    monkeypatch.setattr(checks, "installed_version", versions.get)
+    found = findings(checks.check_packages)
+    assert [one.kind for one in found] == ["ok", "fault", "ok", "fault"]
+    assert found[1].fix == "pip install 'timm>=1'" and found[3].fix == "pip install 'mmdet>=3'"
+
+    def not_installed(name: str) -> list[str]:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(checks, "requires", not_installed)
+    (found_one,) = findings(checks.check_packages)
+    assert found_one.fix == "pip install -c constraints.txt -e ."
+
+
+def test_failing_imports_name_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        if name in ("cv2", "mmcv"):
+            raise ImportError("libGL.so.1: cannot open shared object file: No such file or directory")
+        if name == "torchvision":
+            raise RuntimeError("operator torchvision::nms does not exist")
+        if name == "mmseg":
+            raise ModuleNotFoundError("No module named 'ftfy'", name="ftfy")
+
+    monkeypatch.setattr(checks.importlib, "import_module", broken)
+    found = {one.what.split()[1]: one.fix for one in findings(checks.check_imports)}
+    assert found == {
+        "torchvision": "pip install --force-reinstall -c constraints.txt torch torchvision",
+        "cv2": "pip uninstall -y opencv-python && pip install opencv-python-headless",
+        "mmseg": "pip install ftfy",
+    }
+
+
+def test_a_driver_without_a_visible_gpu_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(checks.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    for cuda, part in ((None, "has no CUDA"), ("13.0", "sees no GPU")):
+        monkeypatch.setattr(torch.version, "cuda", cuda)
+        fault = findings(checks.check_devices)[0]
+        assert fault.kind == "fault" and part in fault.what and fault.fix
+
+
+def test_data_roots_are_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MST_DATA_ROOT", str(tmp_path / "missing"))
+    assert findings(checks.check_data)[0].fix == f"mkdir -p {tmp_path / 'missing'}"
+    (tmp_path / "coco").mkdir()
+    monkeypatch.setenv("MST_DATA_ROOT", str(tmp_path))
+    (found,) = findings(checks.check_data)
+    assert found.kind == "ok" and found.what.endswith("found coco")
