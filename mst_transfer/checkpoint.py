@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 
 from mst_transfer.checkpoint_checks import check_architecture, is_under, list_names
 from mst_transfer.checkpoint_sources import extract_backbone, is_head_tensor, read_pickle, read_safetensors
+from mst_transfer.compat.serialization import write_atomically
 
 FORMAT = "mst_transfer.backbone"
 FORMAT_VERSION = "1"
@@ -177,14 +177,7 @@ def save_backbone(path: str | Path, state_dict: Mapping[str, Tensor], metadata: 
             f"the tensors have width {found[0]}, patch {found[1]}"
         )
     tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in state_dict.items()}
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(tensors, temporary, metadata=metadata.to_strings())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata.to_strings()))
 
 
 def read_backbone(

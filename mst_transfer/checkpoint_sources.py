@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mst_transfer.checkpoint_checks import list_names
+from mst_transfer.compat.serialization import allowed_types
 
 _ROLE_PARTS = {
     "teacher": ("teacher", "model_ema", "state_dict_ema", "ema", "momentum_encoder"),
@@ -81,12 +82,12 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
         Tensors under dotted names; nested dictionaries give the parts of the names.
 
     Raises:
-        ValueError: if the file is no pickle, or holds objects other than tensors, containers and
-            ``argparse.Namespace`` (which DINO, MAE and timm put beside their weights).
+        ValueError: if the file is no pickle, or holds objects other than tensors, containers,
+            ``argparse.Namespace`` (which DINO, MAE and timm put beside their weights) and mmengine's log
+            histories.
     """
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _load_weights_only(path)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} was refused: it is no plain file of weights, and unpickling it could run code "
@@ -98,6 +99,21 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
             f"{path} is not a readable checkpoint ({_reason(error)}); copy or write it again"
         ) from error
     return dict(_walk(content, ""))
+
+
+def _load_weights_only(path: Path) -> Any:
+    """Loads with an allow-list; that of mmengine's checkpoints only for a file that asks for it."""
+
+    def load(*allowed: Any) -> Any:
+        with torch.serialization.safe_globals(list(allowed)):
+            return torch.load(path, map_location="cpu", weights_only=True)
+
+    try:
+        return load(argparse.Namespace)
+    except pickle.UnpicklingError as error:
+        if "mmengine." not in _reason(error):
+            raise
+        return load(argparse.Namespace, *allowed_types())
 
 
 def _reason(error: Exception) -> str:
