@@ -149,11 +149,12 @@ def world_size() -> int:
 
 
 def shutdown_distributed() -> None:
-    """Leaves the process group, together with the other processes. The last call of a program that joined one.
+    """Leaves the process group, together with the other processes. The last call of a program that joined
+    one.
 
-    A process that just ends while its neighbours, or gloo's own threads, still hold parts of the group is now
-    and then aborted ("terminate called without an active exception"), and torchrun calls the run failed. Let go
-    of the model first: what still refers to the group keeps its threads alive.
+    A process that just ends while its neighbours, or gloo's own threads, still hold parts of the group is
+    now and then aborted ("terminate called without an active exception"), and torchrun calls the run
+    failed. Let go of the model first: what still refers to the group keeps its threads alive.
     """
     import torch.distributed as dist
 
