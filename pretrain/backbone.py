@@ -4,6 +4,7 @@ Legend: B images, N = h * w patches, T = prefix tokens (class, registers) + N, D
 """
 
 import difflib
+from functools import partial
 from typing import NamedTuple
 
 import timm
@@ -13,6 +14,11 @@ from timm.layers import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+NEEDED = (
+    "a plain Vision Transformer with a class token, e.g. vit_tiny_patch16_224, vit_small_patch16_224 or "
+    "vit_base_patch16_224"
+)
 
 
 class BackboneOutput(NamedTuple):
@@ -96,14 +102,13 @@ class MaskedViT(nn.Module):
             raise ValueError(f"backbone.arch = {arch!r} is not an architecture of timm {timm.__version__}; {hint}")
         self.arch = arch
         self.arch_kwargs = {"img_size": img_size, **timm_kwargs}
-        self.vit: VisionTransformer = timm.create_model(
-            arch,
-            pretrained=False,
-            num_classes=0,
-            dynamic_img_size=True,
-            drop_path_rate=drop_path_rate,
-            **self.arch_kwargs,
-        )
+        build = partial(timm.create_model, arch, pretrained=False, num_classes=0, drop_path_rate=drop_path_rate)
+        try:
+            self.vit: VisionTransformer = build(dynamic_img_size=True, **self.arch_kwargs)
+        except TypeError as error:
+            raise ValueError(
+                f"backbone: timm's {arch!r} does not take these arguments ({error}); pre-training needs {NEEDED}"
+            ) from error
         self._check_supported()
         self.vit.requires_grad_(True)
         self.grad_checkpointing = grad_checkpointing
@@ -118,8 +123,7 @@ class MaskedViT(nn.Module):
         plain = isinstance(vit, VisionTransformer) and type(vit.blocks[-1]) is Block
         if not plain or type(vit.blocks[-1].attn) is not Attention or vit.cls_token is None:
             raise ValueError(
-                f"backbone.arch = {self.arch!r} is a {type(vit).__name__}; pre-training needs a plain Vision "
-                "Transformer with a class token, e.g. vit_tiny_patch16_224, vit_small_patch16_224 or vit_base_patch16_224"
+                f"backbone.arch = {self.arch!r} is a {type(vit).__name__} without what pre-training needs: {NEEDED}"
             )
 
     @property

@@ -79,7 +79,7 @@ class PretrainLoop(EpochBasedTrainLoop):
         if isinstance(dataloader, dict):
             sampler = dict(dataloader["sampler"])
             sampler.update(batch_size=dataloader["batch_size"], accumulation_steps=accumulation_steps)
-            dataloader = {**dataloader, "sampler": sampler}
+            dataloader = {"collate_fn": {"type": "default_collate"}, **dataloader, "sampler": sampler}
         super().__init__(runner, dataloader, max_epochs)
         self.schedule = Schedule(**(schedule or {}))
         self.schedule.check_length(max_epochs)
@@ -88,6 +88,9 @@ class PretrainLoop(EpochBasedTrainLoop):
         self._max_iters = self._max_epochs * len(self.dataloader)
         self.effective_batch = get_world_size() * self.dataloader.batch_size * accumulation_steps
         self.seed = runner.seed
+        options = self.dataloader.dataset.options
+        for side in (options.global_size, *([options.local_size] if options.num_local_crops else [])):
+            self.mst.student["backbone"].num_patches(side, side)
         self._nonfinite_in_a_row = 0
 
     @property
@@ -179,9 +182,10 @@ class PretrainLoop(EpochBasedTrainLoop):
         if norm == norm and abs(norm) != float("inf"):
             self._nonfinite_in_a_row = 0
             return True
-        self._nonfinite_in_a_row += 1
         self.mst.dino_loss.discard_center_update()
-        self.runner.optim_wrapper.skip()
+        if self.runner.optim_wrapper.skip():
+            return False  # the loss scale was too high, as it is expected to be at times
+        self._nonfinite_in_a_row += 1
         record = Path(self.runner.work_dir) / f"nonfinite_step_{self._iter}_rank_{get_rank()}.json"
         samples = torch.cat([batch["index"] for batch in micro_batches]).tolist()
         record.write_text(json.dumps({"step": self._iter, "logged": {k: str(v) for k, v in logged.items()}, "samples": samples}))

@@ -83,10 +83,13 @@ class PretrainOptimWrapper(OptimWrapper):
             self.scaler.step(self.optimizer, **kwargs)
             self.scaler.update()
 
-    def skip(self) -> None:
-        """Leave this step out; with float16 the loss scale shrinks."""
-        if self.scaler is not None:
-            self.scaler.update()
+    def skip(self) -> bool:
+        """Leave this step out; True when float16's loss scale explains it and has been lowered."""
+        if self.scaler is None:
+            return False
+        lowered = self.scaler.get_scale() > 1
+        self.scaler.update()
+        return lowered
 
     def state_dict(self) -> dict:
         """The optimiser's, and the loss scaler's."""

@@ -1,6 +1,7 @@
 """``mst-pretrain CONFIG``: pre-train a backbone from a config."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,16 +49,31 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run; the exit status."""
-    args = build_parser().parse_args(argv)
-    cfg = load_config(args)
-    launch.init_distributed(args.launcher)
-    cfg.launcher = args.launcher
+def build_runner(cfg: Config, launcher: str) -> Runner:
+    """A runner whose data, model and loop stand, so that wrong input shows before the first step.
+
+    Raises:
+        ValueError, FileNotFoundError: the config's values, or its data, can't be used.
+    """
+    launch.init_distributed(launcher)
+    cfg.launcher = launcher
     wrapper = launch.model_wrapper_cfg()
     if wrapper is not None:
         cfg.model_wrapper_cfg = wrapper
-    Runner.from_cfg(cfg).train()
+    runner = Runner.from_cfg(cfg)
+    assert runner.train_loop is not None  # built by asking for it
+    return runner
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run; the exit status."""
+    args = build_parser().parse_args(argv)
+    try:
+        runner = build_runner(load_config(args), args.launcher)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"mst-pretrain: {error}", file=sys.stderr)
+        return 1
+    runner.train()
     return 0
 
 

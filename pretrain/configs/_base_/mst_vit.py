@@ -18,7 +18,6 @@ train_dataloader = dict(
     pin_memory=True,
     prefetch_factor=4,
     sampler=dict(type="pretrain.EpochSampler"),
-    collate_fn=dict(type="default_collate"),
     dataset=dict(
         type="pretrain.MultiCropDataset",
         data_root="{{$MST_DATA_ROOT:data}}/imagenet/train",

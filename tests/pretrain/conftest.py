@@ -1,0 +1,92 @@
+"""Small models, images and configs for the pre-training tests."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from pretrain.model import MST
+
+TINY_BACKBONE = dict(arch="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
+TINY_HEAD = dict(out_dim=32, hidden_dim=16, bottleneck_dim=8)
+
+
+@pytest.fixture
+def tiny_mst() -> Callable[..., MST]:
+    """Builds an MST of 24-d tokens, 4 x 4 patches and 32 prototypes, always from the same seed."""
+
+    def build(**overrides) -> MST:
+        torch.manual_seed(0)
+        arguments = dict(backbone=dict(TINY_BACKBONE), head=dict(TINY_HEAD), decoder=dict(channels=(8, 8, 8)))
+        return MST(**{**arguments, **overrides}).train()
+
+    return build
+
+
+@pytest.fixture
+def crops() -> Callable[..., dict[str, torch.Tensor]]:
+    """Builds a batch as the data loader gives it."""
+
+    def build(batch: int = 4, num_local: int = 2, seed: int = 0) -> dict[str, torch.Tensor]:
+        random = torch.Generator().manual_seed(seed)
+        return dict(
+            global_crops=torch.randint(0, 256, (batch, 2, 3, 32, 32), dtype=torch.uint8, generator=random),
+            local_crops=torch.randint(0, 256, (batch, num_local, 3, 16, 16), dtype=torch.uint8, generator=random),
+            index=torch.arange(batch),
+            num_unreadable=torch.zeros(batch, dtype=torch.int64),
+        )
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty-four little pictures of coloured blocks, in two nested folders."""
+    folder = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for index in range(24):
+        place = folder / f"part_{index % 2}"
+        place.mkdir(exist_ok=True)
+        blocks = random.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        cv2.imwrite(str(place / f"{index:02d}.png"), cv2.resize(blocks, (48, 48), interpolation=cv2.INTER_CUBIC))
+    return folder
+
+
+TINY_CONFIG = """
+_base_ = "mst_transfer::pretrain/configs/mst_vit_sample.py"
+model = dict(
+    backbone=dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, drop_path_rate=0.2),
+    head=dict(out_dim=32, hidden_dim=16, bottleneck_dim=8),
+    masking=dict(p=0.5, num=2),
+    decoder=dict(channels=(8, 8, 8)),
+)
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=0,
+    persistent_workers=False,
+    prefetch_factor=None,
+    dataset=dict(data_root={data_root!r}, global_size=32, local_size=16, num_local_crops=2),
+)
+train_cfg = dict(max_epochs=2, schedule=dict(warmup_epochs=1, base_lr=0.05))
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(by_epoch=False, interval=4, max_keep_ckpts=-1))
+visualizer = dict(vis_backends=[dict(type="mmengine.LocalVisBackend")])
+"""
+
+
+@pytest.fixture
+def sgd_config(tiny_config: Path) -> Path:
+    """The same with plain descent, for comparisons: Adam turns rounding errors of vanishing gradients into steps."""
+    sgd = 'optim_wrapper = dict(optimizer=dict(_delete_=True, type="SGD", momentum=0.9))'
+    tiny_config.write_text(f"{tiny_config.read_text()}\n{sgd}\n")
+    return tiny_config
+
+
+@pytest.fixture
+def tiny_config(tmp_path: Path, photo_folder: Path) -> Path:
+    """A config file that inherits a shipped one; 6 steps an epoch, 2 epochs."""
+    path = tmp_path / "tiny.py"
+    path.write_text(TINY_CONFIG.format(data_root=str(photo_folder)))
+    return path

@@ -1,0 +1,130 @@
+import pytest
+import timm
+import torch
+from timm.layers import Attention
+
+from pretrain.backbone import MaskedViT, class_token_attention, class_token_block
+
+SMALL = dict(arch="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=3, num_heads=2)
+
+
+@pytest.fixture
+def vit() -> MaskedViT:
+    torch.manual_seed(0)
+    return MaskedViT(**SMALL).eval()
+
+
+def full_softmax_attention(attn: Attention, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """softmax(QK^T / sqrt(d)) V, one image and one head at a time."""
+    B, T, D = x.shape
+    d = D // attn.num_heads
+    matrices = torch.zeros(B, attn.num_heads, T, T)
+    outputs = torch.zeros(B, T, D)
+    for b in range(B):
+        qkv = x[b] @ attn.qkv.weight.T + attn.qkv.bias
+        for head in range(attn.num_heads):
+            q, k, v = (qkv[:, part * D + head * d : part * D + (head + 1) * d] for part in range(3))
+            scores = q @ k.T / d**0.5
+            matrices[b, head] = scores.exp() / scores.exp().sum(dim=1, keepdim=True)
+            outputs[b, :, head * d : (head + 1) * d] = matrices[b, head] @ v
+    return outputs @ attn.proj.weight.T + attn.proj.bias, matrices
+
+
+def test_class_token_row_equals_the_full_softmax(vit):
+    attn, x = vit.vit.blocks[-1].attn, torch.randn(3, 17, 24)
+    out, row = class_token_attention(attn, x)
+    expected_out, expected = full_softmax_attention(attn, x)
+    torch.testing.assert_close(row, expected[:, :, 0])
+    torch.testing.assert_close(out, expected_out[:, :1])
+    torch.testing.assert_close(row.sum(dim=-1), torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("options", [{}, dict(qk_norm=True), dict(init_values=0.1), dict(qkv_bias=False)])
+def test_class_token_block_equals_the_whole_block(options):
+    torch.manual_seed(0)
+    block = MaskedViT(**SMALL, **options).eval().vit.blocks[-1]
+    x = torch.randn(2, 17, 24, requires_grad=True)
+    cls, _ = class_token_block(block, x)
+    expected = block(x)[:, :1]
+    torch.testing.assert_close(cls, expected)
+    ours, theirs = (torch.autograd.grad(y.square().sum(), x)[0] for y in (cls, expected))
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (16, 16), (48, 24)])
+def test_features_equal_timm(vit, size):
+    images = torch.randn(2, 3, *size)
+    expected = vit.vit.forward_features(images)
+    full = vit(images, patch_tokens=True, importance=True)
+    lean = vit(images, importance=True)
+    torch.testing.assert_close(full.cls_token, expected[:, 0])
+    torch.testing.assert_close(lean.cls_token, expected[:, 0])
+    torch.testing.assert_close(full.patch_tokens.flatten(1, 2), expected[:, 1:])
+    torch.testing.assert_close(full.importance, lean.importance)
+
+
+def test_importance_is_the_head_average_of_the_last_block(vit):
+    images = torch.randn(2, 3, 32, 32)
+    inputs = []
+    handle = vit.vit.blocks[-1].attn.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    vit(images, patch_tokens=True)
+    handle.remove()
+    _, matrices = full_softmax_attention(vit.vit.blocks[-1].attn, inputs[0])
+    torch.testing.assert_close(vit(images, importance=True).importance, matrices[:, :, 0, 1:].mean(dim=1))
+
+
+def test_mask_replaces_embeddings_before_the_position_embedding(vit):
+    """The token stays in the sequence and keeps its place; its content is forgotten."""
+    images, mask = torch.randn(2, 3, 32, 32), torch.zeros(2, 16, dtype=torch.bool)
+    mask[0, 3] = mask[1, 7] = mask[1, 8] = True
+    model = vit.vit
+    embedded = model.patch_embed(images).flatten(1, 2)
+    for b, i in mask.nonzero().tolist():
+        embedded[b, i] = vit.mask_token
+    tokens = torch.cat([model.cls_token.expand(2, -1, -1), embedded], dim=1) + model.pos_embed
+    for block in model.blocks:
+        tokens = block(tokens)
+    expected = model.norm(tokens)
+    output = vit(images, mask=mask, patch_tokens=True)
+    torch.testing.assert_close(output.patch_tokens.flatten(1, 2), expected[:, 1:])
+    torch.testing.assert_close(output.cls_token, expected[:, 0])
+    changed = images.clone()
+    changed[0, :, 0:8, 24:32] += 100  # patch 3 of image 0
+    torch.testing.assert_close(vit(changed, mask=mask).cls_token, output.cls_token)
+
+
+def test_gradient_checkpointing_changes_nothing():
+    torch.manual_seed(0)
+    plain = MaskedViT(**SMALL)
+    torch.manual_seed(0)
+    thrifty = MaskedViT(**SMALL, grad_checkpointing=True)
+    images = torch.randn(2, 3, 32, 32)
+    for model in (plain, thrifty):
+        model(images).cls_token.square().sum().backward()
+    for (name, ours), theirs in zip(plain.vit.named_parameters(), thrifty.vit.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, msg=name)
+
+
+def test_the_papers_backbone_is_deit_small():
+    """22 M parameters: 384-d, 12 blocks, 6 heads, patch 16; the published DeiT-S without its classifier."""
+    vit = MaskedViT("vit_small_patch16_224").vit
+    assert (vit.embed_dim, len(vit.blocks), vit.blocks[0].attn.num_heads, vit.patch_embed.patch_size) == (384, 12, 6, (16, 16))
+    classifier = 384 * 1000 + 1000
+    deit = timm.create_model("deit_small_patch16_224")
+    assert sum(p.numel() for p in vit.parameters()) == sum(p.numel() for p in deit.parameters()) - classifier
+
+
+@pytest.mark.parametrize(
+    "arch, words",
+    [("vit_smal_patch16_224", ["vit_smal", "vit_small_patch16_224"]), ("resnet18", ["resnet18", "class token"])],
+)
+def test_bad_architectures_are_named(arch, words):
+    with pytest.raises(ValueError) as error:
+        MaskedViT(arch, img_size=32) if "vit" in arch else MaskedViT(arch)
+    assert all(word in str(error.value) for word in words)
+
+
+def test_views_must_fit_the_patch_size(vit):
+    assert vit.num_patches(32, 48) == 24
+    with pytest.raises(ValueError, match="30x32 px is not a multiple of the patch size 8.*24 or 32"):
+        vit.num_patches(30, 32)

@@ -1,0 +1,59 @@
+import pytest
+import torch
+from torch import nn
+
+from pretrain.head import DINOHead, WeightNormLinear
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_last_layer_equals_torch_weight_norm():
+    torch.manual_seed(0)
+    theirs = nn.utils.weight_norm(nn.Linear(8, 20, bias=False))
+    ours = WeightNormLinear(8, 20, train_norm=True)
+    ours.load_state_dict(theirs.state_dict())  # the same names and shapes
+    with torch.no_grad():
+        for layer in (ours, theirs):
+            layer.weight_g.copy_(torch.rand(20, 1, generator=torch.Generator().manual_seed(1)) + 0.5)
+    x = torch.randn(5, 8)
+    torch.testing.assert_close(ours(x), theirs(x))
+    for layer in (ours, theirs):
+        layer(x).square().sum().backward()
+    torch.testing.assert_close(ours.weight_v.grad, theirs.weight_v.grad)
+    torch.testing.assert_close(ours.weight_g.grad, theirs.weight_g.grad)
+
+
+def test_logits_are_cosines():
+    """Unit bottleneck against unit rows: what the temperatures are made for."""
+    torch.manual_seed(0)
+    head = DINOHead(24, out_dim=50, hidden_dim=16, bottleneck_dim=8)
+    x = torch.randn(6, 24)
+    bottleneck, weight = head.mlp(x), head.last_layer.weight_v
+    expected = nn.functional.cosine_similarity(bottleneck[:, None], weight[None], dim=-1)
+    torch.testing.assert_close(head(x), expected)
+
+
+def test_row_norms_stay_one_by_default():
+    head = DINOHead(24, out_dim=50, hidden_dim=16, bottleneck_dim=8)
+    assert not head.last_layer.weight_g.requires_grad
+    assert DINOHead(24, 50, 16, 8, norm_last_layer=False).last_layer.weight_g.requires_grad
+
+
+def test_full_scale_shapes():
+    with torch.device("meta"):
+        head = DINOHead(384)
+    shapes = {name: tuple(p.shape) for name, p in head.named_parameters()}
+    assert shapes == {
+        "mlp.0.weight": (2048, 384),
+        "mlp.0.bias": (2048,),
+        "mlp.2.weight": (2048, 2048),
+        "mlp.2.bias": (2048,),
+        "mlp.4.weight": (256, 2048),
+        "mlp.4.bias": (256,),
+        "last_layer.weight_g": (65536, 1),
+        "last_layer.weight_v": (65536, 256),
+    }
+
+
+def test_bad_width_is_named():
+    with pytest.raises(ValueError, match="head.out_dim = 0"):
+        DINOHead(24, out_dim=0)

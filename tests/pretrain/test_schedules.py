@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+
+from pretrain.schedules import Schedule, cosine_schedule, teacher_temp_at
+
+
+def table(base, final, epochs, steps, warmup=0):
+    """A whole cosine schedule with linear warm-up as one array: the formula of DINO's section on implementation."""
+    rise = np.linspace(0, base, warmup * steps)
+    count = (epochs - warmup) * steps
+    fall = [final + (base - final) * (1 + np.cos(np.pi * i / count)) / 2 for i in range(count)]
+    return np.concatenate([rise, fall])
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 3])
+def test_cosine_equals_the_table(warmup):
+    expected = table(2e-3, 1e-6, 7, 5, warmup)
+    ours = [cosine_schedule(t, 35, 2e-3, 1e-6, warmup * 5) for t in range(35)]
+    np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=0)
+
+
+def test_teacher_temperature():
+    expected = np.concatenate([np.linspace(0.04, 0.07, 30), np.full(70, 0.07)])
+    np.testing.assert_allclose([teacher_temp_at(e, 0.04, 0.07, 30) for e in range(100)], expected, rtol=1e-12)
+    assert teacher_temp_at(0, 0.04, 0.07, 1) == 0.04 and teacher_temp_at(0, 0.04, 0.07, 0) == 0.07
+
+
+def test_all_schedules_of_a_run():
+    schedule = Schedule(warmup_epochs=2, warmup_teacher_temp_epochs=3)
+    lr, decay = table(5e-4 * 1024 / 256, 1e-6, 6, 4, 2), table(0.04, 0.4, 6, 4)
+    momentum = table(0.996, 1.0, 6, 4)
+    for t in range(24):
+        values = schedule.at(t, steps_per_epoch=4, max_epochs=6, effective_batch=1024)
+        assert values.lr == pytest.approx(lr[t], rel=1e-12)
+        assert values.weight_decay == pytest.approx(decay[t], rel=1e-12)
+        assert values.teacher_momentum == pytest.approx(momentum[t], rel=1e-12)
+        assert values.teacher_temp == teacher_temp_at(t // 4, 0.04, 0.07, 3)
+        assert values.train_last_layer == (t >= 4)
+
+
+def test_bad_values_are_named():
+    with pytest.raises(ValueError, match="schedule.base_lr = 0"):
+        Schedule(base_lr=0)
+    with pytest.raises(ValueError, match="schedule.teacher_momentum = 2"):
+        Schedule(teacher_momentum=2)
+    with pytest.raises(ValueError, match="warmup_epochs = 10 must be less than max_epochs = 5"):
+        Schedule().check_length(5)

@@ -1,0 +1,150 @@
+"""Runs from the command line: logs, checkpoints, exact resuming, refusals."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+
+from mst_transfer.checkpoint import read_backbone
+from pretrain.counter_random import derive_key
+from pretrain.train import build_parser, load_config, main
+
+
+def weights(work_dir: Path, name: str) -> dict[str, torch.Tensor]:
+    return torch.load(work_dir / name, weights_only=False, map_location="cpu")["state_dict"]
+
+
+@pytest.fixture
+def finished(tiny_config: Path, tmp_path: Path) -> Path:
+    """A whole run of 12 steps with checkpoints every 4."""
+    assert main([str(tiny_config), "--work-dir", str(tmp_path / "whole"), "--seed", "5"]) == 0
+    return tmp_path / "whole"
+
+
+def test_logs_and_backbone_files(finished: Path):
+    lines = [json.loads(line) for line in next(finished.glob("*/vis_data/scalars.json")).read_text().splitlines()]
+    assert len(lines) == 12
+    expected = {"loss", "loss_dino", "loss_restoring", "teacher_entropy", "lr", "weight_decay", "teacher_momentum"}
+    assert expected | {"mask_ratio", "images_per_s", "data_share", "grad_norm", "teacher_temp"} <= set(lines[-1])
+    log = next(finished.glob("*/*.log")).read_text()
+    assert "eta:" in log
+    assert re.search(r"plan: 1 process\(es\) x batch 4 x accumulation 1 = effective batch 4; 24 images, 6 steps", log)
+    assert {p.name for p in finished.glob("*.safetensors")} == {
+        f"{stem}{role}.safetensors" for stem in ("", "iter_4_", "iter_8_", "iter_12_") for role in ("teacher", "student")
+    }
+
+
+def test_backbone_files_hold_the_networks(finished: Path):
+    state = weights(finished, "iter_12.pth")
+    for role in ("teacher", "student"):
+        tensors, metadata = read_backbone(finished / f"{role}.safetensors")
+        prefix = f"{role}.backbone.vit."
+        expected = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        assert tensors.keys() == expected.keys() and all(torch.equal(tensors[k], expected[k]) for k in expected)
+        assert (metadata.role, metadata.patch_size, tuple(metadata.img_size), metadata.embed_dim) == (role, 8, (32, 32), 24)
+        assert metadata.provenance["step"] == 12 and metadata.provenance["seed"] == 5
+        assert tuple(metadata.mean) == (0.485, 0.456, 0.406) and tuple(metadata.std) == (0.229, 0.224, 0.225)
+        model = timm.create_model(metadata.arch, num_classes=0, **metadata.arch_kwargs)
+        model.load_state_dict(load_file(finished / f"{role}.safetensors"), strict=True)
+
+
+@pytest.mark.parametrize("stop", [4, 8], ids=["in epoch 1", "in epoch 2"])
+def test_killed_and_resumed_equals_uninterrupted(finished: Path, tiny_config: Path, tmp_path: Path, stop: int):
+    """Bit for bit: weights, teacher, centre, BatchNorm statistics and optimiser."""
+    resumed = tmp_path / "resumed"
+    resumed.mkdir()
+    (resumed / f"iter_{stop}.pth").write_bytes((finished / f"iter_{stop}.pth").read_bytes())
+    assert main([str(tiny_config), "--work-dir", str(resumed), "--seed", "5", "--resume"]) == 0
+    expected, ours = weights(finished, "iter_12.pth"), weights(resumed, "iter_12.pth")
+    different = [name for name in expected if not torch.equal(expected[name], ours[name])]
+    assert not different and expected.keys() == ours.keys()
+    assert not (resumed / f"iter_{stop - 2}.pth").exists() and (resumed / "teacher.safetensors").exists()
+
+
+def test_seed_decides(finished: Path, tiny_config: Path, tmp_path: Path):
+    main([str(tiny_config), "--work-dir", str(tmp_path / "other"), "--seed", "6"])
+    name = "student.head.last_layer.weight_v"
+    assert not torch.equal(weights(finished, "iter_12.pth")[name], weights(tmp_path / "other", "iter_12.pth")[name])
+    assert derive_key(5) != derive_key(6)
+
+
+def test_last_layer_is_frozen_in_the_first_epoch(finished: Path):
+    name = "student.head.last_layer.weight_v"
+    first, second, third = (weights(finished, f"iter_{step}.pth")[name] for step in (4, 8, 12))
+    assert not torch.equal(second, third)
+    start = weights(finished, "iter_4.pth")["teacher.head.last_layer.weight_v"]
+    assert torch.equal(first, start)  # neither moved from the common start
+
+
+def test_accumulation_sees_the_same_samples(sgd_config: Path, tmp_path: Path):
+    """Two micro-batches of 4 against one batch of 8, without what depends on the micro-batch (BatchNorm)."""
+    common = ["train_cfg.max_epochs=2", "model.decoder=None", "model.backbone.drop_path_rate=0"]
+    states = []
+    for batch, accumulation in ((8, 1), (4, 2)):
+        out = tmp_path / f"batch{batch}"
+        options = [f"train_dataloader.batch_size={batch}", f"train_cfg.accumulation_steps={accumulation}"]
+        main([str(sgd_config), "--work-dir", str(out), "--cfg-options", *common, *options])
+        states.append(weights(out, "iter_4.pth"))
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(states[1][name], tensor, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_non_finite_steps_are_left_out_and_then_stop_the_run(tiny_config: Path, tmp_path: Path, monkeypatch):
+    from pretrain.loop import PretrainLoop
+    from pretrain.model import MST
+
+    forward, seen = MST.forward, []
+
+    def poisoned(self, *args, step=0, **kwargs):
+        losses = forward(self, *args, step=step, **kwargs)
+        seen.append(self.student["head"].mlp[0].weight.detach().clone())
+        if step >= 5:
+            losses["loss"] = losses["loss"] * float("nan")
+        return losses
+
+    monkeypatch.setattr(MST, "forward", poisoned)
+    options = ["--cfg-options", "+train_cfg.max_nonfinite_steps=3"]
+    with pytest.raises(FloatingPointError, match=r"3 steps in a row, up to step 7.*iter_4.pth.*base_lr"):
+        main([str(tiny_config), "--work-dir", str(tmp_path / "run"), *options])
+    assert torch.equal(seen[5], seen[6]) and torch.equal(seen[6], seen[7])  # the weights were not touched
+    record = json.loads((tmp_path / "run" / "nonfinite_step_5_rank_0.json").read_text())
+    assert record["step"] == 5 and len(record["samples"]) == 4
+    assert PretrainLoop.__name__ == "PretrainLoop"
+
+
+def test_checkpoints_beyond_the_kept_ones_go_with_their_backbones(tiny_config: Path, tmp_path: Path):
+    options = ["--cfg-options", "default_hooks.checkpoint.max_keep_ckpts=1"]
+    main([str(tiny_config), "--work-dir", str(tmp_path / "run"), *options])
+    names = {path.name for path in (tmp_path / "run").iterdir() if path.suffix in (".pth", ".safetensors")}
+    assert names == {
+        "iter_12.pth", "iter_12_teacher.safetensors", "iter_12_student.safetensors", "teacher.safetensors", "student.safetensors",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["train_dataloader.dataset.data_root=nowhere"], ["nowhere", "does not exist"]),
+        (["model.masking.mode=attend"], ["attend", "attention, random, none"]),
+        (["model.backbone.arch=vit_smal_patch16_224"], ["vit_smal_patch16_224", "vit_small_patch16_224"]),
+        (["train_cfg.accumulation_steps=0"], ["accumulation_steps = 0"]),
+        (["train_cfg.schedule.warmup_epochs=7"], ["warmup_epochs = 7", "max_epochs = 2"]),
+        (["train_dataloader.batch_size=100"], ["24 images", "100"]),
+        (["train_cfg.schedul.base_lr=1"], ["schedul", "schedule"]),
+        (["train_dataloader.dataset.global_size=30"], ["30x30", "patch size 8"]),
+    ],
+)
+def test_wrong_input_is_refused_by_name(tiny_config: Path, tmp_path: Path, options, words, capsys):
+    status = main([str(tiny_config), "--work-dir", str(tmp_path / "run"), "--cfg-options", *options])
+    message = capsys.readouterr().err
+    assert status == 1 and all(word in message for word in words)
+
+
+def test_misspelt_top_level_key_is_refused(tiny_config: Path):
+    tiny_config.write_text(tiny_config.read_text() + "\ntrian_cfg = dict(max_epochs=3)\n")
+    with pytest.raises(ValueError, match="trian_cfg.*train_cfg"):
+        load_config(build_parser().parse_args([str(tiny_config)]))
