@@ -17,8 +17,8 @@ val_evaluator = dict(ann_file=None)
 test_evaluator = val_evaluator
 
 model = dict(backbone=dict(checkpoint=None))
-train_cfg = dict(max_epochs=60, val_interval=20)
+train_cfg = dict(max_epochs=40, val_interval=20)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=30),
-    dict(type="CosineAnnealingLR", T_max=60, eta_min=0.0, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", T_max=40, eta_min=0.0, convert_to_iter_based=True),
 ]
