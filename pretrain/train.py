@@ -5,10 +5,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mst_transfer.compat import config_check, config_paths, launch
+from mst_transfer.compat.serialization import latest_checkpoint
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -23,10 +24,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
-        default={},
+        default=[],
         metavar="KEY=VALUE",
-        help="changes to the config, e.g. train_cfg.max_epochs=20",
+        help="changes to the config, e.g. train_cfg.max_epochs=20; +KEY=VALUE for a new key",
     )
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none")
     return parser
@@ -36,7 +36,8 @@ def load_config(args: argparse.Namespace) -> Config:
     """The config with the command line's changes, every name checked."""
     cfg = Config.fromfile(config_paths.resolve_config(args.config))
     config_check.check_config(cfg)
-    cfg.merge_from_dict(config_check.check_cfg_options(cfg, args.cfg_options))
+    options = config_check.parse_cfg_options(args.cfg_options)
+    cfg.merge_from_dict(config_check.check_cfg_options(cfg, options))
     if args.work_dir:
         cfg.work_dir = args.work_dir
     elif cfg.get("work_dir") is None:
@@ -44,8 +45,12 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.seed is not None:
         cfg.randomness = {**cfg.get("randomness", {}), "seed": args.seed}
     if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == "auto" else args.resume
+        checkpoint = latest_checkpoint(cfg.work_dir) if args.resume == "auto" else Path(args.resume)
+        if checkpoint is not None and not checkpoint.is_file():
+            raise FileNotFoundError(f"--resume {checkpoint}: no such file; leave the name out to take the newest checkpoint")
+        cfg.resume, cfg.load_from = checkpoint is not None, None if checkpoint is None else str(checkpoint)
+    # mmengine shares loggers among runs of one name that start in the same second of one process
+    cfg.experiment_name = "_".join(Path(cfg.work_dir).absolute().parts[1:])
     return cfg
 
 
@@ -74,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mst-pretrain: {error}", file=sys.stderr)
         return 1
     runner.train()
+    del runner  # its reducer must go before the process group
+    launch.shutdown_distributed()
     return 0
 
 

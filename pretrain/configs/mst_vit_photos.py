@@ -5,7 +5,7 @@ _base_ = ["mst_vit_sample.py"]
 data_root = "{{$MST_DATA_ROOT:data}}"
 
 model = dict(
-    backbone=dict(img_size=128, patch_size=16),
+    backbone=dict(img_size=96, patch_size=16),
     head=dict(out_dim=2048),
     decoder=dict(channels=(128, 64, 32, 16)),
 )
@@ -13,9 +13,9 @@ train_dataloader = dict(
     batch_size=64,
     dataset=dict(
         data_root=[f"{data_root}/photos/train", f"{data_root}/coco_mini/train", f"{data_root}/camvid/leftImg8bit/train"],
-        global_size=128,
-        local_size=64,
+        global_size=96,
+        local_size=48,
     ),
 )
 optim_wrapper = dict(dtype="bfloat16")
-train_cfg = dict(max_epochs=10)
+train_cfg = dict(max_epochs=10, schedule=dict(base_lr=4e-3))

@@ -9,7 +9,7 @@ model = dict(
         type="mst_transfer.TimmViT",
         # The backbone that pretrain/configs/mst_vit_photos.py trains: change it there too.
         arch="vit_tiny_patch16_224",
-        img_size=128,
+        img_size=96,
         patch_size=16,
         embed_dim=192,
         depth=6,
