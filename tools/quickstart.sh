@@ -58,7 +58,8 @@ else
   plan=(0 5 40 8 40 40 20)
   data=(--num-train 24 --num-val 8 --num-photos 96)
   pretrain=(--cfg-options train_cfg.max_epochs=3 train_cfg.schedule.warmup_epochs=1)
-  det=() seg=()
+  det=()
+  seg=(train_cfg.max_iters=60 train_cfg.val_interval=60 param_scheduler.1.T_max=60 default_hooks.checkpoint.interval=60)
 fi
 stages=(install "sample data" pre-training "pre-training pictures" detection segmentation report)
 export MST_DATA_ROOT=$out/data
@@ -191,6 +192,7 @@ head_stage() { # STAGE TASK CONFIG OPTIONS...: train one head from every start, 
 }
 
 prepare_folder
+printf '[1/%d] %-22s done in %s\n' ${#stages[@]} install "$(clock $((SECONDS - begun)))"
 again=()
 [ "$resume" = no ] || again=(--resume)
 export OMP_NUM_THREADS=$cores

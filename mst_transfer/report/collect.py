@@ -272,6 +272,8 @@ def _read_load_report(folder: Path) -> str:
     for path in sorted(folder.glob("*/*.log"), reverse=True):
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         for number, line in enumerate(lines):
+            if "random initialisation" in line:
+                return "random initialisation"
             if "backbone weights from" in line:
                 counts = itertools.takewhile(lambda text: text.startswith("  "), lines[number + 1 :])
                 return "\n".join([line[line.index("backbone weights from") :], *counts])

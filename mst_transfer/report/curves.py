@@ -36,6 +36,7 @@ class Panel:
         title: what is shown.
         unit: of the vertical axis.
         lines: curves; those that were not logged are left out.
+        from_zero: the vertical axes begin at 0.
         right: a curve on a second vertical axis.
     """
 
@@ -43,6 +44,7 @@ class Panel:
     unit: str
     lines: tuple[Line, ...]
     right: Line | None = None
+    from_zero: bool = False
 
 
 PANELS: tuple[Panel, ...] = (
@@ -67,8 +69,9 @@ PANELS: tuple[Panel, ...] = (
         "images a second",
         (Line("images_per_s", "images a second", "#2563eb"),),
         Line("data_share", "share of time waiting for data", "#dc2626"),
+        from_zero=True,
     ),
-    Panel("Masked patches", "share of patches", (Line("mask_ratio", "masked", "#475569"),)),
+    Panel("Masked patches", "share of patches", (Line("mask_ratio", "masked", "#475569"),), from_zero=True),
 )
 
 
@@ -169,7 +172,11 @@ def _draw_panel(axes: Axes, panel: Panel, scalars: Scalars) -> None:
             second.set_ylabel(panel.right.title, color=panel.right.colour, fontsize=8)
             second.tick_params(labelsize=8, colors=panel.right.colour)
             second.spines["top"].set_visible(False)
+            if panel.from_zero:
+                second.set_ylim(0, max(1.1 * max(values), 0.2))
             axes.plot([], [], color=panel.right.colour, label=f"{panel.right.title} (right)")
+    if panel.from_zero:
+        axes.set_ylim(bottom=0)
     _dress(axes, panel.title, panel.unit)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,10 +84,12 @@ def predict(run: Run, num_images: int, min_score: float = 0.3) -> Predictions:
 
     cfg = Config.fromfile(run.config)
     init_default_scope(cfg.get("default_scope", "mmdet" if run.task == "det" else "mmseg"))
-    dataset = _build_dataset(cfg, run.task)
-    model = _build_model(cfg, run)
-    indices = spread(len(dataset), num_images)
-    items = tuple(_predict_one(model, dataset, index, run.task, min_score) for index in indices)
+    with warnings.catch_warnings():  # the libraries' notes to their own developers
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"mm(det|seg|cv|engine)\.")
+        dataset = _build_dataset(cfg, run.task)
+        model = _build_model(cfg, run)
+        indices = spread(len(dataset), num_images)
+        items = tuple(_predict_one(model, dataset, index, run.task, min_score) for index in indices)
     classes = tuple(dataset.metainfo["classes"])
     return Predictions(classes, _palette(dataset.metainfo.get("palette"), len(classes)), items)
 

@@ -47,9 +47,12 @@ def write_finetune(out: Path, name: str) -> None:
     (folder / "sample.py").write_text("default_scope = 'mmdet'\n")
     (folder / "epoch_2.pth").write_bytes(b"")
     (folder / "last_checkpoint").write_text("/elsewhere/epoch_2.pth")
+    said = "backbone weights from teacher.safetensors\n  loaded        77\n"
+    said += "  resized        1  pos_embed 12x12 -> 16x16"
+    if name.endswith("random"):
+        said = "TimmViT: random initialisation (checkpoint=None)"
     (folder / "20250101_120000" / "20250101_120000.log").write_text(
-        "2025/01/01 12:00:00 - mmengine - INFO - backbone weights from teacher.safetensors\n"
-        "  loaded        77\n  resized        1  pos_embed 12x12 -> 16x16\n2025/01/01 12:00:01 - next line\n"
+        f"2025/01/01 12:00:00 - mmengine - INFO - {said}\n2025/01/01 12:00:01 - next line\n"
     )
 
 

@@ -26,6 +26,7 @@ def test_complete_folder(runs):
     assert found.stages == [Stage("pre-training", 4.2, "bash tools/pretrain.sh CONFIG 1")]
     mst = found.runs["det"][0]
     assert mst.checkpoint == runs / "det_mst" / "epoch_2.pth"  # found although the folder has moved
+    assert found.runs["det"][1].load_report == "random initialisation"
     assert mst.load_report.splitlines() == [
         "backbone weights from teacher.safetensors",
         "  loaded        77",
