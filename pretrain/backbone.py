@@ -99,10 +99,14 @@ class MaskedViT(nn.Module):
         if not timm.is_model(arch):
             near = difflib.get_close_matches(arch, timm.list_models("vit*"), n=3)
             hint = f"nearest: {', '.join(near)}" if near else "list them with timm.list_models('vit*')"
-            raise ValueError(f"backbone.arch = {arch!r} is not an architecture of timm {timm.__version__}; {hint}")
+            raise ValueError(
+                f"backbone.arch = {arch!r} is not an architecture of timm {timm.__version__}; {hint}"
+            )
         self.arch = arch
         self.arch_kwargs = {"img_size": img_size, **timm_kwargs}
-        build = partial(timm.create_model, arch, pretrained=False, num_classes=0, drop_path_rate=drop_path_rate)
+        build = partial(
+            timm.create_model, arch, pretrained=False, num_classes=0, drop_path_rate=drop_path_rate
+        )
         try:
             self.vit: VisionTransformer = build(dynamic_img_size=True, **self.arch_kwargs)
         except TypeError as error:
@@ -178,5 +182,7 @@ class MaskedViT(nn.Module):
         else:
             x, row = class_token_block(last, x)
             x, grid = vit.norm(x), None
-        attended = row[..., vit.num_prefix_tokens :].float().mean(dim=1) if importance and row is not None else None
+        attended = (
+            row[..., vit.num_prefix_tokens :].float().mean(dim=1) if importance and row is not None else None
+        )
         return BackboneOutput(x[:, 0], grid, attended)

@@ -35,14 +35,18 @@ class RestoringDecoder(nn.Module):
     def __init__(self, in_dim: int, patch_size: int, channels: Sequence[int] = (256, 128, 64, 32)) -> None:
         super().__init__()
         if not channels or min(channels) < 1:
-            raise ValueError(f"decoder.channels = {list(channels)} must hold at least one positive number of channels")
+            raise ValueError(
+                f"decoder.channels = {list(channels)} must hold at least one positive number of channels"
+            )
         self.factors = upsampling_factors(patch_size)
         stages, width = [], in_dim
         for index in range(len(self.factors)):
             out = channels[min(index, len(channels) - 1)]
             stages.append(
                 nn.Sequential(
-                    nn.Conv2d(width, out, 3, padding=1, bias=False), build_batch_norm(out), nn.ReLU(inplace=True)
+                    nn.Conv2d(width, out, 3, padding=1, bias=False),
+                    build_batch_norm(out),
+                    nn.ReLU(inplace=True),
                 )
             )
             width = out

@@ -21,20 +21,22 @@ ROLES = ("teacher", "student")
 
 def unwrap(model: torch.nn.Module) -> MST:
     """The MST below a distributed wrapper."""
-    return model.module if is_model_wrapper(model) else model  # type: ignore[return-value]
+    core = model.module if is_model_wrapper(model) else model
+    assert isinstance(core, MST)
+    return core
 
 
 def backbone_metadata(mst: MST, role: str, provenance: dict) -> BackboneMetadata:
     """The contract's metadata for one of the two networks."""
-    backbone = mst.student["backbone"]
+    backbone = mst.student.backbone
     return BackboneMetadata(
         arch=backbone.arch,
         arch_kwargs=dict(backbone.arch_kwargs),
         patch_size=backbone.patch_size,
         img_size=tuple(backbone.vit.patch_embed.img_size),
         embed_dim=backbone.embed_dim,
-        mean=[round(v, 6) for v in (mst.mean.flatten() / 255).tolist()],
-        std=[round(v, 6) for v in (mst.std.flatten() / 255).tolist()],
+        mean=tuple(round(v, 6) for v in (mst.mean.flatten() / 255).tolist()),
+        std=tuple(round(v, 6) for v in (mst.std.flatten() / 255).tolist()),
         role=role,
         pos_embed_interpolation="timm",
         provenance=provenance,
@@ -76,7 +78,7 @@ class BackboneCheckpointHook(CheckpointHook):
         }
         for role in ROLES:
             network = mst.teacher if role == "teacher" else mst.student
-            state = network["backbone"].vit.state_dict()
+            state = network.backbone.vit.state_dict()
             metadata = backbone_metadata(mst, role, provenance)
             for name in (f"{stem}_{role}.safetensors", f"{role}.safetensors"):
                 save_backbone(Path(self.out_dir) / name, state, metadata)
@@ -136,7 +138,7 @@ class UnreadableImagesHook(Hook):
         if self._count:
             runner.logger.log(
                 logging.WARNING,
-                f"{self._count} image(s) could not be read in epoch {runner.epoch + 1} on this process and were replaced by others; "
-                "their names are in the warnings above",
+                f"{self._count} image(s) could not be read in epoch {runner.epoch + 1} on this process and were "
+                "replaced by others; their names are in the warnings above",
             )
         self._count = 0

@@ -18,9 +18,11 @@ from torch import distributed as dist
 from torch.utils.data import DataLoader
 
 from pretrain.counter_random import derive_key
+from pretrain.dataset import MultiCropDataset
 from pretrain.model import MST
 from pretrain.optim import PretrainOptimWrapper
 from pretrain.registry import LOOPS
+from pretrain.sampler import EpochSampler
 from pretrain.schedules import Schedule, StepValues
 
 Batch = dict[str, Tensor]
@@ -36,8 +38,9 @@ class StepLoader:
 
     def __init__(self, loader: DataLoader, accumulation_steps: int) -> None:
         self.loader, self.accumulation_steps = loader, accumulation_steps
+        assert isinstance(loader.sampler, EpochSampler) and isinstance(loader.dataset, MultiCropDataset)
         self.dataset, self.sampler, self.batch_sampler = loader.dataset, loader.sampler, loader.batch_sampler
-        self.steps_per_epoch: int = loader.sampler.steps_per_epoch  # type: ignore[attr-defined]
+        self.steps_per_epoch = loader.sampler.steps_per_epoch
         self.batch_size = loader.batch_size
 
     def __len__(self) -> int:
@@ -45,8 +48,8 @@ class StepLoader:
 
     def iterate(self, epoch: int, start_step: int) -> Iterator[list[Batch]]:
         """Steps ``start_step`` … of an epoch, without loading those before."""
-        self.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
-        self.sampler.set_start_step(start_step)  # type: ignore[attr-defined]
+        self.sampler.set_epoch(epoch)
+        self.sampler.set_start_step(start_step)
         batches = iter(self.loader)
         for _ in range(start_step, self.steps_per_epoch):
             yield [next(batches) for _ in range(self.accumulation_steps)]
@@ -84,14 +87,20 @@ class PretrainLoop(EpochBasedTrainLoop):
         self.schedule = Schedule(**(schedule or {}))
         self.schedule.check_length(max_epochs)
         self.accumulation_steps, self.max_nonfinite_steps = accumulation_steps, max_nonfinite_steps
-        self.dataloader = StepLoader(self.dataloader, accumulation_steps)
+        self.dataloader: StepLoader = StepLoader(self._loader(), accumulation_steps)
         self._max_iters = self._max_epochs * len(self.dataloader)
         self.effective_batch = get_world_size() * self.dataloader.batch_size * accumulation_steps
         self.seed = runner.seed
         options = self.dataloader.dataset.options
         for side in (options.global_size, *([options.local_size] if options.num_local_crops else [])):
-            self.mst.student["backbone"].num_patches(side, side)
+            self.mst.student.backbone.num_patches(side, side)
         self._nonfinite_in_a_row = 0
+
+    def _loader(self) -> DataLoader:
+        """What mmengine's loop has built."""
+        loader = vars(self)["dataloader"]
+        assert isinstance(loader, DataLoader)
+        return loader
 
     @property
     def mst(self) -> MST:
@@ -111,8 +120,8 @@ class PretrainLoop(EpochBasedTrainLoop):
             f"plan: {get_world_size()} process(es) x batch {self.dataloader.batch_size} x accumulation "
             f"{self.accumulation_steps} = effective batch {self.effective_batch}; "
             f"{len(self.dataloader.dataset)} images, {steps} steps an epoch, {self._max_epochs} epochs, "
-            f"{self._max_iters} steps; learning rate {schedule.base_lr:g} x {self.effective_batch}/{schedule.base_batch} "
-            f"= {schedule.peak_lr(self.effective_batch):g} after {schedule.warmup_epochs} epochs; "
+            f"{self._max_iters} steps; learning rate {schedule.base_lr:g} x "
+            f"{self.effective_batch}/{schedule.base_batch} = {schedule.peak_lr(self.effective_batch):g} after {schedule.warmup_epochs} epochs; "
             f"teacher momentum from {schedule.teacher_momentum:g}; seed {self.seed}"
         )
 
@@ -126,7 +135,7 @@ class PretrainLoop(EpochBasedTrainLoop):
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
 
-    def run_iter(self, idx: int, data_batch: list[Batch]) -> None:  # type: ignore[override]
+    def run_iter(self, idx: int, data_batch: list[Batch]) -> None:
         """One optimiser step, between its hooks."""
         values = self.schedule.at(self._iter, len(self.dataloader), self._max_epochs, self.effective_batch)
         self.runner.optim_wrapper.set_hyperparameters(values.lr, values.weight_decay)
@@ -188,14 +197,22 @@ class PretrainLoop(EpochBasedTrainLoop):
         self._nonfinite_in_a_row += 1
         record = Path(self.runner.work_dir) / f"nonfinite_step_{self._iter}_rank_{get_rank()}.json"
         samples = torch.cat([batch["index"] for batch in micro_batches]).tolist()
-        record.write_text(json.dumps({"step": self._iter, "logged": {k: str(v) for k, v in logged.items()}, "samples": samples}))
+        record.write_text(
+            json.dumps(
+                {"step": self._iter, "logged": {k: str(v) for k, v in logged.items()}, "samples": samples}
+            )
+        )
         if is_main_process():
             self.runner.logger.warning(
                 f"step {self._iter} left out: its gradient is not finite "
                 f"({self._nonfinite_in_a_row} of at most {self.max_nonfinite_steps} in a row); see {record}"
             )
         if self._nonfinite_in_a_row >= self.max_nonfinite_steps:
-            last = self.runner.message_hub.get_info("last_ckpt") if "last_ckpt" in self.runner.message_hub.runtime_info else None
+            last = (
+                self.runner.message_hub.get_info("last_ckpt")
+                if "last_ckpt" in self.runner.message_hub.runtime_info
+                else None
+            )
             raise FloatingPointError(
                 f"{self._nonfinite_in_a_row} steps in a row, up to step {self._iter}, had a non-finite gradient; "
                 f"last good checkpoint: {last or 'none was written'}. Resume from it with a lower "

@@ -8,9 +8,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 
-def view_cross_entropy(
-    student_logits: Tensor, teacher_probs: Tensor, student_temp: float
-) -> Tensor:
+def view_cross_entropy(student_logits: Tensor, teacher_probs: Tensor, student_temp: float) -> Tensor:
     """Mean of H(teacher view t, student view v) over all pairs t ≠ v and over the batch (DINO, equation 3).
 
     As a teacher row sums to 1, ``-q · log_softmax(s)`` is ``logsumexp(s) - q · s``; the sum over pairs then needs one
@@ -66,7 +64,9 @@ class DINOLoss(nn.Module):
         self.register_buffer("center", torch.zeros(1, out_dim))
         self._pending: list[tuple[Tensor, int]] = []
 
-    def forward(self, student_logits: Tensor, teacher_logits: Tensor, teacher_temp: float) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, student_logits: Tensor, teacher_logits: Tensor, teacher_temp: float
+    ) -> tuple[Tensor, Tensor]:
         """Cross-entropy of a micro-batch, and the teacher's mean entropy in nats (at most ln K).
 
         The centre is used as it stands; call :meth:`update_center` once the step is complete.

@@ -3,7 +3,8 @@
 Legend: B images, G = 2 global views, L local views, N patches of a global view, D embedding, K prototypes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from mmengine.model import BaseModel
@@ -18,6 +19,14 @@ from pretrain.registry import MODELS
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Network(nn.Module):
+    """Backbone and head: what student and teacher have in common."""
+
+    def __init__(self, backbone: MaskedViT, head: DINOHead) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
 
 
 @MODELS.register_module()
@@ -44,7 +53,7 @@ class MST(BaseModel):
         backbone: dict | None = None,
         head: dict | None = None,
         masking: dict | None = None,
-        decoder: dict | None = {},  # noqa: B006  (never mutated; None means "no decoder")
+        decoder: Mapping | None = MappingProxyType({}),
         loss: dict | None = None,
         cross_entropy_weight: float = 1.0,
         restoring_weight: float = 1.0,
@@ -54,24 +63,26 @@ class MST(BaseModel):
         super().__init__()
         self.mask_generator = MaskGenerator(**(masking or {}))
         backbone, head = dict(backbone or {}), dict(head or {})
-        teacher_backbone = {k: v for k, v in backbone.items() if k not in ("drop_path_rate", "grad_checkpointing")}
+        teacher_backbone = {
+            k: v for k, v in backbone.items() if k not in ("drop_path_rate", "grad_checkpointing")
+        }
         with_mask_token = self.mask_generator.mode != "none"
         self.student = self._network(MaskedViT(with_mask_token=with_mask_token, **backbone), head)
         self.teacher = self._network(MaskedViT(with_mask_token=False, **teacher_backbone), head)
         self.teacher.requires_grad_(False)
         self.decoder = None
         if decoder is not None:
-            vit = self.student["backbone"]
+            vit = self.student.backbone
             self.decoder = RestoringDecoder(vit.embed_dim, vit.patch_size, **decoder)
-        self.dino_loss = DINOLoss(self.student["head"].out_dim, **(loss or {}))
+        self.dino_loss = DINOLoss(self.student.head.out_dim, **(loss or {}))
         self.cross_entropy_weight, self.restoring_weight = cross_entropy_weight, restoring_weight
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
         self.update_teacher(0.0)
 
     @staticmethod
-    def _network(backbone: MaskedViT, head: dict) -> nn.ModuleDict:
-        return nn.ModuleDict({"backbone": backbone, "head": DINOHead(backbone.embed_dim, **head)})
+    def _network(backbone: MaskedViT, head: dict) -> Network:
+        return Network(backbone, DINOHead(backbone.embed_dim, **head))
 
     def init_weights(self) -> None:
         """Nothing to do: the parts initialise themselves when they are built."""
@@ -103,9 +114,9 @@ class MST(BaseModel):
 
     def last_layer_parameters(self) -> list[nn.Parameter]:
         """The student's last head layer, which is frozen at the start."""
-        return list(self.student["head"].last_layer.parameters())
+        return list(self.student.head.last_layer.parameters())
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         global_crops: Tensor,
         local_crops: Tensor,
@@ -129,22 +140,24 @@ class MST(BaseModel):
         """
         B, num_global, num_local = global_crops.shape[0], global_crops.shape[1], local_crops.shape[1]
         views = self.normalise(global_crops.transpose(0, 1).flatten(0, 1))  # [G * B, 3, S, S], view-major
-        num_patches = self.student["backbone"].num_patches(*views.shape[-2:])
+        num_patches = self.student.backbone.num_patches(*views.shape[-2:])
 
         with torch.no_grad():
-            seen = self.teacher["backbone"](views, importance=self.mask_generator.needs_importance)
-            teacher_logits = self.teacher["head"](seen.cls_token)
+            seen = self.teacher.backbone(views, importance=self.mask_generator.needs_importance)
+            teacher_logits = self.teacher.head(seen.cls_token)
         mask = self.mask_generator(seen.importance, index.to(views.device), step, num_global, num_patches)
 
-        output = self.student["backbone"](views, mask=mask, patch_tokens=self.decoder is not None)
+        output = self.student.backbone(views, mask=mask, patch_tokens=self.decoder is not None)
         cls_tokens = [output.cls_token]
         if num_local:
             local_views = self.normalise(local_crops.transpose(0, 1).flatten(0, 1))
-            cls_tokens.append(self.student["backbone"](local_views).cls_token)
-        logits = self.student["head"](torch.cat(cls_tokens))
+            cls_tokens.append(self.student.backbone(local_views).cls_token)
+        logits = self.student.head(torch.cat(cls_tokens))
 
         cross_entropy, entropy = self.dino_loss(
-            logits.unflatten(0, (num_global + num_local, B)), teacher_logits.unflatten(0, (num_global, B)), teacher_temp
+            logits.unflatten(0, (num_global + num_local, B)),
+            teacher_logits.unflatten(0, (num_global, B)),
+            teacher_temp,
         )
         losses = {"loss": self.cross_entropy_weight * cross_entropy, "loss_dino": cross_entropy.detach()}
         if self.decoder is not None:

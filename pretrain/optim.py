@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIMIZERS
 from torch import Tensor, nn
@@ -38,9 +39,13 @@ class PretrainOptimWrapper(OptimWrapper):
     def __init__(self, optimizer: Optimizer, dtype: str | None = None, clip_grad: float | None = 3.0) -> None:
         super().__init__(optimizer)
         if dtype not in DTYPES:
-            raise ValueError(f"optim_wrapper.dtype = {dtype!r} is not known; choose bfloat16, float16, float32 or None")
+            raise ValueError(
+                f"optim_wrapper.dtype = {dtype!r} is not known; choose bfloat16, float16, float32 or None"
+            )
         if clip_grad is not None and clip_grad <= 0:
-            raise ValueError(f"optim_wrapper.clip_grad = {clip_grad} must be positive, or None for no clipping")
+            raise ValueError(
+                f"optim_wrapper.clip_grad = {clip_grad} must be positive, or None for no clipping"
+            )
         self.base_param_settings = None
         self.dtype, self.clip_norm = DTYPES[dtype], clip_grad
         self.device_type = optimizer.param_groups[0]["params"][0].device.type
@@ -118,14 +123,18 @@ class PretrainOptimWrapperConstructor:
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
         if paramwise_cfg is not None:
-            raise ValueError("optim_wrapper.paramwise_cfg is not supported in pre-training: the groups are DINO's")
+            raise ValueError(
+                "optim_wrapper.paramwise_cfg is not supported in pre-training: the groups are DINO's"
+            )
         self.optim_wrapper_cfg = optim_wrapper_cfg
 
     def __call__(self, model: nn.Module) -> PretrainOptimWrapper:
-        module = model.module if hasattr(model, "module") else model
+        module = model.module if is_model_wrapper(model) else model
+        assert isinstance(module, nn.Module)
         cfg = dict(self.optim_wrapper_cfg)
         optimizer_cfg = dict(cfg.pop("optimizer"))
         optimizer_cfg.setdefault("lr", 0.0)
         optimizer = OPTIMIZERS.build({**optimizer_cfg, "params": parameter_groups(module)})
+        cfg.pop("constructor", None)
         cfg.setdefault("type", "pretrain.PretrainOptimWrapper")
         return OPTIM_WRAPPERS.build(cfg, default_args={"optimizer": optimizer})

@@ -55,11 +55,15 @@ def load_run(work_dir: Path, config: Path | None = None) -> tuple[MST, int]:
     """
     checkpoint = latest_checkpoint(work_dir)
     if checkpoint is None:
-        raise FileNotFoundError(f"no checkpoint in {work_dir}; make one with tools/pretrain.sh CONFIG 1 --work-dir {work_dir}")
+        raise FileNotFoundError(
+            f"no checkpoint in {work_dir}; make one with tools/pretrain.sh CONFIG 1 --work-dir {work_dir}"
+        )
     if config is None:
         configs = sorted(work_dir.glob("*.py"))
         if len(configs) != 1:
-            raise FileNotFoundError(f"{work_dir} holds {len(configs)} configs, not one; name it with --config")
+            raise FileNotFoundError(
+                f"{work_dir} holds {len(configs)} configs, not one; name it with --config"
+            )
         config = configs[0]
     cfg = Config.fromfile(config)
     model: MST = MODELS.build(cfg.model)
@@ -86,13 +90,13 @@ def read_square(path: str, side: int) -> np.ndarray:
 def look(model: MST, images: np.ndarray) -> Views:
     """Run teacher, mask, student and decoder on uint8 images [B, S, S, 3], without augmentation."""
     views = model.normalise(torch.from_numpy(images).permute(0, 3, 1, 2))
-    patch = model.teacher["backbone"].patch_size
+    patch = model.teacher.backbone.patch_size
     grid = (views.shape[-2] // patch, views.shape[-1] // patch)
-    seen = model.teacher["backbone"](views, importance=True)
+    seen = model.teacher.backbone(views, importance=True)
     mask = model.mask_generator(seen.importance, torch.arange(len(images)), 0, 1, grid[0] * grid[1])
     restored = error = None
     if model.decoder is not None:
-        tokens = model.student["backbone"](views, mask=mask, patch_tokens=True).patch_tokens
+        tokens = model.student.backbone(views, mask=mask, patch_tokens=True).patch_tokens
         output = model.decoder(tokens)
         flat = views.mean(dim=(2, 3), keepdim=True).expand_as(views)
         error = (restoring_loss(output, views).item(), restoring_loss(flat, views).item())
@@ -116,12 +120,16 @@ def grey_out(photos: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def draw_rows(columns: dict[str, np.ndarray], overlay: np.ndarray | None = None) -> Figure:
     """One row a column name, one picture an image; ``overlay`` [B, h, w] colours the row called ``importance``."""
     count = len(next(iter(columns.values())))
-    figure, axes = plt.subplots(len(columns), count, figsize=(1.6 * count, 1.72 * len(columns)), squeeze=False)
+    figure, axes = plt.subplots(
+        len(columns), count, figsize=(1.6 * count, 1.72 * len(columns)), squeeze=False
+    )
     for row, (name, pictures) in zip(axes, columns.items(), strict=True):
         for index, (axis, picture) in enumerate(zip(row, pictures, strict=True)):
             axis.imshow(picture, interpolation="nearest", extent=(0, 1, 0, 1))
             if name == "importance" and overlay is not None:
-                axis.imshow(overlay[index], cmap="inferno", alpha=0.65, interpolation="nearest", extent=(0, 1, 0, 1))
+                axis.imshow(
+                    overlay[index], cmap="inferno", alpha=0.65, interpolation="nearest", extent=(0, 1, 0, 1)
+                )
             axis.set_xticks([])
             axis.set_yticks([])
         row[0].set_ylabel(name, fontsize=9)
@@ -146,16 +154,23 @@ def write_pictures(views: Views, mode: str, out: Path) -> list[dict[str, str]]:
     )
     if views.mask is not None:
         rows["masked"] = grey_out(views.photos, views.mask)
-        caption += f" Grey: the {views.mask.mean():.1%} of the patches hidden from the student (mode '{mode}')."
-    save("importance.png", "What the teacher attends to, and what is masked", caption, draw_rows(rows, views.importance))
+        caption += (
+            f" Grey: the {views.mask.mean():.1%} of the patches hidden from the student (mode '{mode}')."
+        )
+    save(
+        "importance.png",
+        "What the teacher attends to, and what is masked",
+        caption,
+        draw_rows(rows, views.importance),
+    )
     if views.restored is not None and views.error is not None:
         rows = {"photo": views.photos}
         if views.mask is not None:
             rows["input"] = grey_out(views.photos, views.mask)
         rows["restored"] = views.restored
         caption = (
-            f"Restored by the global decoder from all patch tokens. Mean absolute error over these {len(views.photos)} views, "
-            f"normalised pixels: {views.error[0]:.3f}; painting each view in its mean colour: {views.error[1]:.3f}."
+            f"Restored by the global decoder from all patch tokens. Mean absolute error over these "
+            f"{len(views.photos)} views, normalised pixels: {views.error[0]:.3f}; painting each view in its mean colour: {views.error[1]:.3f}."
         )
         save("restored.png", "Restored views", caption, draw_rows(rows))
     return entries
@@ -163,11 +178,15 @@ def write_pictures(views: Views, mode: str, out: Path) -> list[dict[str, str]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m pretrain.pictures", description="Draw what a run has learnt.")
+    parser = argparse.ArgumentParser(
+        prog="python -m pretrain.pictures", description="Draw what a run has learnt."
+    )
     parser.add_argument("work_dir", type=Path, help="work directory of a pre-training run")
     parser.add_argument("--images", type=Path, required=True, nargs="+", help="folders of photographs")
     parser.add_argument("--out", type=Path, required=True, help="where the PNG files go")
-    parser.add_argument("--num", type=int, default=8, help="photographs, taken evenly from each folder (default 8)")
+    parser.add_argument(
+        "--num", type=int, default=8, help="photographs, taken evenly from each folder (default 8)"
+    )
     parser.add_argument("--config", type=Path, help="config of the run (default: the one in work_dir)")
     args = parser.parse_args(argv)
     model, side = load_run(args.work_dir, args.config)

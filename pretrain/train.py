@@ -16,10 +16,16 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="mst-pretrain", description="Pre-train a ViT with MST.")
     parser.add_argument("config", help="path of a config, e.g. pretrain/configs/mst_vit_sample.py")
-    parser.add_argument("--work-dir", help="where checkpoints and logs go (default: work_dirs/<config's name>)")
+    parser.add_argument(
+        "--work-dir", help="where checkpoints and logs go (default: work_dirs/<config's name>)"
+    )
     parser.add_argument("--seed", type=int, help="seed of every random draw (default: the config's)")
     parser.add_argument(
-        "--resume", nargs="?", const="auto", metavar="CHECKPOINT", help="go on from CHECKPOINT, or from the newest one"
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CHECKPOINT",
+        help="go on from CHECKPOINT, or from the newest one",
     )
     parser.add_argument(
         "--cfg-options",
@@ -47,7 +53,9 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.resume:
         checkpoint = latest_checkpoint(cfg.work_dir) if args.resume == "auto" else Path(args.resume)
         if checkpoint is not None and not checkpoint.is_file():
-            raise FileNotFoundError(f"--resume {checkpoint}: no such file; leave the name out to take the newest checkpoint")
+            raise FileNotFoundError(
+                f"--resume {checkpoint}: no such file; leave the name out to take the newest checkpoint"
+            )
         cfg.resume, cfg.load_from = checkpoint is not None, None if checkpoint is None else str(checkpoint)
     # mmengine shares loggers among runs of one name that start in the same second of one process
     cfg.experiment_name = "_".join(Path(cfg.work_dir).absolute().parts[1:])

@@ -6,16 +6,20 @@ data_root = "{{$MST_DATA_ROOT:data}}"
 
 model = dict(
     backbone=dict(img_size=96, patch_size=16),
-    head=dict(out_dim=2048),
+    head=dict(out_dim=1024),
     decoder=dict(channels=(128, 64, 32, 16)),
 )
 train_dataloader = dict(
     batch_size=64,
     dataset=dict(
-        data_root=[f"{data_root}/photos/train", f"{data_root}/coco_mini/train", f"{data_root}/camvid/leftImg8bit/train"],
+        data_root=[
+            f"{data_root}/photos/train",
+            f"{data_root}/coco_mini/train",
+            f"{data_root}/camvid/leftImg8bit/train",
+        ],
         global_size=96,
         local_size=48,
     ),
 )
 optim_wrapper = dict(dtype="bfloat16")
-train_cfg = dict(max_epochs=10, schedule=dict(base_lr=4e-3))
+train_cfg = dict(max_epochs=9, schedule=dict(base_lr=3e-3, warmup_teacher_temp=0.02, teacher_temp=0.02))

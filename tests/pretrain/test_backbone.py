@@ -108,7 +108,12 @@ def test_gradient_checkpointing_changes_nothing():
 def test_the_papers_backbone_is_deit_small():
     """22 M parameters: 384-d, 12 blocks, 6 heads, patch 16; the published DeiT-S without its classifier."""
     vit = MaskedViT("vit_small_patch16_224").vit
-    assert (vit.embed_dim, len(vit.blocks), vit.blocks[0].attn.num_heads, vit.patch_embed.patch_size) == (384, 12, 6, (16, 16))
+    assert (vit.embed_dim, len(vit.blocks), vit.blocks[0].attn.num_heads, vit.patch_embed.patch_size) == (
+        384,
+        12,
+        6,
+        (16, 16),
+    )
     classifier = 384 * 1000 + 1000
     deit = timm.create_model("deit_small_patch16_224")
     assert sum(p.numel() for p in vit.parameters()) == sum(p.numel() for p in deit.parameters()) - classifier
@@ -116,7 +121,10 @@ def test_the_papers_backbone_is_deit_small():
 
 @pytest.mark.parametrize(
     "arch, words",
-    [("vit_smal_patch16_224", ["vit_smal", "vit_small_patch16_224"]), ("resnet18", ["resnet18", "class token"])],
+    [
+        ("vit_smal_patch16_224", ["vit_smal", "vit_small_patch16_224"]),
+        ("resnet18", ["resnet18", "class token"]),
+    ],
 )
 def test_bad_architectures_are_named(arch, words):
     with pytest.raises(ValueError) as error:

@@ -16,7 +16,9 @@ def run(config: Path, out: Path, batch: int, processes: int) -> dict[str, torch.
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
     options = [f"train_dataloader.batch_size={batch}", "model.backbone.drop_path_rate=0"]
     command = ["bash", str(root / "tools/pretrain.sh"), str(config), str(processes), "--work-dir", str(out)]
-    done = subprocess.run([*command, "--cfg-options", *options], env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [*command, "--cfg-options", *options], env=env, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(out / "iter_4.pth", weights_only=False)
 
@@ -49,7 +51,8 @@ norm.weight.data.uniform_(); norm.bias.data.uniform_()
 x = (torch.randn(4, 3, 5, 6) * 3 + 7)[rank * 2 : rank * 2 + 2].requires_grad_()
 y = norm(x)
 (y * torch.linspace(0, 1, y.numel()).view_as(y)).sum().backward()
-torch.save(dict(x=x.grad, y=y.detach(), w=norm.weight.grad, b=norm.bias.grad, m=norm.running_mean, v=norm.running_var), f"{out}/{rank}.pt")
+gradients = dict(x=x.grad, w=norm.weight.grad, b=norm.bias.grad)
+torch.save(dict(gradients, y=y.detach(), m=norm.running_mean, v=norm.running_var), f"{out}/{rank}.pt")
 """
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-PRETRAIN_MODULES = "augment backbone dataset decoder head hooks loop losses masking model optim pictures sampler schedules train"
+PRETRAIN_MODULES = (
+    "augment backbone dataset decoder head hooks loop losses masking model optim pictures sampler schedules train"
+)
 SPY = """
 import importlib, sys
 for name in {modules!r}.split():
@@ -17,7 +19,9 @@ print([name for name in sys.modules if name.split('.')[0] in {forbidden!r}])
 
 def loaded(modules: str, forbidden: tuple[str, ...]) -> str:
     code = SPY.format(modules=modules, forbidden=forbidden)
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def test_pretrain_never_imports_the_transfer_side():
@@ -32,7 +36,12 @@ def test_the_contract_is_light(module):
 
 def test_imports_in_the_source(root: Path):
     """pretrain knows of mst_transfer only its checkpoint and compat; mst_transfer knows nothing of pretrain."""
-    allowed = ("import mst_transfer", "from mst_transfer.checkpoint", "from mst_transfer.compat", "from mst_transfer import compat")
+    allowed = (
+        "import mst_transfer",
+        "from mst_transfer.checkpoint",
+        "from mst_transfer.compat",
+        "from mst_transfer import compat",
+    )
     for path in (root / "pretrain").glob("*.py"):
         for line in path.read_text().splitlines():
             if line.startswith(("import mst_transfer", "from mst_transfer")):

@@ -40,16 +40,16 @@ def test_a_micro_batch_equals_the_method_step_by_step(tiny_mst, crops):
         small = [mst.normalise(view)[None] for view in batch["local_crops"][b]]
         probs, outputs = [], []
         for view in views:
-            seen = teacher["backbone"](view, importance=True)
-            probs.append(((teacher["head"](seen.cls_token) - mst.dino_loss.center) / 0.05).softmax(dim=-1)[0])
+            seen = teacher.backbone(view, importance=True)
+            probs.append(((teacher.head(seen.cls_token) - mst.dino_loss.center) / 0.05).softmax(dim=-1)[0])
             lowest = seen.importance[0].topk(4, largest=False).indices
             mask = torch.zeros(1, 16, dtype=torch.bool)
             mask[0, lowest] = True
             hidden += int(mask.sum())
-            output = student["backbone"](view, mask=mask, patch_tokens=True)
-            outputs.append(student["head"](output.cls_token)[0])
+            output = student.backbone(view, mask=mask, patch_tokens=True)
+            outputs.append(student.head(output.cls_token)[0])
             restoring.append(restoring_loss(mst.decoder(output.patch_tokens), view))
-        outputs += [student["head"](student["backbone"](view).cls_token)[0] for view in small]
+        outputs += [student.head(student.backbone(view).cls_token)[0] for view in small]
         for t, q in enumerate(probs):
             entropy.append(-(q * q.log()).sum())
             pair_terms += [-(q * (s / 0.1).log_softmax(-1)).sum() for v, s in enumerate(outputs) if v != t]
@@ -68,7 +68,7 @@ def test_loss_weights(tiny_mst, crops):
 
 def test_without_mask_and_decoder_it_is_dino(tiny_mst, crops):
     mst = tiny_mst(masking=dict(mode="none"), decoder=None)
-    assert mst.decoder is None and mst.student["backbone"].mask_token is None
+    assert mst.decoder is None and mst.student.backbone.mask_token is None
     losses = mst(**crops())
     assert "loss_restoring" not in losses and losses["mask_ratio"] == 0
     torch.testing.assert_close(losses["loss"], losses["loss_dino"])
@@ -87,8 +87,10 @@ def test_no_local_crops(tiny_mst, crops):
 
 
 def test_drop_path_is_the_students_alone(tiny_mst):
-    backbone = dict(arch="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
+    backbone = dict(
+        arch="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2
+    )
     mst = tiny_mst(backbone=dict(backbone, drop_path_rate=0.5))
-    assert type(mst.student["backbone"].vit.blocks[1].drop_path1).__name__ == "DropPath"
-    assert type(mst.teacher["backbone"].vit.blocks[1].drop_path1).__name__ == "Identity"
+    assert type(mst.student.backbone.vit.blocks[1].drop_path1).__name__ == "DropPath"
+    assert type(mst.teacher.backbone.vit.blocks[1].drop_path1).__name__ == "Identity"
     assert mst.training and not mst.teacher.training

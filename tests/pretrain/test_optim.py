@@ -25,7 +25,9 @@ def test_each_gradient_is_clipped_on_its_own():
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2))
     wrapper = build(model, clip_grad=3.0)
-    gradients = [torch.randn_like(p) * scale for p, scale in zip(model.parameters(), (10, 0.1, 5, 2), strict=True)]
+    gradients = [
+        torch.randn_like(p) * scale for p, scale in zip(model.parameters(), (10, 0.1, 5, 2), strict=True)
+    ]
     for parameter, gradient in zip(model.parameters(), gradients, strict=True):
         parameter.grad = gradient.clone()
     norm = wrapper.clip_gradients()
@@ -62,7 +64,7 @@ def test_mixed_precision_trains_on_any_device(tiny_mst, crops, dtype):
     mst = tiny_mst()
     wrapper = build(mst, dtype=dtype)
     wrapper.set_hyperparameters(1e-3, 0.04)
-    before = mst.student["head"].mlp[0].weight.clone()
+    before = mst.student.head.mlp[0].weight.clone()
     for _ in range(20):  # float16 may overflow until its loss scale has come down
         wrapper.zero_grad()
         with wrapper.autocast():
@@ -75,9 +77,9 @@ def test_mixed_precision_trains_on_any_device(tiny_mst, crops, dtype):
     assert all(value.dtype == torch.float32 for value in losses.values())
     exact = tiny_mst()(**crops())["loss"].item()
     assert losses["loss"].item() == pytest.approx(exact, rel=0.02)
-    assert mst.student["head"].mlp[0].weight.grad.isfinite().all()
+    assert mst.student.head.mlp[0].weight.grad.isfinite().all()
     wrapper.step()
-    assert not torch.equal(before, mst.student["head"].mlp[0].weight)
+    assert not torch.equal(before, mst.student.head.mlp[0].weight)
 
 
 def test_float16_scaler_survives_a_checkpoint(tiny_mst):
