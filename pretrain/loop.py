@@ -121,7 +121,8 @@ class PretrainLoop(EpochBasedTrainLoop):
             f"{self.accumulation_steps} = effective batch {self.effective_batch}; "
             f"{len(self.dataloader.dataset)} images, {steps} steps an epoch, {self._max_epochs} epochs, "
             f"{self._max_iters} steps; learning rate {schedule.base_lr:g} x "
-            f"{self.effective_batch}/{schedule.base_batch} = {schedule.peak_lr(self.effective_batch):g} after {schedule.warmup_epochs} epochs; "
+            f"{self.effective_batch}/{schedule.base_batch} = {schedule.peak_lr(self.effective_batch):g} "
+            f"after {schedule.warmup_epochs} epochs; "
             f"teacher momentum from {schedule.teacher_momentum:g}; seed {self.seed}"
         )
 

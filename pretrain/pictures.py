@@ -170,7 +170,8 @@ def write_pictures(views: Views, mode: str, out: Path) -> list[dict[str, str]]:
         rows["restored"] = views.restored
         caption = (
             f"Restored by the global decoder from all patch tokens. Mean absolute error over these "
-            f"{len(views.photos)} views, normalised pixels: {views.error[0]:.3f}; painting each view in its mean colour: {views.error[1]:.3f}."
+            f"{len(views.photos)} views, normalised pixels: {views.error[0]:.3f}; painting each view in its mean "
+            f"colour: {views.error[1]:.3f}."
         )
         save("restored.png", "Restored views", caption, draw_rows(rows))
     return entries

@@ -158,9 +158,7 @@ def collect(out: str | Path) -> Collected:
     pretrain = None
     folder = out / "pretrain"
     if folder.is_dir():
-        pretrain = _read_run(
-            folder, "pretrain", "", missing, f"bash tools/pretrain.sh CONFIG 1 --work-dir {folder}"
-        )
+        pretrain = _read_run(folder, "pretrain", "", missing, f"bash tools/pretrain.sh CONFIG 1 --work-dir {folder}")
     else:
         missing.append(Missing(folder, again))
     runs: dict[str, list[Run]] = {task: [] for task in TASKS}

@@ -135,9 +135,7 @@ def draw_finetune_curves(task: str, runs: Sequence[Run], path: Path) -> bool:
     """
     metrics = [m for m in METRICS[task] if "50" not in m[0] and "Acc" not in m[0]]
     panels: list[tuple[str, str, str, float]] = [("loss", f"Training loss, {TASKS[task]}", "loss", 1.0)]
-    panels += [
-        (name, f"{title} on the validation images", "points", factor) for name, title, factor in metrics
-    ]
+    panels += [(name, f"{title} on the validation images", "points", factor) for name, title, factor in metrics]
     panels = [panel for panel in panels if any(run.scalars.series(panel[0])[0] for run in runs)]
     if not panels:
         return False

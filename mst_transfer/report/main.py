@@ -60,9 +60,7 @@ def _pretrain_pictures(run: Run | None, folder: Path) -> list[Picture]:
         return []
     caption = "Every logged step."
     if out_dim:
-        caption += (
-            f" The dashed line is the entropy of a teacher that says the same of all {out_dim:,} outputs."
-        )
+        caption += f" The dashed line is the entropy of a teacher that says the same of all {out_dim:,} outputs."
     return [Picture(path, "Pre-training curves", caption)]
 
 
@@ -70,8 +68,36 @@ def _curve_pictures(task: str, runs: list[Run], folder: Path) -> list[Picture]:
     path = folder / f"{task}_curves.png"
     if not draw_finetune_curves(task, runs, path):
         return []
-    caption = "Both starts have the same data, schedule and seed; only the weights of the backbone differ."
-    return [Picture(path, "Fine-tuning curves", caption)]
+    return [Picture(path, "Fine-tuning curves", _comparison(runs))]
+
+
+def _comparison(runs: list[Run]) -> str:
+    """Says what the runs of a task differ in, as their configs and seeds show."""
+    configs = [run for run in runs if run.config is not None]
+    if len(configs) < 2:
+        return "One start only: nothing to compare it with."
+    differing = differing_settings(configs)
+    if differing:
+        return f"Careful: the runs differ in more than the backbone's weights: {', '.join(differing)}."
+    return "The runs have the same data, schedule and seed; only the weights of the backbone differ."
+
+
+def differing_settings(runs: list[Run]) -> list[str]:
+    """Top-level config entries, and the seed, in which runs differ; where the backbone starts from is left out."""
+    from mmengine.config import Config
+
+    settings = []
+    for run in runs:
+        cfg = Config.fromfile(run.config).to_dict()
+        for name in ("work_dir", "experiment_name", "resume", "load_from", "launcher"):
+            cfg.pop(name, None)
+        backbone = dict(cfg.get("model", {}).get("backbone") or {})
+        for name in ("checkpoint", "init_cfg"):
+            backbone.pop(name, None)
+        cfg["model"] = {**cfg.get("model", {}), "backbone": backbone}
+        settings.append({**cfg, "seed": run.results.get("seed")})
+    names = sorted({name for each in settings for name in each})
+    return [name for name in names if any(each.get(name) != settings[0].get(name) for each in settings)]
 
 
 def _prediction_pictures(task: str, runs: list[Run], folder: Path, num_images: int) -> list[Picture]:
@@ -81,11 +107,10 @@ def _prediction_pictures(task: str, runs: list[Run], folder: Path, num_images: i
     by_start = {run.label: predict(run, num_images, MIN_SCORE) for run in ready}
     path = folder / f"{task}_predictions.png"
     draw_predictions(task, by_start, path)
-    caption = f"{num_images} validation images, evenly spaced and not chosen."
+    shown = len(next(iter(by_start.values())).items)
+    caption = f"{shown} validation images, evenly spaced and not chosen."
     if task == "det":
-        caption += (
-            f" Boxes and masks with a score of at least {MIN_SCORE}; scores stand behind the class, in %."
-        )
+        caption += f" Boxes and masks with a score of at least {MIN_SCORE}; scores stand behind the class, in %."
     return [Picture(path, "Predictions beside the truth", caption)]
 
 

@@ -55,7 +55,7 @@ def build_page(
         style=STYLE,
         lead=(
             "A Vision Transformer is pre-trained by MST on photos without labels, then carries a detector "
-            "and a segmenter. The same heads, same schedule and seed, also start from random weights."
+            "and a segmenter. The same heads also start from random weights."
         ),
         navigation=navigation,
         sections="\n".join(
@@ -81,8 +81,7 @@ def _results(table: list[TableRow], collected: Collected) -> str:
             tds.append(f'<td class="{" ".join(classes)}">{escape(value)}</td>')
         lines.append(f"<tr>{''.join(tds)}</tr>")
     heads = "".join(
-        f'<th class="{"number" if column > 1 else ""}">{escape(name)}</th>'
-        for column, name in enumerate(header)
+        f'<th class="{"number" if column > 1 else ""}">{escape(name)}</th>' for column, name in enumerate(header)
     )
     note = (
         "Points of 100, on the validation images, after the last training step; minutes of training, in the "
@@ -140,7 +139,8 @@ def _stages(stages: list[Stage]) -> str:
 
 def _run_facts(run: Run) -> str:
     title = "Pre-training" if run.task == "pretrain" else f"{TASKS[run.task].capitalize()} from {run.label}"
-    facts = [("folder", str(run.folder)), ("command", _text(run.results.get("command", "not recorded")))]
+    facts = [("folder", str(run.folder))]
+    facts += [("command", _text(run.results["command"]))] if "command" in run.results else []
     named = [key for key in _FACTS if key in run.results]
     others = sorted(run.results.keys() - set(_FACTS) - {"command", "metrics"})
     facts += [(key, _text(run.results[key])) for key in [*named, *others]]

@@ -58,9 +58,9 @@ def paint_instances(
     canvas, scale = _enlarged(image)
     for instance in instances:
         colour = np.array(palette[instance.label], dtype=np.float32)
-        mask = cv2.resize(
-            instance.mask.astype(np.uint8), canvas.shape[1::-1], interpolation=cv2.INTER_NEAREST
-        ).astype(bool)
+        mask = cv2.resize(instance.mask.astype(np.uint8), canvas.shape[1::-1], interpolation=cv2.INTER_NEAREST).astype(
+            bool
+        )
         canvas[mask] = (0.5 * canvas[mask] + 0.5 * colour).astype(np.uint8)
         outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(canvas, outlines, -1, _as_colour(colour * 0.6), 1, cv2.LINE_AA)

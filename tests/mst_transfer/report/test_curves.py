@@ -38,9 +38,7 @@ def test_pretrain_curves(runs, figures, tmp_path):
     assert drawn[title, "teacher entropy"] == scalars.series("teacher_entropy")
     assert set(drawn[title, "ln 512"][1]) == {math.log(512)}
     assert drawn["Restoring loss", "restoring loss"] == scalars.series("loss_restoring")
-    momentum = [
-        line for axes in figures[0].axes for line in axes.lines if list(line.get_ydata()) == [0.996] * 5
-    ]
+    momentum = [line for axes in figures[0].axes for line in axes.lines if list(line.get_ydata()) == [0.996] * 5]
     assert len(momentum) == 1
     assert (tmp_path / "curves.png").stat().st_size > 0
 

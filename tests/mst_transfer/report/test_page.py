@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from mst_transfer.report import main
-from mst_transfer.report.main import write_report
+from mst_transfer.report.collect import collect
+from mst_transfer.report.main import differing_settings, write_report
 
 
 class Reader(HTMLParser):
@@ -90,3 +91,21 @@ def test_nothing_there(tmp_path, capsys):
     assert not (tmp_path / "report.html").exists()
     assert main([str(tmp_path), "--num-images", "0"]) == 1
     assert "--num-images must be at least 1, got 0" in capsys.readouterr().err
+
+
+def test_runs_that_differ_in_more_than_their_weights_are_said_to(runs):
+    found = collect(runs).runs["det"]
+    assert differing_settings(found) == []
+    config = "model = dict(backbone=dict(checkpoint={}, depth={}))\nwork_dir = '{}'\ntrain_cfg = dict(max_epochs={})"
+    found[0].config.write_text(config.format("'teacher.safetensors'", 4, "a", 3))
+    found[1].config.write_text(config.format(None, 4, "b", 3))
+    assert differing_settings(found) == []
+    found[1].config.write_text(config.format(None, 6, "b", 3))
+    assert differing_settings(found) == ["model"]
+    found[1].config.write_text(config.format(None, 4, "b", 5))
+    found[1].results["seed"] = 8
+    assert differing_settings(found) == ["seed", "train_cfg"]
+    write_report(runs, with_predictions=False)
+    _, reader, _ = read(runs)
+    text = "".join(reader.text)
+    assert "differ in more than the backbone's weights: train_cfg" in text

@@ -36,9 +36,7 @@ def trained(tmp_path, monkeypatch):
             from mmseg.registry import MODELS
         torch.manual_seed(0)
         torch.save({"state_dict": MODELS.build(cfg.model).state_dict()}, tmp_path / "epoch_1.pth")
-        return Run(
-            tmp_path, task, "random", config=tmp_path / "config.py", checkpoint=tmp_path / "epoch_1.pth"
-        )
+        return Run(tmp_path, task, "random", config=tmp_path / "config.py", checkpoint=tmp_path / "epoch_1.pth")
 
     return make
 
