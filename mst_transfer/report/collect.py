@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mst_transfer.report.scalars import Scalars, read_scalars
+
 TASKS: dict[str, str] = {"det": "detection", "seg": "segmentation"}
 STARTS: dict[str, str] = {"mst": "MST", "random": "random"}
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -41,28 +40,6 @@ class Missing:
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.path}, made by: {self.command}"
-
-
-@dataclass(frozen=True)
-class Scalars:
-    """A run's log, in the order of its steps.
-
-    Attributes:
-        train: rows with ``step`` and the logged values.
-        val: rows with ``step`` (of the training so far) and the metrics.
-    """
-
-    train: tuple[Row, ...] = ()
-    val: tuple[Row, ...] = ()
-
-    def series(self, name: str) -> tuple[list[int], list[float]]:
-        """Steps and values of one logged number, from training or validation; empty if it was not logged."""
-        rows = [row for row in (*self.train, *self.val) if isinstance(row.get(name), int | float)]
-        return [row["step"] for row in rows], [float(row[name]) for row in rows]
-
-    def names(self) -> set[str]:
-        """Every number that was logged."""
-        return {name for row in (*self.train, *self.val) for name in row}
 
 
 @dataclass(frozen=True)
@@ -171,44 +148,6 @@ def collect(out: str | Path) -> Collected:
             elif start in STARTS:
                 missing.append(Missing(folder, again))
     return Collected(out, pretrain, runs, _read_pictures(out, missing), _read_stages(out), missing)
-
-
-def read_scalars(folder: Path) -> Scalars:
-    """Read every ``*/vis_data/scalars.json`` of a run, also of one that was resumed or started again.
-
-    mmengine begins a new file, in a folder named after the time, whenever a run starts. Where files overlap
-    the newer one holds. mmengine counts validation rows in epochs or steps; here they get the step of the
-    training row before them.
-    """
-    train: list[Row] = []
-    val: list[Row] = []
-    for path in sorted(folder.glob("*/vis_data/scalars.json")):
-        rows = list(_json_lines(path))
-        first = next((row["step"] for row in rows if _is_train(row)), None)
-        if first is not None:
-            train = [row for row in train if row["step"] < first]
-            val = [row for row in val if row["step"] < first]
-        for row in rows:
-            if _is_train(row):
-                train.append(row)
-            else:
-                val.append({**row, "step": train[-1]["step"] if train else row.get("step", 0)})
-    return Scalars(tuple(train), tuple(val))
-
-
-def _is_train(row: Row) -> bool:
-    return "step" in row and ("loss" in row or "lr" in row)
-
-
-def _json_lines(path: Path) -> Iterator[Row]:
-    """Rows of a log; a last line that a killed run left unfinished is passed over."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(row, dict):
-            yield row
 
 
 def _other_starts(out: Path) -> list[str]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mst_transfer.report.collect import TASKS, Run, Scalars
+from mst_transfer.report.collect import TASKS, Run
+from mst_transfer.report.scalars import Scalars
 from mst_transfer.report.table import METRICS
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from mst_transfer.report.collect import Stage, collect, read_scalars
+from mst_transfer.report.collect import Stage, collect
+from mst_transfer.report.scalars import read_scalars
 from mst_transfer.report.table import as_markdown, build_table
 
 

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from mst_transfer.report import curves
-from mst_transfer.report.collect import Run, Scalars, collect
+from mst_transfer.report.collect import Run, collect
+from mst_transfer.report.scalars import Scalars
 
 
 @pytest.fixture
