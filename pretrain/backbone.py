@@ -44,7 +44,7 @@ def class_token_attention(attn: Attention, x: Tensor) -> tuple[Tensor, Tensor]:
         x: normalised tokens [B, T, D], class token first.
 
     Returns:
-        The class token's output [B, 1, D] and its attention row [B, H, T] (float32 under autocast; sums to 1).
+        The class token's output [B, 1, D] and its attention row [B, H, T], float32, which sums to 1.
     """
     B, T, _ = x.shape
     weight, bias = attn.qkv.weight, attn.qkv.bias
@@ -54,7 +54,8 @@ def class_token_attention(attn: Attention, x: Tensor) -> tuple[Tensor, Tensor]:
     q = attn.q_norm(q.view(B, 1, attn.num_heads, attn.head_dim).transpose(1, 2))  # [B, H, 1, d]
     k, v = kv.view(B, T, 2, attn.num_heads, attn.head_dim).permute(2, 0, 3, 1, 4).unbind(0)  # [B, H, T, d]
     k = attn.k_norm(k)
-    row = ((q * attn.scale) @ k.transpose(-2, -1)).softmax(dim=-1)  # [B, H, 1, T]
+    with torch.autocast(x.device.type, enabled=False):  # rounding would reorder the importance
+        row = ((q.float() * attn.scale) @ k.float().transpose(-2, -1)).softmax(dim=-1)  # [B, H, 1, T]
     out = (attn.attn_drop(row).to(v.dtype) @ v).transpose(1, 2).reshape(B, 1, dim)
     out = attn.norm(out)
     if attn.gate is not None:

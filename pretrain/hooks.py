@@ -1,13 +1,14 @@
 """What runs around the step: backbone files, throughput and warnings."""
 
-import logging
+import time
+from collections import deque
 from datetime import datetime, timezone
 from pathlib import Path
 
 import mmengine
 import timm
 import torch
-from mmengine.dist import is_main_process, master_only
+from mmengine.dist import all_reduce, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 
@@ -17,6 +18,7 @@ from pretrain.model import MST
 from pretrain.registry import HOOKS
 
 ROLES = ("teacher", "student")
+MAX_HISTORY = 1000  # steps of each logged value that a checkpoint keeps
 
 
 def unwrap(model: torch.nn.Module) -> MST:
@@ -53,17 +55,18 @@ class BackboneCheckpointHook(CheckpointHook):
     """
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
+        before = list(self.keep_ckpt_ids) if self.max_keep_ckpts > 0 else []
         super()._save_checkpoint_with_step(runner, step, meta)
         if is_main_process():
             self._write_backbones(runner, meta)
-            self._remove_orphans(runner)
+            self._remove_backbones([old for old in before if old not in self.keep_ckpt_ids])
 
     def _write_backbones(self, runner, meta: dict) -> None:
         mst, stem = unwrap(runner.model), Path(self.last_ckpt).stem
         provenance = {
             "method": "MST",
             "config": Path(runner.cfg.filename or "unnamed").name,
-            "epoch": meta["epoch"],
+            "epoch": round(meta["iter"] / len(runner.train_loop.dataloader), 3),
             "step": meta["iter"],
             "seed": runner.seed,
             "masking": mst.mask_generator.mode,
@@ -83,12 +86,38 @@ class BackboneCheckpointHook(CheckpointHook):
             for name in (f"{stem}_{role}.safetensors", f"{role}.safetensors"):
                 save_backbone(Path(self.out_dir) / name, state, metadata)
 
-    def _remove_orphans(self, runner) -> None:
-        folder, pattern = Path(self.out_dir), self.filename_tmpl.replace("{}", "*").removesuffix(".pth")
-        for role in ROLES:
-            for path in folder.glob(f"{pattern}_{role}.safetensors"):
-                if not path.with_name(path.name.removesuffix(f"_{role}.safetensors") + ".pth").exists():
-                    path.unlink()
+    def _remove_backbones(self, steps: list[int]) -> None:
+        for step in steps:
+            stem = self.filename_tmpl.format(step).removesuffix(".pth")
+            for role in ROLES:
+                (Path(self.out_dir) / f"{stem}_{role}.safetensors").unlink(missing_ok=True)
+
+
+@HOOKS.register_module()
+class StrictLoadHook(Hook):
+    """Refuses a checkpoint that does not hold exactly the model's tensors; mmengine only warns."""
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Compare names and shapes.
+
+        Raises:
+            ValueError: names what is missing, unexpected or of another shape.
+        """
+        theirs = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
+        ours = {name: tuple(tensor.shape) for name, tensor in unwrap(runner.model).state_dict().items()}
+        faults = [f"missing: {name}" for name in ours.keys() - theirs.keys()]
+        faults += [f"unexpected: {name}" for name in theirs.keys() - ours.keys()]
+        faults += [
+            f"{name}: {theirs[name]} in the checkpoint, {ours[name]} in the model"
+            for name in ours.keys() & theirs.keys()
+            if ours[name] != theirs[name]
+        ]
+        if faults:
+            shown = "\n  ".join(sorted(faults)[:10])
+            raise ValueError(
+                f"the checkpoint does not fit the model of this config; {len(faults)} tensors differ:\n  {shown}\n"
+                "Next step: resume with the config that it was made with"
+            )
 
 
 @HOOKS.register_module()
@@ -103,20 +132,36 @@ class ThroughputHook(Hook):
     priority = "NORMAL"
 
     def __init__(self, window: int = 20, warn_share: float = 0.2) -> None:
-        self.window, self.warn_share = window, warn_share
-        self._warned_epoch = -1
+        self.warn_share = warn_share
+        self._steps: deque[tuple[float, float]] = deque(maxlen=window)  # seconds of a step, and of waiting in it
+        self._last: float | None = None
+        self._warned = False
+
+    def before_train_epoch(self, runner) -> None:
+        """An epoch's first step waits for the workers to start: it does not count."""
+        self._last, self._warned = None, False
+        self._steps.clear()
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        """Keep histories short: mmengine copies them at every step."""
+        if runner.iter % 100 == 0:
+            for history in runner.message_hub.log_scalars.values():
+                history._max_length = MAX_HISTORY
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        hub, loop = runner.message_hub, runner.train_loop
-        if "train/time" not in hub.log_scalars:
+        """Log both, from the second step of an epoch on."""
+        now, loop = time.perf_counter(), runner.train_loop
+        if self._last is not None:
+            self._steps.append((now - self._last, loop.dataloader.wait_seconds))
+        self._last = now
+        if not self._steps:
             return
-        step_time = hub.get_scalar("train/time").mean(self.window)
-        share = float(hub.get_scalar("train/data_time").mean(self.window) / max(step_time, 1e-9))
-        hub.update_scalar("train/images_per_s", float(loop.effective_batch / max(step_time, 1e-9)))
-        hub.update_scalar("train/data_share", share)
-        settled = loop.iter > 2 * self.window
-        if share > self.warn_share and settled and self._warned_epoch != runner.epoch:
-            self._warned_epoch = runner.epoch
+        seconds, waited = (sum(column) for column in zip(*self._steps, strict=True))
+        share = min(waited / seconds, 1.0)
+        runner.message_hub.update_scalar("train/images_per_s", loop.effective_batch * len(self._steps) / seconds)
+        runner.message_hub.update_scalar("train/data_share", share)
+        if share > self.warn_share and len(self._steps) == self._steps.maxlen and not self._warned:
+            self._warned = True
             runner.logger.warning(
                 f"{share:.0%} of the time is spent waiting for data: give train_dataloader.num_workers more "
                 "processes, use smaller source images, or a faster disk"
@@ -131,14 +176,16 @@ class UnreadableImagesHook(Hook):
         self._count = 0
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Count this process's."""
         self._count += sum(int(batch["num_unreadable"].sum()) for batch in data_batch or ())
 
-    @master_only
     def after_train_epoch(self, runner) -> None:
-        if self._count:
-            runner.logger.log(
-                logging.WARNING,
-                f"{self._count} image(s) could not be read in epoch {runner.epoch + 1} on this process and were "
-                "replaced by others; their names are in the warnings above",
-            )
+        """Add up all processes'."""
+        total = torch.tensor(self._count)
+        all_reduce(total)
         self._count = 0
+        if total:
+            runner.logger.warning(
+                f"{int(total)} image(s) could not be read in epoch {runner.epoch + 1} and were replaced by others; "
+                "the warnings above name those that the main process met"
+            )

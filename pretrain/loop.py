@@ -5,6 +5,8 @@ logs and checkpoints count such steps.
 """
 
 import json
+import math
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -26,6 +28,7 @@ from pretrain.sampler import EpochSampler
 from pretrain.schedules import Schedule, StepValues
 
 Batch = dict[str, Tensor]
+MODEL_INPUTS = ("global_crops", "local_crops", "index")
 
 
 class StepLoader:
@@ -42,6 +45,7 @@ class StepLoader:
         self.dataset, self.sampler, self.batch_sampler = loader.dataset, loader.sampler, loader.batch_sampler
         self.steps_per_epoch = loader.sampler.steps_per_epoch
         self.batch_size = loader.batch_size
+        self.wait_seconds = 0.0  # for the batches of the newest step
 
     def __len__(self) -> int:
         return self.steps_per_epoch
@@ -52,7 +56,10 @@ class StepLoader:
         self.sampler.set_start_step(start_step)
         batches = iter(self.loader)
         for _ in range(start_step, self.steps_per_epoch):
-            yield [next(batches) for _ in range(self.accumulation_steps)]
+            asked = time.perf_counter()
+            step = [next(batches) for _ in range(self.accumulation_steps)]
+            self.wait_seconds = time.perf_counter() - asked
+            yield step
 
 
 @LOOPS.register_module()
@@ -83,6 +90,8 @@ class PretrainLoop(EpochBasedTrainLoop):
             sampler = dict(dataloader["sampler"])
             sampler.update(batch_size=dataloader["batch_size"], accumulation_steps=accumulation_steps)
             dataloader = {"collate_fn": {"type": "default_collate"}, **dataloader, "sampler": sampler}
+            if not dataloader.get("num_workers"):
+                dataloader.update(persistent_workers=False, prefetch_factor=None)
         super().__init__(runner, dataloader, max_epochs)
         self.schedule = Schedule(**(schedule or {}))
         self.schedule.check_length(max_epochs)
@@ -90,10 +99,7 @@ class PretrainLoop(EpochBasedTrainLoop):
         self.dataloader: StepLoader = StepLoader(self._loader(), accumulation_steps)
         self._max_iters = self._max_epochs * len(self.dataloader)
         self.effective_batch = get_world_size() * self.dataloader.batch_size * accumulation_steps
-        self.seed = runner.seed
-        options = self.dataloader.dataset.options
-        for side in (options.global_size, *([options.local_size] if options.num_local_crops else [])):
-            self.mst.student.backbone.num_patches(side, side)
+        self._check_views()
         self._nonfinite_in_a_row = 0
 
     def _loader(self) -> DataLoader:
@@ -107,11 +113,43 @@ class PretrainLoop(EpochBasedTrainLoop):
         """The model without its distributed wrapper."""
         return self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model
 
+    def _check_views(self) -> None:
+        """Refuse views that do not fit the patches, and masks that could never hide one."""
+        options, masking = self.dataloader.dataset.options, self.mst.mask_generator
+        backbone = self.mst.student.backbone
+        num_patches = backbone.num_patches(options.global_size, options.global_size)
+        if options.num_local_crops:
+            backbone.num_patches(options.local_size, options.local_size)
+        if masking.mode == "attention" and masking.num > num_patches:
+            raise ValueError(
+                f"masking.num = {masking.num} hides nothing: a global view has {num_patches} patches; "
+                "choose at most that"
+            )
+
     def run(self) -> torch.nn.Module:
         """Launch training, from wherever the runner has resumed."""
-        self.mst.mask_generator.seed = self.seed
+        self.seed = self.runner.seed  # resuming takes the checkpoint's
+        self.mst.mask_generator.seed = self.dataloader.dataset.seed = self.dataloader.sampler.seed = self.seed
+        self._check_resumed()
         self.runner.logger.info(self.plan())
         return super().run()
+
+    def _check_resumed(self) -> None:
+        """Refuse to go on with other steps than the run was started with."""
+        hub = self.runner.message_hub
+        for name, value in {
+            "effective batch": self.effective_batch,
+            "number of images": len(self.dataloader.dataset),
+            "number of epochs": self._max_epochs,
+        }.items():
+            before = hub.runtime_info.get(name, value)
+            if before != value:
+                raise ValueError(
+                    f"the checkpoint's run had {name} {before}, this one has {value}: its steps would not fit. "
+                    "Resume with the same images, epochs, and processes x batch_size x accumulation_steps, or start "
+                    "anew in another --work-dir"
+                )
+            hub.update_info(name, value)
 
     def plan(self) -> str:
         """What this run will do, in numbers."""
@@ -151,9 +189,10 @@ class PretrainLoop(EpochBasedTrainLoop):
         model, mst, optim = self.runner.model, self.mst, self.runner.optim_wrapper
         assert isinstance(optim, PretrainOptimWrapper)
         optim.zero_grad()
+        statistics = [] if mst.decoder is None else [buffer.clone() for buffer in mst.decoder.buffers()]
         sums: dict[str, Tensor] = {}
         for position, batch in enumerate(micro_batches):
-            batch = mst.data_preprocessor(batch, True)  # to the device
+            batch = mst.data_preprocessor({name: batch[name] for name in MODEL_INPUTS}, True)  # to the device
             last = position == len(micro_batches) - 1
             with nullcontext() if last or not hasattr(model, "no_sync") else model.no_sync():
                 with optim.autocast():
@@ -170,6 +209,9 @@ class PretrainLoop(EpochBasedTrainLoop):
             optim.step()
             mst.dino_loss.update_center()
             mst.update_teacher(values.teacher_momentum)
+        elif mst.decoder is not None:
+            for buffer, before in zip(mst.decoder.buffers(), statistics, strict=True):
+                buffer.copy_(before)  # BatchNorm's running statistics
         logged.update(
             weight_decay=values.weight_decay,
             teacher_momentum=values.teacher_momentum,
@@ -189,11 +231,12 @@ class PretrainLoop(EpochBasedTrainLoop):
     def _gradient_is_finite(self, logged: dict[str, float], micro_batches: list[Batch]) -> bool:
         """False for a step to leave out, on every process alike: the gradient is the same on all of them."""
         norm = logged["grad_norm"]
-        if norm == norm and abs(norm) != float("inf"):
+        if math.isfinite(norm):
             self._nonfinite_in_a_row = 0
             return True
         self.mst.dino_loss.discard_center_update()
-        if self.runner.optim_wrapper.skip():
+        lowered = self.runner.optim_wrapper.skip()
+        if lowered and math.isfinite(logged["loss"]):
             return False  # the loss scale was too high, as it is expected to be at times
         self._nonfinite_in_a_row += 1
         record = Path(self.runner.work_dir) / f"nonfinite_step_{self._iter}_rank_{get_rank()}.json"

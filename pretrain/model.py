@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import torch
-from mmengine.model import BaseModel
+from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
 from pretrain.backbone import MaskedViT
@@ -60,7 +60,7 @@ class MST(BaseModel):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
     ) -> None:
-        super().__init__()
+        super().__init__(data_preprocessor=BaseDataPreprocessor(non_blocking=True))
         self.mask_generator = MaskGenerator(**(masking or {}))
         backbone, head = dict(backbone or {}), dict(head or {})
         teacher_backbone = {
@@ -78,6 +78,7 @@ class MST(BaseModel):
         self.cross_entropy_weight, self.restoring_weight = cross_entropy_weight, restoring_weight
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
+        self._ema_tensors = self._ema_lists()
         self.update_teacher(0.0)
 
     @staticmethod
@@ -97,16 +98,17 @@ class MST(BaseModel):
         """uint8 [..., 3, H, W] → float32, zero mean and unit variance over the pre-training images."""
         return (views.float() - self.mean) / self.std
 
-    def ema_pairs(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Teacher's and student's parameters and floating-point buffers, in the same order; no mask token."""
-        student = {**dict(self.student.named_parameters()), **dict(self.student.named_buffers())}
-        teacher = {**dict(self.teacher.named_parameters()), **dict(self.teacher.named_buffers())}
-        return [tensor.data for tensor in teacher.values()], [student[name].data for name in teacher]
+    def _ema_lists(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Teacher's parameters and the student's of the same names; the [MASK] embedding has no counterpart."""
+        assert not list(self.teacher.buffers()), "buffers would have to follow the student too"
+        student = dict(self.student.named_parameters())
+        names, teacher = zip(*self.teacher.named_parameters(), strict=True)
+        return list(teacher), [student[name] for name in names]
 
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:
         """Teacher ← momentum · teacher + (1 − momentum) · student."""
-        teacher, student = self.ema_pairs()
+        teacher, student = self._ema_tensors
         if momentum == 0:
             torch._foreach_copy_(teacher, student)
         else:

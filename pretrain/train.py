@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.dist import broadcast_object_list
 from mmengine.runner import Runner
 
 from mst_transfer.compat import config_check, config_paths, launch
@@ -50,26 +51,44 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
     if args.seed is not None:
         cfg.randomness = {**cfg.get("randomness", {}), "seed": args.seed}
-    if args.resume:
-        checkpoint = latest_checkpoint(cfg.work_dir) if args.resume == "auto" else Path(args.resume)
-        if checkpoint is not None and not checkpoint.is_file():
-            raise FileNotFoundError(
-                f"--resume {checkpoint}: no such file; leave the name out to take the newest checkpoint"
-            )
-        cfg.resume, cfg.load_from = checkpoint is not None, None if checkpoint is None else str(checkpoint)
     # mmengine shares loggers among runs of one name that start in the same second of one process
     cfg.experiment_name = "_".join(Path(cfg.work_dir).absolute().parts[1:])
     return cfg
 
 
-def build_runner(cfg: Config, launcher: str) -> Runner:
+def find_checkpoint(cfg: Config, resume: str) -> Path | None:
+    """The checkpoint to go on from, the same on every process: the main one decides.
+
+    Args:
+        cfg: with ``work_dir``.
+        resume: ``auto`` for the newest in the work directory, or a path.
+
+    Raises:
+        FileNotFoundError: there is no such file, here or on the main process.
+    """
+    found = latest_checkpoint(cfg.work_dir) if resume == "auto" else Path(resume)
+    names = [None if found is None else str(found)]
+    broadcast_object_list(names)
+    checkpoint = None if names[0] is None else Path(names[0])
+    if checkpoint is None:
+        if launch.rank() == 0:
+            print(f"mst-pretrain: --resume: no checkpoint in {cfg.work_dir}, starting at step 0", file=sys.stderr)
+    elif not checkpoint.is_file():
+        raise FileNotFoundError(f"--resume {checkpoint}: no such file; leave the name out to take the newest one")
+    return checkpoint
+
+
+def build_runner(cfg: Config, launcher: str, resume: str | None = None) -> Runner:
     """A runner whose data, model and loop stand, so that wrong input shows before the first step.
 
     Raises:
-        ValueError, FileNotFoundError: the config's values, or its data, can't be used.
+        ValueError, TypeError, FileNotFoundError: the config's values, or its data, can't be used.
     """
     launch.init_distributed(launcher)
     cfg.launcher = launcher
+    checkpoint = None if resume is None else find_checkpoint(cfg, resume)
+    if checkpoint is not None:
+        cfg.resume, cfg.load_from = True, str(checkpoint)
     wrapper = launch.model_wrapper_cfg()
     if wrapper is not None:
         cfg.model_wrapper_cfg = wrapper
@@ -82,8 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run; the exit status."""
     args = build_parser().parse_args(argv)
     try:
-        runner = build_runner(load_config(args), args.launcher)
-    except (ValueError, FileNotFoundError) as error:
+        runner = build_runner(load_config(args), args.launcher, args.resume)
+    except (ValueError, TypeError, FileNotFoundError) as error:
         print(f"mst-pretrain: {error}", file=sys.stderr)
         return 1
     runner.train()

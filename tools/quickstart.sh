@@ -9,6 +9,8 @@ usage: bash tools/quickstart.sh [options]
   --budget full|small   full: under 15 minutes on 2 cores; small: a few minutes, to see that all parts work (full)
   --out DIR             where everything goes (work_dirs/quickstart); runs of an earlier call there are removed
   --starts "mst random" which starts to train (both)
+  --photographs DIR     real photographs instead of the sample data: DIR holds photos/, coco_mini/ and camvid/;
+                        hours rather than minutes
   --resume              keep what is finished in DIR and go on
 Installs into .venv first, if that was not done yet.
 TEXT
@@ -20,10 +22,10 @@ refuse() {
   exit 2
 }
 
-seed=0 budget=full out=work_dirs/quickstart resume=no starts="mst random"
+seed=0 budget=full out=work_dirs/quickstart resume=no starts="mst random" photographs=""
 while [ $# -gt 0 ]; do
   case $1 in
-    --seed | --budget | --out | --starts)
+    --seed | --budget | --out | --starts | --photographs)
       [ $# -ge 2 ] || refuse "$1 needs a value"
       printf -v "${1#--}" '%s' "$2"
       shift 2
@@ -34,6 +36,7 @@ while [ $# -gt 0 ]; do
   esac
 done
 [[ "$seed" =~ ^[0-9]+$ ]] || refuse "--seed $seed: it must be a whole number, 0 or more"
+[ -z "$photographs" ] || [ "$budget" = full ] || refuse "--photographs goes with --budget full only"
 [[ "$budget" =~ ^(full|small)$ ]] || refuse "--budget $budget: it must be full or small"
 [ -n "$out" ] || refuse "--out must not be empty"
 read -r -a starts <<<"${starts//,/ }"
@@ -41,6 +44,11 @@ read -r -a starts <<<"${starts//,/ }"
 for start in "${starts[@]}"; do
   [[ "$start" =~ ^(mst|random)$ ]] || refuse "--starts: unknown start '$start'; it must be mst, random or both"
 done
+
+for folder in photos coco_mini camvid; do
+  [ -z "$photographs" ] || [ -d "$photographs/$folder" ] || refuse "--photographs $photographs: there is no $folder/ in it"
+done
+[ -z "$photographs" ] || photographs=$(cd "$photographs" && pwd)
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 case $out in /*) ;; *) out=$PWD/$out ;; esac
@@ -62,13 +70,21 @@ else
   seg=(train_cfg.max_iters=60 train_cfg.val_interval=60 param_scheduler.1.T_max=60 default_hooks.checkpoint.interval=60)
 fi
 stages=(install "sample data" pre-training "pre-training pictures" detection segmentation report)
-export MST_DATA_ROOT=$out/data
-photos=$MST_DATA_ROOT/sample/photos
+if [ -z "$photographs" ]; then
+  export MST_DATA_ROOT=$out/data
+  photos=("$MST_DATA_ROOT/sample/photos")
+  configs=(pretrain/configs/mst_vit_sample.py det_configs/mst_maskrcnn_sample.py seg_configs/mst_setr_pup_sample.py)
+else
+  export MST_DATA_ROOT=$photographs
+  photos=("$photographs"/{photos/val,coco_mini/val,camvid/leftImg8bit/val})
+  configs=(pretrain/configs/mst_vit_photos.py det_configs/mst_maskrcnn_coco_mini.py seg_configs/mst_setr_pup_camvid.py)
+  plan=(0 0 1800 20 900 600 60) stages[1]=photographs
+fi
 logs=$out/logs
 cores=$(python -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
 
 prepare_folder() {
-  local asked="seed $seed, budget $budget" before=""
+  local asked="seed $seed, budget $budget${photographs:+, photographs $photographs}" before=""
   [ ! -f "$out/quickstart.txt" ] || before=$(cat "$out/quickstart.txt")
   if [ "$resume" = yes ] && [ -n "$before" ] && [ "$before" != "$asked" ]; then
     echo "quickstart: $out was made with $before, not $asked. Next step: leave out --resume, or name another --out" >&2
@@ -196,12 +212,16 @@ printf '[1/%d] %-22s done in %s\n' ${#stages[@]} install "$(clock $((SECONDS - b
 again=()
 [ "$resume" = no ] || again=(--resume)
 export OMP_NUM_THREADS=$cores
-one_job_stage 1 sample_data mst sample-data "$MST_DATA_ROOT/sample" --seed "$seed" ${data[@]+"${data[@]}"}
-one_job_stage 2 pretrain bash tools/pretrain.sh pretrain/configs/mst_vit_sample.py 1 --work-dir "$out/pretrain" \
+if [ -z "$photographs" ]; then
+  one_job_stage 1 sample_data mst sample-data "$MST_DATA_ROOT/sample" --seed "$seed" ${data[@]+"${data[@]}"}
+else
+  printf '[2/%d] %-22s %s\n' ${#stages[@]} photographs "$photographs"
+fi
+one_job_stage 2 pretrain bash tools/pretrain.sh "${configs[0]}" 1 --work-dir "$out/pretrain" \
   --seed "$seed" ${again[@]+"${again[@]}"} ${pretrain[@]+"${pretrain[@]}"}
-one_job_stage 3 pictures python -m pretrain.pictures "$out/pretrain" --images "$photos" --out "$out/pretrain/pictures"
-head_stage 4 det det_configs/mst_maskrcnn_sample.py ${det[@]+"${det[@]}"}
-head_stage 5 seg seg_configs/mst_setr_pup_sample.py ${seg[@]+"${seg[@]}"}
+one_job_stage 3 pictures python -m pretrain.pictures "$out/pretrain" --images "${photos[@]}" --out "$out/pretrain/pictures"
+head_stage 4 det "${configs[1]}" ${det[@]+"${det[@]}"}
+head_stage 5 seg "${configs[2]}" ${seg[@]+"${seg[@]}"}
 export OMP_NUM_THREADS=$cores
 strict=()
 [ ${#starts[@]} -lt 2 ] || strict=(--strict) # then every part must be there

@@ -72,8 +72,6 @@ model = dict(
 train_dataloader = dict(
     batch_size=4,
     num_workers=0,
-    persistent_workers=False,
-    prefetch_factor=None,
     dataset=dict(data_root={data_root!r}, global_size=32, local_size=16, num_local_crops=2),
 )
 train_cfg = dict(max_epochs=2, schedule=dict(warmup_epochs=1, base_lr=0.05))

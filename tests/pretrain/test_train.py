@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from mst_transfer.checkpoint import read_backbone
 from pretrain.counter_random import derive_key
-from pretrain.train import build_parser, load_config, main
+from pretrain.train import build_parser, build_runner, load_config, main
 
 
 def weights(work_dir: Path, name: str) -> dict[str, torch.Tensor]:
@@ -99,6 +99,38 @@ def test_seed_decides(finished: Path, tiny_config: Path, tmp_path: Path):
     assert derive_key(5) != derive_key(6)
 
 
+def test_seed_decides_the_crops_too(tiny_config: Path, tmp_path: Path):
+    """And on resuming the checkpoint's seed is taken, not the command line's."""
+    seen = []
+    for seed in (5, 6):
+        args = build_parser().parse_args([str(tiny_config), "--work-dir", str(tmp_path / str(seed)), "--seed", str(seed)])
+        runner = build_runner(load_config(args), "none")
+        runner.train()
+        loop = runner.train_loop
+        assert loop.dataloader.dataset.seed == loop.dataloader.sampler.seed == loop.mst.mask_generator.seed == seed
+        seen.append(loop.dataloader.dataset[0, 0]["global_crops"])
+    assert not torch.equal(*seen)
+
+
+def test_resuming_another_run_is_refused(finished: Path, tiny_config: Path, tmp_path: Path):
+    checkpoint = str(finished / "iter_4.pth")
+    for options, words in (
+        (["train_dataloader.batch_size=8"], "effective batch 4, this one has 8"),
+        (["train_cfg.max_epochs=3"], "number of epochs 2, this one has 3"),
+        (["model.head.out_dim=64"], r"last_layer.weight_v: \(32, 8\) in the checkpoint, \(64, 8\) in the model"),
+    ):
+        arguments = [str(tiny_config), "--work-dir", str(tmp_path / "other"), "--resume", checkpoint]
+        with pytest.raises(ValueError, match=words):
+            main([*arguments, "--cfg-options", *options])
+
+
+def test_resume_without_a_checkpoint_says_so(tiny_config: Path, tmp_path: Path, capsys):
+    assert main([str(tiny_config), "--work-dir", str(tmp_path / "new"), "--resume"]) == 0
+    assert "no checkpoint in" in capsys.readouterr().err
+    assert main([str(tiny_config), "--work-dir", str(tmp_path / "new"), "--resume", "gone.pth"]) == 1
+    assert "gone.pth: no such file" in capsys.readouterr().err
+
+
 def test_last_layer_is_frozen_in_the_first_epoch(finished: Path):
     name = "student.head.last_layer.weight_v"
     first, second, third = (weights(finished, f"iter_{step}.pth")[name] for step in (4, 8, 12))
@@ -124,20 +156,23 @@ def test_non_finite_steps_are_left_out_and_then_stop_the_run(tiny_config: Path, 
     from pretrain.loop import PretrainLoop
     from pretrain.model import MST
 
-    forward, seen = MST.forward, []
+    forward, seen, models = MST.forward, [], []
 
     def poisoned(self, *args, step=0, **kwargs):
         losses = forward(self, *args, step=step, **kwargs)
+        models.append(self)
         seen.append(self.student.head.mlp[0].weight.detach().clone())
         if step >= 5:
             losses["loss"] = losses["loss"] * float("nan")
+            next(self.decoder.buffers()).fill_(float("nan"))
         return losses
 
     monkeypatch.setattr(MST, "forward", poisoned)
-    options = ["--cfg-options", "+train_cfg.max_nonfinite_steps=3"]
+    options = ["--cfg-options", "train_cfg.max_nonfinite_steps=3"]
     with pytest.raises(FloatingPointError, match=r"3 steps in a row, up to step 7.*iter_4.pth.*base_lr"):
         main([str(tiny_config), "--work-dir", str(tmp_path / "run"), *options])
     assert torch.equal(seen[5], seen[6]) and torch.equal(seen[6], seen[7])  # the weights were not touched
+    assert models[0].decoder.stages[0][1].running_mean.isfinite().all()  # nor BatchNorm's statistics
     record = json.loads((tmp_path / "run" / "nonfinite_step_5_rank_0.json").read_text())
     assert record["step"] == 5 and len(record["samples"]) == 4
     assert PretrainLoop.__name__ == "PretrainLoop"
@@ -164,6 +199,8 @@ def test_checkpoints_beyond_the_kept_ones_go_with_their_backbones(tiny_config: P
         (["train_dataloader.batch_size=100"], ["24 images", "100"]),
         (["train_cfg.schedul.base_lr=1"], ["schedul", "schedule"]),
         (["train_dataloader.dataset.global_size=30"], ["30x30", "patch size 8"]),
+        (["model.masking.num=17"], ["masking.num = 17", "16 patches"]),
+        (["+train_cfg.schedule.base_learning_rate=1"], ["base_learning_rate"]),
     ],
 )
 def test_wrong_input_is_refused_by_name(tiny_config: Path, tmp_path: Path, options, words, capsys):

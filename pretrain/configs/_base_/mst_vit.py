@@ -41,6 +41,7 @@ train_cfg = dict(
     type="pretrain.PretrainLoop",
     max_epochs=100,
     accumulation_steps=1,
+    max_nonfinite_steps=10,
     schedule=dict(
         base_lr=5e-4,
         base_batch=256,

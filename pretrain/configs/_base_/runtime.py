@@ -5,9 +5,10 @@ default_scope = "mmengine"
 default_hooks = dict(
     timer=dict(type="mmengine.IterTimerHook"),
     logger=dict(type="mmengine.LoggerHook", interval=50),
-    checkpoint=dict(type="pretrain.BackboneCheckpointHook", interval=1, max_keep_ckpts=2),
+    checkpoint=dict(type="pretrain.BackboneCheckpointHook", by_epoch=True, interval=1, max_keep_ckpts=2),
 )
 custom_hooks = [
+    dict(type="pretrain.StrictLoadHook"),
     dict(type="pretrain.ThroughputHook"),
     dict(type="pretrain.UnreadableImagesHook"),
 ]
