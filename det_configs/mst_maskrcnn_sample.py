@@ -18,7 +18,21 @@ val_evaluator = dict(ann_file=data_root + "annotations/instances_val.json")
 test_evaluator = val_evaluator
 
 model = dict(
-    backbone=dict(patch_size=8, img_size=96, checkpoint="work_dirs/mst_vit_sample/teacher.safetensors"),
+    # The backbone that pretrain/configs/mst_vit_sample.py trains: change it there too.
+    backbone=dict(
+        img_size=64,
+        patch_size=8,
+        embed_dim=128,
+        depth=4,
+        num_heads=4,
+        checkpoint="work_dirs/mst_vit_sample/teacher.safetensors",
+    ),
+    neck=dict(in_channels=[128, 128, 128, 128]),
     roi_head=dict(bbox_head=dict(num_classes=5), mask_head=dict(num_classes=5)),
 )
-default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=12, max_keep_ckpts=1))
+train_cfg = dict(max_epochs=24, val_interval=8)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=30),
+    dict(type="CosineAnnealingLR", T_max=24, eta_min=0.0, convert_to_iter_based=True),
+]
+default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=8, max_keep_ckpts=1))

@@ -32,7 +32,21 @@ val_dataloader = dict(dataset=_dataset)
 test_dataloader = val_dataloader
 model = dict(
     data_preprocessor=dict(size=(128, 128)),
-    backbone=dict(patch_size=8, img_size=96, checkpoint="work_dirs/mst_vit_sample/teacher.safetensors"),
-    decode_head=dict(num_classes=9),
-    auxiliary_head=dict(num_classes=9),
+    # The backbone that pretrain/configs/mst_vit_sample.py trains: change it there too.
+    backbone=dict(
+        img_size=64,
+        patch_size=8,
+        embed_dim=128,
+        depth=4,
+        num_heads=4,
+        checkpoint="work_dirs/mst_vit_sample/teacher.safetensors",
+    ),
+    decode_head=dict(in_channels=128, num_classes=9),
+    auxiliary_head=dict(in_channels=128, num_classes=9),
 )
+train_cfg = dict(max_iters=300, val_interval=100)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=30),
+    dict(type="CosineAnnealingLR", T_max=300, eta_min=0.0, by_epoch=False),
+]
+default_hooks = dict(checkpoint=dict(interval=300))

@@ -5,7 +5,7 @@ _base_ = ["mst_vit_sample.py"]
 data_root = "{{$MST_DATA_ROOT:data}}"
 
 model = dict(
-    backbone=dict(img_size=96, patch_size=16),
+    backbone=dict(img_size=96, patch_size=16, embed_dim=192, depth=6, num_heads=3),
     head=dict(out_dim=1024),
     decoder=dict(channels=(128, 64, 32, 16)),
 )
@@ -19,7 +19,10 @@ train_dataloader = dict(
         ],
         global_size=96,
         local_size=48,
+        global_scale=(0.4, 1.0),
+        local_scale=(0.1, 0.4),
     ),
 )
 optim_wrapper = dict(dtype="bfloat16")
-train_cfg = dict(max_epochs=9, schedule=dict(base_lr=3e-3, warmup_teacher_temp=0.02, teacher_temp=0.02))
+train_cfg = dict(max_epochs=9, schedule=dict(base_lr=3e-3, warmup_epochs=2))
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=1))

@@ -103,7 +103,8 @@ def test_seed_decides_the_crops_too(tiny_config: Path, tmp_path: Path):
     """And on resuming the checkpoint's seed is taken, not the command line's."""
     seen = []
     for seed in (5, 6):
-        args = build_parser().parse_args([str(tiny_config), "--work-dir", str(tmp_path / str(seed)), "--seed", str(seed)])
+        words = [str(tiny_config), "--work-dir", str(tmp_path / str(seed)), "--seed", str(seed)]
+        args = build_parser().parse_args(words)
         runner = build_runner(load_config(args), "none")
         runner.train()
         loop = runner.train_loop
