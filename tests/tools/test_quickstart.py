@@ -21,6 +21,7 @@ def quickstart(*arguments):
         (["--starts", "mst imagenet"], "unknown start 'imagenet'; it must be mst, random or both"),
         (["--starts", " "], "--starts is empty"),
         (["--out", ""], "--out must not be empty"),
+        (["--photographs", "/nowhere"], "--photographs /nowhere: there is no photos/ in it"),
         (["--sed", "1"], "unknown option '--sed'"),
     ],
 )
