@@ -14,27 +14,28 @@ from typing import Any
 
 from mst_transfer.datasets.preflight_coco import check_coco
 from mst_transfer.datasets.preflight_masks import check_masks
-from mst_transfer.datasets.preflight_paths import MissingPaths
+from mst_transfer.datasets.preflight_paths import MissingPaths, dataset_path
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 
-def check_datasets(cfg: Any) -> None:
-    """Checks folders, classes and masks of all datasets of a config, and the heads' number of classes.
+def check_datasets(cfg: Any, loaders: Sequence[str] = LOADERS) -> None:
+    """Checks folders, classes and masks of the datasets of a config, its heads and its evaluators.
 
     Datasets of other kinds than mmdet's COCO and mmseg's, and those on remote storage, are passed over.
 
     Args:
         cfg: an mmengine ``Config`` with mmdet's or mmseg's ``*_dataloader`` and ``model``.
+        loaders: which of ``LOADERS`` the run uses. The test set alone may be without instances.
 
     Raises:
         FileNotFoundError: names every path that is missing, the layout expected and where to get the data.
         ValueError: if a set is empty, its classes do not occur, masks hold other values than the classes,
-            or a head has another number of classes.
+            a head has another number of classes, or an evaluator reads another file than its dataset.
     """
     scope = str(cfg.get("default_scope") or "mmengine")
     missing = MissingPaths()
-    datasets = list(_unique_datasets(cfg))
+    datasets = list(_unique_datasets(cfg, loaders))
     for place, dataset in datasets:
         missing.look(place, dataset)
     missing.raise_if_any()
@@ -45,10 +46,15 @@ def check_datasets(cfg: Any) -> None:
         classes = _classes(dataset, kind)
         if classes:
             _check_num_classes(cfg.get("model") or {}, len(classes), place)
-        if _is_a(kind, "mmdet.datasets.coco", "CocoDataset"):
-            check_coco(place, dataset, classes)
-        elif _is_a(kind, "mmseg.datasets.basesegdataset", "BaseSegDataset"):
+        coco = _base(kind, "mmdet.datasets.coco", "CocoDataset")
+        if coco is not None:
+            own_rules = kind.load_data_list is not coco.load_data_list
+            may_be_empty = place.startswith("test_dataloader.")
+            check_coco(place, dataset, classes, own_rules=own_rules, may_be_empty=may_be_empty)
+        elif _base(kind, "mmseg.datasets.basesegdataset", "BaseSegDataset") is not None:
             check_masks(place, dataset, kind, classes)
+    for loader in loaders:
+        _check_evaluator(cfg, loader)
 
 
 def check_backbone(cfg: Any) -> None:
@@ -91,10 +97,34 @@ def check_backbone(cfg: Any) -> None:
             )
 
 
-def _unique_datasets(cfg: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _check_evaluator(cfg: Any, loader: str) -> None:
+    """An evaluator that names its own annotation file must name the one that its loader's dataset reads."""
+    name = loader.replace("_dataloader", "_evaluator")
+    evaluator = cfg.get(name) or {}
+    datasets = [item for _, item in _unwrap("", (cfg.get(loader) or {}).get("dataset"))]
+    reads = [dataset_path(item, str(item["ann_file"])) for item in datasets if item.get("ann_file")]
+    several = isinstance(evaluator, list | tuple)
+    for index, metric in enumerate(evaluator if several else [evaluator]):
+        path = metric.get("ann_file") if isinstance(metric, Mapping) else None
+        if not isinstance(path, str) or not path or "://" in path or metric.get("backend_args"):
+            continue
+        option = f"{name}.{index}.ann_file" if several else f"{name}.ann_file"
+        if reads and os.path.abspath(path) not in map(os.path.abspath, reads):
+            raise ValueError(
+                f"{option}={path} is not the file that {loader}.dataset reads, {', '.join(reads)}: the scores would "
+                f"be of other images. Set {option}={reads[0]}, or correct data_root and ann_file of the dataset"
+            )
+        if not os.path.isfile(path):
+            raise ValueError(
+                f"{option}={path} does not exist; {loader}.dataset names {', '.join(reads) or 'no annotation file'}. "
+                f"Set {option} to the annotation file of the dataset"
+            )
+
+
+def _unique_datasets(cfg: Any, loaders: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Every dataset of the loaders, inside wrappers too, with its place in the config; each only once."""
     seen: list[Mapping[str, Any]] = []
-    for loader in LOADERS:
+    for loader in loaders:
         for place, dataset in _unwrap(f"{loader}.dataset", (cfg.get(loader) or {}).get("dataset")):
             if dataset not in seen:
                 seen.append(dataset)
@@ -126,11 +156,10 @@ def _dataset_class(dataset: Mapping[str, Any], scope: str) -> Any:
     return registry.get(kind)
 
 
-def _is_a(kind: Any, module: str, name: str) -> bool:
-    """Whether ``kind`` descends from a class, without importing its library if nothing else has."""
-    return isinstance(kind, type) and any(
-        base.__name__ == name and base.__module__ == module for base in kind.__mro__
-    )
+def _base(kind: Any, module: str, name: str) -> Any:
+    """The class of that name that ``kind`` descends from, else None; its library is not imported for this."""
+    bases = kind.__mro__ if isinstance(kind, type) else ()
+    return next((base for base in bases if base.__name__ == name and base.__module__ == module), None)
 
 
 def _classes(dataset: Mapping[str, Any], kind: Any) -> tuple[str, ...]:

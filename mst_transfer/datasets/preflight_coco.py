@@ -21,34 +21,52 @@ MAX_BYTES_TO_PARSE = 64 * 2**20
 _MAX_IMAGES_TO_FIND = 50
 
 
-def check_coco(place: str, dataset: Mapping[str, Any], classes: Sequence[str]) -> None:
+def check_coco(
+    place: str,
+    dataset: Mapping[str, Any],
+    classes: Sequence[str],
+    *,
+    own_rules: bool = False,
+    may_be_empty: bool = False,
+) -> None:
     """Checks one dataset in COCO's format.
 
     Args:
         place: where the dataset stands in the config, for messages.
         dataset: its config.
         classes: names of the classes of the config, in their order.
+        own_rules: whether the dataset's class reads the file by other rules than ``CocoDataset`` (LVIS,
+            Objects365): then the order of the classes and the names of the images are its own affair.
+        may_be_empty: whether the file may be without instances, as those of images to be judged elsewhere.
 
     Raises:
         FileNotFoundError: if images named in the file are missing.
         ValueError: if the file is not COCO's, no class occurs in it, classes are missing or in another order,
             or it holds no image or no instance of them.
     """
+    if not dataset.get("ann_file"):
+        return
     path = dataset_path(dataset, str(dataset["ann_file"]))
     small = os.path.getsize(path) <= MAX_BYTES_TO_PARSE
     content = _load(path) if small else {"categories": _categories_only(path)}
     names = [category["name"] for category in content["categories"]]
-    _compare_classes(place, path, names, classes)
+    _compare_classes(place, path, names, classes, ordered=not own_rules)
     if not small:
         return
     chosen = {category["id"] for category in content["categories"] if category["name"] in set(classes)}
-    num_instances = sum(item["category_id"] in chosen for item in content.get("annotations", ()))
-    if not content["images"] or not num_instances:
+    num_instances = sum(bool(chosen & _category_ids(item)) for item in content.get("annotations", ()))
+    if not content["images"] or not (num_instances or may_be_empty):
         raise ValueError(
             f"{place}: {path} has {len(content['images'])} images and {num_instances} instances of the "
             f"{len(classes)} classes: nothing to learn from. Is it the right file?"
         )
-    _find_images(place, path, dataset, content["images"])
+    if not own_rules:
+        _find_images(place, path, dataset, content["images"])
+
+
+def _category_ids(annotation: Mapping[str, Any]) -> set[Any]:
+    """Categories of an instance, or of the segments that a panoptic annotation lists."""
+    return {item.get("category_id") for item in annotation.get("segments_info", [annotation])}
 
 
 def _load(path: str) -> dict[str, Any]:
@@ -78,7 +96,11 @@ def _categories_only(path: str) -> list[dict[str, Any]]:
     return _load(path)["categories"]
 
 
-def _compare_classes(place: str, path: str, names: Sequence[str], classes: Sequence[str]) -> None:
+def _compare_classes(
+    place: str, path: str, names: Sequence[str], classes: Sequence[str], *, ordered: bool
+) -> None:
+    if not classes:
+        return
     absent = [name for name in classes if name not in names]
     if len(absent) == len(classes):
         raise ValueError(
@@ -86,6 +108,8 @@ def _compare_classes(place: str, path: str, names: Sequence[str], classes: Seque
             f"{_shown(names)}. Set metainfo=dict(classes={tuple(names)!r}) in every dataset, and num_classes="
             f"{len(names)} in the heads."
         )
+    if not ordered:
+        return
     if absent:
         raise ValueError(
             f"{place}: classes {_shown(absent)} do not occur in {path}; mmdet would shift the names of those "
@@ -110,7 +134,7 @@ def _find_images(
 ) -> None:
     folder = dataset_path(dataset, (dataset.get("data_prefix") or {}).get("img", ""))
     step = max(len(images) // _MAX_IMAGES_TO_FIND, 1)
-    names = [str(image["file_name"]) for image in images[::step]]
+    names = [str(image["file_name"]) for image in images[::step] if image.get("file_name")]
     absent = [name for name in names if not os.path.isfile(os.path.join(folder, name))]
     if absent:
         raise FileNotFoundError(

@@ -33,8 +33,10 @@ def check_masks(place: str, dataset: Mapping[str, Any], kind: Any, classes: Sequ
 
     Raises:
         FileNotFoundError: if masks are missing.
-        ValueError: if there are no images, or a mask holds a value that is neither a class nor ignored.
+        ValueError: if there are no images, the dataset's class has no such classes, or a mask holds a value
+            that is neither a class nor ignored.
     """
+    _check_subset(place, kind, classes)
     pairs = list_pairs(place, dataset, kind)
     absent = [mask for _, mask in pairs if not os.path.isfile(mask)]
     if absent:
@@ -58,6 +60,18 @@ def check_masks(place: str, dataset: Mapping[str, Any], kind: Any, classes: Sequ
         raise ValueError(
             f"{place}: every pixel of the masks below {os.path.dirname(pairs[0][1])} is {ignored} (ignored): "
             "nothing to learn from. Are they the right masks?"
+        )
+
+
+def _check_subset(place: str, kind: Any, classes: Sequence[str]) -> None:
+    """A class of datasets that has classes of its own can only be used with some of them."""
+    full = getattr(kind, "METAINFO", {}).get("classes")
+    strangers = [name for name in classes if full and name not in full]
+    if strangers:
+        raise ValueError(
+            f"{place}: {kind.__name__} has no class {', '.join(map(repr, strangers))}; its classes are "
+            f"{', '.join(full)}. For classes of your own use type='BaseSegDataset', with img_suffix and "
+            "seg_map_suffix as your files end"
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 DATA_ROOT_VARIABLE = "MST_DATA_ROOT"
-# Folder of a data set below the data root → what to do to have it there. The first that fits is taken.
+# Folder of a data set below the data root → what to do to have it there. The last in the path that fits is taken.
 _HOW_TO_GET = {
     "sample": "the sample data are drawn in seconds: mst sample-data {folder}",
     "coco": "COCO 2017: train2017.zip, val2017.zip and annotations_trainval2017.zip from "
@@ -62,16 +62,25 @@ class MissingPaths:
             f"{', '.join(f'{_set_folder(root)[1].name}/' for root in self._roots)} "
             f"(now {value if value else 'unset, so data'})"
         )
-        advice.append("- or --cfg-options train_dataloader.dataset.data_root=… and the same for val and test")
+        advice.append(
+            "- or --cfg-options train_dataloader.dataset.data_root=… and the same for val and test; where the "
+            "config sets them, val_evaluator.ann_file=… and test_evaluator.ann_file=… too"
+        )
         raise FileNotFoundError(
             "the data of this config are not there:\n" + "\n".join(self._lines) + "\n" + "\n".join(advice)
         )
 
 
 def _set_folder(root: str) -> tuple[str, Path]:
-    """Name and folder of the data set that a ``data_root`` is of: ``data/sample/coco/`` → data/sample."""
+    """Name and folder of the data set that a ``data_root`` is of: ``data/sample/coco/`` → data/sample.
+
+    The last known name counts, so that folders further up may be called anything; the sample data hold a
+    ``coco`` and a ``cityscapes`` of their own.
+    """
     path = Path(root)
-    for name in _HOW_TO_GET:
-        if name in path.parts:
-            return name, Path(*path.parts[: path.parts.index(name) + 1])
+    for end in range(len(path.parts), 0, -1):
+        if path.parts[end - 1] in _HOW_TO_GET:
+            if path.parts[end - 2 : end - 1] == ("sample",):
+                end -= 1
+            return path.parts[end - 1], Path(*path.parts[:end])
     return "", path

@@ -15,6 +15,8 @@ from mst_transfer.engine.adapt import adapt_to_devices, enable_amp, enable_auto_
 
 DEFAULT_SEED = 0
 AUTO_RESUME = "auto"
+TRAINING_LOADERS = ("train_dataloader", "val_dataloader")
+TEST_LOADERS = ("test_dataloader",)
 
 
 def load_run_config(
@@ -97,7 +99,7 @@ def check_inputs(cfg: Any, training: bool) -> None:
 
     Args:
         cfg: From ``load_run_config``.
-        training: Whether the run starts from the backbone's checkpoint.
+        training: Whether the run trains, from the backbone's checkpoint, or only tests.
 
     Raises:
         FileNotFoundError: A path does not exist; the message says what belongs there and where to get it.
@@ -105,7 +107,7 @@ def check_inputs(cfg: Any, training: bool) -> None:
     """
     from mst_transfer.datasets.preflight import check_backbone, check_datasets
 
-    check_datasets(cfg)
+    check_datasets(cfg, TRAINING_LOADERS if training else TEST_LOADERS)
     if training and not cfg.get("resume"):
         check_backbone(cfg)
 

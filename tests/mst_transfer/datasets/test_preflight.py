@@ -320,3 +320,55 @@ def test_other_normalisation_is_refused(tmp_path):
     check_backbone(backbone_config(path))
     with pytest.raises(ValueError, match=r"data_preprocessor.mean=\[0, 0, 0\].*\[123.675, 116.28, 103.53\]"):
         check_backbone(backbone_config(path, mean=[0, 0, 0]))
+
+
+def test_the_last_known_folder_decides_the_advice(tmp_path):
+    for root, advice, other in (
+        (tmp_path / "cityscapes" / "sample" / "coco", "mst sample-data", "cocodataset.org"),
+        (tmp_path / "sample" / "work" / "coco", "cocodataset.org", "mst sample-data"),
+    ):
+        with pytest.raises(FileNotFoundError) as error:
+            check_datasets(coco_config(root))
+        assert advice in str(error.value) and other not in str(error.value)
+        assert "val_evaluator.ann_file" in str(error.value)
+
+
+def test_only_the_loaders_asked_for_are_checked_and_a_test_set_needs_no_instances(tmp_path):
+    write_coco(tmp_path, annotated=False)
+    cfg = coco_config(tmp_path)
+    cfg.test_dataloader = dict(dataset=cfg.train_dataloader.dataset)
+    cfg.train_dataloader = dict(dataset=dict(cfg.train_dataloader.dataset, data_root="nowhere"))
+    check_datasets(cfg, ["test_dataloader"])
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        check_datasets(cfg)
+
+
+def test_an_evaluator_reads_the_file_of_its_dataset(tmp_path):
+    write_coco(tmp_path)
+    cfg = coco_config(tmp_path)
+    cfg.val_dataloader = cfg.train_dataloader
+    right = f"{tmp_path}/annotations/../annotations/train.json"
+    cfg.val_evaluator = [dict(type="CocoMetric", ann_file=right)]
+    check_datasets(cfg)
+    cfg.val_evaluator = dict(type="CocoMetric", ann_file="elsewhere/val.json")
+    with pytest.raises(ValueError, match=f"val_evaluator.ann_file=elsewhere/val.json .* {tmp_path}/annotations/train"):
+        check_datasets(cfg)
+    cfg.val_dataloader = dict(dataset=dict(type="Other"))
+    check_datasets(cfg, [])
+    with pytest.raises(ValueError, match="val_evaluator.ann_file=elsewhere/val.json does not exist"):
+        check_datasets(Config(dict(cfg, default_scope="mmengine")), ["val_dataloader"])
+
+
+def test_classes_that_the_dataset_does_not_have_are_refused(tmp_path):
+    write_masks(tmp_path)
+    with pytest.raises(ValueError, match="CityscapesDataset has no class 'a', 'b'; .*type='BaseSegDataset'"):
+        check_datasets(seg_config(tmp_path, type="CityscapesDataset"))
+
+
+def test_datasets_with_rules_of_their_own_keep_them(tmp_path):
+    """LVIS numbers and finds images by its own rules; a dataset without a file has nothing to compare."""
+    write_coco(tmp_path)
+    (tmp_path / "train" / "1.png").unlink()
+    check_datasets(coco_config(tmp_path, classes=("dog", "cat"), type="LVISV1Dataset"))
+    cfg = coco_config(tmp_path, ann_file="")
+    check_datasets(cfg)
