@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from mst_transfer.checkpoint_checks import check_architecture, is_under, list_names
+from mst_transfer.checkpoint_checks import BackboneRefusedError, check_architecture, is_under, list_names
 from mst_transfer.checkpoint_sources import extract_backbone, is_head_tensor, read_pickle, read_safetensors
 from mst_transfer.compat.serialization import write_atomically
 
@@ -35,7 +35,7 @@ ROLES = ("teacher", "student")
 _JSON_FIELDS = ("arch_kwargs", "img_size", "mean", "std", "provenance")
 
 
-class BackboneNotCoveredError(ValueError):
+class BackboneNotCoveredError(BackboneRefusedError):
     """Tensors of the model have no counterpart in the checkpoint: they would silently stay random."""
 
 
@@ -245,7 +245,7 @@ def load_backbone(
     Raises:
         FileNotFoundError: if there is no such file.
         BackboneNotCoveredError: if tensors of the model are neither in the file nor in ``may_miss``.
-        ValueError: if the file is of another architecture or patch size; nothing has been copied then.
+        BackboneRefusedError: if the file is of another architecture or patch size; nothing has been copied then.
     """
     wanted = model.state_dict()
     if "patch_embed.proj.weight" not in wanted:
@@ -274,7 +274,7 @@ def load_backbone(
         if name in given and given[name].shape != wanted[name].shape
     ]
     if wrong:
-        raise ValueError(f"{path} is of another architecture; shapes differ in {list_names(wrong, 4)}")
+        raise BackboneRefusedError(f"{path} is of another architecture; shapes differ in {list_names(wrong, 4)}")
     with torch.no_grad():
         for name, target in wanted.items():
             if name in given:
@@ -294,7 +294,7 @@ def _fit_pos_embed(
     num_patches = pos_embed.shape[1] - num_prefix
     old = metadata.grid_size if metadata else (math.isqrt(max(num_patches, 0)),) * 2
     if num_patches < 1 or old[0] * old[1] != num_patches:
-        raise ValueError(
+        raise BackboneRefusedError(
             f"{source}: pos_embed has {pos_embed.shape[1]} tokens, which is not {num_prefix} prefix token(s) "
             f"and a {old[0]}x{old[1]} grid; choose an arch with the checkpoint's class and register tokens"
         )

@@ -18,6 +18,10 @@ _TRUNK = (
 _BLOCK = re.compile(r"^blocks\.(\d+)(?:\.|$)")
 
 
+class BackboneRefusedError(ValueError):
+    """A checkpoint is not of the model that is to take its weights, or its weights are no numbers."""
+
+
 def list_names(names: Sequence[str], limit: int = 5) -> str:
     """The first names, comma-separated, and how many more there are."""
     shown = ", ".join(names[:limit])
@@ -49,7 +53,7 @@ def check_architecture(
         skipped: names of the file that were left out on purpose.
 
     Raises:
-        ValueError: says what the checkpoint is and what the model is.
+        BackboneRefusedError: says what the checkpoint is and what the model is.
     """
     checkpoint = _describe(tensors, [*tensors, *skipped])
     wanted = _describe(model.state_dict(), [*model.state_dict(), *unused])
@@ -57,7 +61,7 @@ def check_architecture(
     if metadata is not None and heads is not None and "num_heads" in metadata.arch_kwargs:
         checkpoint["heads"], wanted["heads"] = metadata.arch_kwargs["num_heads"], heads
     if checkpoint != wanted:
-        raise ValueError(
+        raise BackboneRefusedError(
             f"{source} is of another architecture (checkpoint: {_in_words(checkpoint)}; "
             f"model: {_in_words(wanted)}).{_advice(metadata)}"
         )
@@ -66,7 +70,7 @@ def check_architecture(
     names = set(model.state_dict())
     strangers = [name for name in tensors if name not in names and is_under(name, _TRUNK)]
     if strangers:
-        raise ValueError(
+        raise BackboneRefusedError(
             f"{source} has {len(strangers)} tensors that the model has no place for: "
             f"{list_names(strangers)}. Without them the features would differ from the checkpoint's: build "
             "the model with the same arch and options "
@@ -100,7 +104,7 @@ def _check_default_heads(metadata: BackboneMetadata, heads: int, source: str) ->
     default = timm.create_model(metadata.arch, pretrained=False, num_classes=0, device="meta")
     expected = _num_heads(default)
     if expected is not None and expected != heads:
-        raise ValueError(
+        raise BackboneRefusedError(
             f"{source} is of another architecture (checkpoint: heads {expected}; model: heads {heads})."
             f"{_advice(metadata)}"
         )

@@ -1,6 +1,10 @@
 """Options that ``mst train`` and ``mst test`` share."""
 
 import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
 
 from mst_transfer.compat.launch import LAUNCHERS
 
@@ -20,3 +24,30 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check-only", action="store_true", help="check config and data, then stop without running anything"
     )
+
+
+def run_or_refuse(verb: str, launcher: str, run: Callable[[], Any]) -> tuple[int, Any]:
+    """Joins the other processes and runs; what the user can mend is one message instead of a traceback.
+
+    Args:
+        verb: ``train`` or ``test``, for the message.
+        launcher: What started the processes.
+        run: What to do.
+
+    Returns:
+        The exit status, and what ``run`` returned, None if it was refused.
+    """
+    from mst_transfer.compat.launch import init_distributed
+    from mst_transfer.engine.run import RunRefusedError
+
+    try:
+        init_distributed(launcher)
+    except (ValueError, RuntimeError) as error:  # said by the process that it happens to
+        print(f"mst {verb}: {error}", file=sys.stderr)
+        return 1, None
+    try:
+        return 0, run()
+    except (RunRefusedError, FileNotFoundError) as error:  # the same in every process: said once on each machine
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"mst {verb}: {error}", file=sys.stderr)
+        return 1, None

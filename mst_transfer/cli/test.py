@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mst_transfer.cli.options import add_run_options
+from mst_transfer.cli.options import add_run_options, run_or_refuse
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -45,10 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     if args.check_only:
         return 0
-    metrics = run.run_testing(cfg, args.checkpoint).get("metrics", {})
-    for name, value in metrics.items():
+    status, written = run_or_refuse("test", args.launcher, lambda: run.run_testing(cfg, args.checkpoint))
+    for name, value in (written or {}).get("metrics", {}).items():
         print(f"{name}: {value:.4f}")
-    return 0
+    return status
 
 
 if __name__ == "__main__":

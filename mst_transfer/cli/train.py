@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mst_transfer.cli.options import add_run_options
+from mst_transfer.cli.options import add_run_options, run_or_refuse
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -53,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, FileNotFoundError) as error:
         print(f"mst train: {error}", file=sys.stderr)
         return 1
-    if not args.check_only:
-        run.run_training(cfg)
-    return 0
+    if args.check_only:
+        return 0
+    return run_or_refuse("train", args.launcher, lambda: run.run_training(cfg))[0]
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def check_masks(place: str, dataset: Mapping[str, Any], kind: Any, classes: Sequ
 
 def _check_subset(place: str, kind: Any, classes: Sequence[str]) -> None:
     """A class of datasets that has classes of its own can only be used with some of them."""
-    full = getattr(kind, "METAINFO", {}).get("classes")
+    full: Sequence[str] = getattr(kind, "METAINFO", {}).get("classes") or ()
     strangers = [name for name in classes if full and name not in full]
     if strangers:
         raise ValueError(

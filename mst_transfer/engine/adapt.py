@@ -18,9 +18,6 @@ def adapt_to_devices(cfg: Any, world_size: int, on_cuda: bool) -> list[str]:
 
     Returns:
         One sentence for each change.
-
-    Raises:
-        ValueError: The config asks for mixed precision of a kind that only GPUs have.
     """
     notices = []
     if world_size == 1 or not on_cuda:
@@ -39,13 +36,20 @@ def adapt_to_devices(cfg: Any, world_size: int, on_cuda: bool) -> list[str]:
         loader = cfg.get(name)
         if loader and loader.get("num_workers") == 0 and loader.get("persistent_workers"):
             loader["persistent_workers"] = False
-    amp = (cfg.get("optim_wrapper") or {}).get("type") == "AmpOptimWrapper"
-    if amp and not on_cuda:
+    return notices
+
+
+def check_amp(cfg: Any, on_cuda: bool) -> None:
+    """Refuses to train in mixed precision without a GPU.
+
+    Raises:
+        ValueError: The config asks for it, and there is none.
+    """
+    if (cfg.get("optim_wrapper") or {}).get("type") == "AmpOptimWrapper" and not on_cuda:
         raise ValueError(
             "optim_wrapper.type='AmpOptimWrapper' (--amp) needs a GPU, and torch sees none. "
             "Next step: leave --amp out, or run `mst doctor` to see why no GPU is found"
         )
-    return notices
 
 
 def enable_amp(cfg: Any) -> None:

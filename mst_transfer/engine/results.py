@@ -12,8 +12,12 @@ from typing import Any
 
 from mst_transfer.compat.launch import num_cores
 from mst_transfer.compat.serialization import write_atomically
+from mst_transfer.datasets.preflight_paths import DATA_ROOT_VARIABLE
 
 FILE_NAME = "results.json"
+BEGINNING = "_backbone_checkpoint"  # entry of the config of a resumed run: what its backbone once started from
+RESUMED_BACKBONE = "the backbone's weights are those of"  # begins a log line of a resumed run; the report reads it
+POSITIONALS = {"train.py": 1, "test.py": 2}  # words before the launchers' number of GPUs
 TASKS = {"mmdet": "det", "mmseg": "seg"}
 REPORTED_PACKAGES = (
     "torch",
@@ -60,7 +64,9 @@ def _processor() -> str:
 
 
 def backbone_checkpoint(cfg: Any) -> str:
-    """The file that a config's backbone starts from, or ``random``."""
+    """The file that a config's backbone starts from, or ``random``; of a resumed run, that of its beginning."""
+    if cfg.get("resume") and cfg.get(BEGINNING):
+        return str(cfg[BEGINNING])
     backbone = cfg.model.get("backbone") or {}
     init_cfg = backbone.get("init_cfg") or {}
     init_cfgs = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
@@ -70,6 +76,32 @@ def backbone_checkpoint(cfg: Any) -> str:
         backbone.get("pretrained"),
     ]
     return next((str(file) for file in files if file), "random")
+
+
+def command(world_size: int = 1) -> str:
+    """The command of this process as one would type it again, with the data root that it found its data under.
+
+    Args:
+        world_size: Number of processes. If the launchers of ``tools/`` started several on this node, the command is
+            theirs.
+    """
+    program, *words = sys.argv
+    script = Path(program)
+    if script.parent.name == "tools":
+        given = POSITIONALS.get(script.name)
+        on_one_node = os.environ.get("LOCAL_WORLD_SIZE") == str(world_size)
+        if given and on_one_node and words[-2:] == ["--launcher", "pytorch"] and not words[0].startswith("-"):
+            words = [*words[:given], str(world_size), *words[given:-2]]
+            start = ["bash", f"tools/dist_{script.stem}.sh"]
+        else:
+            start = ["python", f"tools/{script.name}"]
+    elif script.parent.name == "cli" and script.stem in ("train", "test"):
+        start = ["mst", script.stem]
+    else:
+        start = ["mst" if script.name == "main.py" else script.name]
+    root = os.environ.get(DATA_ROOT_VARIABLE)
+    variable = f"{DATA_ROOT_VARIABLE}={shlex.quote(root)} " if root else ""
+    return variable + shlex.join([*start, *words])
 
 
 def scalar_metrics(metrics: dict[str, Any]) -> dict[str, float]:
@@ -121,7 +153,9 @@ def write_results(
         "task": TASKS.get(cfg.get("default_scope"), cfg.get("default_scope")),
         "mode": mode,
         "config": str(cfg.filename) if cfg.filename else None,
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command(world_size),
+        "world_size": world_size,
+        "resumed": bool(cfg.get("resume")),
         "seed": seed,
         "checkpoint": backbone_checkpoint(cfg),
         "metrics": metrics,

@@ -9,14 +9,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mst_transfer.checkpoint_checks import BackboneRefusedError
 from mst_transfer.compat import config_check, config_paths, launch, serialization
 from mst_transfer.engine import results
-from mst_transfer.engine.adapt import adapt_to_devices, enable_amp, enable_auto_scale_lr
+from mst_transfer.engine.adapt import adapt_to_devices, check_amp, enable_amp, enable_auto_scale_lr
 
 DEFAULT_SEED = 0
 AUTO_RESUME = "auto"
 TRAINING_LOADERS = ("train_dataloader", "val_dataloader")
 TEST_LOADERS = ("test_dataloader",)
+
+
+class RunRefusedError(ValueError):
+    """The model cannot be built from the config, or a checkpoint is not of this model."""
 
 
 def load_run_config(
@@ -82,6 +87,16 @@ def _set_resume(cfg: Any, resume: str) -> None:
             return
         resume = str(newest)
     cfg.load_from, cfg.resume = existing_checkpoint(resume), True
+    _leave_out_backbone_file(cfg)
+
+
+def _leave_out_backbone_file(cfg: Any) -> None:
+    """The checkpoint of a run holds its backbone: the file that the run once began from need not be there."""
+    backbone = (cfg.get("model") or {}).get("backbone") or {}
+    beginning = results.backbone_checkpoint(cfg)
+    if beginning != "random" and str(backbone.get("type", "")).startswith("mst_transfer."):
+        cfg[results.BEGINNING] = beginning
+        backbone["checkpoint"] = backbone["init_cfg"] = None
 
 
 def existing_checkpoint(path: str) -> str:
@@ -107,6 +122,10 @@ def check_inputs(cfg: Any, training: bool) -> None:
     """
     from mst_transfer.datasets.preflight import check_backbone, check_datasets
 
+    if training:
+        import torch
+
+        check_amp(cfg, torch.cuda.is_available())
     check_datasets(cfg, TRAINING_LOADERS if training else TEST_LOADERS)
     if training and not cfg.get("resume"):
         check_backbone(cfg)
@@ -120,10 +139,16 @@ def run_training(cfg: Any) -> dict[str, Any]:
 
     Returns:
         The content of ``results.json``: see ``results.write_results``.
+
+    Raises:
+        RunRefusedError: The model cannot be built, or the backbone's checkpoint is not of its architecture.
     """
     start = time.time()
     runner = _build_runner(cfg)
-    runner.train()
+    try:
+        runner.train()
+    except BackboneRefusedError as error:
+        raise RunRefusedError(f"model.backbone.checkpoint: {error}") from error
     metrics = results.last_validation_metrics(runner.message_hub)
     written = _write(runner, cfg, metrics, "train", start)
     del runner
@@ -143,7 +168,7 @@ def run_testing(cfg: Any, checkpoint: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: No such checkpoint.
-        ValueError: It does not fit the config's model.
+        RunRefusedError: It does not fit the config's model, or the model cannot be built.
     """
     start = time.time()
     checkpoint = existing_checkpoint(checkpoint)
@@ -152,7 +177,7 @@ def run_testing(cfg: Any, checkpoint: str) -> dict[str, Any]:
     try:
         runner.load_checkpoint(checkpoint, strict=True)
     except RuntimeError as error:
-        raise ValueError(
+        raise RunRefusedError(
             f"checkpoint {checkpoint} does not fit the model of {cfg.filename}: {error}\n"
             "Next step: give the config that it was trained with, which stands in its work dir"
         ) from error
@@ -170,7 +195,12 @@ def _build_runner(cfg: Any) -> Any:
 
     launch.init_distributed(cfg.launcher)
     notices = adapt_to_devices(cfg, launch.world_size(), torch.cuda.is_available())
-    runner = Runner.from_cfg(cfg)
+    try:
+        runner = Runner.from_cfg(cfg)
+    except ValueError as error:
+        raise RunRefusedError(f"{cfg.filename}: {error}") from error
+    if cfg.get("resume") and cfg.get(results.BEGINNING):
+        notices.append(f"{results.RESUMED_BACKBONE} {cfg.load_from}, so {cfg[results.BEGINNING]} is not read")
     for notice in notices:
         runner.logger.info(notice)
     return runner

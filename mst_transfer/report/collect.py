@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mst_transfer.engine.results import RESUMED_BACKBONE
 from mst_transfer.report.scalars import Scalars, read_scalars
 
 TASKS: dict[str, str] = {"det": "detection", "seg": "segmentation"}
@@ -208,6 +209,8 @@ def _read_load_report(folder: Path) -> str:
     """The lines of the newest log that say where the backbone's weights came from."""
     for path in sorted(folder.glob("*/*.log"), reverse=True):
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        if any(RESUMED_BACKBONE in line for line in lines):
+            continue  # the log of the run's beginning says it
         for number, line in enumerate(lines):
             if "random initialisation" in line:
                 return "random initialisation"

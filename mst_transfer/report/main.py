@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mst_transfer.engine.results import BEGINNING
 from mst_transfer.report.collect import Collected, Missing, Picture, Run, collect
 from mst_transfer.report.curves import draw_finetune_curves, draw_pretrain_curves
 from mst_transfer.report.page import build_page
@@ -91,6 +92,7 @@ def differing_settings(runs: list[Run]) -> list[str]:
         cfg = Config.fromfile(run.config).to_dict()
         for name in ("work_dir", "experiment_name", "resume", "load_from", "launcher"):
             cfg.pop(name, None)
+        cfg.pop(BEGINNING, None)
         backbone = dict(cfg.get("model", {}).get("backbone") or {})
         for name in ("checkpoint", "init_cfg"):
             backbone.pop(name, None)

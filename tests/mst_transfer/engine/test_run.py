@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from mst_transfer.cli.main import main
 from mst_transfer.engine import adapt, results, run
+
+without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
 
 
 def read(work_dir: Path) -> dict:
@@ -20,12 +23,13 @@ def test_train_resume_and_test(tiny_seg_config: Path, tmp_path: Path, capsys: py
     assert main(["train", *words, "--seed", "3", "--cfg-options", "train_cfg.max_epochs=1"]) == 0
     first = read(work_dir)
     assert first["task"] == "seg" and first["mode"] == "train" and first["seed"] == 3
+    assert first["resumed"] is False and first["world_size"] == 1
     assert first["checkpoint"] == "random" and first["minutes"] > 0 and 0 <= first["metrics"]["mIoU"] <= 100
     assert first["versions"]["mmengine"] and first["hardware"] and first["config"].endswith("tiny_seg.py")
     assert set(first["metrics"]) == {"aAcc", "mIoU", "mAcc"}
 
     assert main(["train", *words, "--seed", "3", "--resume"]) == 0
-    assert (work_dir / "epoch_2.pth").is_file()
+    assert (work_dir / "epoch_2.pth").is_file() and read(work_dir)["resumed"] is True
     assert (
         "resumed epoch: 1"
         in next(work_dir.glob("*/*.log"))
@@ -40,6 +44,7 @@ def test_train_resume_and_test(tiny_seg_config: Path, tmp_path: Path, capsys: py
         == 0
     )
     tested = read(tmp_path / "t")
+    assert tested["resumed"] is False
     assert tested["mode"] == "test" and tested["metrics"]["mIoU"] == pytest.approx(
         read(work_dir)["metrics"]["mIoU"]
     )
@@ -70,6 +75,7 @@ def test_a_seed_decides_the_run(tiny_seg_config: Path, tmp_path: Path) -> None:
         (["--cfg-options", "optm.lr=1"], "did you mean 'optim_wrapper'"),
         (["--cfg-options", "lr"], "KEY=VALUE"),
         (["--amp", "--check-only", "--cfg-options", "optim_wrapper.type=Other"], "no known AMP counterpart"),
+        pytest.param(["--amp"], "needs a GPU", marks=without_gpu),
         (["--auto-scale-lr"], "no auto_scale_lr.base_batch_size"),
         (["--resume", "missing.pth"], "checkpoint missing.pth does not exist"),
         (["--cfg-options", "train_dataloader.dataset.data_root=nowhere"], "nowhere"),
@@ -83,7 +89,9 @@ def test_mistakes_are_refused_before_the_start(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_checkpoint_of_another_model_is_refused(tiny_seg_config: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_model_is_refused(
+    tiny_seg_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     words = ["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), "--cfg-options"]
     assert main([*words, "train_cfg.max_epochs=1"]) == 0
     cfg = run.load_run_config(
@@ -91,6 +99,9 @@ def test_a_checkpoint_of_another_model_is_refused(tiny_seg_config: Path, tmp_pat
     )
     with pytest.raises(ValueError, match=r"(?s)does not fit the model of .*decode_head.convs.1"):
         run.run_testing(cfg, str(tmp_path / "run" / "epoch_1.pth"))
+    words = [str(tiny_seg_config), str(tmp_path / "run" / "epoch_1.pth"), "--work-dir", str(tmp_path / "t")]
+    assert main(["test", *words, "--cfg-options", "model.decode_head.num_convs=2"]) == 1
+    assert "mst test: checkpoint" in capsys.readouterr().err
     with pytest.raises(FileNotFoundError, match="that folder has epoch_1.pth"):
         run.run_testing(cfg, str(tmp_path / "run" / "epoch_9.pth"))
 
@@ -112,9 +123,10 @@ def test_mixed_precision_needs_a_gpu() -> None:
     cfg = Config(dict(model=dict(), optim_wrapper=dict(type="OptimWrapper")))
     adapt.enable_amp(cfg)
     assert cfg.optim_wrapper.loss_scale == "dynamic"
-    adapt.adapt_to_devices(cfg, 1, on_cuda=True)
+    adapt.check_amp(cfg, on_cuda=True)
+    adapt.adapt_to_devices(cfg, 1, on_cuda=False)  # a test of what was trained so runs anywhere
     with pytest.raises(ValueError, match="needs a GPU"):
-        adapt.adapt_to_devices(cfg, 1, on_cuda=False)
+        adapt.check_amp(cfg, on_cuda=False)
 
 
 @pytest.mark.parametrize(
@@ -129,3 +141,61 @@ def test_mixed_precision_needs_a_gpu() -> None:
 )
 def test_the_backbones_origin_is_reported(backbone: dict, expected: str) -> None:
     assert results.backbone_checkpoint(Config(dict(model=dict(backbone=backbone)))) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--launcher", "pytorch"], "needs the environment variables RANK"),
+        (["--launcher", "slurm"], "needs SLURM_PROCID"),
+        (["--cfg-options", "model.decode_head.dropout_ratio=2.0"], "dropout probability"),
+    ],
+)
+def test_a_run_that_cannot_start_is_one_message(
+    tiny_seg_config: Path,
+    tmp_path: Path,
+    words: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), *words]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("mst train: ") and message in error
+
+
+def test_a_resumed_run_needs_no_backbone_file_but_remembers_it(tiny_seg_config: Path, tmp_path: Path) -> None:
+    with tiny_seg_config.open("a") as file:
+        file.write("model['backbone'].update(type='mst_transfer.TimmViT', checkpoint='gone.pth')\n")
+    (tmp_path / "epoch_1.pth").write_bytes(b"")
+    arguments = dict(work_dir=str(tmp_path), resume=str(tmp_path / "epoch_1.pth"))
+    cfg = run.load_run_config(str(tiny_seg_config), **arguments)
+    assert cfg.model.backbone.checkpoint is None and results.backbone_checkpoint(cfg) == "gone.pth"
+    cfg.dump(str(tmp_path / "dumped.py"))
+    again = run.load_run_config(str(tmp_path / "dumped.py"), **arguments)
+    assert results.backbone_checkpoint(again) == "gone.pth"
+    again.resume = False
+    assert results.backbone_checkpoint(again) == "random"
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["/x/bin/mst", "train", "a b.py"], "MST_DATA_ROOT='my data' mst train 'a b.py'"),
+        (["tools/train.py", "c.py"], "MST_DATA_ROOT='my data' python tools/train.py c.py"),
+        (["/y/mst_transfer/cli/test.py", "c.py"], "MST_DATA_ROOT='my data' mst test c.py"),
+        (
+            ["/y/tools/test.py", "c.py", "e.pth", "--seed", "1", "--launcher", "pytorch"],
+            "MST_DATA_ROOT='my data' bash tools/dist_test.sh c.py e.pth 2 --seed 1",
+        ),
+    ],
+)
+def test_the_recorded_command_can_be_typed_again(
+    argv: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MST_DATA_ROOT", "my data")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr("sys.argv", argv)
+    assert results.command(2) == expected
