@@ -1,5 +1,5 @@
 # Sourced by the launchers beside it.
-#   mst_python                     prints the interpreter to use
+#   mst_python                     prints the interpreter to use: that of an active environment, PYTHON, .venv's, python
 #   mst_launch NPROC SCRIPT ARGS   runs tools/SCRIPT: one process, or NPROC of them on this node under torchrun
 # Environment, for several nodes: NNODES (1), NODE_RANK (0), MASTER_ADDR (127.0.0.1), PORT (a free one; 29500 if NNODES > 1).
 # On a machine without a GPU the processes run on the CPU and talk through gloo.
@@ -7,9 +7,11 @@
 MST_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 mst_python() {
-  if [ -n "${PYTHON:-}" ]; then
+  if [ -n "${VIRTUAL_ENV:-}" ] && [ -x "$VIRTUAL_ENV/bin/python" ]; then
+    echo "$VIRTUAL_ENV/bin/python"
+  elif [ -n "${PYTHON:-}" ]; then
     echo "$PYTHON"
-  elif [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$MST_ROOT/.venv/bin/python" ]; then
+  elif [ -x "$MST_ROOT/.venv/bin/python" ]; then
     echo "$MST_ROOT/.venv/bin/python"
   else
     command -v python || command -v python3
@@ -31,7 +33,7 @@ mst_launch() {
 import os, socket, torch
 with socket.socket() as s:
     s.bind(("127.0.0.1", 0))
-    print(torch.cuda.device_count(), len(os.sched_getaffinity(0)), s.getsockname()[1])
+    print(torch.cuda.device_count(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), s.getsockname()[1])
 PY
   )
   if [ "$gpus" -gt 0 ] && [ "$nproc" -gt "$gpus" ]; then

@@ -107,6 +107,29 @@ def test_without_slurm_the_other_launchers_are_named(tmp_path: Path) -> None:
     assert done.returncode == 1 and "no 'srun' here" in done.stderr
 
 
+def chosen_python(root: Path, **environment: str) -> str:
+    """What mst_python prints in an environment with these variables."""
+    clean = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHON")}
+    done = subprocess.run(
+        ["bash", "-c", f"source '{root}/tools/_launch.sh' && mst_python"],
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_an_active_environment_goes_before_the_python_that_made_it(root: Path, tmp_path: Path) -> None:
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text("#!/bin/sh\n")
+    python.chmod(0o755)
+    assert chosen_python(root, PYTHON="python3.12", VIRTUAL_ENV=str(tmp_path)) == str(python)
+    assert chosen_python(root, PYTHON="python3.12") == "python3.12"
+    assert chosen_python(root, PYTHON="python3.12", VIRTUAL_ENV=str(tmp_path / "gone")) == "python3.12"
+
+
 def test_an_unsupported_python_is_refused(tmp_path: Path, root: Path) -> None:
     """In a copy without .venv, with an interpreter that says it is too old."""
     (tmp_path / "tools").mkdir()
