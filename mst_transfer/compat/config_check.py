@@ -14,10 +14,17 @@ A misspelt key, ``trian_cfg``, is none of these.
 import ast
 import difflib
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+# Of those below, read from the config when a run starts: all others were copied while the file was read.
+LIVE_KEYS = frozenset(
+    """
+    activation_checkpointing compile efficient_conv_bn_eval find_unused_parameters model_wrapper_cfg
+    sync_bn strategy runner_type custom_imports allowed_keys tta_model tta_pipeline launcher
+    """.split()
+)
 # Read by the Runner beside its arguments, or by the libraries' tools, metrics and hooks.
 LIBRARY_KEYS = frozenset(
     """
@@ -31,7 +38,7 @@ LIBRARY_KEYS = frozenset(
 
 
 class UnknownConfigKeyError(ValueError):
-    """A config or a ``--cfg-options`` path has a name that nothing reads."""
+    """A config or a ``--cfg-options`` path has a name that nothing reads, or that nothing reads any more."""
 
 
 def runner_keys() -> frozenset[str]:
@@ -67,7 +74,10 @@ def check_config(cfg: Any, allowed_extra: Iterable[str] = ()) -> None:
 
 
 def check_cfg_options(cfg: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Refuses ``--cfg-options`` whose path does not exist in the config.
+    """Refuses ``--cfg-options`` whose path does not exist in the config, or that come too late.
+
+    Too late comes a change to a variable like ``data_root`` or ``train_pipeline``: reading the file has copied
+    its value to where it is used. After merging, ``check_config`` finds new top-level keys that nothing reads.
 
     Args:
         cfg: The ``mmengine.Config`` that they are to change.
@@ -78,11 +88,13 @@ def check_cfg_options(cfg: Any, options: Mapping[str, Any]) -> dict[str, Any]:
         The options without the plus signs, ready for ``cfg.merge_from_dict``.
 
     Raises:
-        UnknownConfigKeyError: Names the first part that does not exist, the nearest one and the ways out.
+        UnknownConfigKeyError: Names the first part that does not exist, the nearest one and the ways out; or
+            the paths to which a variable was copied.
     """
     for option in options:
         if not option.startswith("+"):
             _check_path(cfg, option)
+        _check_not_copied(cfg, option.removeprefix("+"))
     return {option.removeprefix("+"): value for option, value in options.items()}
 
 
@@ -102,6 +114,51 @@ def _check_path(cfg: Any, option: str) -> None:
             f"It has: {', '.join(sorted(known)) or 'nothing below it'}. "
             f"Next step: correct the path, or write +{option}=... to add a new key"
         )
+
+
+def _check_not_copied(cfg: Any, option: str) -> None:
+    name, _, below = option.partition(".")
+    live = runner_keys() | LIVE_KEYS | frozenset(cfg.get("allowed_keys") or ())
+    if name in live or name not in cfg:
+        return
+    node, rest = cfg[name], f".{below}" if below else ""
+    paths = [path + rest for path in _copies(cfg, live, name, node)]
+    if not paths and below:
+        leaf = node
+        for part in below.split("."):
+            if part not in _children(leaf):
+                leaf = None
+                break
+            leaf = leaf[int(part)] if isinstance(leaf, list | tuple) else leaf[part]
+        last = below.split(".")[-1]
+        paths = [path for path in _copies(cfg, live, last, leaf) if path.endswith(f".{last}")]
+    ways = f"set {', '.join(paths[:8])}" if paths else "change it in the config file, or set the path where it is used"
+    raise UnknownConfigKeyError(
+        f"--cfg-options {option}: '{name}' is a variable of the config file; its value was copied when the file was "
+        f"read, so a change would have no effect. Next step: {ways}"
+    )
+
+
+def _copies(cfg: Any, live: Iterable[str], name: str, value: Any) -> list[str]:
+    """Paths below the keys in ``live`` that are called ``name``, hold ``value``, or a text that begins with it."""
+
+    def walk(node: Any, path: str) -> Iterator[str]:
+        text = isinstance(node, str) and isinstance(value, str) and len(value) > 2 and node.startswith(value)
+        same = isinstance(value, dict | list | tuple) and bool(value) and _plain(node) == _plain(value)
+        if path.rpartition(".")[2] == name or text or same:
+            yield path
+            return
+        for key in _children(node):
+            yield from walk(node[int(key)] if isinstance(node, list | tuple) else node[key], f"{path}.{key}")
+
+    return [path for key in cfg if key in live for path in walk(cfg[key], key)]
+
+
+def _plain(node: Any) -> Any:
+    """The value with lists for tuples."""
+    if isinstance(node, Mapping):
+        return {key: _plain(value) for key, value in node.items()}
+    return [_plain(value) for value in node] if isinstance(node, list | tuple) else node
 
 
 def _children(node: Any) -> list[str]:

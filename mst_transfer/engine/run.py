@@ -61,6 +61,7 @@ def load_run_config(
     cfg = Config.fromfile(str(config_paths.resolve_config(config)))
     config_check.check_config(cfg)
     cfg.merge_from_dict(config_check.check_cfg_options(cfg, cfg_options or {}))
+    config_check.check_config(cfg)  # new keys may be misspelt too
     cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs") / Path(config).stem)
     if cfg.get("experiment_name") is None:
         # mmengine keys logs by name and second: two runs of a config in one process must not share them

@@ -121,3 +121,51 @@ def test_words_become_values() -> None:
     assert parse_cfg_options(words) == expected
     with pytest.raises(ValueError, match="KEY=VALUE"):
         parse_cfg_options(["a"])
+
+
+HELPERS = """
+data_root = "data/x/"
+crop_size = (32, 32)
+max_epochs = 3
+norm_cfg = dict(type="BN")
+lone = 3
+optimizer = dict(type="SGD", lr=0.1)
+_dataset = dict(data_root=data_root, a=1)
+train_pipeline = [dict(type="Crop", crop_size=crop_size)]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline, b=2, **_dataset))
+val_evaluator = dict(ann_file=data_root + "val.json")
+model = dict(neck=dict(norm_cfg=norm_cfg), data_preprocessor=dict(size=crop_size))
+optim_wrapper = dict(optimizer=optimizer)
+train_cfg = dict(max_epochs=max_epochs, val_interval=lone + 1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("option", "paths"),
+    [
+        ("data_root", "set train_dataloader.dataset.data_root, val_evaluator.ann_file"),
+        ("+data_root", "set train_dataloader.dataset.data_root, val_evaluator.ann_file"),
+        ("_dataset.data_root", "set train_dataloader.dataset.data_root"),
+        (
+            "crop_size",
+            "set train_dataloader.dataset.pipeline.0.crop_size, model.data_preprocessor.size",
+        ),
+        ("max_epochs", "set train_cfg.max_epochs"),
+        ("norm_cfg.type", "set model.neck.norm_cfg.type"),
+        ("optimizer.lr", "set optim_wrapper.optimizer.lr"),
+        ("train_pipeline.0.crop_size", "set train_dataloader.dataset.pipeline.0.crop_size"),
+        ("lone", "change it in the config file"),
+    ],
+)
+def test_a_variable_that_was_copied_is_refused_with_the_paths_that_count(
+    tmp_path: Path, option: str, paths: str
+) -> None:
+    cfg = write(tmp_path, HELPERS)
+    with pytest.raises(UnknownConfigKeyError, match="its value was copied") as error:
+        check_cfg_options(cfg, {option: 1})
+    assert str(error.value).endswith(paths) or paths.startswith("change") and paths in str(error.value)
+
+
+def test_a_variable_that_the_config_lists_is_free(tmp_path: Path) -> None:
+    cfg = write(tmp_path, "allowed_keys = ['mine']\nmine = 3\n")
+    assert check_cfg_options(cfg, {"mine": 4}) == {"mine": 4}

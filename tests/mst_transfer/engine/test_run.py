@@ -73,6 +73,7 @@ def test_a_seed_decides_the_run(tiny_seg_config: Path, tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["--cfg-options", "optm.lr=1"], "did you mean 'optim_wrapper'"),
+        (["--cfg-options", "+trian_cfg.x=3"], "did you mean 'train_cfg'"),
         (["--cfg-options", "lr"], "KEY=VALUE"),
         (["--amp", "--check-only", "--cfg-options", "optim_wrapper.type=Other"], "no known AMP counterpart"),
         pytest.param(["--amp"], "needs a GPU", marks=without_gpu),
