@@ -25,7 +25,14 @@ from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from mst_transfer.checkpoint_checks import BackboneRefusedError, check_architecture, is_under, list_names
+from mst_transfer.checkpoint_checks import (
+    BackboneRefusedError,
+    arch_remark,
+    check_architecture,
+    check_numbers,
+    is_under,
+    list_names,
+)
 from mst_transfer.checkpoint_sources import extract_backbone, is_head_tensor, read_pickle, read_safetensors
 from mst_transfer.compat.serialization import write_atomically
 
@@ -127,6 +134,7 @@ class LoadReport:
         missing: names of the model that the file lacks (only those that the caller allowed to be missing).
         unexpected: names of the file that the model has no place for.
         skipped: names of the file left out on purpose: heads, mask token, blocks that the model does without.
+        remark: what is doubtful although everything fits; empty if nothing is.
     """
 
     source: str
@@ -135,6 +143,7 @@ class LoadReport:
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     skipped: tuple[str, ...]
+    remark: str = ""
 
     def table(self) -> str:
         """Counts and names as a few aligned lines of text."""
@@ -147,6 +156,7 @@ class LoadReport:
         ]
         lines = [f"backbone weights from {self.source}"]
         lines += [f"  {name:<11}{count:>5}  {names}".rstrip() for name, count, names in rows]
+        lines += [f"  warning: {self.remark}"] if self.remark else []
         return "\n".join(lines)
 
 
@@ -245,7 +255,8 @@ def load_backbone(
     Raises:
         FileNotFoundError: if there is no such file.
         BackboneNotCoveredError: if tensors of the model are neither in the file nor in ``may_miss``.
-        BackboneRefusedError: if the file is of another architecture or patch size; nothing has been copied then.
+        BackboneRefusedError: if the file is of another architecture or patch size, or holds NaN; nothing has
+            been copied then.
     """
     wanted = model.state_dict()
     if "patch_embed.proj.weight" not in wanted:
@@ -255,6 +266,7 @@ def load_backbone(
     given = {name: tensor for name, tensor in tensors.items() if name not in skipped}
 
     check_architecture(model, given, metadata, source=str(path), unused=unused, skipped=skipped)
+    check_numbers({name: tensor for name, tensor in given.items() if name in wanted}, str(path))
     resized: dict[str, str] = {}
     if "pos_embed" in given and "pos_embed" in wanted:
         given["pos_embed"], change = _fit_pos_embed(model, given["pos_embed"], metadata, str(path))
@@ -281,7 +293,7 @@ def load_backbone(
                 target.copy_(given[name])
     loaded = tuple(name for name in wanted if name in given and name not in resized)
     unexpected = tuple(name for name in given if name not in wanted)
-    return LoadReport(str(path), loaded, resized, missing, unexpected, skipped)
+    return LoadReport(str(path), loaded, resized, missing, unexpected, skipped, arch_remark(model, metadata))
 
 
 def _fit_pos_embed(

@@ -78,6 +78,36 @@ def check_architecture(
         )
 
 
+def check_numbers(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Refuses tensors with NaN or infinite values, as a pre-training that diverged leaves them.
+
+    Raises:
+        BackboneRefusedError: names them.
+    """
+    broken = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
+    if broken:
+        raise BackboneRefusedError(
+            f"{source}: {len(broken)} of {len(tensors)} tensors hold NaN or infinite values: {list_names(broken)}. "
+            "The training that wrote it has diverged: take an earlier checkpoint"
+        )
+
+
+def arch_remark(model: nn.Module, metadata: BackboneMetadata | None) -> str:
+    """What to say if the model is another architecture than the checkpoint's although all shapes are equal.
+
+    Such architectures differ in what leaves no tensors: the activation, the epsilon of the norms, pooling.
+
+    Args:
+        model: a timm model.
+        metadata: the file's metadata, None for a foreign file.
+    """
+    config = getattr(model, "pretrained_cfg", None) or {}
+    arch = config.get("architecture") if isinstance(config, Mapping) else getattr(config, "architecture", None)
+    if metadata is None or not arch or arch == metadata.arch.split(".")[0]:
+        return ""
+    return f"the checkpoint was made by arch={metadata.arch!r}, the model is arch={arch!r}: the shapes agree only"
+
+
 def _describe(tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Any]:
     projection = tensors["patch_embed.proj.weight"]  # [D, channels, p, p]
     blocks = [int(match.group(1)) for match in map(_BLOCK.match, names) if match]

@@ -164,7 +164,7 @@ def extract_backbone(tensors: Mapping[str, Tensor], role: str, source: str) -> d
 
 def _choose_prefix(prefixes: list[str], role: str, source: str) -> str:
     """The one prefix whose parts fit the role; a single network without a role fits any."""
-    roles = {prefix: _role_of(prefix) for prefix in prefixes}
+    roles = {prefix: _role_of(prefix, prefixes) for prefix in prefixes}
     fitting = [prefix for prefix in prefixes if roles[prefix] == role]
     if not fitting:
         fitting = [prefix for prefix in prefixes if roles[prefix] is None]
@@ -180,6 +180,13 @@ def _choose_prefix(prefixes: list[str], role: str, source: str) -> str:
     )
 
 
-def _role_of(prefix: str) -> str | None:
+def _role_of(prefix: str, prefixes: list[str]) -> str | None:
+    """The role that the parts of a prefix name, None if they name none.
+
+    mmengine's ``EMAHook`` swaps the two networks when it saves: ``state_dict`` is the moving average then, and
+    ``ema_state_dict`` the network that is trained.
+    """
     parts = prefix.split(".")
+    if any(other.startswith("ema_state_dict.") for other in prefixes):
+        return {"state_dict": "teacher", "ema_state_dict": "student"}.get(parts[0])
     return next((role for role, names in _ROLE_PARTS.items() if any(name in parts for name in names)), None)

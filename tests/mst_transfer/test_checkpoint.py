@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from mst_transfer.checkpoint import (
     BackboneMetadata,
     BackboneNotCoveredError,
+    BackboneRefusedError,
     LoadReport,
     load_backbone,
     read_backbone,
@@ -380,3 +381,47 @@ def test_metadata_are_plain_strings_with_json_inside(saved):
     assert (strings["patch_size"], strings["embed_dim"], strings["role"]) == ("8", "24", "teacher")
     assert json.loads(strings["img_size"]) == [32, 32]
     assert json.loads(strings["provenance"])["epoch"] == 3
+
+
+def test_checkpoints_of_mmengines_ema_hook_hold_the_average_as_the_model(tmp_path):
+    """The oracle is the hook itself: it swaps the averaged and the trained weights when it saves."""
+    from types import SimpleNamespace
+
+    from mmengine.hooks import EMAHook
+    from mmengine.model import ExponentialMovingAverage
+
+    trained = torch.nn.Module()
+    trained.backbone = make_vit()
+    hook = EMAHook()
+    hook.ema_model = ExponentialMovingAverage(trained)
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.add_(1.0)
+    average = {name: value.clone() for name, value in hook.ema_model.module.backbone.state_dict().items()}
+    checkpoint = dict(state_dict=dict(trained.state_dict()))
+    hook.before_save_checkpoint(SimpleNamespace(iter=5, epoch=5), checkpoint)
+    torch.save(checkpoint, tmp_path / "epoch_5.pth")
+    for role, expected in (("teacher", average), ("student", trained.backbone.state_dict())):
+        tensors, _ = read_backbone(tmp_path / "epoch_5.pth", role)
+        for name, value in expected.items():
+            torch.testing.assert_close(tensors[name], value, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path, value):
+    model, other = make_vit(), make_vit()
+    model.blocks[1].attn.qkv.bias.data[3] = value
+    save_backbone(tmp_path / "x.safetensors", model.state_dict(), make_metadata())
+    before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+    with pytest.raises(BackboneRefusedError, match=r"1 of \d+ tensors hold NaN .*: blocks.1.attn.qkv.bias. .*earlier"):
+        load_backbone(other, tmp_path / "x.safetensors")
+    assert_same_weights(other, before)
+
+
+def test_another_arch_of_equal_shapes_is_remarked(saved):
+    _, path = saved
+    assert load_backbone(make_vit(), path).remark == ""
+    other = timm.create_model("deit_tiny_patch16_224", pretrained=False, num_classes=0, **SMALL)
+    report = load_backbone(other, path)
+    assert "arch='vit_tiny_patch16_224', the model is arch='deit_tiny_patch16_224'" in report.remark
+    assert report.table().splitlines()[-1] == f"  warning: {report.remark}"

@@ -140,7 +140,8 @@ class TimmViT(BaseModule):
             )
         else:
             report = load_backbone(self.vit, self.checkpoint, role=self.role, unused=self._unused)
-            print_log(report.table(), logger="current")
+            level = logging.WARNING if report.remark else logging.INFO
+            print_log(report.table(), logger="current", level=level)
         self._is_init = True
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -202,6 +203,16 @@ def _create_vit(arch: str, **timm_kwargs: Any) -> VisionTransformer:
     if arch.split(".")[0] not in known:
         near = difflib.get_close_matches(arch, known, n=4, cutoff=0.4)
         raise ValueError(f"arch={arch!r} is not a timm model; near names: {', '.join(near) or 'none'}")
+    if timm_kwargs.get("patch_drop_rate"):
+        raise ValueError(
+            f"patch_drop_rate={timm_kwargs['patch_drop_rate']} leaves out tokens, so no grid is left for a head to "
+            "read; leave it at 0, and use drop_path_rate to regularise"
+        )
+    if not timm_kwargs.get("dynamic_img_size", True):
+        raise ValueError(
+            "dynamic_img_size=False would allow images of img_size only, but mmdet and mmseg pad each batch to a size "
+            "of its own; leave it out"
+        )
     options = dict(num_classes=0, dynamic_img_size=True, dynamic_img_pad=True) | timm_kwargs
     try:
         vit = timm.create_model(arch, pretrained=False, **options)

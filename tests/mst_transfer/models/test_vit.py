@@ -268,3 +268,15 @@ def test_layer_depth_of_every_parameter():
             assert layer == int(name.split(".")[2]) + 1
         else:
             assert layer == (5 if name.startswith(("vit.norm", "pyramid")) else 0), name
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (dict(patch_drop_rate=0.5), "patch_drop_rate=0.5 leaves out tokens"),
+        (dict(dynamic_img_size=False), "leave it out"),
+    ],
+)
+def test_options_that_leave_no_grid_are_refused(option, message):
+    with pytest.raises(ValueError, match=message):
+        TimmViT(**SMALL, **option)
