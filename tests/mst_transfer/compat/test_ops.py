@@ -157,7 +157,7 @@ def test_half_precision_is_computed_in_float32() -> None:
 def test_other_operators_say_what_they_are_and_how_to_get_them() -> None:
     from mmcv.ops import nms_rotated, roi_align
 
-    with pytest.raises(ops.OpNotAvailableError, match=r"'nms_rotated'.*pip install --no-binary mmcv"):
+    with pytest.raises(ops.OpNotAvailableError, match=r"'nms_rotated'.*MMCV_WITH_OPS=1 pip wheel --no-build-isolation"):
         nms_rotated(torch.rand(3, 5), torch.rand(3), 0.5)
     with pytest.raises(ops.OpNotAvailableError, match="pool_mode='max'"):
         roi_align(torch.rand(1, 1, 4, 4), torch.tensor([[0.0, 0, 0, 2, 2]]), 2, 1.0, 0, "max", True)
