@@ -197,7 +197,11 @@ def _read_provenance(path: Path, missing: list[Missing], command: str) -> dict[s
     if not path.is_file():
         missing.append(Missing(path, command))
         return {}
-    metadata = read_backbone(path, "teacher")[1]
+    try:
+        metadata = read_backbone(path, "teacher")[1]
+    except ValueError as error:
+        missing.append(Missing(path, command, f"not readable ({error})"))
+        return {}
     if metadata is None:
         missing.append(Missing(path, command, "not a backbone file of this project"))
         return {}

@@ -41,7 +41,9 @@ def write_report(
     folder.mkdir(exist_ok=True)
     drawn: dict[str, list[Picture]] = {"pretrain": _pretrain_pictures(collected.pretrain, folder)}
     for task, runs in collected.runs.items():
-        drawn[task] = _prediction_pictures(task, runs, folder, num_images) if with_predictions else []
+        drawn[task] = []
+        if with_predictions:
+            drawn[task] += _prediction_pictures(task, runs, folder, num_images, collected.missing)
         drawn[task] += _curve_pictures(task, runs, folder)
     table = build_table(collected)
     page = build_page(title or "MST: from photos to mAP and mIoU", collected, table, drawn)
@@ -102,11 +104,21 @@ def differing_settings(runs: list[Run]) -> list[str]:
     return [name for name in names if any(each.get(name) != settings[0].get(name) for each in settings)]
 
 
-def _prediction_pictures(task: str, runs: list[Run], folder: Path, num_images: int) -> list[Picture]:
-    ready = [run for run in runs if run.config is not None and run.checkpoint is not None]
-    if not ready:
+def _prediction_pictures(
+    task: str, runs: list[Run], folder: Path, num_images: int, missing: list[Missing]
+) -> list[Picture]:
+    """Predictions of the runs that can predict; why another cannot goes to ``missing``."""
+    by_start = {}
+    for run in runs:
+        if run.config is None or run.checkpoint is None:
+            continue
+        try:
+            by_start[run.label] = predict(run, num_images, MIN_SCORE)
+        except (ValueError, RuntimeError, OSError) as error:
+            reason = f"no predictions of {run.label} ({type(error).__name__}: {error})"
+            missing.append(Missing(run.checkpoint, f"mst train CONFIG --work-dir {run.folder}", reason))
+    if not by_start:
         return []
-    by_start = {run.label: predict(run, num_images, MIN_SCORE) for run in ready}
     path = folder / f"{task}_predictions.png"
     draw_predictions(task, by_start, path)
     shown = len(next(iter(by_start.values())).items)

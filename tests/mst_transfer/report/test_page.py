@@ -2,13 +2,16 @@
 
 import base64
 import re
+import sys
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 
 from mst_transfer.report import main
 from mst_transfer.report.collect import collect
+from mst_transfer.report.curves import new_figure
 from mst_transfer.report.main import differing_settings, write_report
 
 
@@ -109,3 +112,27 @@ def test_runs_that_differ_in_more_than_their_weights_are_said_to(runs):
     _, reader, _ = read(runs)
     text = "".join(reader.text)
     assert "differ in more than the backbone's weights: train_cfg" in text
+
+
+def test_a_run_that_cannot_predict_does_not_cost_the_page(runs, monkeypatch, capsys):
+    """The others keep their pictures; its reason stands in the page."""
+    report = sys.modules[write_report.__module__]
+
+    def predict(run, num_images, min_score):
+        if run.label == "MST":
+            raise RuntimeError("size mismatch for the head")
+        return SimpleNamespace(items=[None] * num_images)
+
+    def draw(task, found, path):
+        drawn.append((task, list(found)))
+        new_figure(1, 1).savefig(path)
+
+    drawn = []
+    monkeypatch.setattr(report, "predict", predict)
+    monkeypatch.setattr(report, "draw_predictions", draw)
+    (runs / "pretrain" / "teacher.safetensors").write_bytes(b"broken")
+    assert main([str(runs), "--strict"]) == 1
+    assert drawn == [("det", ["random"]), ("seg", ["random"])]
+    text = "".join(read(runs)[1].text)
+    assert "no predictions of MST (RuntimeError: size mismatch for the head)" in text and "not readable" in text
+    assert "size mismatch" in capsys.readouterr().err
