@@ -3,6 +3,7 @@
 import importlib
 import os
 import platform
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -38,6 +39,14 @@ def installed_version(name: str) -> str | None:
         return None
 
 
+def constraints() -> str:
+    """pip's option for the tested versions, with a space behind; empty where there is no checkout that names them."""
+    if Path("constraints.txt").is_file():
+        return "-c constraints.txt "
+    file = Path(__file__).resolve().parents[2] / "constraints.txt"
+    return f"-c {shlex.quote(str(file))} " if file.is_file() else ""
+
+
 def check_python() -> Iterator[Finding]:
     """Is this a supported interpreter?"""
     found = f"Python {platform.python_version()} ({sys.executable})"
@@ -56,7 +65,7 @@ def check_packages() -> Iterator[Finding]:
     try:
         lines = requires(DISTRIBUTION) or []
     except PackageNotFoundError:
-        yield Finding("fault", f"{DISTRIBUTION} is not installed", "pip install -c constraints.txt -e .")
+        yield Finding("fault", f"{DISTRIBUTION} is not installed", f"pip install {constraints()}-e .")
         return
     for line in lines:
         requirement = Requirement(line)
@@ -116,11 +125,11 @@ def import_fix(name: str, error: Exception) -> str:
     if name == "cv2" and ("libGL" in text or "libgthread" in text or "libglib" in text):
         return "pip uninstall -y opencv-python && pip install opencv-python-headless"
     if "torchvision::nms" in text:
-        return "pip install --force-reinstall -c constraints.txt torch torchvision"
+        return f"pip install --force-reinstall {constraints()}torch torchvision"
     missing = getattr(error, "name", None)
     if isinstance(error, ModuleNotFoundError) and missing and missing.split(".")[0] != name.split(".")[0]:
         return f"pip install {missing.split('.')[0]}"
-    return f"pip install --force-reinstall --no-deps -c constraints.txt {_distribution_of(name)}"
+    return f"pip install --force-reinstall --no-deps {constraints()}{_distribution_of(name)}"
 
 
 def _distribution_of(module: str) -> str:
@@ -146,7 +155,7 @@ def check_operators() -> Iterator[Finding]:
                 f"nms kept {kept} instead of [1], RoIAlign of ones gave {pooled.flatten().tolist()}"
             )
     except Exception as error:  # whatever a broken installation raises
-        fix = "pip install --force-reinstall -c constraints.txt torch torchvision mmcv-lite"
+        fix = f"pip install --force-reinstall {constraints()}torch torchvision mmcv-lite"
         yield Finding("fault", f"mmcv's operators fail: {type(error).__name__}: {error}", fix)
     else:
         source = "mmcv's own, compiled" if ops.backend() == "compiled" else "torchvision's, for mmcv-lite"

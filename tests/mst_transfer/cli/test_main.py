@@ -121,3 +121,14 @@ def test_data_roots_are_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setenv("MST_DATA_ROOT", str(tmp_path))
     (found,) = findings(checks.check_data)
     assert found.kind == "ok" and found.what.endswith("found coco")
+
+
+def test_fixes_name_constraints_only_where_they_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert checks.constraints().strip().endswith(f"{root / 'constraints.txt'}".split()[-1])
+    monkeypatch.setattr(checks, "__file__", str(tmp_path / "lib" / "mst_transfer" / "cli" / "checks.py"))
+    assert checks.constraints() == ""
+    fault = RuntimeError("operator torchvision::nms does not exist")
+    assert checks.import_fix("torchvision", fault) == "pip install --force-reinstall torch torchvision"
