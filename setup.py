@@ -35,14 +35,17 @@ class BuildWithConfigs(build_py):
         super().run()
         if getattr(self, "editable_mode", False):
             return
+        shutil.rmtree(self._shipped(), ignore_errors=True)  # of an earlier build: it may hold configs that are gone
         for source, target in self._config_files().items():
             Path(target).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
 
+    def _shipped(self) -> Path:
+        return Path(self.build_lib) / "mst_transfer" / ".mim" / "configs"
+
     def _config_files(self) -> dict[str, str]:
-        shipped = Path(self.build_lib) / "mst_transfer" / ".mim" / "configs"
         return {
-            str(path): str(shipped / path.relative_to(ROOT))
+            str(path): str(self._shipped() / path.relative_to(ROOT))
             for folder in CONFIG_FOLDERS
             for path in sorted((ROOT / folder).rglob("*.py"))
         }
