@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from mmengine.config import Config
 
+from mst_transfer.checkpoint import BackboneMetadata, save_backbone
 from mst_transfer.cli.main import main
 from mst_transfer.engine import adapt, results, run
 
@@ -165,6 +167,23 @@ def test_a_run_that_cannot_start_is_one_message(
     assert main(["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), *words]) == 1
     error = capsys.readouterr().err
     assert error.startswith("mst train: ") and message in error
+
+
+def test_a_backbone_of_another_depth_is_one_message(
+    tiny_seg_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    options = dict(img_size=32, patch_size=8, embed_dim=24, num_heads=3)
+    vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=5, **options)
+    facts = dict(patch_size=8, img_size=(32, 32), embed_dim=24, mean=(127 / 255,) * 3, std=(60 / 255,) * 3)
+    metadata = BackboneMetadata("vit_tiny_patch16_224", dict(options, depth=5), role="teacher", **facts)
+    save_backbone(tmp_path / "teacher.safetensors", vit.state_dict(), metadata)
+    backbone = dict(type="mst_transfer.TimmViT", arch="vit_tiny_patch16_224", depth=4, **options)
+    backbone["checkpoint"] = str(tmp_path / "teacher.safetensors")
+    with tiny_seg_config.open("a") as file:
+        file.write(f"model['backbone'] = {backbone!r}\nmodel['decode_head']['in_channels'] = 24\n")
+    assert main(["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err
+    assert "mst train: model.backbone.checkpoint: " in error and "depth 5" in error and "depth 4" in error
 
 
 def test_a_resumed_run_needs_no_backbone_file_but_remembers_it(tiny_seg_config: Path, tmp_path: Path) -> None:
