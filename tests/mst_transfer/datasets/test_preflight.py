@@ -350,9 +350,12 @@ def test_an_evaluator_reads_the_file_of_its_dataset(tmp_path):
     right = f"{tmp_path}/annotations/../annotations/train.json"
     cfg.val_evaluator = [dict(type="CocoMetric", ann_file=right)]
     check_datasets(cfg)
-    cfg.val_evaluator = dict(type="CocoMetric", ann_file="elsewhere/val.json")
-    with pytest.raises(ValueError, match=f"val_evaluator.ann_file=elsewhere/val.json .* {tmp_path}/annotations/train"):
-        check_datasets(cfg)
+    other = tmp_path / "val.json"
+    other.write_text("{}")
+    for path in (str(other), "elsewhere/val.json"):
+        cfg.val_evaluator = dict(type="CocoMetric", ann_file=path)
+        with pytest.raises(ValueError, match=f"val_evaluator.ann_file={path} is not .* {tmp_path}/annotations/train"):
+            check_datasets(cfg)
     cfg.val_dataloader = dict(dataset=dict(type="Other"))
     check_datasets(cfg, [])
     with pytest.raises(ValueError, match="val_evaluator.ann_file=elsewhere/val.json does not exist"):
