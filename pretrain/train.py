@@ -45,6 +45,7 @@ def load_config(args: argparse.Namespace) -> Config:
     config_check.check_config(cfg)
     options = config_check.parse_cfg_options(args.cfg_options)
     cfg.merge_from_dict(config_check.check_cfg_options(cfg, options))
+    config_check.check_config(cfg)
     if args.work_dir:
         cfg.work_dir = args.work_dir
     elif cfg.get("work_dir") is None:

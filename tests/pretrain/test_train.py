@@ -157,15 +157,15 @@ def test_non_finite_steps_are_left_out_and_then_stop_the_run(tiny_config: Path, 
     from pretrain.loop import PretrainLoop
     from pretrain.model import MST
 
-    forward, seen, models = MST.forward, [], []
+    forward, seen, statistics = MST.forward, [], []
 
     def poisoned(self, *args, step=0, **kwargs):
         losses = forward(self, *args, step=step, **kwargs)
-        models.append(self)
+        statistics.append(self.decoder.stages[0][1].running_mean.clone())
         seen.append(self.student.head.mlp[0].weight.detach().clone())
         if step >= 5:
             losses["loss"] = losses["loss"] * float("nan")
-            next(self.decoder.buffers()).fill_(float("nan"))
+            next(self.decoder.buffers()).data.fill_(float("nan"))
         return losses
 
     monkeypatch.setattr(MST, "forward", poisoned)
@@ -173,7 +173,7 @@ def test_non_finite_steps_are_left_out_and_then_stop_the_run(tiny_config: Path, 
     with pytest.raises(FloatingPointError, match=r"3 steps in a row, up to step 7.*iter_4.pth.*base_lr"):
         main([str(tiny_config), "--work-dir", str(tmp_path / "run"), *options])
     assert torch.equal(seen[5], seen[6]) and torch.equal(seen[6], seen[7])  # the weights were not touched
-    assert models[0].decoder.stages[0][1].running_mean.isfinite().all()  # nor BatchNorm's statistics
+    assert torch.stack(statistics).isfinite().all()  # nor BatchNorm's statistics
     record = json.loads((tmp_path / "run" / "nonfinite_step_5_rank_0.json").read_text())
     assert record["step"] == 5 and len(record["samples"]) == 4
     assert PretrainLoop.__name__ == "PretrainLoop"
