@@ -41,6 +41,7 @@ def test_two_processes_equal_one(sgd_config: Path, tmp_path: Path):
 
 WORKER = """
 import sys, torch, torch.distributed as dist
+from mst_transfer.compat.launch import shutdown_distributed
 from pretrain.batch_norm import GlooSyncBatchNorm2d, build_batch_norm
 rank, port, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
@@ -53,6 +54,8 @@ y = norm(x)
 (y * torch.linspace(0, 1, y.numel()).view_as(y)).sum().backward()
 gradients = dict(x=x.grad, w=norm.weight.grad, b=norm.bias.grad)
 torch.save(dict(gradients, y=y.detach(), m=norm.running_mean, v=norm.running_var), f"{out}/{rank}.pt")
+del x, y, norm, gradients  # gloo aborts now and then if the graph outlives the group
+shutdown_distributed()
 """
 
 
