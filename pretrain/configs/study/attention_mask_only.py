@@ -1,0 +1,5 @@
+"""MST's mask without the restoring decoder."""
+
+_base_ = ["../_base_/study.py"]
+
+model = dict(decoder=None)

@@ -1,0 +1,3 @@
+"""MST: attention-guided mask, restoring decoder."""
+
+_base_ = ["../_base_/study.py"]
