@@ -139,6 +139,11 @@ class MaskedViT(nn.Module):
     def patch_size(self) -> int:
         return self.vit.patch_embed.patch_size[0]
 
+    @property
+    def cell_size(self) -> int:
+        """Side in pixels of what a mask hides as one: a patch."""
+        return self.patch_size
+
     def num_patches(self, height: int, width: int) -> int:
         """Patches of an image of that size, in pixels."""
         for side in (height, width):
