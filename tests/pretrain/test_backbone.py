@@ -73,6 +73,70 @@ def test_importance_is_the_head_average_of_the_last_block(vit):
     torch.testing.assert_close(vit(images, importance=True).importance, matrices[:, :, 0, 1:].mean(dim=1))
 
 
+def block_outputs(vit: MaskedViT, images: torch.Tensor) -> list[torch.Tensor]:
+    """Tokens [B, T, D] after each block, not normalised, by running timm's blocks one after the other."""
+    model = vit.vit
+    tokens, outputs = model._pos_embed(model.patch_embed(images)), []
+    for block in model.blocks:
+        tokens = block(tokens)
+        outputs.append(tokens)
+    return outputs
+
+
+@pytest.mark.parametrize("size", [(32, 32), (16, 40)])
+def test_attention_is_the_last_blocks_class_row_laid_out_on_the_grid(vit, size):
+    images = torch.randn(2, 3, *size)
+    last = vit.vit.blocks[-1]
+    _, matrices = full_softmax_attention(last.attn, last.norm1(block_outputs(vit, images)[-2]))
+    rows, columns = size[0] // vit.cell_size, size[1] // vit.cell_size
+    attention = vit.attention(images)
+    assert attention.dtype == torch.float32 and attention.shape == (2, 2, rows, columns)
+    for y in range(rows):
+        for x in range(columns):
+            torch.testing.assert_close(attention[:, :, y, x], matrices[:, :, 0, 1 + y * columns + x])
+
+
+@pytest.mark.parametrize("num_blocks", [1, 2, 3])
+def test_class_tokens_of_the_last_blocks_each_pass_the_final_norm(vit, num_blocks):
+    images = torch.randn(2, 3, 32, 48)
+    outputs = [vit.vit.norm(tokens) for tokens in block_outputs(vit, images)]
+    expected = [tokens[:, 0] for tokens in outputs[-num_blocks:]]
+    torch.testing.assert_close(vit.cls_tokens(images, num_blocks), torch.cat(expected, dim=-1))
+    features = vit.cls_tokens(images, num_blocks, average_patches=True)
+    mean = outputs[-1][:, 1:].sum(dim=1) / 24
+    if num_blocks == 1:
+        torch.testing.assert_close(features[:, 0::2], expected[0])
+        torch.testing.assert_close(features[:, 1::2], mean)
+    else:
+        torch.testing.assert_close(features, torch.cat([*expected, mean], dim=-1))
+
+
+@pytest.mark.parametrize("num_blocks", [0, 4])
+def test_class_tokens_of_more_blocks_than_there_are_is_refused(vit, num_blocks):
+    with pytest.raises(ValueError, match=f"num_blocks = {num_blocks} must lie in 1 … 3"):
+        vit.cls_tokens(torch.randn(1, 3, 32, 32), num_blocks)
+
+
+@pytest.mark.parametrize("patch_tokens", [False, True])
+def test_16_bit_attention_on_the_cpu_is_spelt_out_and_agrees(vit, patch_tokens):
+    """bfloat16 has 8 significant bits: after three blocks, 2 % of the largest value, and 5 % of a gradient's norm."""
+    images, weight = torch.randn(2, 3, 32, 32), torch.randn(24)
+    cls_tokens, gradients = [], []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            output = vit(images, patch_tokens=patch_tokens)
+        assert [block.attn.fused_attn for block in vit.vit.blocks] == [not enabled] * 3
+        loss = (output.cls_token.float() @ weight).sum()
+        if patch_tokens:
+            loss = loss + (output.patch_tokens.float() @ weight).sum()
+        cls_tokens.append(output.cls_token.float())
+        gradients.append(torch.autograd.grad(loss, list(vit.vit.parameters())))
+    exact, rounded = cls_tokens
+    assert 0 < (exact - rounded).abs().max() < 0.02 * exact.abs().max()
+    for (name, _), full, half in zip(vit.vit.named_parameters(), *gradients, strict=True):
+        assert (full - half).norm() < 0.05 * full.norm() + 1e-3, name
+
+
 def test_mask_replaces_embeddings_before_the_position_embedding(vit):
     """The token stays in the sequence and keeps its place; its content is forgotten."""
     images, mask = torch.randn(2, 3, 32, 32), torch.zeros(2, 16, dtype=torch.bool)
@@ -133,6 +197,6 @@ def test_bad_architectures_are_named(arch, words):
 
 
 def test_views_must_fit_the_patch_size(vit):
-    assert vit.num_patches(32, 48) == 24
+    assert vit.num_patches(32, 48) == 24 and vit.cell_size == 8
     with pytest.raises(ValueError, match="30x32 px is not a multiple of the patch size 8.*24 or 32"):
         vit.num_patches(30, 32)
