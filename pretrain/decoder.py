@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from pretrain.batch_norm import build_batch_norm
 
 
-def upsampling_factors(patch_size: int) -> list[int]:
-    """Factors, one a stage, whose product is the patch size: twos first, then what is left (12 → 2, 2, 3)."""
-    factors, rest = [], patch_size
+def upsampling_factors(stride: int) -> list[int]:
+    """Factors, one a stage, whose product is the stride: twos first, then what is left (12 → 2, 2, 3)."""
+    factors, rest = [], stride
     while rest % 2 == 0:
         factors.append(2)
         rest //= 2
@@ -20,25 +20,23 @@ def upsampling_factors(patch_size: int) -> list[int]:
 
 
 class RestoringDecoder(nn.Module):
-    """Stages of 3x3 convolution, BatchNorm, ReLU, bilinear up-sampling until the patch stride is undone, then RGB.
+    """Stages of 3x3 convolution, BatchNorm, ReLU, bilinear up-sampling until the stride is undone, then RGB.
 
     The 1x1 convolution to RGB commutes with bilinear interpolation (whose weights sum to 1 and act on each channel
     alone), so it runs *before* the last up-sampling: the same function (tested) at a fraction of the memory traffic.
 
     Args:
         in_dim: width D of the patch tokens.
-        patch_size: patch stride in pixels.
+        stride: pixels between neighbouring tokens: the patch size of a ViT, 32 for Swin.
         channels: output channels of each stage; the last value repeats when there are more stages, values beyond
             the number of stages are not used. [ours]
     """
 
-    def __init__(self, in_dim: int, patch_size: int, channels: Sequence[int] = (256, 128, 64, 32)) -> None:
+    def __init__(self, in_dim: int, stride: int, channels: Sequence[int] = (256, 128, 64, 32)) -> None:
         super().__init__()
         if not channels or min(channels) < 1:
-            raise ValueError(
-                f"decoder.channels = {list(channels)} must hold at least one positive number of channels"
-            )
-        self.factors = upsampling_factors(patch_size)
+            raise ValueError(f"decoder.channels = {list(channels)} must hold at least one positive number of channels")
+        self.factors = upsampling_factors(stride)
         stages, width = [], in_dim
         for index in range(len(self.factors)):
             out = channels[min(index, len(channels) - 1)]
@@ -54,7 +52,7 @@ class RestoringDecoder(nn.Module):
         self.to_rgb = nn.Conv2d(width, 3, 1)
 
     def forward(self, patch_tokens: Tensor) -> Tensor:
-        """[B, h, w, D] → restored, normalised views [B, 3, h * patch_size, w * patch_size]."""
+        """[B, h, w, D] → restored, normalised views [B, 3, h * stride, w * stride]."""
         x = patch_tokens.permute(0, 3, 1, 2)
         for index, (stage, factor) in enumerate(zip(self.stages, self.factors, strict=True)):
             x = stage(x)

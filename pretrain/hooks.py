@@ -36,7 +36,7 @@ def backbone_metadata(mst: MST, role: str, provenance: dict) -> BackboneMetadata
         arch_kwargs=dict(backbone.arch_kwargs),
         patch_size=backbone.patch_size,
         img_size=tuple(backbone.vit.patch_embed.img_size),
-        embed_dim=backbone.embed_dim,
+        embed_dim=backbone.vit.patch_embed.proj.out_channels,
         mean=tuple(round(v, 6) for v in (mst.mean.flatten() / 255).tolist()),
         std=tuple(round(v, 6) for v in (mst.std.flatten() / 255).tolist()),
         role=role,

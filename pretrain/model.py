@@ -1,6 +1,6 @@
 """MST: student, teacher, mask, head and decoder, and what one micro-batch costs.
 
-Legend: B images, G = 2 global views, L local views, N patches of a global view, D embedding, K prototypes.
+Legend: B images, G = 2 global views, L local views, N patches or cells of a global view, D embedding, K prototypes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import torch
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
-from pretrain.backbone import MaskedViT
+from pretrain.build_backbone import Backbone, build_backbone
 from pretrain.decoder import RestoringDecoder
 from pretrain.head import DINOHead
 from pretrain.losses import DINOLoss, restoring_loss
@@ -24,7 +24,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Network(nn.Module):
     """Backbone and head: what student and teacher have in common."""
 
-    def __init__(self, backbone: MaskedViT, head: DINOHead) -> None:
+    def __init__(self, backbone: Backbone, head: DINOHead) -> None:
         super().__init__()
         self.backbone, self.head = backbone, head
 
@@ -34,11 +34,11 @@ class MST(BaseModel):
     """Masked Self-supervised Transformer.
 
     Args:
-        backbone: arguments of :class:`~pretrain.backbone.MaskedViT`.
+        backbone: arguments of :func:`~pretrain.build_backbone.build_backbone`.
         head: arguments of :class:`~pretrain.head.DINOHead`, without ``in_dim``.
         masking: arguments of :class:`~pretrain.masking.MaskGenerator`; ``dict(mode='none')`` is plain DINO.
-        decoder: arguments of :class:`~pretrain.decoder.RestoringDecoder`, without ``in_dim`` and ``patch_size``; None
-            for no restoring loss.
+        decoder: arguments of :class:`~pretrain.decoder.RestoringDecoder`, without ``in_dim`` and ``stride``; None for
+            no restoring loss.
         loss: arguments of :class:`~pretrain.losses.DINOLoss`, without ``out_dim``.
         cross_entropy_weight: λ1.
         restoring_weight: λ2.
@@ -63,17 +63,15 @@ class MST(BaseModel):
         super().__init__(data_preprocessor=BaseDataPreprocessor(non_blocking=True))
         self.mask_generator = MaskGenerator(**(masking or {}))
         backbone, head = dict(backbone or {}), dict(head or {})
-        teacher_backbone = {
-            k: v for k, v in backbone.items() if k not in ("drop_path_rate", "grad_checkpointing")
-        }
+        teacher_backbone = {k: v for k, v in backbone.items() if k not in ("drop_path_rate", "grad_checkpointing")}
         with_mask_token = self.mask_generator.mode != "none"
-        self.student = self._network(MaskedViT(with_mask_token=with_mask_token, **backbone), head)
-        self.teacher = self._network(MaskedViT(with_mask_token=False, **teacher_backbone), head)
+        self.student = self._network(build_backbone(with_mask_token=with_mask_token, **backbone), head)
+        self.teacher = self._network(build_backbone(with_mask_token=False, **teacher_backbone), head)
         self.teacher.requires_grad_(False)
         self.decoder = None
         if decoder is not None:
-            vit = self.student.backbone
-            self.decoder = RestoringDecoder(vit.embed_dim, vit.patch_size, **decoder)
+            features = self.student.backbone
+            self.decoder = RestoringDecoder(features.embed_dim, features.cell_size, **decoder)
         self.dino_loss = DINOLoss(self.student.head.out_dim, **(loss or {}))
         self.cross_entropy_weight, self.restoring_weight = cross_entropy_weight, restoring_weight
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
@@ -82,7 +80,7 @@ class MST(BaseModel):
         self.update_teacher(0.0)
 
     @staticmethod
-    def _network(backbone: MaskedViT, head: dict) -> Network:
+    def _network(backbone: Backbone, head: dict) -> Network:
         return Network(backbone, DINOHead(backbone.embed_dim, **head))
 
     def init_weights(self) -> None:
@@ -100,9 +98,9 @@ class MST(BaseModel):
 
     def _ema_lists(self) -> tuple[list[Tensor], list[Tensor]]:
         """Teacher's parameters and the student's of the same names; the [MASK] embedding has no counterpart."""
-        assert not list(self.teacher.buffers()), "buffers would have to follow the student too"
         student = dict(self.student.named_parameters())
         names, teacher = zip(*self.teacher.named_parameters(), strict=True)
+        assert set(names) == set(self.teacher.state_dict()), "buffers would have to follow the student too"
         return list(teacher), [student[name] for name in names]
 
     @torch.no_grad()

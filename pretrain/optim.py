@@ -15,9 +15,12 @@ DTYPES = {None: None, "float32": None, "bfloat16": torch.bfloat16, "float16": to
 
 
 def parameter_groups(model: nn.Module) -> list[dict]:
-    """Two groups: matrices get weight decay; biases, norms and other vectors get none (DINO)."""
+    """Two groups: matrices get weight decay; biases, norms and other vectors get none (DINO).
+
+    Swin's tables of relative position biases count as biases, as in its authors' recipe.
+    """
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    vectors = [p for name, p in trained if p.ndim == 1 or name.endswith(".bias")]
+    vectors = [p for name, p in trained if p.ndim == 1 or name.endswith((".bias", ".relative_position_bias_table"))]
     seen = {id(p) for p in vectors}
     matrices = [p for _, p in trained if id(p) not in seen]
     return [
