@@ -14,7 +14,6 @@ Shapes: D embedding width, N tokens (prefix + patches), p patch side in pixels.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -22,7 +21,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from mst_transfer.checkpoint_checks import (
@@ -33,7 +31,14 @@ from mst_transfer.checkpoint_checks import (
     is_under,
     list_names,
 )
-from mst_transfer.checkpoint_sources import extract_backbone, is_head_tensor, read_pickle, read_safetensors
+from mst_transfer.checkpoint_pos_embed import check_interpolation, fit_pos_embed
+from mst_transfer.checkpoint_sources import (
+    extract_backbone,
+    interpolation_of,
+    is_head_tensor,
+    read_pickle,
+    read_safetensors,
+)
 from mst_transfer.compat.serialization import write_atomically
 
 FORMAT = "mst_transfer.backbone"
@@ -59,7 +64,8 @@ class BackboneMetadata:
         mean: RGB mean of the input normalisation, on a scale of 0 to 1.
         std: RGB standard deviation, on the same scale.
         role: ``teacher`` (the moving average, best for transfer) or ``student``.
-        pos_embed_interpolation: how ``pos_embed`` is meant to be resampled; ``timm`` = bicubic, antialiased.
+        pos_embed_interpolation: how ``pos_embed`` is meant to be resampled, ``timm`` or ``dino``
+            (:mod:`mst_transfer.checkpoint_pos_embed`).
         provenance: config name, epoch, step, seed, versions, date: whatever explains where the file is from.
     """
 
@@ -77,10 +83,7 @@ class BackboneMetadata:
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise ValueError(f"role={self.role!r} is not one of {ROLES}")
-        if self.pos_embed_interpolation != "timm":
-            raise ValueError(
-                f"pos_embed_interpolation={self.pos_embed_interpolation!r} is not supported; allowed: 'timm'"
-            )
+        check_interpolation(self.pos_embed_interpolation)
 
     @property
     def grid_size(self) -> tuple[int, int]:
@@ -135,6 +138,7 @@ class LoadReport:
         unexpected: names of the file that the model has no place for.
         skipped: names of the file left out on purpose: heads, mask token, blocks that the model does without.
         remark: what is doubtful although everything fits; empty if nothing is.
+        pos_embed_interpolation: how the position embeddings are to be resampled, now and in the forward pass.
     """
 
     source: str
@@ -144,6 +148,7 @@ class LoadReport:
     unexpected: tuple[str, ...]
     skipped: tuple[str, ...]
     remark: str = ""
+    pos_embed_interpolation: str = "timm"
 
     def table(self) -> str:
         """Counts and names as a few aligned lines of text."""
@@ -207,6 +212,11 @@ def read_backbone(
         FileNotFoundError: if there is no such file.
         ValueError: if the file cannot be read safely, holds no ViT backbone, or holds the other role.
     """
+    return _read(path, role)[:2]
+
+
+def _read(path: str | Path, role: str) -> tuple[dict[str, Tensor], BackboneMetadata | None, str]:
+    """What :func:`read_backbone` returns, and how ``pos_embed`` is to be resampled."""
     path = Path(path)
     if role not in ROLES:
         raise ValueError(f"role={role!r} is not one of {ROLES}")
@@ -216,7 +226,6 @@ def read_backbone(
             "student.safetensors to its work directory; give the path of one of them, or checkpoint=None for "
             "a random initialisation."
         )
-    metadata = None
     if path.suffix == ".safetensors":
         tensors, strings = read_safetensors(path)
         if strings.get("format") == FORMAT:
@@ -226,10 +235,10 @@ def read_backbone(
                     f"{path} holds the {metadata.role}, not the {role}: pass role={metadata.role!r}, "
                     f"or give the {role}'s file"
                 )
-            return tensors, metadata
+            return tensors, metadata, metadata.pos_embed_interpolation
     else:
         tensors = read_pickle(path)
-    return extract_backbone(tensors, role, str(path)), metadata
+    return extract_backbone(tensors, role, str(path)), None, interpolation_of(tensors)
 
 
 def load_backbone(
@@ -239,6 +248,7 @@ def load_backbone(
     role: str = "teacher",
     may_miss: Sequence[str] = (),
     unused: Sequence[str] = (),
+    pos_embed_interpolation: str | None = None,
 ) -> LoadReport:
     """Copies a checkpoint into a timm ViT; resamples ``pos_embed`` to the model's grid, square or not.
 
@@ -248,6 +258,8 @@ def load_backbone(
         role: ``teacher`` or ``student``.
         may_miss: names (or module paths such as ``norm``) of the model that the file may lack.
         unused: names or module paths of the file that the model has removed on purpose, e.g. ``blocks.11``.
+        pos_embed_interpolation: ``timm`` or ``dino``; None: as the file's metadata say, ``dino`` for a full training
+            checkpoint of DINO, ``timm`` for other foreign files (DINO's published backbones have no mark).
 
     Returns:
         What was loaded, resized, missing, unexpected and skipped.
@@ -261,7 +273,8 @@ def load_backbone(
     wanted = model.state_dict()
     if "patch_embed.proj.weight" not in wanted:
         raise ValueError(f"{type(model).__name__} has no 'patch_embed.proj.weight': give a timm ViT")
-    tensors, metadata = read_backbone(path, role)
+    tensors, metadata, interpolation = _read(path, role)
+    interpolation = pos_embed_interpolation or interpolation
     skipped = tuple(n for n in tensors if n not in wanted and (is_head_tensor(n) or is_under(n, unused)))
     given = {name: tensor for name, tensor in tensors.items() if name not in skipped}
 
@@ -269,7 +282,8 @@ def load_backbone(
     check_numbers({name: tensor for name, tensor in given.items() if name in wanted}, str(path))
     resized: dict[str, str] = {}
     if "pos_embed" in given and "pos_embed" in wanted:
-        given["pos_embed"], change = _fit_pos_embed(model, given["pos_embed"], metadata, str(path))
+        grid = metadata.grid_size if metadata else None
+        given["pos_embed"], change = fit_pos_embed(model, given["pos_embed"], grid, interpolation, str(path))
         if change:
             resized["pos_embed"] = change
     missing = tuple(name for name in wanted if name not in given)
@@ -293,24 +307,5 @@ def load_backbone(
                 target.copy_(given[name])
     loaded = tuple(name for name in wanted if name in given and name not in resized)
     unexpected = tuple(name for name in given if name not in wanted)
-    return LoadReport(str(path), loaded, resized, missing, unexpected, skipped, arch_remark(model, metadata))
-
-
-def _fit_pos_embed(
-    model: nn.Module, pos_embed: Tensor, metadata: BackboneMetadata | None, source: str
-) -> tuple[Tensor, str]:
-    """Resamples ``pos_embed`` [1, N, D] to the model's grid; the note is empty if nothing changed."""
-    vit: Any = model
-    rows, columns = vit.patch_embed.grid_size
-    num_prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
-    num_patches = pos_embed.shape[1] - num_prefix
-    old = metadata.grid_size if metadata else (math.isqrt(max(num_patches, 0)),) * 2
-    if num_patches < 1 or old[0] * old[1] != num_patches:
-        raise BackboneRefusedError(
-            f"{source}: pos_embed has {pos_embed.shape[1]} tokens, which is not {num_prefix} prefix token(s) "
-            f"and a {old[0]}x{old[1]} grid; choose an arch with the checkpoint's class and register tokens"
-        )
-    if old == (rows, columns):
-        return pos_embed, ""
-    resampled = resample_abs_pos_embed(pos_embed, [rows, columns], list(old), num_prefix_tokens=num_prefix)
-    return resampled, f"{old[0]}x{old[1]} -> {rows}x{columns}"
+    remark = arch_remark(model, metadata)
+    return LoadReport(str(path), loaded, resized, missing, unexpected, skipped, remark, interpolation)

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mst_transfer.checkpoint_checks import list_names
+from mst_transfer.checkpoint_pos_embed import MARK
 from mst_transfer.compat.serialization import allowed_types
 
 _ROLE_PARTS = {
@@ -129,6 +130,20 @@ def _walk(content: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
         for key, value in content.items():
             if isinstance(key, str):
                 yield from _walk(value, f"{prefix}.{key}" if prefix else key)
+
+
+def interpolation_of(tensors: Mapping[str, Tensor]) -> str:
+    """How a foreign file's position embeddings were resampled in its training, as far as its content shows.
+
+    Args:
+        tensors: all tensors of the file under dotted names.
+
+    Returns:
+        ``dino`` for DINO's training checkpoints, which hold the centre of its loss, and for our whole models that bear
+        its mark; ``timm`` otherwise.
+    """
+    marked = any(name.split(".")[-1] == MARK for name in tensors)
+    return "dino" if marked or "dino_loss.center" in tensors else "timm"
 
 
 def extract_backbone(tensors: Mapping[str, Tensor], role: str, source: str) -> dict[str, Tensor]:

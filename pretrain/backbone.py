@@ -15,6 +15,8 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mst_transfer.checkpoint_pos_embed import mark_interpolation, use_pos_embed_interpolation
+
 NEEDED = (
     "a plain Vision Transformer with a class token, e.g. vit_tiny_patch16_224, vit_small_patch16_224 or "
     "vit_base_patch16_224"
@@ -89,11 +91,12 @@ class MaskedViT(nn.Module):
 
     Args:
         arch: timm architecture name with a class token, e.g. ``vit_small_patch16_224`` (= DeiT-S/16).
-        img_size: side of the global views, in pixels; other sizes are accepted too (position embeddings are
-            resampled as timm does: bicubic, antialiased).
+        img_size: side of the global views, in pixels; other sizes are accepted too.
         with_mask_token: whether the [MASK] embedding exists.
         drop_path_rate: stochastic depth, rising linearly over the blocks.
         grad_checkpointing: recompute activations in the backward pass: less memory, more time.
+        pos_embed_interpolation: how position embeddings are resampled for views of another size: ``timm`` (bicubic,
+            antialiased) or ``dino`` (as in DINO's published code).
         **timm_kwargs: overrides of the architecture, e.g. ``patch_size=8, embed_dim=128, depth=6, num_heads=4``.
     """
 
@@ -104,6 +107,7 @@ class MaskedViT(nn.Module):
         with_mask_token: bool = True,
         drop_path_rate: float = 0.0,
         grad_checkpointing: bool = False,
+        pos_embed_interpolation: str = "timm",
         **timm_kwargs,
     ) -> None:
         super().__init__()
@@ -123,7 +127,9 @@ class MaskedViT(nn.Module):
         self._check_supported()
         self.vit.requires_grad_(True)
         self._has_fused_attention = bool(self.vit.blocks[0].attn.fused_attn)
-        self.grad_checkpointing = grad_checkpointing
+        self.grad_checkpointing, self.pos_embed_interpolation = grad_checkpointing, pos_embed_interpolation
+        use_pos_embed_interpolation(self.vit, pos_embed_interpolation)
+        mark_interpolation(self, pos_embed_interpolation)
         nn.init.trunc_normal_(self.vit.cls_token, std=0.02)  # as DINO does; timm draws it with std 1e-6
         self.mask_token: nn.Parameter | None = None
         if with_mask_token:

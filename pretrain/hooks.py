@@ -40,7 +40,7 @@ def backbone_metadata(mst: MST, role: str, provenance: dict) -> BackboneMetadata
         mean=tuple(round(v, 6) for v in (mst.mean.flatten() / 255).tolist()),
         std=tuple(round(v, 6) for v in (mst.std.flatten() / 255).tolist()),
         role=role,
-        pos_embed_interpolation="timm",
+        pos_embed_interpolation=getattr(backbone, "pos_embed_interpolation", "timm"),
         provenance=provenance,
     )
 

@@ -10,6 +10,7 @@ import torch
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
+from mst_transfer.checkpoint_pos_embed import MARK
 from pretrain.build_backbone import Backbone, build_backbone
 from pretrain.decoder import RestoringDecoder
 from pretrain.head import DINOHead
@@ -100,7 +101,8 @@ class MST(BaseModel):
         """Teacher's parameters and the student's of the same names; the [MASK] embedding has no counterpart."""
         student = dict(self.student.named_parameters())
         names, teacher = zip(*self.teacher.named_parameters(), strict=True)
-        assert set(names) == set(self.teacher.state_dict()), "buffers would have to follow the student too"
+        rest = set(self.teacher.state_dict()) - set(names) - {f"backbone.{MARK}"}
+        assert not rest, f"buffers would have to follow the student too: {rest}"
         return list(teacher), [student[name] for name in names]
 
     @torch.no_grad()

@@ -24,6 +24,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mst_transfer.checkpoint import load_backbone
+from mst_transfer.checkpoint_pos_embed import (
+    MARK,
+    mark_interpolation,
+    use_pos_embed_interpolation,
+)
 from mst_transfer.models.necks.pyramid import STRIDES, TokenPyramid
 from mst_transfer.registry import MODELS
 
@@ -47,6 +52,8 @@ class TimmViT(BaseModule):
         drop_path_rate: stochastic depth of the last block; it rises linearly from 0.
         frozen_stages: -1 trains everything, 0 freezes the embeddings, k also the first k blocks.
         with_cp: recompute activations in the backward pass to save memory.
+        pos_embed_interpolation: ``timm`` or ``dino`` (:mod:`mst_transfer.checkpoint_pos_embed`), for loading and for
+            the forward pass. None: what the checkpoint was trained with, as far as it says so, else ``timm``.
         init_cfg: only ``dict(type='Pretrained', checkpoint=PATH)``: the same as ``checkpoint=PATH``.
         **timm_kwargs: overrides for ``timm.create_model``: ``patch_size=8, depth=6``, ….
 
@@ -65,6 +72,7 @@ class TimmViT(BaseModule):
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
         with_cp: bool = False,
+        pos_embed_interpolation: str | None = None,
         init_cfg: dict | None = None,
         **timm_kwargs: Any,
     ) -> None:
@@ -84,6 +92,8 @@ class TimmViT(BaseModule):
             raise ValueError(f"frozen_stages={frozen_stages} is not in -1 … {len(self.vit.blocks)}")
         self.frozen_stages = frozen_stages
         self.vit.set_grad_checkpointing(with_cp)
+        self._wanted_interpolation = pos_embed_interpolation
+        self._set_interpolation(pos_embed_interpolation or "timm")
         self._freeze()
 
     @property
@@ -95,6 +105,21 @@ class TimmViT(BaseModule):
     def patch_size(self) -> int:
         """Side p of a patch in pixels."""
         return int(self.vit.patch_embed.patch_size[0])
+
+    def _set_interpolation(self, interpolation: str) -> None:
+        use_pos_embed_interpolation(self.vit, interpolation)
+        mark_interpolation(self, interpolation)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Follows the mark of a whole model's checkpoint, so that testing resamples as training did."""
+        mark = prefix + MARK
+        if self._wanted_interpolation is None and f"{prefix}vit.pos_embed" in state_dict:
+            self._set_interpolation("dino" if mark in state_dict else "timm")
+        elif hasattr(self, MARK):
+            state_dict.setdefault(mark, getattr(self, MARK))
+        else:
+            state_dict.pop(mark, None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _prune(self, depth: int) -> tuple[str, ...]:
         """Removes what no output needs; returns the removed paths, which a checkpoint may still hold."""
@@ -139,7 +164,14 @@ class TimmViT(BaseModule):
                 level=logging.WARNING,
             )
         else:
-            report = load_backbone(self.vit, self.checkpoint, role=self.role, unused=self._unused)
+            report = load_backbone(
+                self.vit,
+                self.checkpoint,
+                role=self.role,
+                unused=self._unused,
+                pos_embed_interpolation=self._wanted_interpolation,
+            )
+            self._set_interpolation(report.pos_embed_interpolation)
             level = logging.WARNING if report.remark else logging.INFO
             print_log(report.table(), logger="current", level=level)
         self._is_init = True

@@ -7,8 +7,10 @@ import timm
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
+from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 
 from mst_transfer.checkpoint import BackboneMetadata, BackboneNotCoveredError, save_backbone
+from mst_transfer.checkpoint_pos_embed import MARK, resample_pos_embed
 from mst_transfer.models.backbones.vit import TimmViT, TimmViTPyramid
 
 SMALL = dict(arch="vit_tiny_patch16_224", embed_dim=24, depth=4, num_heads=3)
@@ -132,7 +134,7 @@ def test_frozen_stages(stages, trained_blocks):
     assert [block.training for block in adapter.vit.blocks].count(True) == trained_blocks
 
 
-def save_weights(path, role="teacher", depth=4):
+def save_weights(path, role="teacher", depth=4, interpolation="timm"):
     vit = timm.create_model(
         "vit_tiny_patch16_224",
         num_classes=0,
@@ -143,8 +145,9 @@ def save_weights(path, role="teacher", depth=4):
         num_heads=3,
     )
     kwargs = dict(img_size=32, patch_size=8, embed_dim=24, depth=depth, num_heads=3)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     metadata = BackboneMetadata(
-        "vit_tiny_patch16_224", kwargs, 8, (32, 32), 24, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), role
+        "vit_tiny_patch16_224", kwargs, 8, (32, 32), 24, mean, std, role, interpolation
     )
     save_backbone(path, vit.state_dict(), metadata)
     return vit
@@ -167,6 +170,42 @@ def test_init_weights_loads_and_reports(tmp_path, caplog, how, out_indices):
         adapter.vit.blocks[1].mlp.fc1.weight, vit.blocks[1].mlp.fc1.weight, rtol=0, atol=0
     )
     assert adapter.vit.pos_embed.shape == (1, 65, 24)
+
+
+@pytest.mark.parametrize("img_size", [32, 64])
+def test_position_embeddings_are_resampled_as_in_pre_training(tmp_path, img_size):
+    path = str(tmp_path / "teacher.safetensors")
+    vit = save_weights(path, interpolation="dino")
+    options = dict(SMALL, img_size=img_size, patch_size=8, out_indices=(3,))
+    adapter = TimmViT(**options, checkpoint=path).eval()
+    adapter.init_weights()
+    image = torch.randn(1, 3, 40, 72)  # 5 x 9 patches
+    grid = resample_pos_embed(vit.pos_embed, (img_size // 8, img_size // 8), (4, 4), 1, "dino")
+    grid = resample_pos_embed(grid, (5, 9), (img_size // 8, img_size // 8), 1, "dino")
+    tokens = vit.patch_embed.proj(image).flatten(2).transpose(1, 2)
+    tokens = torch.cat([vit.cls_token, tokens], dim=1) + grid
+    for block in vit.blocks.eval():
+        tokens = block(tokens)
+    expected = vit.norm(tokens)[:, 1:].transpose(1, 2).reshape(1, 24, 5, 9)
+    torch.testing.assert_close(adapter(image)[0], expected)
+
+    tested = TimmViT(**options).eval()  # as a test run: no pre-training file, weights of the whole model
+    load_state_dict(tested, get_state_dict(adapter), strict=True)
+    torch.testing.assert_close(tested(image)[0], expected)
+    torch.save({"state_dict": {f"backbone.{k}": v for k, v in adapter.state_dict().items()}}, tmp_path / "detector.pth")
+    again = TimmViT(**options, checkpoint=str(tmp_path / "detector.pth")).eval()
+    again.init_weights()
+    torch.testing.assert_close(again(image)[0], expected)
+
+    as_asked = TimmViT(**options, pos_embed_interpolation="timm").eval()
+    load_state_dict(as_asked, get_state_dict(adapter), strict=True)
+    plain = {k: v for k, v in adapter.state_dict().items() if k != MARK}
+    load_state_dict(tested, plain, strict=True)  # a checkpoint without the mark
+    assert (as_asked(image)[0] - expected).abs().max() > 1e-3
+    torch.testing.assert_close(tested(image)[0], as_asked(image)[0])
+    dino = TimmViT(**options, pos_embed_interpolation="dino").eval()
+    load_state_dict(dino, plain, strict=True)
+    torch.testing.assert_close(dino(image)[0], expected)
 
 
 def test_random_initialisation_is_said(capsys):
@@ -221,6 +260,7 @@ def test_uncovered_backbone_stops(tmp_path):
         ),
         (dict(arch="vit_tiny_patch16_224", out_indices=(12,)), "must increase within 0 … 11"),
         (dict(arch="vit_tiny_patch16_224", out_norm="first"), "out_norm='first' is not one of"),
+        (dict(arch="vit_tiny_patch16_224", pos_embed_interpolation="dyno"), "interpolation='dyno' is not supported"),
         (dict(arch="vit_tiny_patch16_224", frozen_stages=13), "frozen_stages=13 is not in -1 … 12"),
         (dict(arch="vit_tiny_patch16_224", depth=3), "depth=3: give out_indices"),
         (dict(arch="vit_tiny_patch16_224", init_cfg=dict(type="Constant", val=0)), "init_cfg"),

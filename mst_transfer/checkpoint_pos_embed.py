@@ -1,0 +1,138 @@
+"""Position embeddings on another grid of patches: timm's resampling, or DINO's.
+
+Both are bicubic. ``timm`` maps the old grid's borders onto the new one's and smooths before it shrinks
+(antialias). ``dino`` scales by (new side + 0.1) / (old side), without smoothing: the sampling points are
+shifted by a fraction of a cell, so features at 96 px of a net trained at 224 px differ visibly between the two. A
+checkpoint should be used with the resampling that it was trained with.
+
+Shapes: N patches of a grid of h rows and w columns, P prefix tokens (class, registers), D embedding width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from types import MethodType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
+
+from mst_transfer.checkpoint_checks import BackboneRefusedError
+
+INTERPOLATIONS = ("timm", "dino")
+MARK = "dino_pos_embed"  # buffer beside a ViT in checkpoints of whole models, there if it resamples as DINO does
+
+
+def check_interpolation(interpolation: str) -> None:
+    """Refuses an unknown name.
+
+    Raises:
+        ValueError: names the value and those that are known.
+    """
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(f"pos_embed_interpolation={interpolation!r} is not supported; allowed: {INTERPOLATIONS}")
+
+
+def resample_pos_embed(
+    pos_embed: Tensor,
+    new_grid: Sequence[int],
+    old_grid: Sequence[int],
+    num_prefix: int,
+    interpolation: str = "timm",
+) -> Tensor:
+    """Position embeddings of another grid; the given tensor itself where the grids are equal.
+
+    Args:
+        pos_embed: [1, P + N, D]; the prefix stays as it is.
+        new_grid: rows and columns of patches.
+        old_grid: rows and columns that ``pos_embed`` was made for.
+        num_prefix: P.
+        interpolation: ``timm`` or ``dino``.
+    """
+    check_interpolation(interpolation)
+    if tuple(new_grid) == tuple(old_grid):
+        return pos_embed
+    if interpolation == "timm":
+        return resample_abs_pos_embed(pos_embed, list(new_grid), list(old_grid), num_prefix_tokens=num_prefix)
+    prefix, patches = pos_embed[:, :num_prefix], pos_embed[:, num_prefix:]
+    grid = patches.float().unflatten(1, tuple(old_grid)).permute(0, 3, 1, 2)  # [1, D, h, w]
+    scale = tuple((new + 0.1) / old for new, old in zip(new_grid, old_grid, strict=True))
+    grid = F.interpolate(grid, scale_factor=scale, mode="bicubic", align_corners=False)
+    assert grid.shape[-2:] == tuple(new_grid)
+    return torch.cat([prefix, grid.flatten(2).transpose(1, 2).to(pos_embed.dtype)], dim=1)
+
+
+def use_pos_embed_interpolation(vit: nn.Module, interpolation: str) -> None:
+    """Has a timm ViT with ``dynamic_img_size=True`` resample its position embeddings in one of the two ways.
+
+    timm offers no option for it, so the method that adds the embeddings is replaced on this one object; copies of
+    the object follow, its tensors stay as they are.
+
+    Args:
+        vit: a timm ``VisionTransformer``.
+        interpolation: ``timm`` or ``dino``.
+    """
+    check_interpolation(interpolation)
+    vars(vit).pop("_pos_embed", None)
+    if interpolation == "dino":
+        vars(vit)["_pos_embed"] = MethodType(_add_pos_embed_as_dino, vit)
+
+
+def mark_interpolation(owner: nn.Module, interpolation: str) -> None:
+    """Gives the module that holds a ViT the buffer :data:`MARK`, or takes it away: its checkpoints then tell."""
+    if hasattr(owner, MARK):
+        delattr(owner, MARK)
+    if interpolation == "dino":
+        owner.register_buffer(MARK, torch.ones((), dtype=torch.uint8))
+
+
+def _add_pos_embed_as_dino(vit: Any, x: Tensor) -> Tensor:
+    """Patch embeddings [B, h, w, D] → tokens [B, P + N, D] with position embeddings."""
+    B, h, w, _ = x.shape
+    tokens = x.flatten(1, 2)
+    prefix = [token.expand(B, -1, -1) for token in (vit.cls_token, vit.reg_token) if token is not None]
+    if vit.pos_embed is None:
+        return torch.cat([*prefix, tokens], dim=1)
+    num_prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+    pos_embed = resample_pos_embed(vit.pos_embed, (h, w), vit.patch_embed.grid_size, num_prefix, "dino")
+    if vit.no_embed_class:
+        return vit.pos_drop(torch.cat([*prefix, tokens + pos_embed], dim=1))
+    return vit.pos_drop(torch.cat([*prefix, tokens], dim=1) + pos_embed)
+
+
+def fit_pos_embed(
+    model: nn.Module, pos_embed: Tensor, grid: tuple[int, int] | None, interpolation: str, source: str
+) -> tuple[Tensor, str]:
+    """Resamples a checkpoint's ``pos_embed`` to the model's grid.
+
+    Args:
+        model: a timm ViT.
+        pos_embed: [1, P + N, D].
+        grid: rows and columns that it was made for; None: a square.
+        interpolation: ``timm`` or ``dino``.
+        source: the file's name, for messages.
+
+    Returns:
+        The embeddings, and what was done, e.g. ``14x14 -> 6x8``; empty if nothing.
+
+    Raises:
+        BackboneRefusedError: if the number of tokens is not that of the grid and the model's prefix.
+    """
+    vit: Any = model
+    rows, columns = vit.patch_embed.grid_size
+    num_prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+    num_patches = pos_embed.shape[1] - num_prefix
+    old = grid or (math.isqrt(max(num_patches, 0)),) * 2
+    if num_patches < 1 or old[0] * old[1] != num_patches:
+        raise BackboneRefusedError(
+            f"{source}: pos_embed has {pos_embed.shape[1]} tokens, which is not {num_prefix} prefix token(s) "
+            f"and a {old[0]}x{old[1]} grid; choose an arch with the checkpoint's class and register tokens"
+        )
+    if old == (rows, columns):
+        return pos_embed, ""
+    resampled = resample_pos_embed(pos_embed, (rows, columns), old, num_prefix, interpolation)
+    how = "" if interpolation == "timm" else f" ({interpolation})"
+    return resampled, f"{old[0]}x{old[1]} -> {rows}x{columns}{how}"
