@@ -1,0 +1,129 @@
+"""Labelled photographs in class folders, and the two views of them that DINO's evaluations use."""
+
+import math
+import os
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pretrain.augment import draw_box, sample_generator
+from pretrain.image_folder import find_images, read_image
+from pretrain.image_ops import Image, resized_crop
+
+_STREAM_LINEAR = 2
+_NUM_DRAWS = 23  # those of a box (0-21), and the flip
+_CROP_SCALE, _CROP_RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+
+
+def central_view(image: Image, size: int) -> Image:
+    """Shorter side to ``size * 256 / 224`` (bicubic, antialiased), then the central square.
+
+    Args:
+        image: uint8 RGB [H, W, 3].
+        size: side of the result in pixels.
+
+    Returns:
+        uint8 [size, size, 3].
+    """
+    height, width = image.shape[:2]
+    short = max(size, math.floor(size * 256 / 224))
+    scale = short / min(height, width)
+    target = (
+        short if height <= width else int(height * scale),
+        short if width <= height else int(width * scale),
+    )
+    if (height, width) != target:
+        planes = torch.from_numpy(np.ascontiguousarray(image)).unsqueeze(0).permute(0, 3, 1, 2)
+        resized = F.interpolate(planes, size=target, mode="bicubic", antialias=True)
+        image = np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
+    top, left = round((target[0] - size) / 2), round((target[1] - size) / 2)
+    return image[top : top + size, left : left + size]
+
+
+def random_view(image: Image, size: int, draws: list[float]) -> Image:
+    """Random resized crop (8 to 100 % of the area) and a flip every other time, from 23 uniform draws.
+
+    DINO's linear protocol; resized bicubically, where torchvision's default is bilinear.
+    """
+    top, left, height, width = draw_box(draws, *image.shape[:2], _CROP_SCALE, _CROP_RATIO)
+    crop = resized_crop(image, top, left, height, width, size)
+    return cv2.flip(crop, 1) if draws[22] < 0.5 else crop
+
+
+class LabelledImages(Dataset):
+    """Images of ``root/<class>/**``; classes are the sorted names of the folders, as in torchvision's ImageFolder.
+
+    Args:
+        root: folder of class folders.
+        size: side of the views in pixels.
+        augment: random views, a function of (seed, epoch, index), instead of the central one.
+        resize: ``crop`` as DINO (shorter side to size * 256 / 224, central square); ``squash`` to ``size`` directly,
+            for images that are square already, such as small ones.
+        seed: of the random views.
+
+    Attributes:
+        classes: their names. paths, labels: of each image, in the order of its index.
+
+    Raises:
+        FileNotFoundError: no such folder, a class without an image, or no class.
+        ValueError: ``resize`` is not known.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        size: int,
+        *,
+        augment: bool = False,
+        resize: str = "crop",
+        seed: int = 0,
+    ):
+        if resize not in ("crop", "squash"):
+            raise ValueError(f"resize={resize!r} is not known: choose 'crop' or 'squash'")
+        if size < 1:
+            raise ValueError(f"size={size} must be a number of pixels of at least 1")
+        root = os.fspath(root)
+        if not os.path.isdir(root):
+            raise FileNotFoundError(f"there is no folder {root!r} of class folders, one a class, with their images")
+        self.classes = sorted(
+            entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")
+        )
+        if not self.classes:
+            raise FileNotFoundError(
+                f"{root!r} holds no class folder: put the images of each class in a folder of its own there"
+            )
+        self.size, self.augment, self.resize, self.seed = size, augment, resize, seed
+        self.paths: list[str] = []
+        self.labels: list[int] = []
+        for label, name in enumerate(self.classes):
+            found = find_images(os.path.join(root, name))
+            self.paths += found
+            self.labels += [label] * len(found)
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which random views are drawn; takes effect when workers start next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
+        """uint8 [3, size, size], label, index.
+
+        Raises:
+            UnreadableImageError: an evaluation must not leave out an image in silence.
+        """
+        image = read_image(self.paths[index])
+        if self.augment:
+            draws = sample_generator(self.seed, self.epoch, index, _STREAM_LINEAR).random(_NUM_DRAWS).tolist()
+            view = random_view(image, self.size, draws)
+        elif self.resize == "squash":
+            view = resized_crop(image, 0, 0, image.shape[0], image.shape[1], self.size)
+        else:
+            view = central_view(image, self.size)
+        return torch.from_numpy(np.ascontiguousarray(view)).permute(2, 0, 1), self.labels[index], index

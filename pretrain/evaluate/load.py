@@ -1,0 +1,90 @@
+"""A frozen backbone from any checkpoint that the transfer side reads."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mst_transfer.checkpoint import load_backbone, read_backbone
+from pretrain.build_backbone import Backbone, build_backbone
+from pretrain.model import IMAGENET_MEAN, IMAGENET_STD
+
+
+class FrozenBackbone:
+    """A backbone with the normalisation it was trained with.
+
+    Attributes:
+        backbone: in evaluation mode.
+        img_size: side of the views it was trained with, in pixels.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        img_size: int,
+        device: torch.device | str,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.backbone = backbone.eval().requires_grad_(False).to(device)
+        self.img_size, self.device, self.dtype = img_size, torch.device(device), dtype
+        self._mean = torch.tensor(mean, device=device).view(3, 1, 1) * 255
+        self._std = torch.tensor(std, device=device).view(3, 1, 1) * 255
+
+    def features(self, num_blocks: int = 1, average_patches: bool = False) -> Callable[[Tensor], Tensor]:
+        """A function from uint8 views [B, 3, S, S] to features [B, D * (num_blocks + average_patches)]."""
+
+        def function(views: Tensor) -> Tensor:
+            images = (views.float() - self._mean) / self._std
+            with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+                return self.backbone.cls_tokens(images, num_blocks, average_patches)
+
+        return function
+
+
+def load_frozen(
+    path: str | Path,
+    *,
+    role: str = "teacher",
+    arch: str | None = None,
+    arch_kwargs: dict | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> tuple[FrozenBackbone, str]:
+    """Load a checkpoint completely or not at all.
+
+    Args:
+        path: ours, DINO's, timm's, …: see :func:`mst_transfer.checkpoint.read_backbone`.
+        role: ``teacher`` or ``student``.
+        arch: timm name, needed for files that do not name it; ours do.
+        arch_kwargs: its options, likewise.
+        device: where to put it.
+        dtype: of autocast, or None.
+
+    Returns:
+        The backbone, and what was loaded, in words.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file can't be read, is of another architecture or does not cover it, or ``arch`` is missing.
+    """
+    _, metadata = read_backbone(path, role)
+    if metadata is None:
+        if arch is None:
+            raise ValueError(
+                f"{path} does not name its architecture: say it with --arch, e.g. --arch vit_small_patch16_224"
+            )
+        options, mean, std = dict(arch_kwargs or {}), IMAGENET_MEAN, IMAGENET_STD
+    else:
+        if arch not in (None, metadata.arch):
+            raise ValueError(f"{path} is a {metadata.arch}, not a {arch}: leave --arch out")
+        arch, mean, std = metadata.arch, metadata.mean, metadata.std
+        options = {**metadata.arch_kwargs, **(arch_kwargs or {})}
+        if arch.startswith("vit"):
+            options["pos_embed_interpolation"] = metadata.pos_embed_interpolation
+    backbone = build_backbone(arch, with_mask_token=False, **options)
+    report = load_backbone(backbone.vit, path, role=role)
+    size = metadata.img_size[0] if metadata else backbone.vit.patch_embed.img_size[0]
+    return FrozenBackbone(backbone, mean, std, size, device, dtype), report.table()
