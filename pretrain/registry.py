@@ -32,7 +32,7 @@ DATA_SAMPLERS = Registry(
     "data sampler", parent=MMENGINE_DATA_SAMPLERS, scope=SCOPE, locations=["pretrain.sampler"]
 )
 MODELS = Registry("model", parent=MMENGINE_MODELS, scope=SCOPE, locations=["pretrain.model"])
-HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope=SCOPE, locations=["pretrain.hooks"])
+HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope=SCOPE, locations=["pretrain.hooks", "pretrain.evaluate.hooks"])
 LOOPS = Registry("loop", parent=MMENGINE_LOOPS, scope=SCOPE, locations=["pretrain.loop"])
 OPTIM_WRAPPERS = Registry(
     "optimizer wrapper", parent=MMENGINE_OPTIM_WRAPPERS, scope=SCOPE, locations=["pretrain.optim"]

@@ -33,6 +33,17 @@ class FrozenBackbone:
         self._mean = torch.tensor(mean, device=device).view(3, 1, 1) * 255
         self._std = torch.tensor(std, device=device).view(3, 1, 1) * 255
 
+    @classmethod
+    def random(
+        cls, arch: str, arch_kwargs: dict, seed: int, device: torch.device | str, dtype: torch.dtype | None = None
+    ) -> tuple["FrozenBackbone", str]:
+        """Untrained weights, the floor that every checkpoint has to clear, and what to say about them."""
+        torch.manual_seed(seed)
+        backbone = build_backbone(arch, with_mask_token=False, **arch_kwargs)
+        size = backbone.vit.patch_embed.img_size[0]
+        frozen = cls(backbone, IMAGENET_MEAN, IMAGENET_STD, size, device, dtype)
+        return frozen, f"random weights of {arch}, seed {seed}"
+
     def features(self, num_blocks: int = 1, average_patches: bool = False) -> Callable[[Tensor], Tensor]:
         """A function from uint8 views [B, 3, S, S] to features [B, D * (num_blocks + average_patches)]."""
 

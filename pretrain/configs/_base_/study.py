@@ -1,6 +1,6 @@
-"""What the runs of the small study share: 96 px photographs, a small ViT/16, one CPU core; leaves say which parts of MST are on.
+"""What the runs of the small study share: 96 px photographs, a small ViT/16, one CPU core.
 
-`{{$MST_DATA_ROOT:data}}/photos/train` holds the photographs, in any folders; labels are unused.
+Leaves say which parts of MST are on. `{{$MST_DATA_ROOT:data}}/photos/train` holds the photographs; labels are unused.
 """
 
 _base_ = ["mst_vit.py", "runtime.py"]

@@ -1,0 +1,248 @@
+"""k-NN accuracy during training, and alarms for a run that collapses or forgets."""
+
+import math
+from collections import deque
+
+import torch
+from mmengine.dist import all_reduce, get_world_size, is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from torch import Tensor
+
+from pretrain.evaluate.features import extract_features
+from pretrain.evaluate.knn import knn_accuracy
+from pretrain.evaluate.labelled_images import LabelledImages
+from pretrain.evaluate.monitors import effective_rank, prototypes_in_use
+from pretrain.model import MST
+from pretrain.registry import HOOKS
+
+ACTIONS = ("warn", "stop")
+
+
+class TrainingStoppedError(RuntimeError):
+    """A guard has ended the run; the message says why and what to do."""
+
+
+def _check_action(owner: str, action: str) -> None:
+    if action not in ACTIONS:
+        raise ValueError(f"{owner}.action = {action!r} is not known; choose one of {ACTIONS}")
+
+
+def _unwrap(model: torch.nn.Module) -> MST:
+    core = model.module if is_model_wrapper(model) else model
+    assert isinstance(core, MST)
+    return core
+
+
+def _act(runner, action: str, message: str) -> None:
+    if action == "stop":
+        raise TrainingStoppedError(message)
+    if is_main_process():
+        runner.logger.warning(message)
+
+
+@HOOKS.register_module()
+class KNNHook(Hook):
+    """k-NN top-1 of the teacher's class token, before training and every few epochs; a guard against forgetting.
+
+    Logs ``knn_top1`` in per cent.
+
+    Args:
+        train_root, val_root: folders of class folders; the first votes, the second is classified.
+        size: side of the views in pixels; None: the global crops'.
+        interval: epochs between two measurements; the last epoch is always measured.
+        k, temperature: of the votes.
+        batch_size, num_workers: of one process.
+        resize: see :class:`~pretrain.evaluate.labelled_images.LabelledImages`.
+        before_training: measure the initial weights too, once, when the run starts at step 0.
+        max_drop: points below the best measurement so far at which the guard acts; None: no guard. Meant for runs
+            that continue from good weights.
+        action: ``warn``, or ``stop`` to end the run with an error that names the best epoch.
+    """
+
+    priority = "LOW"  # after the loggers' numbers, before the checkpoint
+
+    def __init__(
+        self,
+        train_root: str,
+        val_root: str,
+        size: int | None = None,
+        interval: int = 10,
+        k: int = 20,
+        temperature: float = 0.07,
+        batch_size: int = 256,
+        num_workers: int = 0,
+        resize: str = "crop",
+        before_training: bool = True,
+        max_drop: float | None = None,
+        action: str = "warn",
+    ) -> None:
+        _check_action("KNNHook", action)
+        if interval < 1:
+            raise ValueError(f"KNNHook.interval = {interval} must be at least 1 epoch")
+        if max_drop is not None and max_drop <= 0:
+            raise ValueError(f"KNNHook.max_drop = {max_drop} must be a positive number of points, or None")
+        self.roots, self.size, self.resize = (train_root, val_root), size, resize
+        self.interval, self.k, self.temperature = interval, k, temperature
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.before_training, self.max_drop, self.action = before_training, max_drop, action
+        self._sets: tuple[LabelledImages, LabelledImages] | None = None
+
+    def before_train(self, runner) -> None:
+        """Open the images, so that a wrong path shows before the first step; measure the initial weights."""
+        size = self.size or runner.train_loop.dataloader.dataset.options.global_size
+        train, val = (LabelledImages(root, size, resize=self.resize) for root in self.roots)
+        if train.classes != val.classes:
+            raise ValueError(
+                f"KNNHook: the classes of {self.roots[0]} and {self.roots[1]} differ: "
+                f"{sorted(set(train.classes) ^ set(val.classes))[:5]}"
+            )
+        if not 1 <= self.k <= len(train):
+            raise ValueError(f"KNNHook.k = {self.k} must lie in 1 … {len(train)}, the number of training images")
+        self._sets = train, val
+        if self.before_training and runner.iter == 0:
+            self._measure(runner, 0)
+
+    def after_train_epoch(self, runner) -> None:
+        """Measure when it is time."""
+        epoch = runner.epoch + 1
+        if epoch % self.interval == 0 or epoch == runner.max_epochs:
+            self._measure(runner, epoch)
+
+    def accuracy(self, mst: MST) -> float:
+        """Top-1 in per cent of the teacher's class token, the same on every process."""
+        assert self._sets is not None
+        backbone = mst.teacher.backbone
+        device = next(backbone.parameters()).device
+
+        def function(views: Tensor) -> Tensor:
+            return backbone.cls_tokens(mst.normalise(views))
+
+        options = dict(batch_size=self.batch_size, num_workers=self.num_workers, device=device)
+        (votes, vote_labels), (queries, labels) = (extract_features(function, s, **options) for s in self._sets)
+        return knn_accuracy(votes, vote_labels, queries, labels, self.k, self.temperature)[self.k]
+
+    def _measure(self, runner, epoch: int) -> None:
+        top1 = self.accuracy(_unwrap(runner.model))
+        hub = runner.message_hub
+        hub.update_scalar("train/knn_top1", top1)
+        best, best_epoch = hub.runtime_info.get("knn_best", (-math.inf, 0))
+        if is_main_process():
+            known = f"; best so far {best:.2f} % after epoch {best_epoch}" if best_epoch or best > 0 else ""
+            runner.logger.info(f"k-NN (k={self.k}) after epoch {epoch}: top-1 {top1:.2f} %{known}")
+        if runner.visualizer is not None:
+            runner.visualizer.add_scalar("val/knn_top1", top1, step=epoch)
+        if top1 > best:
+            hub.update_info("knn_best", (top1, epoch))
+        elif self.max_drop is not None and top1 < best - self.max_drop:
+            _act(
+                runner,
+                self.action,
+                f"k-NN guard: top-1 fell to {top1:.2f} % after epoch {epoch}, more than max_drop = {self.max_drop:g} "
+                f"points below the {best:.2f} % of epoch {best_epoch}. The run forgets what its weights knew: lower "
+                "train_cfg.schedule.base_lr, lengthen the head-only warm-up, or raise teacher_momentum",
+            )
+
+
+@HOOKS.register_module()
+class CollapseAlarmHook(Hook):
+    """Watches the teacher for the two ways in which self-distillation collapses, without labels.
+
+    Logs ``effective_rank`` (of the class tokens; :func:`~pretrain.evaluate.monitors.effective_rank`) and
+    ``prototypes_in_use`` over the newest global views. After the learning rate's warm-up it raises an alarm when
+
+    * the teacher's output stays uniform: its entropy is above ``max_entropy`` x ln(K); or
+    * all views fall on few prototypes: ``prototypes_in_use`` < ``min_prototypes``; or
+    * the class tokens point the same way: ``effective_rank`` < ``min_rank``.
+
+    Args:
+        interval: steps between two looks.
+        num_views: global views of each process to look at; needs no forward pass of its own.
+        max_entropy: share of ln(K).
+        min_prototypes: at least so many, of K.
+        min_rank: of the features.
+        patience: looks in a row that must be bad.
+        action: ``warn``, or ``stop`` to end the run.
+    """
+
+    priority = "NORMAL"
+
+    def __init__(
+        self,
+        interval: int = 50,
+        num_views: int = 256,
+        max_entropy: float = 0.98,
+        min_prototypes: float = 2.0,
+        min_rank: float = 2.0,
+        patience: int = 3,
+        action: str = "warn",
+    ) -> None:
+        _check_action("CollapseAlarmHook", action)
+        for name, value in {"interval": interval, "num_views": num_views, "patience": patience}.items():
+            if value < 1:
+                raise ValueError(f"CollapseAlarmHook.{name} = {value} must be at least 1")
+        self.interval, self.num_views, self.patience, self.action = interval, num_views, patience, action
+        self.max_entropy, self.min_prototypes, self.min_rank = max_entropy, min_prototypes, min_rank
+        self._views: deque[tuple[Tensor, Tensor]] = deque()
+        self._bad_in_a_row, self._handle = 0, None
+
+    def before_train(self, runner) -> None:
+        """Listen to the teacher's head: class tokens in, logits out."""
+        self._handle = _unwrap(runner.model).teacher.head.register_forward_hook(self._remember)
+
+    def after_train(self, runner) -> None:
+        """Stop listening."""
+        if self._handle is not None:
+            self._handle.remove()
+
+    def _remember(self, head, inputs: tuple[Tensor], logits: Tensor) -> None:
+        self._views.append((inputs[0].detach(), logits.detach()))
+        while sum(len(tokens) for tokens, _ in self._views) > self.num_views and len(self._views) > 1:
+            self._views.popleft()
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Look when it is time."""
+        if (runner.iter + 1) % self.interval or not self._views or outputs is None:
+            return
+        mst = _unwrap(runner.model)
+        tokens, logits = (torch.cat(parts) for parts in zip(*self._views, strict=True))
+        seen = torch.tensor(
+            [
+                effective_rank(tokens),
+                prototypes_in_use(logits, mst.dino_loss.center, outputs["teacher_temp"]),
+            ]
+        )
+        all_reduce(seen)  # the mean of the processes: the same decision everywhere
+        rank, in_use = (seen / get_world_size()).tolist()
+        runner.message_hub.update_scalar("train/effective_rank", rank)
+        runner.message_hub.update_scalar("train/prototypes_in_use", in_use)
+        loop = runner.train_loop
+        if runner.iter >= loop.schedule.warmup_epochs * len(loop.dataloader):
+            self._judge(runner, outputs["teacher_entropy"], rank, in_use, mst.student.head.out_dim)
+
+    def _judge(self, runner, entropy: float, rank: float, in_use: float, num_prototypes: int) -> None:
+        limit = self.max_entropy * math.log(num_prototypes)
+        faults = []
+        if entropy > limit:
+            faults.append(
+                f"the teacher's output is uniform (entropy {entropy:.3f} of at most ln({num_prototypes}) = "
+                f"{math.log(num_prototypes):.3f}): lower teacher_temp or warmup_teacher_temp in train_cfg.schedule, or "
+                "use fewer prototypes (model.head.out_dim)"
+            )
+        if in_use < self.min_prototypes:
+            faults.append(
+                f"all views fall on {in_use:.2f} of {num_prototypes} prototypes: raise teacher_temp, or lower "
+                "model.loss.center_momentum or train_cfg.schedule.base_lr"
+            )
+        if rank < self.min_rank:
+            faults.append(
+                f"the class tokens have an effective rank of {rank:.2f}: lower train_cfg.schedule.base_lr or raise "
+                "teacher_momentum"
+            )
+        self._bad_in_a_row = self._bad_in_a_row + 1 if faults else 0
+        if self._bad_in_a_row and self._bad_in_a_row % self.patience == 0:
+            _act(
+                runner,
+                self.action,
+                f"collapse alarm at step {runner.iter + 1}, {self._bad_in_a_row} looks in a row: " + "; ".join(faults),
+            )

@@ -1,0 +1,11 @@
+"""DINO's k-NN protocol on a checkpoint, from a checkout that need not be installed."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from pretrain.evaluate.main import main  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(main("eval_knn", sys.argv[1:]))
