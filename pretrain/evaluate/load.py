@@ -44,11 +44,15 @@ class FrozenBackbone:
         frozen = cls(backbone, IMAGENET_MEAN, IMAGENET_STD, size, device, dtype)
         return frozen, f"random weights of {arch}, seed {seed}"
 
+    def normalise(self, views: Tensor) -> Tensor:
+        """uint8 [B, 3, H, W] → float32, zero mean and unit variance over the pre-training images."""
+        return (views.to(self.device).float() - self._mean) / self._std
+
     def features(self, num_blocks: int = 1, average_patches: bool = False) -> Callable[[Tensor], Tensor]:
         """A function from uint8 views [B, 3, S, S] to features [B, D * (num_blocks + average_patches)]."""
 
         def function(views: Tensor) -> Tensor:
-            images = (views.float() - self._mean) / self._std
+            images = self.normalise(views)
             with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
                 return self.backbone.cls_tokens(images, num_blocks, average_patches)
 
