@@ -1,50 +1,32 @@
-"""Pictures of what a pre-training run has learnt: importance, mask and restored views.
+"""Pictures of what pre-training has learnt: importance, attention heads, mask and restored views.
 
-``python -m pretrain.pictures WORK_DIR --images FOLDER --out FOLDER`` writes PNG files and ``index.json``, which lists
+``python -m pretrain.pictures WORK_DIR --images FOLDER --out OUT`` draws the newest checkpoint of a run, ``--checkpoint
+FILE`` in place of ``WORK_DIR`` the attention of any backbone. PNG files are written, and ``index.json``, which lists
 them with title and caption.
 """
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
-import torch
+from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.runner import load_checkpoint
 
+from mst_transfer.checkpoint import ROLES
 from mst_transfer.compat.serialization import latest_checkpoint
-from pretrain.image_folder import find_images, read_image
-from pretrain.losses import restoring_loss
+from pretrain.build_backbone import Backbone
+from pretrain.drawing import draw_heads, draw_rows, grey_out, heat_map, overlay, plt
+from pretrain.evaluate.load import load_frozen
+from pretrain.image_folder import find_images
 from pretrain.model import MST
 from pretrain.registry import MODELS
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-
-
-@dataclass(frozen=True)
-class Views:
-    """What the model makes of a few photographs; all arrays are float in [0, 1].
-
-    Attributes:
-        photos: RGB [B, S, S, 3].
-        importance: [B, h, w], attention of the class token over the patches; sums to less than 1 an image.
-        mask: bool [B, h, w], True where hidden from the student.
-        restored: RGB [B, S, S, 3], or None without a decoder.
-        error: mean absolute error of the restored views, in normalised units, and that of each view's mean colour.
-    """
-
-    photos: np.ndarray
-    importance: np.ndarray
-    mask: np.ndarray | None
-    restored: np.ndarray | None
-    error: tuple[float, float] | None
+from pretrain.swin import MaskedSwin
+from pretrain.views import Views, look, look_with_backbone, read_crop
 
 
 def load_run(work_dir: Path, config: Path | None = None) -> tuple[MST, int]:
@@ -61,9 +43,7 @@ def load_run(work_dir: Path, config: Path | None = None) -> tuple[MST, int]:
     if config is None:
         configs = sorted(work_dir.glob("*.py"))
         if len(configs) != 1:
-            raise FileNotFoundError(
-                f"{work_dir} holds {len(configs)} configs, not one; name it with --config"
-            )
+            raise FileNotFoundError(f"{work_dir} holds {len(configs)} configs, not one; name it with --config")
         config = configs[0]
     cfg = Config.fromfile(config)
     model: MST = MODELS.build(cfg.model)
@@ -71,99 +51,70 @@ def load_run(work_dir: Path, config: Path | None = None) -> tuple[MST, int]:
     return model.eval(), cfg.train_dataloader.dataset.global_size
 
 
-def read_square(path: str, side: int) -> np.ndarray:
-    """The central square of an image, RGB uint8 [side, side, 3].
+def choose_images(places: Sequence[Path], num: int) -> list[str]:
+    """Image files as they are named, and ``num`` images in all from the folders, taken evenly.
 
     Raises:
-        UnreadableImageError: the file is not a readable image.
+        FileNotFoundError: a place does not exist, or a folder holds no image.
+        ValueError: nothing is chosen.
     """
-    image = read_image(path)
-    height, width = image.shape[:2]
-    edge = min(height, width)
-    top, left = (height - edge) // 2, (width - edge) // 2
-    square = np.ascontiguousarray(image[top : top + edge, left : left + edge])
-    method = cv2.INTER_AREA if edge > side else cv2.INTER_CUBIC
-    return cv2.resize(square, (side, side), interpolation=method)
+    folders = [place for place in places if place.is_dir()]
+    paths: list[str] = []
+    for place in places:
+        if place.is_file():
+            paths.append(str(place))
+        elif place.is_dir():
+            found, position = find_images(place), folders.index(place)
+            share = num // len(folders) + (position < num % len(folders))
+            paths += [found[round(i)] for i in np.linspace(0, len(found) - 1, min(share, len(found)))]
+        else:
+            raise FileNotFoundError(f"--images {place}: there is no such file or folder")
+    if not paths:
+        raise ValueError(f"--num {num} leaves no photograph; choose at least 1")
+    return paths
 
 
-@torch.no_grad()
-def look(model: MST, images: np.ndarray) -> Views:
-    """Run teacher, mask, student and decoder on uint8 images [B, S, S, 3], without augmentation."""
-    views = model.normalise(torch.from_numpy(images).permute(0, 3, 1, 2))
-    patch = model.teacher.backbone.patch_size
-    grid = (views.shape[-2] // patch, views.shape[-1] // patch)
-    seen = model.teacher.backbone(views, importance=True)
-    mask = model.mask_generator(seen.importance, torch.arange(len(images)), 0, 1, grid[0] * grid[1])
-    restored = error = None
-    if model.decoder is not None:
-        tokens = model.student.backbone(views, mask=mask, patch_tokens=True).patch_tokens
-        output = model.decoder(tokens)
-        flat = views.mean(dim=(2, 3), keepdim=True).expand_as(views)
-        error = (restoring_loss(output, views).item(), restoring_loss(flat, views).item())
-        restored = ((output * model.std + model.mean) / 255).clamp(0, 1).permute(0, 2, 3, 1).numpy()
-    return Views(
-        photos=images / 255.0,
-        importance=seen.importance.reshape(-1, *grid).numpy(),
-        mask=None if mask is None else mask.reshape(-1, *grid).numpy(),
-        restored=restored,
-        error=error,
-    )
+def attention_words(backbone: Backbone, role: str) -> str:
+    """Whose attention over what the pictures show; ``role`` is ``teacher``, ``student`` or ``network``."""
+    if isinstance(backbone, MaskedSwin):
+        return f"attention of the {role}'s average-pooled feature over the last-stage tokens"
+    return f"attention of the {role}'s class token over the patches in its last block"
 
 
-def grey_out(photos: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Photos [B, S, S, 3] with the hidden patches in grey."""
-    scale = photos.shape[1] // mask.shape[1]
-    hidden = mask.repeat(scale, axis=1).repeat(scale, axis=2)[..., None]
-    return np.where(hidden, 0.5, photos)
+class PictureFolder:
+    """PNG files of one folder, and their entries for ``index.json``.
 
+    Args:
+        path: made when it is not there.
+        words: see :func:`attention_words`.
+    """
 
-def draw_rows(columns: dict[str, np.ndarray], overlay: np.ndarray | None = None) -> Figure:
-    """One row a column name, one picture an image; ``overlay`` [B, h, w] colours the row called ``importance``."""
-    count = len(next(iter(columns.values())))
-    figure, axes = plt.subplots(
-        len(columns), count, figsize=(1.6 * count, 1.72 * len(columns)), squeeze=False
-    )
-    for row, (name, pictures) in zip(axes, columns.items(), strict=True):
-        for index, (axis, picture) in enumerate(zip(row, pictures, strict=True)):
-            axis.imshow(picture, interpolation="nearest", extent=(0, 1, 0, 1))
-            if name == "importance" and overlay is not None:
-                axis.imshow(
-                    overlay[index], cmap="inferno", alpha=0.65, interpolation="nearest", extent=(0, 1, 0, 1)
-                )
-            axis.set_xticks([])
-            axis.set_yticks([])
-        row[0].set_ylabel(name, fontsize=9)
-    figure.tight_layout(pad=0.3)
-    return figure
+    def __init__(self, path: Path, words: str) -> None:
+        self.path, self.words = path, words
+        self.entries: list[dict[str, str]] = []
+        path.mkdir(parents=True, exist_ok=True)
 
-
-def write_pictures(views: Views, mode: str, out: Path) -> list[dict[str, str]]:
-    """PNG files in ``out``; their entries for ``index.json``."""
-    out.mkdir(parents=True, exist_ok=True)
-    entries = []
-
-    def save(name: str, title: str, caption: str, figure: Figure) -> None:
-        figure.savefig(out / name, dpi=110)
+    def _save(self, name: str, title: str, caption: str, figure: Figure) -> None:
+        figure.savefig(self.path / name, dpi=140)
         plt.close(figure)
-        entries.append({"file": name, "title": title, "caption": caption})
+        self.entries.append({"file": name, "title": title, "caption": caption})
 
-    rows = {"photo": views.photos, "importance": views.photos}
-    caption = (
-        "Importance: attention of the teacher's class token over the patches in its last block, averaged over heads; "
-        "bright is high, each picture on its own scale."
-    )
-    if views.mask is not None:
-        rows["masked"] = grey_out(views.photos, views.mask)
-        caption += (
-            f" Grey: the {views.mask.mean():.1%} of the patches hidden from the student (mode '{mode}')."
-        )
-    save(
-        "importance.png",
-        "What the teacher attends to, and what is masked",
-        caption,
-        draw_rows(rows, views.importance),
-    )
-    if views.restored is not None and views.error is not None:
+    def write_importance(self, views: Views, mode: str | None) -> None:
+        """Photos, importance, and masked photos where the mode ('attention', 'random') masks any."""
+        importance = [overlay(*pair) for pair in zip(views.photos, views.importance, strict=True)]
+        rows, title = {"photo": views.photos, "importance": np.stack(importance)}, "What the network attends to"
+        caption = f"Importance: {self.words}, averaged over heads; bright is high, each picture on its own scale."
+        if views.mask is not None:
+            rows["masked"], title = (
+                grey_out(views.photos, views.mask),
+                "What the teacher attends to, and what is masked",
+            )
+            caption += f" Grey: the {views.mask.mean():.1%} of the patches hidden from the student (mode '{mode}')."
+        self._save("importance.png", title, caption, draw_rows(rows))
+
+    def write_restored(self, views: Views) -> None:
+        """Photos, what the student sees of them, and what the decoder restores."""
+        assert views.restored is not None and views.error is not None
         rows = {"photo": views.photos}
         if views.mask is not None:
             rows["input"] = grey_out(views.photos, views.mask)
@@ -173,33 +124,103 @@ def write_pictures(views: Views, mode: str, out: Path) -> list[dict[str, str]]:
             f"{len(views.photos)} views, normalised pixels: {views.error[0]:.3f}; painting each view in its mean "
             f"colour: {views.error[1]:.3f}."
         )
-        save("restored.png", "Restored views", caption, draw_rows(rows))
-    return entries
+        self._save("restored.png", "Restored views", caption, draw_rows(rows))
+
+    def write_heads(self, views: Views, paths: Sequence[str]) -> None:
+        """A figure of each photo's heads, and in ``heads/`` every map alone."""
+        for number, (path, photo, heads) in enumerate(zip(paths, views.photos, views.heads, strict=True), 1):
+            name = f"{number:02d}_{Path(path).stem}"
+            folder = self.path / "heads" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            maps = {"mean": heads.mean(axis=0), **{f"head_{i}": head for i, head in enumerate(heads, 1)}}
+            for title, attention in maps.items():
+                colours = heat_map(attention, *photo.shape[:2])
+                if not cv2.imwrite(str(folder / f"{title}.png"), colours[..., ::-1]):
+                    raise OSError(f"{folder / title}.png could not be written; is the disk full?")
+            caption = (
+                f"{self.words[0].upper()}{self.words[1:]}, head by head, and their mean; bright is high, each map on "
+                f"its own scale. Every map alone: heads/{name}."
+            )
+            self._save(f"heads_{name}.png", f"Attention heads: {Path(path).name}", caption, draw_heads(photo, heads))
+
+    def write_index(self) -> None:
+        """``index.json``."""
+        (self.path / "index.json").write_text(json.dumps(self.entries, indent=2) + "\n")
+
+
+def draw(args: argparse.Namespace) -> PictureFolder:
+    """What the command line asks for.
+
+    Raises:
+        FileNotFoundError: a checkpoint, config or image is missing.
+        ValueError: a file can't be read, or the size does not fit the network.
+    """
+    if args.checkpoint is None:
+        model, side = load_run(args.work_dir, args.config)
+        backbone, role, mode = model.teacher.backbone, "teacher", model.mask_generator.mode
+    else:
+        frozen, report = load_frozen(args.checkpoint, role=args.role, arch=args.arch)
+        print(report, file=sys.stderr)
+        backbone, side, mode = frozen.backbone, frozen.img_size, None
+        role = args.role if args.arch is None else "network"  # files of others may hold neither role
+    height, width = (args.size or [side])[0], (args.size or [side])[-1]
+    backbone.num_patches(height, width)
+    paths = choose_images(args.images, args.num)
+    images = np.stack([read_crop(path, height, width) for path in paths])
+    views = look(model, images) if args.checkpoint is None else look_with_backbone(frozen, images)
+    folder = PictureFolder(args.out, attention_words(backbone, role))
+    folder.write_importance(views, mode)
+    if views.restored is not None:
+        folder.write_restored(views)
+    if args.heads:
+        folder.write_heads(views, paths)
+    folder.write_index()
+    return folder
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pretrain.pictures", description="Draw what a run, or any backbone, has learnt."
+    )
+    parser.add_argument("work_dir", type=Path, nargs="?", help="work directory of a pre-training run")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="instead of a run: a backbone file, ours, DINO's or timm's; attention only",
+    )
+    parser.add_argument("--arch", help="timm name of the checkpoint's architecture, where the file does not say it")
+    parser.add_argument("--role", choices=ROLES, default="teacher", help="which network of the checkpoint to take")
+    parser.add_argument("--images", type=Path, required=True, nargs="+", help="photographs, or folders of them")
+    parser.add_argument("--out", type=Path, required=True, help="where the PNG files go")
+    parser.add_argument("--num", type=int, default=8, help="photographs to take, evenly, from the folders (default 8)")
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs="+",
+        metavar="PX",
+        help="side, or height and width, in pixels: multiples of the patch size, of 32 for Swin (default: as trained)",
+    )
+    parser.add_argument("--heads", action="store_true", help="also draw every attention head")
+    parser.add_argument("--config", type=Path, help="config of the run (default: the one in work_dir)")
+    args = parser.parse_args(argv)
+    if (args.work_dir is None) == (args.checkpoint is None):
+        parser.error("give either the work directory of a run or --checkpoint FILE")
+    if args.size and (len(args.size) > 2 or min(args.size) < 1):
+        parser.error(f"--size {' '.join(map(str, args.size))}: one side, or height and width, in pixels")
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pretrain.pictures", description="Draw what a run has learnt."
-    )
-    parser.add_argument("work_dir", type=Path, help="work directory of a pre-training run")
-    parser.add_argument("--images", type=Path, required=True, nargs="+", help="folders of photographs")
-    parser.add_argument("--out", type=Path, required=True, help="where the PNG files go")
-    parser.add_argument(
-        "--num", type=int, default=8, help="photographs, taken evenly from each folder (default 8)"
-    )
-    parser.add_argument("--config", type=Path, help="config of the run (default: the one in work_dir)")
-    args = parser.parse_args(argv)
-    model, side = load_run(args.work_dir, args.config)
-    paths: list[str] = []
-    for position, folder in enumerate(args.images):
-        found = find_images(folder)
-        share = args.num // len(args.images) + (position < args.num % len(args.images))
-        paths += [found[round(i)] for i in np.linspace(0, len(found) - 1, share)]
-    views = look(model, np.stack([read_square(path, side) for path in paths]))
-    entries = write_pictures(views, model.mask_generator.mode, args.out)
-    (args.out / "index.json").write_text(json.dumps(entries, indent=2) + "\n")
-    print("\n".join(str(args.out / entry["file"]) for entry in entries))
+    """Run; the exit status."""
+    args = parse(argv)
+    try:
+        folder = draw(args)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"pretrain.pictures: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(str(args.out / entry["file"]) for entry in folder.entries))
     return 0
 
 

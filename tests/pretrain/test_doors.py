@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 PRETRAIN_MODULES = (
-    "augment backbone dataset decoder head hooks loop losses masking model optim pictures sampler schedules train"
+    "augment backbone build_backbone dataset decoder drawing head hooks loop losses masking model optim pictures "
+    "sampler schedules swin train views"
 )
 SPY = """
 import importlib, sys
@@ -19,9 +20,7 @@ print([name for name in sys.modules if name.split('.')[0] in {forbidden!r}])
 
 def loaded(modules: str, forbidden: tuple[str, ...]) -> str:
     code = SPY.format(modules=modules, forbidden=forbidden)
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def test_pretrain_never_imports_the_transfer_side():

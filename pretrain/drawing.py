@@ -1,0 +1,82 @@
+"""Figures of photographs with attention, masks and restored views.
+
+Attention is drawn patch by patch, not smoothed: what a picture shows is what the network has.
+"""
+
+import math
+
+import cv2
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+
+COLOURS = "inferno"
+_MAX_PANELS_A_ROW = 7
+
+
+def grey_out(photos: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Photos [B, H, W, 3] with the hidden cells, mask [B, h, w], in grey."""
+    scale = photos.shape[1] // mask.shape[1]
+    hidden = mask.repeat(scale, axis=1).repeat(scale, axis=2)[..., None]
+    return np.where(hidden, 0.5, photos)
+
+
+def heat_map(attention: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Attention [h, w] in colours, RGB uint8 [height, width, 3].
+
+    The scale runs from the lowest value to the 99th percentile, so that a single patch does not darken the rest.
+    """
+    low, high = attention.min(), np.quantile(attention, 0.99)
+    scaled = ((attention - low) / max(high - low, np.finfo(np.float32).tiny)).clip(0, 1)
+    colours = matplotlib.colormaps[COLOURS](scaled)[..., :3]
+    return cv2.resize((colours * 255).round().astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+
+
+def overlay(photo: np.ndarray, attention: np.ndarray) -> np.ndarray:
+    """Attention [h, w] in colours over a photo [H, W, 3], of which the lightness remains: float RGB [H, W, 3]."""
+    heat = heat_map(attention, *photo.shape[:2]) / 255.0
+    grey = (photo @ [0.299, 0.587, 0.114])[..., None]
+    return np.clip(0.3 * grey + 0.75 * heat, 0, 1)
+
+
+def _show(axis: Axes, picture: np.ndarray) -> None:
+    axis.imshow(picture, interpolation="nearest", vmin=0, vmax=1)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+
+
+def draw_rows(rows: dict[str, np.ndarray]) -> Figure:
+    """One row a name, one picture [H, W, 3] an image; all [B, H, W, 3]."""
+    first = next(iter(rows.values()))
+    count, aspect = len(first), first.shape[1] / first.shape[2]
+    size = (1.6 * count + 0.2, (1.6 * aspect + 0.05) * len(rows))
+    figure, axes = plt.subplots(len(rows), count, figsize=size, squeeze=False, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
+    for line, (name, pictures) in zip(axes, rows.items(), strict=True):
+        for axis, picture in zip(line, pictures, strict=True):
+            _show(axis, picture)
+        line[0].set_ylabel(name, fontsize=9)
+    return figure
+
+
+def draw_heads(photo: np.ndarray, heads: np.ndarray) -> Figure:
+    """A photo [H, W, 3], the mean of its attention heads [n, h, w], and each head."""
+    panels = {"photo": photo, "mean": overlay(photo, heads.mean(axis=0))}
+    panels |= {f"head {number}": overlay(photo, head) for number, head in enumerate(heads, 1)}
+    lines = math.ceil(len(panels) / _MAX_PANELS_A_ROW)
+    columns = math.ceil(len(panels) / lines)
+    size = (1.8 * columns, (1.8 * photo.shape[0] / photo.shape[1] + 0.22) * lines)
+    figure, axes = plt.subplots(lines, columns, figsize=size, squeeze=False, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    for axis, (name, picture) in zip(axes.flat, panels.items(), strict=False):
+        _show(axis, picture)
+        axis.set_title(name, fontsize=9, pad=3)
+    return figure
