@@ -1,0 +1,209 @@
+"""With masking mode 'none' and without a decoder, pre-training is DINO: golden values of its published code.
+
+``make_dino.py`` has written the golden values; weights and inputs are made anew here, the same ones.
+"""
+
+import argparse
+import inspect
+
+import dino_inputs as inputs
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mst_transfer.checkpoint import load_backbone
+from pretrain.augment import MultiCropOptions
+from pretrain.backbone import MaskedViT
+from pretrain.head import DINOHead
+from pretrain.losses import DINOLoss
+from pretrain.model import MST
+from pretrain.optim import PretrainOptimWrapper, parameter_groups
+from pretrain.schedules import Schedule, cosine_schedule, teacher_temp_at
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> MaskedViT:
+    """Our backbone with DINO's weights, loaded from a file laid out as DINO's ``checkpoint.pth``."""
+    backbone = MaskedViT(
+        "vit_tiny_patch16_224", pos_embed_interpolation="dino", with_mask_token=False, **inputs.VIT
+    ).eval()
+    weights = inputs.fill(backbone.vit.state_dict())
+    head = {"module.head.last_layer.weight_g": torch.ones(8, 1)}
+    content = {
+        "student": {f"module.backbone.{k}": torch.zeros_like(v) for k, v in weights.items()} | head,
+        "teacher": {f"backbone.{k}": v for k, v in weights.items()},
+        "optimizer": {"state": {}, "param_groups": []},
+        "epoch": 3,
+        "args": argparse.Namespace(arch="vit_small"),
+        "dino_loss": {"center": torch.zeros(1, 8)},
+    }
+    path = tmp_path_factory.mktemp("dino") / "checkpoint.pth"
+    torch.save(content, path)
+    report = load_backbone(backbone.vit, path)
+    assert report.pos_embed_interpolation == "dino" and not (report.missing or report.unexpected or report.resized)
+    return backbone.requires_grad_(False)
+
+
+@pytest.mark.parametrize("view", inputs.VIEWS)
+def test_backbone(vit, golden, agree, view):
+    images = inputs.images(view)
+    agree(f"class token at {view}", vit(images).cls_token, golden[f"vit/{view}/cls_token"], 1e-5)
+    full = vit(images[:1], patch_tokens=True)
+    tokens = torch.cat([full.cls_token[:, None], full.patch_tokens.flatten(1, 2)], dim=1)
+    agree(f"all tokens at {view}", tokens, golden[f"vit/{view}/tokens"], 1e-5)
+
+
+def test_timms_interpolation_is_another_one(golden):
+    """So the agreement above is the option's doing."""
+    other = MaskedViT("vit_tiny_patch16_224", with_mask_token=False, **inputs.VIT).eval()
+    other.vit.load_state_dict(inputs.fill(other.vit.state_dict()))
+    difference = (other(inputs.images("96")).cls_token - golden["vit/96/cls_token"]).abs().max()
+    assert difference > 0.01
+
+
+def test_attention(vit, golden, agree):
+    ours = vit.attention(inputs.images("96"))
+    agree("attention of the class token at 96", ours.flatten(2), golden["vit/96/attention"][..., 1:], 1e-6)
+
+
+@pytest.mark.parametrize(("num_blocks", "average"), [(1, False), (3, False), (1, True)])
+def test_features_of_the_linear_protocol(vit, golden, agree, num_blocks, average):
+    ours = vit.cls_tokens(inputs.images("96"), num_blocks, average)
+    what = f"linear features, {num_blocks} blocks{' and patches' if average else ''}"
+    agree(what, ours, golden[f"linear/{num_blocks}/{average}"], 1e-5)
+
+
+def test_stochastic_depth(golden, agree):
+    vit = MaskedViT("vit_tiny_patch16_224", drop_path_rate=0.1).vit
+    ours = torch.tensor([getattr(block.drop_path1, "drop_prob", 0.0) for block in vit.blocks])
+    agree("drop path of each block", ours, golden["vit/drop_path"], 1e-7)
+
+
+def golden_head() -> DINOHead:
+    head = DINOHead(inputs.VIT["embed_dim"], inputs.OUT_DIM, **inputs.HEAD)
+    head.load_state_dict(inputs.fill(head.state_dict()))
+    return head
+
+
+def test_head(golden, agree):
+    ours = golden_head()(inputs.normal("class tokens", 5, inputs.VIT["embed_dim"]))
+    agree("head's logits", ours, golden["head/logits"], 1e-6)
+
+
+def test_loss_gradient_and_center(golden, agree):
+    loss, schedule = DINOLoss(inputs.OUT_DIM), inputs.LOSS
+    values, gradients, centers = [], [], []
+    for epoch in range(inputs.NUM_CENTER_UPDATES):
+        student, teacher = inputs.loss_inputs(epoch)
+        student.requires_grad_(True)
+        temp = teacher_temp_at(
+            epoch,
+            schedule["warmup_teacher_temp"],
+            schedule["teacher_temp"],
+            schedule["warmup_teacher_temp_epochs"],
+        )
+        value, _ = loss(student, teacher, temp)
+        gradients.append(torch.autograd.grad(value, student)[0])
+        values.append(value.detach())
+        loss.update_center()
+        centers.append(loss.center.clone())
+    agree("loss", torch.stack(values), golden["loss/values"], 1e-5)
+    agree("gradient of the loss", torch.stack(gradients), golden["loss/gradients"], 1e-6)
+    agree("centre after each of 6 updates", torch.stack(centers), golden["loss/centers"], 1e-6)
+
+
+@pytest.mark.parametrize("name", inputs.COSINES)
+def test_cosine_schedules(golden, agree, name):
+    """float64; numpy's cosine and the C library's may differ in the last bit."""
+    base, final, epochs, steps, warmup = inputs.COSINES[name]
+    total = epochs * steps
+    ours = [cosine_schedule(step, total, base, final, warmup * steps) for step in range(total)]
+    agree(f"schedule: {name}", torch.tensor(ours, dtype=torch.float64), golden[f"cosine/{name}"], 1e-12, relative=True)
+
+
+@pytest.mark.parametrize("name", inputs.TEMPERATURES)
+def test_teacher_temperature(golden, agree, name):
+    start, end, warmup, epochs = inputs.TEMPERATURES[name]
+    ours = torch.tensor([teacher_temp_at(e, start, end, warmup) for e in range(epochs)], dtype=torch.float64)
+    agree(f"teacher temperature: {name}", ours, golden[f"temperature/{name}"], 1e-12, relative=True)
+
+
+def test_values_of_the_step_follow_the_schedules(golden):
+    """:class:`Schedule` hands the right arguments to the functions that are compared above."""
+    _, _, epochs, steps, warmup = inputs.COSINES["lr"]
+    schedule = Schedule(warmup_epochs=warmup)
+    for step in range(epochs * steps):
+        values = schedule.at(step, steps, epochs, effective_batch=1024)
+        assert values.lr == pytest.approx(golden["cosine/lr"][step].item(), rel=1e-12, abs=1e-300)
+        assert values.weight_decay == pytest.approx(golden["cosine/weight decay"][step].item(), rel=1e-12)
+        assert values.teacher_momentum == pytest.approx(golden["cosine/teacher momentum"][step].item(), rel=1e-12)
+        assert values.teacher_temp == pytest.approx(golden["temperature/rising"][step // steps].item(), rel=1e-12)
+
+
+def test_clipping_of_gradients(golden, agree):
+    head = golden_head()
+    trained = {name: p for name, p in head.named_parameters() if p.requires_grad}
+    for name, gradient in inputs.head_gradients(trained).items():
+        trained[name].grad = gradient
+    norms = torch.stack([p.grad.norm() for p in trained.values()])
+    agree("gradients' norms", norms, golden["clip/norms"], 1e-4)
+    assert (norms > 3).any() and (norms < 3).any()
+    optimizer = torch.optim.SGD([{"params": list(trained.values()), "apply_weight_decay": True}])
+    PretrainOptimWrapper(optimizer, clip_grad=3.0).clip_gradients()
+    ours = torch.cat([p.grad.flatten() for p in trained.values()])
+    theirs = torch.cat([golden[f"clip/{name}"].flatten() for name in trained])
+    agree("clipped gradients", ours, theirs, 1e-6)
+
+
+def dino_mst() -> MST:
+    return MST(
+        backbone=dict(arch="vit_tiny_patch16_224", pos_embed_interpolation="dino", **inputs.TRAIN_VIT),
+        head=dict(out_dim=inputs.TRAIN["out_dim"], **inputs.TRAIN_HEAD),
+        masking=dict(mode="none"),
+        decoder=None,
+    )
+
+
+def test_parameter_groups(golden_texts):
+    mst = dino_mst()
+    names = {id(p): name for name, p in mst.student.named_parameters()}
+    ours = [sorted(names[id(p)] for p in group["params"]) for group in parameter_groups(mst)]
+    assert ours == [sorted(map(inputs.rename, group)) for group in golden_texts["groups"]]
+
+
+def test_frozen_last_layer(golden_texts):
+    """Names without a gradient after each epoch: the last layer's, in the first epoch."""
+    mst = dino_mst()
+    names = {id(p): name for name, p in mst.student.named_parameters()}
+    last_layer = sorted(names[id(p)] for p in mst.last_layer_parameters() if p.requires_grad)
+    for epoch, frozen in enumerate(golden_texts["cancelled"]):
+        values = Schedule(warmup_epochs=0).at(2 * epoch, 2, inputs.TRAIN["epochs"], 256)
+        assert ([] if values.train_last_layer else last_layer) == sorted(map(inputs.rename, frozen))
+
+
+def test_defaults_are_those_of_dinos_command_line(golden_texts):
+    """But for the teacher's temperature, which rises to 0.07 over 30 epochs, as DINO advises for long runs."""
+    theirs, ours = golden_texts["defaults"], Schedule()
+    assert (ours.base_lr, ours.min_lr, ours.warmup_epochs) == tuple(
+        theirs[k] for k in ("lr", "min_lr", "warmup_epochs")
+    )
+    assert (ours.weight_decay, ours.weight_decay_end) == (theirs["weight_decay"], theirs["weight_decay_end"])
+    assert ours.teacher_momentum == theirs["momentum_teacher"]
+    assert ours.warmup_teacher_temp == theirs["warmup_teacher_temp"]
+    assert ours.freeze_last_layer_epochs == theirs["freeze_last_layer"]
+    parameters = inspect.signature(DINOHead).parameters
+    assert parameters["out_dim"].default == theirs["out_dim"]
+    assert parameters["norm_last_layer"].default == theirs["norm_last_layer"]
+    clip_grad = inspect.signature(PretrainOptimWrapper).parameters["clip_grad"].default
+    assert clip_grad == theirs["clip_grad"]
+    crops = MultiCropOptions()
+    assert list(crops.global_scale) == theirs["global_crops_scale"]
+    assert list(crops.local_scale) == theirs["local_crops_scale"]
+    assert crops.num_local_crops == theirs["local_crops_number"]
+
+
+def test_golden_files_are_small_and_say_where_they_are_from(root, golden_texts):
+    files = list((root / "tests/golden").glob("*.safetensors"))
+    assert sum(path.stat().st_size for path in files) < 300_000
+    assert golden_texts["commit"].startswith("7c446df") and golden_texts["torch"] and golden_texts["date"]
+    assert all(tensor.isfinite().all() for path in files for tensor in load_file(path).values())
