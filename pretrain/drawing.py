@@ -4,6 +4,7 @@ Attention is drawn patch by patch, not smoothed: what a picture shows is what th
 """
 
 import math
+from pathlib import Path
 
 import cv2
 import matplotlib
@@ -80,3 +81,9 @@ def draw_heads(photo: np.ndarray, heads: np.ndarray) -> Figure:
         _show(axis, picture)
         axis.set_title(name, fontsize=9, pad=3)
     return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure, and forget it."""
+    figure.savefig(path, dpi=140)
+    plt.close(figure)

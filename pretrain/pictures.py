@@ -20,7 +20,7 @@ from mmengine.runner import load_checkpoint
 from mst_transfer.checkpoint import ROLES
 from mst_transfer.compat.serialization import latest_checkpoint
 from pretrain.build_backbone import Backbone
-from pretrain.drawing import draw_heads, draw_rows, grey_out, heat_map, overlay, plt
+from pretrain.drawing import draw_heads, draw_rows, grey_out, heat_map, overlay, save_figure
 from pretrain.evaluate.load import load_frozen
 from pretrain.image_folder import find_images
 from pretrain.model import MST
@@ -95,8 +95,7 @@ class PictureFolder:
         path.mkdir(parents=True, exist_ok=True)
 
     def _save(self, name: str, title: str, caption: str, figure: Figure) -> None:
-        figure.savefig(self.path / name, dpi=140)
-        plt.close(figure)
+        save_figure(figure, self.path / name)
         self.entries.append({"file": name, "title": title, "caption": caption})
 
     def write_importance(self, views: Views, mode: str | None) -> None:
