@@ -27,9 +27,9 @@ model = dict(
     ),
     auxiliary_head=None,
 )
-train_cfg = dict(max_iters=600, val_interval=600)
+train_cfg = dict(max_iters=300, val_interval=300)
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type="CosineAnnealingLR", T_max=600, eta_min=0.0, by_epoch=False),
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=30),
+    dict(type="CosineAnnealingLR", T_max=300, eta_min=0.0, by_epoch=False),
 ]
-default_hooks = dict(checkpoint=dict(interval=600))
+default_hooks = dict(checkpoint=dict(interval=300))
