@@ -159,9 +159,7 @@ def sample_generator(seed: int, epoch: int, index: int, stream: int = _STREAM_CR
     return np.random.Generator(np.random.Philox(counter=counter, key=key))
 
 
-def _draw_crop(
-    options: MultiCropOptions, number: int, draws: list[float], height: int, width: int
-) -> CropPlan:
+def _draw_crop(options: MultiCropOptions, number: int, draws: list[float], height: int, width: int) -> CropPlan:
     """Plan of crop ``number`` (0 and 1 are global) from its row of uniform draws in [0, 1)."""
     if number < 2:
         size, scale = options.global_size, options.global_scale

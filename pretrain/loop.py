@@ -242,9 +242,7 @@ class PretrainLoop(EpochBasedTrainLoop):
         record = Path(self.runner.work_dir) / f"nonfinite_step_{self._iter}_rank_{get_rank()}.json"
         samples = torch.cat([batch["index"] for batch in micro_batches]).tolist()
         record.write_text(
-            json.dumps(
-                {"step": self._iter, "logged": {k: str(v) for k, v in logged.items()}, "samples": samples}
-            )
+            json.dumps({"step": self._iter, "logged": {k: str(v) for k, v in logged.items()}, "samples": samples})
         )
         if is_main_process():
             self.runner.logger.warning(

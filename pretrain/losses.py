@@ -64,9 +64,7 @@ class DINOLoss(nn.Module):
         self.register_buffer("center", torch.zeros(1, out_dim))
         self._pending: list[tuple[Tensor, int]] = []
 
-    def forward(
-        self, student_logits: Tensor, teacher_logits: Tensor, teacher_temp: float
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor, teacher_temp: float) -> tuple[Tensor, Tensor]:
         """Cross-entropy of a micro-batch, and the teacher's mean entropy in nats (at most ln K).
 
         The centre is used as it stands; call :meth:`update_center` once the step is complete.

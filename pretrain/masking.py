@@ -60,15 +60,11 @@ class MaskGenerator:
         if mode not in MODES:
             raise ValueError(f"masking.mode = {mode!r} is not known; choose one of {', '.join(MODES)}")
         if num < 1 or int(num) != num:
-            raise ValueError(
-                f"masking.num = {num!r} must be a whole number >= 1: the lowest 1/num are candidates"
-            )
+            raise ValueError(f"masking.num = {num!r} must be a whole number >= 1: the lowest 1/num are candidates")
         if not 0 <= p <= 1:
             raise ValueError(f"masking.p = {p!r} is a probability: choose it in [0, 1]")
         if mode == "random" and p == 1:
-            raise ValueError(
-                "masking: mode 'random' with p = 1 hides every patch; choose p < 1, e.g. p=0.125"
-            )
+            raise ValueError("masking: mode 'random' with p = 1 hides every patch; choose p < 1, e.g. p=0.125")
         self.mode, self.num, self.p, self.seed = mode, int(num), float(p), seed
 
     @property

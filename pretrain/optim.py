@@ -42,13 +42,9 @@ class PretrainOptimWrapper(OptimWrapper):
     def __init__(self, optimizer: Optimizer, dtype: str | None = None, clip_grad: float | None = 3.0) -> None:
         super().__init__(optimizer)
         if dtype not in DTYPES:
-            raise ValueError(
-                f"optim_wrapper.dtype = {dtype!r} is not known; choose bfloat16, float16, float32 or None"
-            )
+            raise ValueError(f"optim_wrapper.dtype = {dtype!r} is not known; choose bfloat16, float16, float32 or None")
         if clip_grad is not None and clip_grad <= 0:
-            raise ValueError(
-                f"optim_wrapper.clip_grad = {clip_grad} must be positive, or None for no clipping"
-            )
+            raise ValueError(f"optim_wrapper.clip_grad = {clip_grad} must be positive, or None for no clipping")
         self.base_param_settings = None
         self.dtype, self.clip_norm = DTYPES[dtype], clip_grad
         self.device_type = optimizer.param_groups[0]["params"][0].device.type
@@ -126,9 +122,7 @@ class PretrainOptimWrapperConstructor:
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
         if paramwise_cfg is not None:
-            raise ValueError(
-                "optim_wrapper.paramwise_cfg is not supported in pre-training: the groups are DINO's"
-            )
+            raise ValueError("optim_wrapper.paramwise_cfg is not supported in pre-training: the groups are DINO's")
         self.optim_wrapper_cfg = optim_wrapper_cfg
 
     def __call__(self, model: nn.Module) -> PretrainOptimWrapper:

@@ -11,15 +11,14 @@ from mmengine.runner import Runner
 
 from mst_transfer.compat import config_check, config_paths, launch
 from mst_transfer.compat.serialization import latest_checkpoint
+from pretrain.training_stopped import TrainingStoppedError
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="mst-pretrain", description="Pre-train a ViT with MST.")
     parser.add_argument("config", help="path of a config, e.g. pretrain/configs/mst_vit_sample.py")
-    parser.add_argument(
-        "--work-dir", help="where checkpoints and logs go (default: work_dirs/<config's name>)"
-    )
+    parser.add_argument("--work-dir", help="where checkpoints and logs go (default: work_dirs/<config's name>)")
     parser.add_argument("--seed", type=int, help="seed of every random draw (default: the config's)")
     parser.add_argument(
         "--resume",
@@ -106,7 +105,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, FileNotFoundError) as error:
         print(f"mst-pretrain: {error}", file=sys.stderr)
         return 1
-    runner.train()
+    try:
+        runner.train()
+    except (FloatingPointError, TrainingStoppedError) as error:  # raised on every process alike
+        print(f"mst-pretrain: {error}", file=sys.stderr)
+        return 1
     del runner  # its reducer must go before the process group
     launch.shutdown_distributed()
     return 0

@@ -8,6 +8,7 @@ from mmengine.dist import all_reduce, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from pretrain.evaluate.features import extract_features
 from pretrain.evaluate.knn import knn_accuracy
@@ -15,12 +16,9 @@ from pretrain.evaluate.labelled_images import LabelledImages
 from pretrain.evaluate.monitors import effective_rank, prototypes_in_use
 from pretrain.model import MST
 from pretrain.registry import HOOKS
+from pretrain.training_stopped import TrainingStoppedError
 
 ACTIONS = ("warn", "stop")
-
-
-class TrainingStoppedError(RuntimeError):
-    """A guard has ended the run; the message says why and what to do."""
 
 
 def _check_action(owner: str, action: str) -> None:
@@ -118,8 +116,10 @@ class KNNHook(Hook):
         def function(views: Tensor) -> Tensor:
             return backbone.cls_tokens(mst.normalise(views))
 
-        options = dict(batch_size=self.batch_size, num_workers=self.num_workers, device=device)
-        (votes, vote_labels), (queries, labels) = (extract_features(function, s, **options) for s in self._sets)
+        (votes, vote_labels), (queries, labels) = (
+            extract_features(function, images, batch_size=self.batch_size, num_workers=self.num_workers, device=device)
+            for images in self._sets
+        )
         return knn_accuracy(votes, vote_labels, queries, labels, self.k, self.temperature)[self.k]
 
     def _measure(self, runner, epoch: int) -> None:
@@ -184,7 +184,8 @@ class CollapseAlarmHook(Hook):
         self.interval, self.num_views, self.patience, self.action = interval, num_views, patience, action
         self.max_entropy, self.min_prototypes, self.min_rank = max_entropy, min_prototypes, min_rank
         self._views: deque[tuple[Tensor, Tensor]] = deque()
-        self._bad_in_a_row, self._handle = 0, None
+        self._bad_in_a_row = 0
+        self._handle: RemovableHandle | None = None
 
     def before_train(self, runner) -> None:
         """Listen to the teacher's head: class tokens in, logits out."""

@@ -49,7 +49,7 @@ def random_view(image: Image, size: int, draws: list[float]) -> Image:
 
     DINO's linear protocol; resized bicubically, where torchvision's default is bilinear.
     """
-    top, left, height, width = draw_box(draws, *image.shape[:2], _CROP_SCALE, _CROP_RATIO)
+    top, left, height, width = draw_box(draws, image.shape[0], image.shape[1], _CROP_SCALE, _CROP_RATIO)
     crop = resized_crop(image, top, left, height, width, size)
     return cv2.flip(crop, 1) if draws[22] < 0.5 else crop
 

@@ -91,7 +91,9 @@ def load_frozen(
             raise ValueError(
                 f"{path} does not name its architecture: say it with --arch, e.g. --arch vit_small_patch16_224"
             )
-        options, mean, std = dict(arch_kwargs or {}), IMAGENET_MEAN, IMAGENET_STD
+        options = dict(arch_kwargs or {})
+        mean: tuple[float, ...] = IMAGENET_MEAN
+        std: tuple[float, ...] = IMAGENET_STD
     else:
         if arch not in (None, metadata.arch):
             raise ValueError(f"{path} is a {metadata.arch}, not a {arch}: leave --arch out")

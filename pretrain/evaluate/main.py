@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from mmengine.dist import get_world_size, is_main_process
+from mmengine.dist import get_rank, get_world_size, is_main_process
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSampler, Subset
+from torch.utils.data import DataLoader, DistributedSampler, Subset
 
 from mst_transfer.compat import launch
 from mst_transfer.compat.config_check import parse_cfg_options
@@ -114,16 +114,12 @@ class _ShardedViews:
         self, args: argparse.Namespace, function: FeatureFunction, images: LabelledImages, indices: Tensor, device
     ) -> None:
         self.args, self.function, self.images, self.device = args, function, images, device
-        self.subset: Dataset = Subset(images, indices.tolist())
+        self.subset = Subset(images, indices.tolist())
 
     def __call__(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         self.images.set_epoch(epoch)
-        if get_world_size() > 1:
-            sampler = DistributedSampler(self.subset, seed=self.args.seed)
-            sampler.set_epoch(epoch)
-        else:
-            generator = torch.Generator().manual_seed(self.args.seed + epoch)
-            sampler = RandomSampler(self.subset, generator=generator)
+        sampler: DistributedSampler = DistributedSampler(self.subset, get_world_size(), get_rank(), seed=self.args.seed)
+        sampler.set_epoch(epoch)
         loader = DataLoader(
             self.subset,
             batch_size=self.args.batch_size,

@@ -189,10 +189,7 @@ def assert_trained(model, before, losses):
     without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert without == []  # what DistributedDataParallel would stop at
     changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
-    assert (
-        "backbone.vit.blocks.0.attn.qkv.weight" in changed
-        and "backbone.vit.patch_embed.proj.weight" in changed
-    )
+    assert "backbone.vit.blocks.0.attn.qkv.weight" in changed and "backbone.vit.patch_embed.proj.weight" in changed
 
 
 def test_full_scale_detector_trains_a_step():
@@ -206,9 +203,7 @@ def test_full_scale_detector_trains_a_step():
     wrapper = make_wrapper(model, cfg)
     samples = []
     for _ in range(2):
-        sample = DetDataSample(
-            metainfo=dict(img_shape=(96, 128), ori_shape=(96, 128), scale_factor=(1.0, 1.0))
-        )
+        sample = DetDataSample(metainfo=dict(img_shape=(96, 128), ori_shape=(96, 128), scale_factor=(1.0, 1.0)))
         masks = torch.zeros(2, 96, 128, dtype=torch.uint8)
         masks[0, 10:60, 10:50], masks[1, 30:90, 60:120] = 1, 1
         sample.gt_instances = InstanceData(
@@ -216,9 +211,7 @@ def test_full_scale_detector_trains_a_step():
             labels=torch.tensor([3, 70]),
             masks=BitmapMasks(masks.numpy(), 96, 128),
         )
-        sample.ignored_instances = InstanceData(
-            bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long)
-        )
+        sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
         samples.append(sample)
     images = [torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8) for _ in samples]
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -257,9 +250,7 @@ def test_full_scale_segmentor_trains_a_step():
     assert_trained(model, before, losses)
     rates = sorted({group["lr"] for group in wrapper.optimizer.param_groups})
     assert rates == pytest.approx([0.01, 0.1])
-    wide = dict(
-        inputs=[torch.randint(0, 256, (3, 128, 200), dtype=torch.uint8)], data_samples=[SegDataSample()]
-    )
+    wide = dict(inputs=[torch.randint(0, 256, (3, 128, 200), dtype=torch.uint8)], data_samples=[SegDataSample()])
     wide["data_samples"][0].set_metainfo(dict(img_shape=(128, 200), ori_shape=(128, 200)))
     (result,) = model.eval().test_step(wide)
     assert result.pred_sem_seg.data.shape == (1, 128, 200)

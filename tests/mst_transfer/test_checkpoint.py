@@ -209,13 +209,10 @@ def dino_full(teacher, student):
 
 LAYOUTS = {
     "timm or DINO backbone": lambda t, s: t.state_dict(),
-    "timm with head": lambda t, s: (
-        t.state_dict() | {"head.weight": torch.ones(5, 24), "head.bias": torch.ones(5)}
-    ),
+    "timm with head": lambda t, s: t.state_dict() | {"head.weight": torch.ones(5, 24), "head.bias": torch.ones(5)},
     "DINO full": dino_full,
     "MAE": lambda t, s: {
-        "model": t.state_dict()
-        | {"mask_token": torch.ones(1, 1, 24), "decoder_blocks.0.norm1.bias": torch.ones(2)},
+        "model": t.state_dict() | {"mask_token": torch.ones(1, 1, 24), "decoder_blocks.0.norm1.bias": torch.ones(2)},
         "args": argparse.Namespace(),
     },
     "state_dict, module.": lambda t, s: {"state_dict": with_prefix(t, "module."), "epoch": 1},

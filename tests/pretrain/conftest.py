@@ -10,9 +10,7 @@ import torch
 
 from pretrain.model import MST
 
-TINY_BACKBONE = dict(
-    arch="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2
-)
+TINY_BACKBONE = dict(arch="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
 TINY_HEAD = dict(out_dim=32, hidden_dim=16, bottleneck_dim=8)
 
 
@@ -36,9 +34,7 @@ def crops() -> Callable[..., dict[str, torch.Tensor]]:
         random = torch.Generator().manual_seed(seed)
         return dict(
             global_crops=torch.randint(0, 256, (batch, 2, 3, 32, 32), dtype=torch.uint8, generator=random),
-            local_crops=torch.randint(
-                0, 256, (batch, num_local, 3, 16, 16), dtype=torch.uint8, generator=random
-            ),
+            local_crops=torch.randint(0, 256, (batch, num_local, 3, 16, 16), dtype=torch.uint8, generator=random),
             index=torch.arange(batch),
             num_unreadable=torch.zeros(batch, dtype=torch.int64),
         )
@@ -55,9 +51,7 @@ def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         place = folder / f"part_{index % 2}"
         place.mkdir(exist_ok=True)
         blocks = random.integers(0, 256, (6, 6, 3), dtype=np.uint8)
-        cv2.imwrite(
-            str(place / f"{index:02d}.png"), cv2.resize(blocks, (48, 48), interpolation=cv2.INTER_CUBIC)
-        )
+        cv2.imwrite(str(place / f"{index:02d}.png"), cv2.resize(blocks, (48, 48), interpolation=cv2.INTER_CUBIC))
     return folder
 
 

@@ -100,9 +100,7 @@ def spoil(folder: Path, dataset: MultiCropDataset, *indices: int) -> None:
         path.write_bytes(path.read_bytes()[:300])
 
 
-def test_unreadable_file_is_replaced_counted_and_named_once(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_file_is_replaced_counted_and_named_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     messages: list[tuple[str, int]] = []
     monkeypatch.setattr(
         "pretrain.image_folder.print_log", lambda message, logger, level: messages.append((message, level))

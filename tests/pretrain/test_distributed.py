@@ -16,9 +16,7 @@ def run(config: Path, out: Path, batch: int, processes: int) -> dict[str, torch.
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
     options = [f"train_dataloader.batch_size={batch}", "model.backbone.drop_path_rate=0"]
     command = ["bash", str(root / "tools/pretrain.sh"), str(config), str(processes), "--work-dir", str(out)]
-    done = subprocess.run(
-        [*command, "--cfg-options", *options], env=env, capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run([*command, "--cfg-options", *options], env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(out / "iter_4.pth", weights_only=False)
 

@@ -49,9 +49,7 @@ COLOR_OPS = [
 
 
 @pytest.mark.parametrize(("name", "factors", "mean", "largest"), COLOR_OPS, ids=[op[0] for op in COLOR_OPS])
-def test_color_operation_is_torchvisions(
-    name: str, factors: tuple[float, ...], mean: float, largest: int
-) -> None:
+def test_color_operation_is_torchvisions(name: str, factors: tuple[float, ...], mean: float, largest: int) -> None:
     for image in photographs(96):
         before = image.copy()
         for factor in factors:

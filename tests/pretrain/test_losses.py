@@ -70,9 +70,7 @@ def test_uniform_outputs_give_log_k():
 def test_restoring_loss_covers_every_pixel():
     views, restored = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
     pairs = list(zip(views.flatten().tolist(), restored.flatten().tolist(), strict=True))
-    assert restoring_loss(restored, views).item() == pytest.approx(
-        sum(abs(a - b) for a, b in pairs) / len(pairs)
-    )
+    assert restoring_loss(restored, views).item() == pytest.approx(sum(abs(a - b) for a, b in pairs) / len(pairs))
 
 
 @pytest.mark.parametrize("arguments", [dict(student_temp=0.0), dict(center_momentum=1.5)])

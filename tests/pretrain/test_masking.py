@@ -40,10 +40,7 @@ def test_each_candidate_is_hidden_with_probability_p():
     mask = MaskGenerator(num=4, p=0.3, seed=0)(importance, torch.arange(500), 0, 1, 64)
     rate = mask[candidates].float().mean().item()
     assert abs(rate - 0.3) < 4 * (0.3 * 0.7 / 8000) ** 0.5
-    assert (
-        mask[candidates].tolist()
-        == (uniform(derive_key(0, 0, 0), torch.arange(500), 64) < 0.3)[candidates].tolist()
-    )
+    assert mask[candidates].tolist() == (uniform(derive_key(0, 0, 0), torch.arange(500), 64) < 0.3)[candidates].tolist()
 
 
 def test_random_mode_ignores_importance():

@@ -87,9 +87,7 @@ def test_no_local_crops(tiny_mst, crops):
 
 
 def test_drop_path_is_the_students_alone(tiny_mst):
-    backbone = dict(
-        arch="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2
-    )
+    backbone = dict(arch="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
     mst = tiny_mst(backbone=dict(backbone, drop_path_rate=0.5))
     assert type(mst.student.backbone.vit.blocks[1].drop_path1).__name__ == "DropPath"
     assert type(mst.teacher.backbone.vit.blocks[1].drop_path1).__name__ == "Identity"

@@ -25,9 +25,7 @@ def test_each_gradient_is_clipped_on_its_own():
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2))
     wrapper = build(model, clip_grad=3.0)
-    gradients = [
-        torch.randn_like(p) * scale for p, scale in zip(model.parameters(), (10, 0.1, 5, 2), strict=True)
-    ]
+    gradients = [torch.randn_like(p) * scale for p, scale in zip(model.parameters(), (10, 0.1, 5, 2), strict=True)]
     for parameter, gradient in zip(model.parameters(), gradients, strict=True):
         parameter.grad = gradient.clone()
     norm = wrapper.clip_gradients()

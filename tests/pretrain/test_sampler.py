@@ -30,9 +30,7 @@ def micro_batches(sampler: EpochSampler) -> list[list[Key]]:
     return [keys[i : i + sampler.batch_size] for i in range(0, len(keys), sampler.batch_size)]
 
 
-def steps(
-    length: int, batch_size: int, world_size: int, accumulation_steps: int, **state: int
-) -> list[list[Key]]:
+def steps(length: int, batch_size: int, world_size: int, accumulation_steps: int, **state: int) -> list[list[Key]]:
     """Keys of each optimiser step in micro-batch-major, rank-minor order, from all ranks."""
     ranks = []
     for rank in range(world_size):

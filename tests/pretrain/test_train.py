@@ -25,9 +25,7 @@ def finished(tiny_config: Path, tmp_path: Path) -> Path:
 
 
 def test_logs_and_backbone_files(finished: Path):
-    lines = [
-        json.loads(line) for line in next(finished.glob("*/vis_data/scalars.json")).read_text().splitlines()
-    ]
+    lines = [json.loads(line) for line in next(finished.glob("*/vis_data/scalars.json")).read_text().splitlines()]
     assert len(lines) == 12
     expected = {
         "loss",
@@ -38,14 +36,10 @@ def test_logs_and_backbone_files(finished: Path):
         "weight_decay",
         "teacher_momentum",
     }
-    assert expected | {"mask_ratio", "images_per_s", "data_share", "grad_norm", "teacher_temp"} <= set(
-        lines[-1]
-    )
+    assert expected | {"mask_ratio", "images_per_s", "data_share", "grad_norm", "teacher_temp"} <= set(lines[-1])
     log = next(finished.glob("*/*.log")).read_text()
     assert "eta:" in log
-    assert re.search(
-        r"plan: 1 process\(es\) x batch 4 x accumulation 1 = effective batch 4; 24 images, 6 steps", log
-    )
+    assert re.search(r"plan: 1 process\(es\) x batch 4 x accumulation 1 = effective batch 4; 24 images, 6 steps", log)
     assert {p.name for p in finished.glob("*.safetensors")} == {
         f"{stem}{role}.safetensors"
         for stem in ("", "iter_4_", "iter_8_", "iter_12_")
@@ -59,9 +53,7 @@ def test_backbone_files_hold_the_networks(finished: Path):
         tensors, metadata = read_backbone(finished / f"{role}.safetensors", role=role)
         prefix = f"{role}.backbone.vit."
         expected = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        assert tensors.keys() == expected.keys() and all(
-            torch.equal(tensors[k], expected[k]) for k in expected
-        )
+        assert tensors.keys() == expected.keys() and all(torch.equal(tensors[k], expected[k]) for k in expected)
         assert (metadata.role, metadata.patch_size, tuple(metadata.img_size), metadata.embed_dim) == (
             role,
             8,
@@ -75,9 +67,7 @@ def test_backbone_files_hold_the_networks(finished: Path):
 
 
 @pytest.mark.parametrize("stop", [4, 8], ids=["in epoch 1", "in epoch 2"])
-def test_killed_and_resumed_equals_uninterrupted(
-    finished: Path, tiny_config: Path, tmp_path: Path, stop: int
-):
+def test_killed_and_resumed_equals_uninterrupted(finished: Path, tiny_config: Path, tmp_path: Path, stop: int):
     """Bit for bit: weights, teacher, centre, BatchNorm statistics and optimiser."""
     resumed = tmp_path / "resumed"
     resumed.mkdir()
@@ -92,9 +82,7 @@ def test_killed_and_resumed_equals_uninterrupted(
 def test_seed_decides(finished: Path, tiny_config: Path, tmp_path: Path):
     main([str(tiny_config), "--work-dir", str(tmp_path / "other"), "--seed", "6"])
     name = "student.head.last_layer.weight_v"
-    assert not torch.equal(
-        weights(finished, "iter_12.pth")[name], weights(tmp_path / "other", "iter_12.pth")[name]
-    )
+    assert not torch.equal(weights(finished, "iter_12.pth")[name], weights(tmp_path / "other", "iter_12.pth")[name])
 
 
 def test_seed_decides_the_crops_too(tiny_config: Path, tmp_path: Path):

@@ -17,9 +17,7 @@ LAUNCHERS = {
     "slurm_test.sh": 4,
     "slurm_pretrain.sh": 3,
 }
-on_cpu = pytest.mark.skipif(
-    torch.cuda.is_available(), reason="about processes on the CPU; there is a GPU here"
-)
+on_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about processes on the CPU; there is a GPU here")
 
 
 def run(script: str, *words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:

@@ -11,6 +11,7 @@ custom_hooks = [
     dict(type="pretrain.StrictLoadHook"),
     dict(type="pretrain.ThroughputHook"),
     dict(type="pretrain.UnreadableImagesHook"),
+    dict(type="pretrain.CollapseAlarmHook"),
 ]
 
 env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0))

@@ -41,9 +41,7 @@ def test_help_loads_no_library(words: list[str], root: Path) -> None:
     assert time.perf_counter() - start < 5  # a fraction of a second on an idle machine
 
 
-def test_the_doctor_finds_a_sound_installation(
-    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_doctor_finds_a_sound_installation(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MST_DATA_ROOT", raising=False)
     status = doctor.main([])
     out = capsys.readouterr().out
@@ -68,9 +66,7 @@ def test_both_kinds_of_mmcv_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_missing_and_wrong_packages_are_faults(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"torch": "2.14.1", "timm": "0.4.12", "opencv-python-headless": "4.10"}
-    monkeypatch.setattr(
-        checks, "requires", lambda name: ["torch>=2.6", "timm>=1", "opencv-python>=4.8", "mmdet>=3"]
-    )
+    monkeypatch.setattr(checks, "requires", lambda name: ["torch>=2.6", "timm>=1", "opencv-python>=4.8", "mmdet>=3"])
     monkeypatch.setattr(checks, "installed_version", versions.get)
     found = findings(checks.check_packages)
     assert [one.kind for one in found] == ["ok", "fault", "ok", "fault"]

@@ -23,9 +23,7 @@ def write(folder: Path, text: str, name: str = "config.py") -> Config:
 
 def test_a_misspelt_key_is_refused_with_the_nearest_one(tmp_path: Path) -> None:
     cfg = write(tmp_path, "model = dict()\ntrian_cfg = dict(max_epochs=3)\n")
-    with pytest.raises(
-        UnknownConfigKeyError, match=r"(?s)config.py.*'trian_cfg' \(did you mean 'train_cfg'\?\)"
-    ):
+    with pytest.raises(UnknownConfigKeyError, match=r"(?s)config.py.*'trian_cfg' \(did you mean 'train_cfg'\?\)"):
         check_config(cfg)
 
 

@@ -27,9 +27,7 @@ def test_a_config_of_another_project_inherits_ours(tmp_path: Path) -> None:
 
 def test_bases_of_other_packages_need_no_pkg_resources(tmp_path: Path, root: Path) -> None:
     path = tmp_path / "theirs.py"
-    path.write_text(
-        "_base_ = ['mmdet::_base_/default_runtime.py', 'mmdet::_base_/schedules/schedule_1x.py']\n"
-    )
+    path.write_text("_base_ = ['mmdet::_base_/default_runtime.py', 'mmdet::_base_/schedules/schedule_1x.py']\n")
     code = (
         "import sys; sys.modules['pkg_resources'] = None; import mst_transfer;"
         "from mmengine.config import Config;"
@@ -41,9 +39,7 @@ def test_bases_of_other_packages_need_no_pkg_resources(tmp_path: Path, root: Pat
 
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
-    with pytest.raises(
-        FileNotFoundError, match="mst_maskrcnn_cocoa.py.*Nearest: det_configs/mst_maskrcnn_coco.py"
-    ):
+    with pytest.raises(FileNotFoundError, match="mst_maskrcnn_cocoa.py.*Nearest: det_configs/mst_maskrcnn_coco.py"):
         config_paths.resolve_config("mst_transfer::det_configs/mst_maskrcnn_cocoa.py")
     with pytest.raises(FileNotFoundError, match="does not exist.*Nearest"):
         config_paths.resolve_config("det_configs/mst_maskrcnn_cocoa.py")
@@ -51,9 +47,7 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
         config_paths.resolve_config("mst_transfer::setup.py")
 
 
-def test_a_path_wins_over_a_name_and_a_name_works_anywhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_path_wins_over_a_name_and_a_name_works_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     name = "det_configs/mst_maskrcnn_coco.py"
     assert config_paths.resolve_config(name) == config_paths.config_root() / name
@@ -79,9 +73,7 @@ def test_libraries_imported_before_the_package_are_adapted_too(root: Path, tmp_p
         f"Config.fromfile({str(path)!r});"
         "from mmengine.fileio import get_file_backend; print(type(get_file_backend('x')).__name__)"
     )
-    out = subprocess.run(
-        [sys.executable, "-c", code], check=True, cwd=root, capture_output=True, text=True
-    ).stdout
+    out = subprocess.run([sys.executable, "-c", code], check=True, cwd=root, capture_output=True, text=True).stdout
     assert out.strip() == "AtomicLocalBackend"
 
 
@@ -104,10 +96,7 @@ def test_a_wheel_carries_the_configs(root: Path, tmp_path: Path) -> None:
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=root, check=True, capture_output=True, text=True
     )
     for name in files.stdout.splitlines():
-        if (
-            name.split("/")[0] in ("mst_transfer", "pretrain", "det_configs", "seg_configs")
-            or "/" not in name
-        ):
+        if name.split("/")[0] in ("mst_transfer", "pretrain", "det_configs", "seg_configs") or "/" not in name:
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((root / name).read_bytes())
     subprocess.run([*build, str(source)], check=True)

@@ -44,9 +44,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
         launch.init_distributed("pytorch")
 
 
-@pytest.mark.parametrize(
-    ("nodes", "host"), [("alone", "alone"), ("one,two", "one"), ("node[3-4,7]", "node3")]
-)
+@pytest.mark.parametrize(("nodes", "host"), [("alone", "alone"), ("one,two", "one"), ("node[3-4,7]", "node3")])
 def test_slurm_variables_become_torchruns(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nodes: str, host: str
 ) -> None:

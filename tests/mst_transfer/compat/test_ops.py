@@ -15,9 +15,7 @@ import torch
 from mst_transfer.compat import ops
 
 GOLDEN_DIR = Path(__file__).with_name("golden")
-pytestmark = pytest.mark.skipif(
-    ops.backend() == "compiled", reason="a compiled mmcv is installed: ours is not in use"
-)
+pytestmark = pytest.mark.skipif(ops.backend() == "compiled", reason="a compiled mmcv is installed: ours is not in use")
 
 
 @pytest.fixture(scope="module")
@@ -122,9 +120,7 @@ def test_focal_loss_equals_its_formula(weighted: bool) -> None:
     for n, c in np.ndindex(*loss.shape):
         p = 1 / (1 + math.exp(-logits[n, c].item()))
         positive = target[n] == c
-        value = (
-            -alpha * (1 - p) ** gamma * math.log(p) if positive else -(1 - alpha) * p**gamma * math.log(1 - p)
-        )
+        value = -alpha * (1 - p) ** gamma * math.log(p) if positive else -(1 - alpha) * p**gamma * math.log(1 - p)
         factor = weight[target[n]].item() if weighted and target[n] < num_classes else 1.0
         expected[n, c] = value * factor
     torch.testing.assert_close(loss, expected)
@@ -148,9 +144,7 @@ def test_half_precision_is_computed_in_float32() -> None:
     for dtype in (torch.float16, torch.bfloat16):
         out = roi_align(features.to(dtype), rois.to(dtype), 2, 1.0, 0, "avg", True)
         assert out.dtype == dtype
-        torch.testing.assert_close(
-            out.float(), roi_align(features, rois, 2, 1.0, 0, "avg", True), rtol=2e-2, atol=2e-2
-        )
+        torch.testing.assert_close(out.float(), roi_align(features, rois, 2, 1.0, 0, "avg", True), rtol=2e-2, atol=2e-2)
         assert nms(rois[:, 1:].to(dtype), torch.ones(1, dtype=dtype), 0.5)[1].tolist() == [0]
 
 
@@ -213,10 +207,6 @@ def test_cuda_equals_cpu() -> None:
             grad = torch.autograd.grad(out.square().sum(), x)[0]
             outcomes.append((out.cpu(), grad.cpu()))
         for one, other in zip(*outcomes, strict=True):
-            torch.testing.assert_close(
-                one, other, rtol=1e-4, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
-            )
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
     scores = torch.rand(8, generator=generator)
-    assert (
-        nms(rois[:, 1:], scores, 0.3)[1].tolist() == nms(rois[:, 1:].cuda(), scores.cuda(), 0.3)[1].tolist()
-    )
+    assert nms(rois[:, 1:], scores, 0.3)[1].tolist() == nms(rois[:, 1:].cuda(), scores.cuda(), 0.3)[1].tolist()

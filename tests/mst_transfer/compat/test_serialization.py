@@ -155,9 +155,7 @@ def test_getattr_stands_open_for_log_histories_alone(tmp_path: Path) -> None:
         CheckpointLoader.load_checkpoint(str(tmp_path / "evil.pth"))
 
 
-def test_checkpoints_from_the_web_are_loaded_safely_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_checkpoints_from_the_web_are_loaded_safely_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trace, path = tmp_path / "executed", tmp_path / "evil.pth"
     torch.save(dict(meta=Malicious(trace)), path)
     monkeypatch.setattr(
@@ -200,7 +198,5 @@ def test_the_latest_checkpoint_is_found(tmp_path: Path) -> None:
     assert serialization.latest_checkpoint(tmp_path) == tmp_path / "epoch_10.pth"
     (tmp_path / "last_checkpoint").write_text("elsewhere/epoch_2.pth")  # the folder was moved
     assert serialization.latest_checkpoint(tmp_path) == tmp_path / "epoch_2.pth"
-    (tmp_path / "last_checkpoint").write_text(
-        "elsewhere/epoch_11.pth"
-    )  # removed before the next was complete
+    (tmp_path / "last_checkpoint").write_text("elsewhere/epoch_11.pth")  # removed before the next was complete
     assert serialization.latest_checkpoint(tmp_path) == tmp_path / "epoch_10.pth"

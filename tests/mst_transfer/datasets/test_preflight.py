@@ -24,9 +24,7 @@ def write_coco(root, names=("cat", "dog"), num_images=3, annotated=True):
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(root / "train" / f"{index}.png")
         images.append(dict(id=index, file_name=f"{index}.png", width=8, height=8))
         if annotated:
-            annotations.append(
-                dict(id=index, image_id=index, category_id=1, bbox=[1, 1, 4, 4], area=16, iscrowd=0)
-            )
+            annotations.append(dict(id=index, image_id=index, category_id=1, bbox=[1, 1, 4, 4], area=16, iscrowd=0))
     categories = [dict(id=number + 1, name=name) for number, name in enumerate(names)]
     content = dict(images=images, annotations=annotations, categories=categories)
     (root / "annotations" / "train.json").write_text(json.dumps(content))
@@ -74,9 +72,7 @@ def test_missing_sample_data_say_how_to_draw_them(tmp_path):
 
 def test_no_matching_class_is_refused(tmp_path):
     write_coco(tmp_path)
-    with pytest.raises(
-        ValueError, match=r"none of the classes \[car, bus\] occurs.*\[cat, dog\].*num_classes=2"
-    ):
+    with pytest.raises(ValueError, match=r"none of the classes \[car, bus\] occurs.*\[cat, dog\].*num_classes=2"):
         check_datasets(coco_config(tmp_path, classes=("car", "bus")))
 
 
@@ -153,11 +149,7 @@ def test_datasets_inside_wrappers_are_checked(tmp_path, kind):
     write_coco(tmp_path)
     cfg = coco_config(tmp_path, classes=("car",))
     inner = cfg.train_dataloader.dataset
-    wrapped = (
-        dict(type=kind, datasets=[inner])
-        if kind == "ConcatDataset"
-        else dict(type=kind, dataset=inner, times=2)
-    )
+    wrapped = dict(type=kind, datasets=[inner]) if kind == "ConcatDataset" else dict(type=kind, dataset=inner, times=2)
     cfg.train_dataloader.dataset = wrapped
     with pytest.raises(ValueError, match="train_dataloader.dataset.dataset.* none of the classes"):
         check_datasets(cfg)
@@ -186,9 +178,7 @@ def seg_config(root, num_classes=2, **dataset):
         dict(
             default_scope="mmseg",
             train_dataloader=dict(dataset=options | dataset),
-            model=dict(
-                decode_head=dict(num_classes=num_classes), auxiliary_head=[dict(num_classes=num_classes)]
-            ),
+            model=dict(decode_head=dict(num_classes=num_classes), auxiliary_head=[dict(num_classes=num_classes)]),
         )
     )
 
@@ -248,17 +238,13 @@ def test_masks_that_ignore_everything_are_refused(tmp_path):
 def test_missing_masks_are_named(tmp_path):
     write_masks(tmp_path)
     (tmp_path / "gtFine/train/town/2_gtFine_labelTrainIds.png").unlink()
-    with pytest.raises(
-        FileNotFoundError, match="1 of 3 images have no mask, e.g. .*2_gtFine_labelTrainIds.png"
-    ):
+    with pytest.raises(FileNotFoundError, match="1 of 3 images have no mask, e.g. .*2_gtFine_labelTrainIds.png"):
         check_datasets(seg_config(tmp_path))
 
 
 def test_other_image_suffix_is_named(tmp_path):
     write_masks(tmp_path, suffix="_leftImg8bit.jpg")
-    with pytest.raises(
-        ValueError, match="no file below .* ends in '_leftImg8bit.png' .found: 3 × .jpg.. Set img_suff"
-    ):
+    with pytest.raises(ValueError, match="no file below .* ends in '_leftImg8bit.png' .found: 3 × .jpg.. Set img_suff"):
         check_datasets(seg_config(tmp_path))
 
 
@@ -269,9 +255,7 @@ def test_pairs_are_those_of_mmseg(tmp_path):
     options = dict(seg_config(tmp_path).train_dataloader.dataset)
     options.pop("type")
     dataset = BaseSegDataset(pipeline=[], **options)
-    theirs = [
-        (info["img_path"], info["seg_map_path"]) for info in map(dataset.get_data_info, range(len(dataset)))
-    ]
+    theirs = [(info["img_path"], info["seg_map_path"]) for info in map(dataset.get_data_info, range(len(dataset)))]
     assert preflight_masks.list_pairs("here", options, BaseSegDataset) == theirs
 
 

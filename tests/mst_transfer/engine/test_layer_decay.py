@@ -113,9 +113,7 @@ def test_table_is_logged():
     (table,) = [text for text in records if text.startswith("parameter groups")]
     rows = [line.split() for line in table.splitlines()[2:]]
     assert rows[0][:3] == ["0", "0.025", "0"] and rows[-1][:3] == ["5", "0.8", "0.1"]
-    assert sum(int(row[4].replace(",", "")) for row in rows) == sum(
-        p.numel() for p in Detector().parameters()
-    )
+    assert sum(int(row[4].replace(",", "")) for row in rows) == sum(p.numel() for p in Detector().parameters())
 
 
 def test_backbone_without_layer_depth_is_refused():

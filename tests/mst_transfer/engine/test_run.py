@@ -35,21 +35,14 @@ def test_train_resume_and_test(tiny_seg_config: Path, tmp_path: Path, capsys: py
     assert (
         "resumed epoch: 1"
         in next(work_dir.glob("*/*.log"))
-        .parent.parent.joinpath(
-            sorted(path.relative_to(work_dir).as_posix() for path in work_dir.glob("*/*.log"))[-1]
-        )
+        .parent.parent.joinpath(sorted(path.relative_to(work_dir).as_posix() for path in work_dir.glob("*/*.log"))[-1])
         .read_text()
     )
 
-    assert (
-        main(["test", str(tiny_seg_config), str(work_dir / "epoch_2.pth"), "--work-dir", str(tmp_path / "t")])
-        == 0
-    )
+    assert main(["test", str(tiny_seg_config), str(work_dir / "epoch_2.pth"), "--work-dir", str(tmp_path / "t")]) == 0
     tested = read(tmp_path / "t")
     assert tested["resumed"] is False
-    assert tested["mode"] == "test" and tested["metrics"]["mIoU"] == pytest.approx(
-        read(work_dir)["metrics"]["mIoU"]
-    )
+    assert tested["mode"] == "test" and tested["metrics"]["mIoU"] == pytest.approx(read(work_dir)["metrics"]["mIoU"])
     assert "mIoU" in capsys.readouterr().out
 
 
@@ -111,9 +104,7 @@ def test_a_checkpoint_of_another_model_is_refused(
 
 def test_sync_bn_becomes_bn_where_it_cannot_work() -> None:
     def config() -> Config:
-        return Config(
-            dict(model=dict(a=dict(type="SyncBN"), b=[dict(c=dict(type="SyncBN"), d=dict(type="LN"))]))
-        )
+        return Config(dict(model=dict(a=dict(type="SyncBN"), b=[dict(c=dict(type="SyncBN"), d=dict(type="LN"))])))
 
     for world_size, on_cuda, expected in ((1, True, "BN"), (2, False, "BN"), (2, True, "SyncBN")):
         cfg = config()

@@ -48,9 +48,7 @@ def test_patch_16_equals_the_operations_written_out():
     x = F.layer_norm(x.permute(0, 2, 3, 1), (5,), up[0][1].weight, up[0][1].bias, 1e-6).permute(0, 3, 1, 2)
     x = F.conv_transpose2d(F.gelu(x), up[0][3].weight, up[0][3].bias, stride=2)
     torch.testing.assert_close(maps[0], x)
-    torch.testing.assert_close(
-        maps[1], F.conv_transpose2d(grids[1], up[1][0].weight, up[1][0].bias, stride=2)
-    )
+    torch.testing.assert_close(maps[1], F.conv_transpose2d(grids[1], up[1][0].weight, up[1][0].bias, stride=2))
     torch.testing.assert_close(maps[2], grids[2])
     # ceil mode: the odd last row and column keep a cell of their own, as a stride-2 convolution would leave
     # them

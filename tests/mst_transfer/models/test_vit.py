@@ -18,12 +18,8 @@ SMALL = dict(arch="vit_tiny_patch16_224", embed_dim=24, depth=4, num_heads=3)
 
 def timm_twin(adapter_options, img_size):
     """A plain timm model of fixed image size, and a function that copies an adapter's weights into it."""
-    options = {
-        k: v for k, v in adapter_options.items() if k not in ("arch", "img_size", "out_indices", "out_norm")
-    }
-    return timm.create_model(
-        adapter_options["arch"], pretrained=False, num_classes=0, img_size=img_size, **options
-    )
+    options = {k: v for k, v in adapter_options.items() if k not in ("arch", "img_size", "out_indices", "out_norm")}
+    return timm.create_model(adapter_options["arch"], pretrained=False, num_classes=0, img_size=img_size, **options)
 
 
 def copy_weights(adapter, twin, img_size):
@@ -76,9 +72,7 @@ def test_features_equal_a_plain_loop_over_the_blocks():
         expected.append(tokens)
     expected[-1] = vit.norm(expected[-1])
     for ours, theirs in zip(adapter(image), expected, strict=True):
-        torch.testing.assert_close(
-            ours, theirs[:, 1:].transpose(1, 2).reshape(2, 24, 4, 6), atol=1e-5, rtol=0
-        )
+        torch.testing.assert_close(ours, theirs[:, 1:].transpose(1, 2).reshape(2, 24, 4, 6), atol=1e-5, rtol=0)
 
 
 def test_sides_that_the_patch_does_not_divide_are_padded_right_and_below():
@@ -146,9 +140,7 @@ def save_weights(path, role="teacher", depth=4, interpolation="timm"):
     )
     kwargs = dict(img_size=32, patch_size=8, embed_dim=24, depth=depth, num_heads=3)
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    metadata = BackboneMetadata(
-        "vit_tiny_patch16_224", kwargs, 8, (32, 32), 24, mean, std, role, interpolation
-    )
+    metadata = BackboneMetadata("vit_tiny_patch16_224", kwargs, 8, (32, 32), 24, mean, std, role, interpolation)
     save_backbone(path, vit.state_dict(), metadata)
     return vit
 
@@ -158,17 +150,11 @@ def save_weights(path, role="teacher", depth=4, interpolation="timm"):
 def test_init_weights_loads_and_reports(tmp_path, caplog, how, out_indices):
     path = str(tmp_path / "teacher.safetensors")
     vit = save_weights(path)
-    source = (
-        dict(checkpoint=path)
-        if how == "checkpoint"
-        else dict(init_cfg=dict(type="Pretrained", checkpoint=path))
-    )
+    source = dict(checkpoint=path) if how == "checkpoint" else dict(init_cfg=dict(type="Pretrained", checkpoint=path))
     adapter = TimmViT(**SMALL, img_size=64, patch_size=8, out_indices=out_indices, **source)
     with caplog.at_level(logging.INFO):
         adapter.init_weights()
-    torch.testing.assert_close(
-        adapter.vit.blocks[1].mlp.fc1.weight, vit.blocks[1].mlp.fc1.weight, rtol=0, atol=0
-    )
+    torch.testing.assert_close(adapter.vit.blocks[1].mlp.fc1.weight, vit.blocks[1].mlp.fc1.weight, rtol=0, atol=0)
     assert adapter.vit.pos_embed.shape == (1, 65, 24)
 
 
@@ -229,16 +215,12 @@ def test_checkpoint_of_another_architecture_stops(tmp_path):
     with pytest.raises(ValueError, match="depth 5.*depth 4"):
         TimmViT(**SMALL, img_size=32, patch_size=8, checkpoint=path, out_indices=(1,)).init_weights()
     with pytest.raises(FileNotFoundError, match="absent.safetensors"):
-        TimmViT(
-            **SMALL, img_size=32, patch_size=8, checkpoint=str(tmp_path / "absent.safetensors")
-        ).init_weights()
+        TimmViT(**SMALL, img_size=32, patch_size=8, checkpoint=str(tmp_path / "absent.safetensors")).init_weights()
 
 
 def test_uncovered_backbone_stops(tmp_path):
     vit = save_weights(tmp_path / "t.safetensors")
-    torch.save(
-        {n: v for n, v in vit.state_dict().items() if not n.startswith("norm.")}, tmp_path / "part.pth"
-    )
+    torch.save({n: v for n, v in vit.state_dict().items() if not n.startswith("norm.")}, tmp_path / "part.pth")
     options = dict(SMALL, img_size=32, patch_size=8, checkpoint=str(tmp_path / "part.pth"))
     with pytest.raises(BackboneNotCoveredError, match="norm.weight"):
         TimmViT(**options).init_weights()
@@ -265,9 +247,7 @@ def test_uncovered_backbone_stops(tmp_path):
         (dict(arch="vit_tiny_patch16_224", depth=3), "depth=3: give out_indices"),
         (dict(arch="vit_tiny_patch16_224", init_cfg=dict(type="Constant", val=0)), "init_cfg"),
         (
-            dict(
-                arch="vit_tiny_patch16_224", checkpoint="a", init_cfg=dict(type="Pretrained", checkpoint="b")
-            ),
+            dict(arch="vit_tiny_patch16_224", checkpoint="a", init_cfg=dict(type="Pretrained", checkpoint="b")),
             "both checkpoint='a'",
         ),
     ],
@@ -298,10 +278,7 @@ def test_types_are_found_from_any_scope_without_imports():
 
 def test_layer_depth_of_every_parameter():
     adapter = TimmViTPyramid(**SMALL, img_size=32)
-    layers = {
-        name: adapter.get_layer_depth(f"backbone.{name}", "backbone.")
-        for name, _ in adapter.named_parameters()
-    }
+    layers = {name: adapter.get_layer_depth(f"backbone.{name}", "backbone.") for name, _ in adapter.named_parameters()}
     assert {count for _, count in layers.values()} == {6}
     for name, (layer, _) in layers.items():
         if name.startswith("vit.blocks."):

@@ -40,9 +40,7 @@ def nms_cases() -> Iterator[tuple[str, torch.Tensor]]:
     yield "batched_nms", batched_nms(corners, scores, labels, dict(type="nms", iou_threshold=0.5))[1]
     for method in ("naive", "linear", "gaussian"):
         for offset in (0, 1):
-            dets, kept = soft_nms(
-                corners, scores, 0.4, sigma=0.5, min_score=0.05, method=method, offset=offset
-            )
+            dets, kept = soft_nms(corners, scores, 0.4, sigma=0.5, min_score=0.05, method=method, offset=offset)
             yield f"soft_nms/{method}/{offset}/dets", dets
             yield f"soft_nms/{method}/{offset}/kept", kept
 
@@ -88,16 +86,12 @@ def deform_cases() -> Iterator[tuple[str, torch.Tensor]]:
         name = "/".join(map(str, geometry))
         tensors = [torch.from_numpy(a.astype(np.float32)).requires_grad_() for a in (x, offset, weight)]
         yield from _with_gradients(f"deform_conv/{name}", deform_conv2d(*tensors, *geometry), tensors)
-        tensors = [
-            torch.from_numpy(a.astype(np.float32)).requires_grad_() for a in (x, offset, mask, weight, bias)
-        ]
+        tensors = [torch.from_numpy(a.astype(np.float32)).requires_grad_() for a in (x, offset, mask, weight, bias)]
         out = modulated_deform_conv2d(*tensors, *geometry)
         yield from _with_gradients(f"modulated_deform_conv/{name}", out, tensors)
 
 
-def _with_gradients(
-    name: str, out: torch.Tensor, tensors: list[torch.Tensor]
-) -> Iterator[tuple[str, torch.Tensor]]:
+def _with_gradients(name: str, out: torch.Tensor, tensors: list[torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
     weights = torch.linspace(-1, 1, out.numel()).view_as(out)
     yield f"{name}/forward", out.detach()
     for index, grad in enumerate(torch.autograd.grad((out * weights).sum(), tensors)):

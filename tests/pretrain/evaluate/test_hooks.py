@@ -1,0 +1,124 @@
+"""k-NN during training, its guard, and the collapse alarm, in whole runs."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from pretrain.evaluate.hooks import CollapseAlarmHook, KNNHook
+from pretrain.train import build_parser, build_runner, load_config, main
+
+
+def with_hook(config: Path, hook: str) -> Path:
+    config.write_text(config.read_text() + f"\ncustom_hooks = [{hook}]\n")
+    return config
+
+
+def scalars(work_dir: Path) -> list[dict]:
+    lines = next(work_dir.glob("*/vis_data/scalars.json")).read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def log(work_dir: Path) -> str:
+    return next(work_dir.glob("*/*.log")).read_text()
+
+
+def knn_hook(photo_folder: Path, **options) -> str:
+    return repr({"type": "pretrain.KNNHook", "train_root": str(photo_folder), "val_root": str(photo_folder),
+                 "interval": 1, "k": 3, **options})  # fmt: skip
+
+
+def test_knn_is_measured_before_and_while_training(tiny_config: Path, photo_folder: Path, tmp_path: Path):
+    config = with_hook(tiny_config, knn_hook(photo_folder))
+    assert main([str(config), "--work-dir", str(tmp_path / "run")]) == 0
+    text = log(tmp_path / "run")
+    for epoch in (0, 1, 2):
+        assert f"k-NN (k=3) after epoch {epoch}: top-1 " in text
+    values = [line["val/knn_top1"] for line in scalars(tmp_path / "run") if "val/knn_top1" in line]
+    assert len(values) == 3 and all(0 <= value <= 100 for value in values)
+
+
+def test_measured_features_are_the_teachers(tiny_config: Path, photo_folder: Path, tmp_path: Path):
+    args = build_parser().parse_args([str(tiny_config), "--work-dir", str(tmp_path / "run")])
+    runner = build_runner(load_config(args), "none")
+    hook = KNNHook(str(photo_folder), str(photo_folder), k=1, before_training=False)
+    hook.before_train(runner)
+    assert hook.accuracy(runner.model) == 100  # each image is its own nearest
+    with torch.no_grad():
+        for parameter in runner.model.teacher.parameters():
+            parameter.zero_()
+    assert hook.accuracy(runner.model) == 50  # all features alike
+
+
+@pytest.mark.parametrize("action", ["warn", "stop"])
+def test_guard_acts_when_accuracy_falls(
+    tiny_config: Path, photo_folder: Path, tmp_path: Path, monkeypatch, capsys, action: str
+):
+    values = iter([80.0, 79.5, 70.0])
+    monkeypatch.setattr(KNNHook, "accuracy", lambda self, mst: next(values))
+    config = with_hook(tiny_config, knn_hook(photo_folder, max_drop=1.0, action=action))
+    assert main([str(config), "--work-dir", str(tmp_path / "run")]) == (action == "stop")
+    said = capsys.readouterr().err if action == "stop" else log(tmp_path / "run")
+    assert "fell to 70.00 % after epoch 2" in said and "80.00 % of epoch 0" in said and "base_lr" in said
+
+
+def test_wrong_folders_stop_before_the_first_step(tiny_config: Path, tmp_path: Path):
+    config = with_hook(tiny_config, knn_hook(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match="class folders"):
+        main([str(config), "--work-dir", str(tmp_path / "run")])
+
+
+ALARM = dict(type="pretrain.CollapseAlarmHook", interval=1, patience=2, num_views=16)
+
+
+def test_monitors_are_logged_and_a_healthy_run_is_quiet(tiny_config: Path, tmp_path: Path):
+    config = with_hook(tiny_config, repr({**ALARM, "max_entropy": 2.0, "min_prototypes": 0.0, "min_rank": 0.0}))
+    assert main([str(config), "--work-dir", str(tmp_path / "run")]) == 0
+    last = [line for line in scalars(tmp_path / "run") if "loss" in line][-1]
+    assert 1 <= last["effective_rank"] <= 16 and 1 <= last["prototypes_in_use"] <= 32
+    assert "collapse alarm" not in log(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (dict(max_entropy=0.0), "output is uniform"),
+        (dict(min_prototypes=33.0), "of 32 prototypes"),
+        (dict(min_rank=25.0), "effective rank of"),
+    ],
+)
+def test_each_fault_stops_the_run(tiny_config: Path, tmp_path: Path, capsys, limits: dict, message: str):
+    healthy = dict(max_entropy=2.0, min_prototypes=0.0, min_rank=0.0)
+    config = with_hook(tiny_config, repr({**ALARM, **healthy, **limits, "action": "stop"}))
+    assert main([str(config), "--work-dir", str(tmp_path / "run")]) == 1
+    said = capsys.readouterr().err
+    assert "collapse alarm at step 8, 2 looks in a row" in said and message in said  # warm-up: 6 steps
+
+
+def test_a_collapsed_teacher_raises_the_alarm(tiny_config: Path, tmp_path: Path, monkeypatch):
+    """The alarm's own limits, on a network whose class tokens are all the same."""
+    args = build_parser().parse_args([str(tiny_config), "--work-dir", str(tmp_path / "run")])
+    runner = build_runner(load_config(args), "none")
+    with torch.no_grad():
+        for network in (runner.model.student, runner.model.teacher):
+            for block in network.backbone.vit.blocks:  # the class token hears nothing of the patches
+                block.attn.proj.weight.zero_()
+                block.attn.proj.bias.zero_()
+    hook = CollapseAlarmHook(interval=1, patience=1, num_views=8)
+    runner.register_hook(hook)
+    seen: list[str] = []
+    monkeypatch.setattr("pretrain.evaluate.hooks._act", lambda runner, action, message: seen.append(message))
+    runner.train()
+    assert seen and re.search(r"all views fall on 1\.0\d of 32 prototypes", seen[0])
+    assert re.search(r"effective rank of 1\.0\d", seen[0])
+
+
+def test_wrong_options_are_named():
+    with pytest.raises(ValueError, match="action = 'shout'"):
+        KNNHook("a", "b", action="shout")
+    with pytest.raises(ValueError, match="max_drop = 0"):
+        KNNHook("a", "b", max_drop=0)
+    with pytest.raises(ValueError, match="patience = 0"):
+        CollapseAlarmHook(patience=0)

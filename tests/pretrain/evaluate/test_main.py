@@ -1,0 +1,98 @@
+"""The evaluation command lines, on one process and on two."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from mst_transfer.checkpoint import BackboneMetadata, save_backbone
+from pretrain.build_backbone import build_backbone
+from pretrain.evaluate.main import main
+
+KWARGS = dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
+ARCH = "vit_tiny_patch16_224"
+
+
+@pytest.fixture
+def data(tmp_path: Path, photo_folder: Path) -> Path:
+    """Train and val are the same 24 pictures in two classes."""
+    (tmp_path / "data").mkdir()
+    for part in ("train", "val"):
+        (tmp_path / "data" / part).symlink_to(photo_folder)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    backbone = build_backbone(ARCH, with_mask_token=False, **KWARGS)
+    metadata = BackboneMetadata(
+        arch=ARCH, arch_kwargs=KWARGS, patch_size=8, img_size=(32, 32), embed_dim=24, mean=(0.5,) * 3, std=(0.3,) * 3,
+        role="teacher",
+    )  # fmt: skip
+    save_backbone(tmp_path / "teacher.safetensors", backbone.vit.state_dict(), metadata)
+    return tmp_path / "teacher.safetensors"
+
+
+def test_knn_of_the_training_images_themselves(checkpoint: Path, data: Path, tmp_path: Path, capsys):
+    out = tmp_path / "sub" / "knn.json"
+    assert main("eval_knn", [str(checkpoint), str(data), "--k", "1", "5", "--out", str(out)]) == 0
+    result = json.loads(out.read_text())
+    assert result["top1"]["1"] == 100 and set(result["top1"]) == {"1", "5"}
+    assert 1 <= result["effective_rank"] <= 24
+    assert "loaded" in capsys.readouterr().out
+
+
+def test_linear_with_and_without_cache(checkpoint: Path, data: Path, tmp_path: Path):
+    for extra in (["--cache"], []):
+        out = tmp_path / "linear.json"
+        options = ["--blocks", "2", "--epochs", "3", "--lr", "0.1", "1", "--held-out", "0.25", "--batch-size", "8"]
+        assert main("eval_linear", [str(checkpoint), str(data), *options, *extra, "--out", str(out)]) == 0
+        result = json.loads(out.read_text())
+        assert result["top1"] == result["top1_by_lr"][str(result["lr"])]
+        assert result["held_out"][str(result["lr"])] == max(result["held_out"].values())
+
+
+def test_random_weights_are_said_to_be_random(data: Path, capsys):
+    options = ["--arch", ARCH, "--arch-options", *(f"{key}={value}" for key, value in KWARGS.items())]
+    assert main("eval_knn", ["random", str(data), "--k", "1", *options]) == 0
+    assert "random weights of vit_tiny_patch16_224, seed 0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--k", "99"], "k=99 must lie in 1 … 24"),
+        (["--arch", "vit_small_patch16_224"], "leave --arch out"),
+        (["--role", "student"], "role='teacher'"),
+        (["--size", "30"], "multiple of the patch size"),
+    ],
+)
+def test_wrong_input_is_named(checkpoint: Path, data: Path, capsys, change: list[str], message: str):
+    assert main("eval_knn", [str(checkpoint), str(data), *change]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_missing_pieces_are_named(checkpoint: Path, data: Path, tmp_path: Path, capsys):
+    assert main("eval_knn", ["random", str(data)]) == 1
+    assert "--arch" in capsys.readouterr().err
+    assert main("eval_knn", [str(tmp_path / "none.pth"), str(data)]) == 1
+    assert "none.pth" in capsys.readouterr().err
+    assert main("eval_knn", [str(checkpoint), str(tmp_path)]) == 1
+    assert "class folders" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["knn", "linear"])
+def test_two_processes_measure_what_one_does(checkpoint: Path, data: Path, tmp_path: Path, root: Path, name: str):
+    extra = ["--k", "3"] if name == "knn" else ["--blocks", "1", "--epochs", "2", "--lr", "0.5"]
+    results = []
+    for processes in ("1", "2"):
+        out = tmp_path / f"{processes}.json"
+        batch = str(24 // int(processes))
+        command = ["bash", f"tools/eval_{name}.sh", str(checkpoint), str(data), processes, "--batch-size", batch]
+        subprocess.run([*command, *extra, "--out", str(out)], cwd=root, check=True, capture_output=True)
+        results.append(json.loads(out.read_text()))
+    assert results[0]["top1"] == results[1]["top1"]
