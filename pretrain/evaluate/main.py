@@ -69,6 +69,13 @@ def open_images(args: argparse.Namespace, size: int) -> tuple[LabelledImages, La
     return train, val
 
 
+def view_size(args: argparse.Namespace, frozen: FrozenBackbone) -> int:
+    """Side of the views in pixels; a ValueError if the backbone can't take it."""
+    size = args.size or frozen.img_size
+    frozen.backbone.num_patches(size, size)
+    return size
+
+
 def open_backbone(args: argparse.Namespace) -> FrozenBackbone:
     """From ``args.checkpoint``; prints what was loaded."""
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
@@ -94,7 +101,7 @@ def open_backbone(args: argparse.Namespace) -> FrozenBackbone:
 def run_knn(args: argparse.Namespace) -> dict:
     """Top-1 for each k, and the effective rank of the validation features."""
     frozen = open_backbone(args)
-    train, val = open_images(args, args.size or frozen.img_size)
+    train, val = open_images(args, view_size(args, frozen))
     options = dict(batch_size=args.batch_size, num_workers=args.num_workers, device=frozen.device)
     function = frozen.features()
     votes, vote_labels = extract_features(function, train, title="train", **options)
@@ -138,7 +145,7 @@ def run_linear(args: argparse.Namespace) -> dict:
     if len(args.lr) > 1 and not 0 < args.held_out < 1:
         raise ValueError(f"--held-out {args.held_out} must lie between 0 and 1 to choose among --lr {args.lr}")
     frozen = open_backbone(args)
-    size = args.size or frozen.img_size
+    size = view_size(args, frozen)
     train, val = open_images(args, size)
     options = dict(batch_size=args.batch_size, num_workers=args.num_workers, device=frozen.device)
     function = frozen.features(args.blocks, args.average_patches)

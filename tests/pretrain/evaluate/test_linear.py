@@ -50,7 +50,7 @@ def test_the_learning_rate_is_chosen_on_the_held_out_images_alone():
 
 def test_initial_weights_are_dinos():
     weight = LinearProbes(400, 50, [0.1], 256, 1).weight
-    assert weight.std().item() == pytest.approx(0.01, rel=0.02) and abs(weight.mean().item()) < 1e-4
+    assert weight.std().item() == pytest.approx(0.01, rel=0.02) and abs(weight.mean().item()) < 3e-4
 
 
 def test_held_out_images_are_not_trained_on():
