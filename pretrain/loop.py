@@ -153,16 +153,31 @@ class PretrainLoop(EpochBasedTrainLoop):
 
     def plan(self) -> str:
         """What this run will do, in numbers."""
-        steps, schedule = len(self.dataloader), self.schedule
-        return (
+        steps, schedule, data = len(self.dataloader), self.schedule, self.dataloader.dataset.options
+        momentum = schedule.scale_momentum(schedule.teacher_momentum, self.effective_batch)
+        optim, mst = self.runner.optim_wrapper, self.mst
+        lines = [
             f"plan: {get_world_size()} process(es) x batch {self.dataloader.batch_size} x accumulation "
-            f"{self.accumulation_steps} = effective batch {self.effective_batch}; "
+            f"{self.accumulation_steps} = effective batch {self.effective_batch}",
             f"{len(self.dataloader.dataset)} images, {steps} steps an epoch, {self._max_epochs} epochs, "
-            f"{self._max_iters} steps; learning rate {schedule.base_lr:g} x "
-            f"{self.effective_batch}/{schedule.base_batch} = {schedule.peak_lr(self.effective_batch):g} "
-            f"after {schedule.warmup_epochs} epochs; "
-            f"teacher momentum from {schedule.teacher_momentum:g}; seed {self.seed}"
-        )
+            f"{self._max_iters} steps; seed {self.seed}",
+            f"views of an image: 2 x {data.global_size} px, {data.num_local_crops} x {data.local_size} px; mask "
+            f"{mst.mask_generator.mode}; decoder {'off' if mst.decoder is None else 'on'}; "
+            f"{str(optim.dtype or torch.float32).removeprefix('torch.')}",
+            f"learning rate {schedule.base_lr:g} x {self.effective_batch}/{schedule.base_batch} = "
+            f"{schedule.peak_lr(self.effective_batch):g} after {schedule.warmup_epochs * steps} steps of warm-up",
+            f"teacher momentum from {momentum:.6g}"
+            + (f" = {schedule.teacher_momentum:g}^({self.effective_batch}/{schedule.momentum_batch})"
+               if schedule.momentum_batch else ""),
+        ]  # fmt: skip
+        if schedule.head_only_epochs:
+            lines.append(f"backbone fixed for the first {schedule.head_only_epochs:g} epochs")
+        if self.accumulation_steps > 1 and mst.decoder is not None:
+            lines.append(
+                f"the decoder's BatchNorm sees {get_world_size()} x {self.dataloader.batch_size} images at a time, not "
+                "the effective batch; everything else is as with one large batch"
+            )
+        return "\n  ".join(lines)
 
     def run_epoch(self) -> None:
         """The rest of the current epoch."""
@@ -205,6 +220,9 @@ class PretrainLoop(EpochBasedTrainLoop):
         if self._gradient_is_finite(logged, micro_batches):
             if not values.train_last_layer:
                 for parameter in mst.last_layer_parameters():
+                    parameter.grad = None
+            if not values.train_backbone:
+                for parameter in mst.backbone_parameters():
                     parameter.grad = None
             optim.step()
             mst.dino_loss.update_center()

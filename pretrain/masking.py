@@ -4,12 +4,15 @@ A mask is a boolean tensor, True where a patch is hidden. The attention-guided m
 teacher attends to *least*, so that the cross-entropy still sees what matters in the image.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from pretrain.counter_random import derive_key, uniform
 
-MODES = ("attention", "random", "none")
+MODES = ("attention", "random", "none", "attention_high", "attention_hint")
+_IMAGES, _HINTS, _RATIO = 1, 2, 3  # streams of draws; those of the patches have none
 
 
 def attention_guided_mask(importance: Tensor, num: int, p: float, draws: Tensor | None = None) -> Tensor:
@@ -46,17 +49,74 @@ def random_mask(draws: Tensor, p: float) -> Tensor:
     return draws < p
 
 
+def most_attended(importance: Tensor, count: int) -> Tensor:
+    """bool [B, N], True at the ``count`` most attended patches of each row of ``importance`` [B, N]."""
+    top = importance.argsort(dim=1, descending=True, stable=True)[:, :count]
+    return torch.zeros_like(importance, dtype=torch.bool).scatter_(1, top, True)
+
+
+def attmask_high(importance: Tensor, ratio: float, image_prob: float, image_draws: Tensor) -> Tensor:
+    """Hide the ``int(N * ratio)`` *most* attended patches of an image, with probability ``image_prob``.
+
+    Kakogeorgiou et al., "What to Hide from Your Students: Attention-Guided Masked Image Modeling", ECCV 2022.
+
+    Args:
+        importance: [B, N].
+        ratio: share of the patches.
+        image_prob: probability that an image is masked at all.
+        image_draws: uniform numbers [B, 1] in [0, 1).
+    """
+    return most_attended(importance, int(importance.shape[1] * ratio)) & (image_draws <= image_prob)
+
+
+def reveal_hints(mask: Tensor, importance: Tensor, show_ratio: float, show_max: float, draws: Tensor) -> Tensor:
+    """Show ``int(N * show_ratio)`` of the ``int(N * show_max)`` most attended patches again (AttMask's hints).
+
+    Args:
+        mask: bool [B, N].
+        importance: [B, N].
+        show_ratio: share of all patches to show.
+        show_max: share of all patches to choose them from, at random without repetition.
+        draws: uniform numbers [B, N] in [0, 1).
+    """
+    num_patches = importance.shape[1]
+    top = most_attended(importance, int(num_patches * show_max))
+    shown = draws.masked_fill(~top, 2.0).argsort(dim=1)[
+        :, : min(int(num_patches * show_ratio), int(num_patches * show_max))
+    ]
+    return mask & ~torch.zeros_like(mask).scatter_(1, shown, True)
+
+
 class MaskGenerator:
     """Masks for the global views of a step.
 
     Args:
-        mode: ``attention`` (MST), ``random`` (Bernoulli over all patches) or ``none`` (plain DINO).
+        mode: ``attention`` (MST: the least attended), ``random`` (Bernoulli over all patches), ``none`` (plain DINO),
+            ``attention_high`` (AttMask-High: the most attended) or ``attention_hint`` (AttMask-Hint: of these some
+            are shown).
         num: see :func:`attention_guided_mask`; 8 is our choice, the paper gives no value.
         p: probability; ``attention``: of a candidate, ``random``: of any patch.
         seed: with the step and the sample's index it determines every draw.
+        ratio, ratio_var: of the AttMask modes: share of the patches to hide, drawn anew in each step from
+            ratio ± ratio_var.
+        image_prob: of the AttMask modes: probability that an image is masked at all.
+        show_max: of ``attention_hint``: hints are chosen from this share of the patches, and are ``show_max * ratio``
+            of all patches.
+        views: the global views that are masked.
     """
 
-    def __init__(self, mode: str = "attention", num: int = 8, p: float = 1.0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        mode: str = "attention",
+        num: int = 8,
+        p: float = 1.0,
+        seed: int = 0,
+        ratio: float = 0.3,
+        ratio_var: float = 0.0,
+        image_prob: float = 0.5,
+        show_max: float = 0.1,
+        views: Sequence[int] = (0, 1),
+    ) -> None:
         if mode not in MODES:
             raise ValueError(f"masking.mode = {mode!r} is not known; choose one of {', '.join(MODES)}")
         if num < 1 or int(num) != num:
@@ -65,11 +125,22 @@ class MaskGenerator:
             raise ValueError(f"masking.p = {p!r} is a probability: choose it in [0, 1]")
         if mode == "random" and p == 1:
             raise ValueError("masking: mode 'random' with p = 1 hides every patch; choose p < 1, e.g. p=0.125")
+        for name, value in {"ratio": ratio, "image_prob": image_prob, "show_max": show_max}.items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"masking.{name} = {value!r} must lie in [0, 1]")
+        if not 0 <= ratio_var <= min(ratio, 1 - ratio):
+            raise ValueError(
+                f"masking.ratio_var = {ratio_var!r}: ratio ± ratio_var = {ratio} ± {ratio_var} leaves [0, 1]"
+            )
+        if not views or not set(views) <= {0, 1}:
+            raise ValueError(f"masking.views = {tuple(views)} must name global views: (0, 1), (0,) or (1,)")
         self.mode, self.num, self.p, self.seed = mode, int(num), float(p), seed
+        self.ratio, self.ratio_var, self.image_prob, self.show_max = ratio, ratio_var, image_prob, show_max
+        self.views = tuple(views)
 
     @property
     def needs_importance(self) -> bool:
-        return self.mode == "attention"
+        return self.mode.startswith("attention")
 
     def __call__(
         self, importance: Tensor | None, sample_ids: Tensor, step: int, num_views: int, num_patches: int
@@ -77,7 +148,7 @@ class MaskGenerator:
         """Masks of ``num_views`` views of B samples, view-major.
 
         Args:
-            importance: [num_views * B, N] for mode ``attention``, otherwise ignored.
+            importance: [num_views * B, N] for the modes that look at attention, otherwise ignored.
             sample_ids: int64 [B], the samples' indices in the data set.
             step: optimiser step, counted from 0.
             num_views: V.
@@ -88,12 +159,31 @@ class MaskGenerator:
         """
         if self.mode == "none":
             return None
-        draws = None
-        if self.mode == "random" or self.p < 1:
-            keys = [derive_key(self.seed, step, view) for view in range(num_views)]
-            draws = torch.cat([uniform(key, sample_ids, num_patches) for key in keys])
         if self.mode == "random":
-            assert draws is not None
-            return random_mask(draws, self.p)
-        assert importance is not None and importance.shape[1] == num_patches
-        return attention_guided_mask(importance, self.num, self.p, draws)
+            mask = random_mask(self._draws(sample_ids, step, num_views, num_patches), self.p)
+        else:
+            assert importance is not None and importance.shape[1] == num_patches
+            if self.mode == "attention":
+                draws = self._draws(sample_ids, step, num_views, num_patches) if self.p < 1 else None
+                mask = attention_guided_mask(importance, self.num, self.p, draws)
+            else:
+                mask = self._attmask(importance, sample_ids, step, num_views)
+        for view in set(range(num_views)) - set(self.views):
+            mask[view * len(sample_ids) : (view + 1) * len(sample_ids)] = False
+        return mask
+
+    def _draws(self, sample_ids: Tensor, step: int, num_views: int, num_draws: int, *stream: int) -> Tensor:
+        """Uniform numbers [V * B, num_draws]."""
+        keys = [derive_key(self.seed, step, view, *stream) for view in range(num_views)]
+        return torch.cat([uniform(key, sample_ids, num_draws) for key in keys])
+
+    def _attmask(self, importance: Tensor, sample_ids: Tensor, step: int, num_views: int) -> Tensor:
+        num_patches = importance.shape[1]
+        draw = derive_key(self.seed, step, _RATIO) / 2**64  # one ratio a step, as in the public code
+        ratio = self.ratio + self.ratio_var * (2 * draw - 1)
+        image_draws = self._draws(sample_ids, step, num_views, 1, _IMAGES)
+        mask = attmask_high(importance, ratio, self.image_prob, image_draws)
+        if self.mode == "attention_hint":
+            draws = self._draws(sample_ids, step, num_views, num_patches, _HINTS)
+            mask = reveal_hints(mask, importance, self.show_max * ratio, self.show_max, draws)
+        return mask

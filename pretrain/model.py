@@ -17,6 +17,7 @@ from pretrain.head import DINOHead
 from pretrain.losses import DINOLoss, restoring_loss
 from pretrain.masking import MaskGenerator
 from pretrain.registry import MODELS
+from pretrain.warm_start import start_from
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -44,6 +45,9 @@ class MST(BaseModel):
         cross_entropy_weight: λ1.
         restoring_weight: λ2.
         mean, std: RGB, on a 0-1 scale; recorded in the backbone files.
+        init_from: backbone file to go on from: ours, DINO's, timm's, …; covered completely or refused. Head, decoder
+            and [MASK] start fresh. See ``head_only_epochs`` of :class:`~pretrain.schedules.Schedule`.
+        init_head: take the head from the same file too; DINO's training checkpoints have one.
     """
 
     mean: Tensor
@@ -60,6 +64,8 @@ class MST(BaseModel):
         restoring_weight: float = 1.0,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        init_from: str | None = None,
+        init_head: bool = False,
     ) -> None:
         super().__init__(data_preprocessor=BaseDataPreprocessor(non_blocking=True))
         self.mask_generator = MaskGenerator(**(masking or {}))
@@ -69,6 +75,10 @@ class MST(BaseModel):
         self.student = self._network(build_backbone(with_mask_token=with_mask_token, **backbone), head)
         self.teacher = self._network(build_backbone(with_mask_token=False, **teacher_backbone), head)
         self.teacher.requires_grad_(False)
+        if init_from is not None:
+            start_from(self.student, init_from, with_head=init_head)
+        elif init_head:
+            raise ValueError("model.init_head = True needs model.init_from, the file to take the head from")
         self.decoder = None
         if decoder is not None:
             features = self.student.backbone
@@ -113,6 +123,10 @@ class MST(BaseModel):
             torch._foreach_copy_(teacher, student)
         else:
             torch._foreach_lerp_(teacher, student, 1 - momentum)
+
+    def backbone_parameters(self) -> list[nn.Parameter]:
+        """The student's, without [MASK], which no released backbone has."""
+        return list(self.student.backbone.vit.parameters())
 
     def last_layer_parameters(self) -> list[nn.Parameter]:
         """The student's last head layer, which is frozen at the start."""

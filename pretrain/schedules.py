@@ -46,6 +46,7 @@ class StepValues:
     teacher_momentum: float
     teacher_temp: float
     train_last_layer: bool
+    train_backbone: bool
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ class Schedule:
         teacher_momentum: at the start; rises to 1 by a cosine.
         warmup_teacher_temp, teacher_temp, warmup_teacher_temp_epochs: see :func:`teacher_temp_at`.
         freeze_last_layer_epochs: the head's last layer gets no update during the first epochs.
+        momentum_batch: the effective batch that ``teacher_momentum`` is quoted for; with another batch B the momentum
+            of every step is raised to the power B / momentum_batch, so that the teacher averages over as many
+            *images* (Busbridge et al., "How to Scale Your EMA", NeurIPS 2023). None: not scaled, as DINO.
+        head_only_epochs: when going on from released weights: the backbone gets no update during the first epochs,
+            whole or not, while head, decoder and [MASK] find their place.
     """
 
     base_lr: float = 5e-4
@@ -74,14 +80,24 @@ class Schedule:
     teacher_temp: float = 0.07
     warmup_teacher_temp_epochs: int = 30
     freeze_last_layer_epochs: int = 1
+    momentum_batch: int | None = None
+    head_only_epochs: float = 0
 
     def __post_init__(self) -> None:
         for name in ("base_lr", "base_batch", "warmup_teacher_temp", "teacher_temp"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"schedule.{name} = {getattr(self, name)} must be positive")
-        for name in ("min_lr", "warmup_epochs", "warmup_teacher_temp_epochs", "freeze_last_layer_epochs"):
+        for name in (
+            "min_lr",
+            "warmup_epochs",
+            "warmup_teacher_temp_epochs",
+            "freeze_last_layer_epochs",
+            "head_only_epochs",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"schedule.{name} = {getattr(self, name)} must not be negative")
+        if self.momentum_batch is not None and self.momentum_batch < 1:
+            raise ValueError(f"schedule.momentum_batch = {self.momentum_batch} must be at least 1, or None")
         if not 0 <= self.teacher_momentum <= 1:
             raise ValueError(f"schedule.teacher_momentum = {self.teacher_momentum} must lie in [0, 1]")
 
@@ -92,10 +108,19 @@ class Schedule:
                 f"schedule.warmup_epochs = {self.warmup_epochs} must be less than max_epochs = {max_epochs}: "
                 "shorten the warm-up (train_cfg.schedule.warmup_epochs) or train longer (train_cfg.max_epochs)"
             )
+        if self.head_only_epochs >= max_epochs:
+            raise ValueError(
+                f"schedule.head_only_epochs = {self.head_only_epochs:g} must be less than max_epochs = {max_epochs}: "
+                "the backbone would never be trained"
+            )
 
     def peak_lr(self, effective_batch: int) -> float:
         """Learning rate after the warm-up."""
         return self.base_lr * effective_batch / self.base_batch
+
+    def scale_momentum(self, momentum: float, effective_batch: int) -> float:
+        """``momentum`` for the effective batch at hand."""
+        return momentum if self.momentum_batch is None else momentum ** (effective_batch / self.momentum_batch)
 
     def at(self, step: int, steps_per_epoch: int, max_epochs: int, effective_batch: int) -> StepValues:
         """Values for optimiser step ``step``, counted from 0 over the whole run."""
@@ -106,9 +131,12 @@ class Schedule:
                 step, total, self.peak_lr(effective_batch), self.min_lr, self.warmup_epochs * steps_per_epoch
             ),
             weight_decay=cosine_schedule(step, total, self.weight_decay, self.weight_decay_end),
-            teacher_momentum=cosine_schedule(step, total, self.teacher_momentum, 1.0),
+            teacher_momentum=self.scale_momentum(
+                cosine_schedule(step, total, self.teacher_momentum, 1.0), effective_batch
+            ),
             teacher_temp=teacher_temp_at(
                 epoch, self.warmup_teacher_temp, self.teacher_temp, self.warmup_teacher_temp_epochs
             ),
             train_last_layer=epoch >= self.freeze_last_layer_epochs,
+            train_backbone=step >= self.head_only_epochs * steps_per_epoch,
         )

@@ -16,7 +16,7 @@ from pretrain.training_stopped import TrainingStoppedError
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="mst-pretrain", description="Pre-train a ViT with MST.")
+    parser = argparse.ArgumentParser(prog="mst-pretrain", description="Pre-train a ViT or Swin with MST.")
     parser.add_argument("config", help="path of a config, e.g. pretrain/configs/mst_vit_sample.py")
     parser.add_argument("--work-dir", help="where checkpoints and logs go (default: work_dirs/<config's name>)")
     parser.add_argument("--seed", type=int, help="seed of every random draw (default: the config's)")
@@ -89,6 +89,7 @@ def build_runner(cfg: Config, launcher: str, resume: str | None = None) -> Runne
     checkpoint = None if resume is None else find_checkpoint(cfg, resume)
     if checkpoint is not None:
         cfg.resume, cfg.load_from = True, str(checkpoint)
+        cfg.model.update(init_from=None, init_head=False)  # the checkpoint holds what came of it
     wrapper = launch.model_wrapper_cfg()
     if wrapper is not None:
         cfg.model_wrapper_cfg = wrapper

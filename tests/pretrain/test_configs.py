@@ -14,8 +14,9 @@ from pretrain.registry import MODELS
 from pretrain.schedules import Schedule
 
 FOLDER = Path(__file__).resolve().parents[2] / "pretrain" / "configs"
-NAMES = sorted(path.name for path in FOLDER.glob("*.py"))
-FULL_SCALE = [name for name in NAMES if "imagenet" in name]
+NAMES = sorted(str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.py") if path.parent.name != "_base_")
+FULL_SCALE = [name for name in NAMES if "imagenet" in name and "continue" not in name]
+ABLATIONS = [name for name in NAMES if name.startswith("ablations")]
 OF_THE_PAPER = ["mst_vit_small_16_imagenet_100e.py", "mst_vit_small_16_imagenet_300e.py"]
 
 
@@ -29,6 +30,7 @@ def build_without_memory(cfg: Config) -> MST:
 def test_builds_with_images_that_fit(name: str, photo_folder: Path):
     cfg = Config.fromfile(FOLDER / name)
     check_config(cfg)
+    cfg.model.init_from = None  # a file that a user has
     model = build_without_memory(cfg)
     Schedule(**cfg.train_cfg.schedule).check_length(cfg.train_cfg.max_epochs)
     options = {k: v for k, v in cfg.train_dataloader.dataset.items() if k not in ("type", "data_root")}
@@ -107,3 +109,29 @@ def test_full_scale_takes_a_step(name: str):
     mst.update_teacher(0.996)
     assert not torch.equal(before, mst.teacher.head.mlp[0].weight)
     assert losses["mask_ratio"].item() == pytest.approx(1 / 8)
+
+
+def leaves(cfg: dict, prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in cfg.items():
+        flat |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_changes_what_its_name_says(name: str):
+    """And nothing else: the masking, the decoder or λ2 of the short schedule."""
+    base, cfg = (leaves(Config.fromfile(FOLDER / n).to_dict()) for n in (OF_THE_PAPER[0], name))
+    changed = {key for key in base.keys() | cfg.keys() if base.get(key) != cfg.get(key)}
+    stem = Path(name).stem
+    allowed = {"decoder": "model.decoder", "restoring": "model.restoring_weight"}.get(
+        stem.split("_")[0], "model.masking"
+    )
+    both = stem == "dino"
+    assert changed and all(key.startswith(allowed) or (both and key.startswith("model.decoder")) for key in changed)
+
+
+def test_there_is_an_ablation_for_every_question_of_the_paper():
+    stems = {Path(name).stem for name in ABLATIONS}
+    assert {"mask_none", "mask_random", "attmask_high", "attmask_hint", "decoder_none", "dino"} <= stems
+    assert {"num_4", "p_05", "restoring_weight_01"} <= stems

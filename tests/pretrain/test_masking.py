@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pretrain.counter_random import derive_key, uniform
-from pretrain.masking import MaskGenerator, attention_guided_mask
+from pretrain.masking import MaskGenerator, attention_guided_mask, reveal_hints
 
 
 def brute_force(importance: list[float], num: int) -> list[bool]:
@@ -66,7 +66,7 @@ def test_none_mode_gives_no_mask():
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (dict(mode="atention"), ["atention", "attention, random, none"]),
+        (dict(mode="atention"), ["atention", "attention, random, none, attention_high, attention_hint"]),
         (dict(num=0), ["masking.num = 0", ">= 1"]),
         (dict(p=1.5), ["masking.p = 1.5", "[0, 1]"]),
         (dict(mode="random"), ["hides every patch", "p < 1"]),
@@ -75,4 +75,74 @@ def test_none_mode_gives_no_mask():
 def test_bad_arguments_are_named(arguments, words):
     with pytest.raises(ValueError) as error:
         MaskGenerator(**arguments)
+    assert all(word in str(error.value) for word in words)
+
+
+def importance_of(rows: int, num_patches: int) -> torch.Tensor:
+    return torch.rand(rows, num_patches, generator=torch.Generator().manual_seed(5))
+
+
+def test_attmask_high_hides_the_most_attended_of_every_other_image():
+    importance = importance_of(800, 49)
+    mask = MaskGenerator("attention_high", ratio=0.3, image_prob=0.5, seed=2)(importance, torch.arange(400), 0, 2, 49)
+    masked = mask.any(dim=1)
+    assert abs(masked.float().mean().item() - 0.5) < 4 * (0.25 / 800) ** 0.5
+    for row, hidden in zip(importance[masked].tolist(), mask[masked].tolist(), strict=True):
+        most = sorted(range(49), key=lambda i: -row[i])[:14]  # int(49 * 0.3)
+        assert [i for i, h in enumerate(hidden) if h] == sorted(most)
+    assert not torch.equal(masked[:400], masked[400:])  # the two views draw apart
+
+
+def test_attmask_hint_shows_some_of_the_most_attended():
+    importance = importance_of(300, 196)
+    options = dict(ratio=0.3, image_prob=1.0, show_max=0.1, seed=2)
+    high = MaskGenerator("attention_high", **options)(importance, torch.arange(300), 4, 1, 196)
+    hint = MaskGenerator("attention_hint", **options)(importance, torch.arange(300), 4, 1, 196)
+    shown = high & ~hint
+    assert not (hint & ~high).any() and (shown.sum(dim=1) == 5).all()  # int(0.1 * 0.3 * 196)
+    top = importance.argsort(dim=1, descending=True)[:, :19]  # int(0.1 * 196)
+    counts = shown.gather(1, top).float().sum(dim=0)
+    assert counts.sum() == 300 * 5  # nothing outside the top is shown
+    assert (counts - 300 * 5 / 19).abs().max() < 5 * (300 * 5 / 19) ** 0.5  # and all of it alike
+
+
+def test_hints_equal_a_plain_loop():
+    importance, draws = importance_of(20, 30), torch.rand(20, 30, generator=torch.Generator().manual_seed(6))
+    mask = torch.ones(20, 30, dtype=torch.bool)
+    found = reveal_hints(mask, importance, show_ratio=0.1, show_max=0.2, draws=draws)
+    for row, values, hidden in zip(importance.tolist(), draws.tolist(), found.tolist(), strict=True):
+        top = sorted(range(30), key=lambda i: -row[i])[:6]
+        shown = sorted(top, key=lambda i: values[i])[:3]
+        assert [i for i, h in enumerate(hidden) if not h] == sorted(shown)
+
+
+def test_the_ratio_is_drawn_once_a_step_within_its_range():
+    generator = MaskGenerator("attention_high", ratio=0.4, ratio_var=0.2, image_prob=1.0, seed=1)
+    importance, counts = importance_of(8, 100), []
+    for step in range(200):
+        rows = generator(importance, torch.arange(8), step, 1, 100).sum(dim=1)
+        assert (rows == rows[0]).all()
+        counts.append(int(rows[0]))
+    assert 19 <= min(counts) < 24 and 56 < max(counts) <= 60
+
+
+@pytest.mark.parametrize("mode", ["attention", "random", "attention_high"])
+def test_views_that_are_not_named_stay_whole(mode):
+    generator = MaskGenerator(mode, p=0.5, image_prob=1.0, views=(1,))
+    mask = generator(importance_of(12, 16), torch.arange(6), 0, 2, 16)
+    assert not mask[:6].any() and mask[6:].any()
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (dict(ratio=1.2), ["masking.ratio = 1.2", "[0, 1]"]),
+        (dict(ratio=0.1, ratio_var=0.2), ["0.1 ± 0.2"]),
+        (dict(views=(2,)), ["masking.views = (2,)"]),
+        (dict(views=()), ["masking.views = ()"]),
+    ],
+)
+def test_bad_options_of_the_new_modes_are_named(arguments, words):
+    with pytest.raises(ValueError) as error:
+        MaskGenerator("attention_hint", **arguments)
     assert all(word in str(error.value) for word in words)

@@ -45,3 +45,16 @@ def test_bad_values_are_named():
         Schedule(teacher_momentum=2)
     with pytest.raises(ValueError, match="warmup_epochs = 10 must be less than max_epochs = 5"):
         Schedule().check_length(5)
+
+
+def test_momentum_scaled_to_the_batch_averages_over_as_many_images():
+    scaled = Schedule(teacher_momentum=0.9, momentum_batch=64)
+    weight = 1.0
+    for _ in range(4):  # four steps of 16 images forget as much as one of 64
+        weight *= scaled.scale_momentum(0.9, 16)
+    assert weight == pytest.approx(0.9)
+    assert scaled.scale_momentum(0.9, 128) == pytest.approx(0.81)
+    assert Schedule().scale_momentum(0.9, 16) == 0.9
+    assert scaled.at(0, 5, 20, 16).teacher_momentum == pytest.approx(0.9**0.25)
+    with pytest.raises(ValueError, match="momentum_batch = 0"):
+        Schedule(momentum_batch=0)

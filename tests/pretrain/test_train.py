@@ -39,7 +39,7 @@ def test_logs_and_backbone_files(finished: Path):
     assert expected | {"mask_ratio", "images_per_s", "data_share", "grad_norm", "teacher_temp"} <= set(lines[-1])
     log = next(finished.glob("*/*.log")).read_text()
     assert "eta:" in log
-    assert re.search(r"plan: 1 process\(es\) x batch 4 x accumulation 1 = effective batch 4; 24 images, 6 steps", log)
+    assert re.search(r"plan: 1 process\(es\) x batch 4 x accumulation 1 = effective batch 4\n  24 images, 6 steps", log)
     assert {p.name for p in finished.glob("*.safetensors")} == {
         f"{stem}{role}.safetensors"
         for stem in ("", "iter_4_", "iter_8_", "iter_12_")

@@ -9,6 +9,8 @@ model = dict(
     loss=dict(student_temp=0.1, center_momentum=0.9),
     cross_entropy_weight=1.0,
     restoring_weight=1.0,
+    init_from=None,
+    init_head=False,
 )
 
 train_dataloader = dict(

@@ -1,0 +1,5 @@
+"""No mask; the decoder still restores the views."""
+
+_base_ = ["../mst_vit_small_16_imagenet_100e.py"]
+
+model = dict(masking=dict(_delete_=True, mode="none"))

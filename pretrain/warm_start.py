@@ -1,0 +1,45 @@
+"""Going on from released weights instead of random ones."""
+
+from typing import Any
+
+from mmengine.logging import print_log
+from torch import nn
+
+from mst_transfer.checkpoint import load_backbone, read_backbone
+
+
+def start_from(network: Any, path: str, with_head: bool = False) -> None:
+    """Load a backbone, and the head if asked for, into a student; all of it or an error. Logs what was loaded.
+
+    Args:
+        network: has ``backbone.vit`` (timm's) and ``head``.
+        path: see :func:`mst_transfer.checkpoint.read_backbone`; the teacher where the file holds both.
+        with_head: the file's ``head.*`` go to ``network.head``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another architecture, tensors missing, or no such head in the file.
+    """
+    report = load_backbone(network.backbone.vit, path)
+    print_log(report.table(), logger="current")
+    if with_head:
+        _load_head(network.head, path)
+
+
+def _load_head(head: nn.Module, path: str) -> None:
+    tensors, _ = read_backbone(path)
+    given = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
+    wanted = {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in given.items()}
+    if wanted != found:
+        faults = sorted(
+            f"{name}: file {found.get(name, 'nothing')}, model {wanted.get(name, 'nothing')}"
+            for name in wanted.keys() | found.keys()
+            if wanted.get(name) != found.get(name)
+        )
+        raise ValueError(
+            f"{path}: model.init_head = True, but its head does not fit; {len(faults)} tensors differ, e.g. "
+            f"{'; '.join(faults[:3])}. Set model.head to the file's sizes, or init_head=False for a fresh head"
+        )
+    head.load_state_dict(given)
+    print_log(f"head: {len(given)} tensors from {path}", logger="current")

@@ -1,0 +1,100 @@
+"""Going on from released weights: complete loads, refusals, the head-only warm-up, resuming."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pretrain.model import MST
+from pretrain.schedules import Schedule
+from pretrain.train import build_parser, build_runner, load_config, main
+
+
+def save_dino(path: Path, mst: MST) -> dict[str, torch.Tensor]:
+    """A training checkpoint with DINO's names: teacher with other weights than the student."""
+    teacher = {}
+    for name, tensor in mst.student.state_dict().items():
+        if name != "backbone.mask_token":
+            teacher[name.replace("backbone.vit.", "backbone.")] = torch.randn_like(tensor) * 0.1
+    student = {f"module.{name}": torch.zeros_like(tensor) for name, tensor in teacher.items()}
+    torch.save({"student": student, "teacher": teacher, "epoch": 3}, path)
+    return teacher
+
+
+def test_student_and_teacher_start_from_the_files_teacher(tiny_mst, tmp_path: Path):
+    fresh = tiny_mst()
+    given = save_dino(tmp_path / "dino.pth", fresh)
+    mst = tiny_mst(init_from=str(tmp_path / "dino.pth"))
+    for network in (mst.student, mst.teacher):
+        for name, tensor in network.backbone.vit.state_dict().items():
+            torch.testing.assert_close(tensor, given[f"backbone.{name}"], rtol=0, atol=0)
+        assert torch.equal(network.head.mlp[0].weight, fresh.student.head.mlp[0].weight)  # same seed, still fresh
+    assert torch.equal(mst.student.backbone.mask_token, fresh.student.backbone.mask_token)
+    whole = tiny_mst(init_from=str(tmp_path / "dino.pth"), init_head=True)
+    for network in (whole.student, whole.teacher):
+        for name, tensor in network.head.state_dict().items():
+            torch.testing.assert_close(tensor, given[f"head.{name}"], rtol=0, atol=0)
+
+
+def test_what_does_not_fit_is_refused(tiny_mst, tmp_path: Path):
+    save_dino(tmp_path / "dino.pth", tiny_mst())
+    with pytest.raises(ValueError, match="its head does not fit.*last_layer"):
+        tiny_mst(
+            init_from=str(tmp_path / "dino.pth"), init_head=True, head=dict(out_dim=8, hidden_dim=16, bottleneck_dim=8)
+        )
+    deeper = dict(arch="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=3, num_heads=2)
+    with pytest.raises(ValueError, match="blocks"):
+        tiny_mst(init_from=str(tmp_path / "dino.pth"), backbone=deeper)
+    with pytest.raises(FileNotFoundError, match="nothing.pth"):
+        tiny_mst(init_from=str(tmp_path / "nothing.pth"))
+    with pytest.raises(ValueError, match="needs model.init_from"):
+        tiny_mst(init_head=True)
+
+
+def options(*more: str) -> list[str]:
+    return ["--seed", "3", "--cfg-options", *more]
+
+
+def test_the_warm_up_ends_within_an_epoch():
+    schedule = Schedule(head_only_epochs=0.5)
+    assert [schedule.at(step, 6, 20, 4).train_backbone for step in range(6)] == [False] * 3 + [True] * 3
+    with pytest.raises(ValueError, match="never be trained"):
+        Schedule(warmup_epochs=1, head_only_epochs=3).check_length(3)
+
+
+def test_backbone_is_untouched_while_the_head_warms_up(tiny_config: Path, tmp_path: Path):
+    more = ["train_cfg.schedule.head_only_epochs=1.9", "train_cfg.schedule.freeze_last_layer_epochs=0"]
+    args = [str(tiny_config), "--work-dir", str(tmp_path / "run"), *options(*more)]
+    runner = build_runner(load_config(build_parser().parse_args(args)), "none")
+    before = {name: tensor.clone() for name, tensor in runner.model.state_dict().items()}
+    runner.train()
+    state = torch.load(tmp_path / "run" / "iter_8.pth", weights_only=False)["state_dict"]
+    changed = {name for name, tensor in state.items() if not torch.equal(tensor, before[name])}
+    assert not any("backbone.vit" in name for name in changed)
+    assert {"student.backbone.mask_token", "student.head.mlp.0.weight", "decoder.to_rgb.weight"} <= changed
+
+
+def test_resuming_needs_the_released_file_no_more(tiny_config: Path, tiny_mst, tmp_path: Path, photo_folder: Path):
+    runs = []
+    for name in ("whole", "broken"):
+        released = tmp_path / f"{name}.pth"
+        torch.manual_seed(7)
+        save_dino(released, tiny_mst())
+        args = [str(tiny_config), "--work-dir", str(tmp_path / name), *options(f"model.init_from={released}")]
+        assert main(args) == 0
+        runs.append(args)
+    (tmp_path / "broken.pth").unlink()
+    (tmp_path / "broken" / "iter_12.pth").unlink()
+    (tmp_path / "broken" / "last_checkpoint").write_text(str(tmp_path / "broken" / "iter_8.pth"))
+    assert main([*runs[1][:3], "--resume", *runs[1][3:]]) == 0
+    whole, broken = (
+        torch.load(tmp_path / name / "iter_12.pth", weights_only=False)["state_dict"] for name in ("whole", "broken")
+    )
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, broken[name]), name
+
+
+def test_a_wrong_file_ends_in_a_message(tiny_config: Path, tmp_path: Path, capsys):
+    args = [str(tiny_config), "--work-dir", str(tmp_path / "run"), *options("model.init_from=missing.safetensors")]
+    assert main(args) == 1
+    assert "missing.safetensors" in capsys.readouterr().err
