@@ -1,11 +1,13 @@
 """Going on from released weights instead of random ones."""
 
+from pathlib import Path
 from typing import Any
 
 from mmengine.logging import print_log
 from torch import nn
 
-from mst_transfer.checkpoint import load_backbone, read_backbone
+from mst_transfer.checkpoint import load_backbone
+from mst_transfer.checkpoint_sources import read_pickle
 
 
 def start_from(network: Any, path: str, with_head: bool = False) -> None:
@@ -14,21 +16,28 @@ def start_from(network: Any, path: str, with_head: bool = False) -> None:
     Args:
         network: has ``backbone.vit`` (timm's) and ``head``.
         path: see :func:`mst_transfer.checkpoint.read_backbone`; the teacher where the file holds both.
-        with_head: the file's ``head.*`` go to ``network.head``.
+        with_head: the head of the file's teacher, as DINO names it, goes to ``network.head``.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: another architecture, tensors missing, or no such head in the file.
     """
-    report = load_backbone(network.backbone.vit, path)
+    interpolation = getattr(network.backbone, "pos_embed_interpolation", None)  # the config's, in every pass
+    report = load_backbone(network.backbone.vit, path, pos_embed_interpolation=interpolation)
     print_log(report.table(), logger="current")
     if with_head:
         _load_head(network.head, path)
 
 
 def _load_head(head: nn.Module, path: str) -> None:
-    tensors, _ = read_backbone(path)
-    given = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
+    tensors = {} if path.endswith(".safetensors") else read_pickle(Path(path))
+    prefixes = ("teacher.head.", "teacher.module.head.")
+    given = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        for prefix in prefixes
+        if name.startswith(prefix)
+    }
     wanted = {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in given.items()}
     if wanted != found:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mst_transfer.checkpoint import load_backbone, read_backbone
+from mst_transfer.checkpoint_pos_embed import use_pos_embed_interpolation
 from pretrain.build_backbone import Backbone, build_backbone
 from pretrain.model import IMAGENET_MEAN, IMAGENET_STD
 
@@ -99,9 +100,9 @@ def load_frozen(
             raise ValueError(f"{path} is a {metadata.arch}, not a {arch}: leave --arch out")
         arch, mean, std = metadata.arch, metadata.mean, metadata.std
         options = {**metadata.arch_kwargs, **(arch_kwargs or {})}
-        if arch.startswith("vit"):
-            options["pos_embed_interpolation"] = metadata.pos_embed_interpolation
     backbone = build_backbone(arch, with_mask_token=False, **options)
     report = load_backbone(backbone.vit, path, role=role)
+    if report.pos_embed_interpolation == "dino":
+        use_pos_embed_interpolation(backbone.vit, "dino")
     size = metadata.img_size[0] if metadata else backbone.vit.patch_embed.img_size[0]
     return FrozenBackbone(backbone, mean, std, size, device, dtype), report.table()

@@ -198,3 +198,23 @@ def test_misspelt_top_level_key_is_refused(tiny_config: Path):
     tiny_config.write_text(tiny_config.read_text() + "\ntrian_cfg = dict(max_epochs=3)\n")
     with pytest.raises(ValueError, match="trian_cfg.*train_cfg"):
         load_config(build_parser().parse_args([str(tiny_config)]))
+
+
+def test_accumulation_equals_one_large_batch(sgd_config: Path, tmp_path: Path):
+    """Weights, centre and logged losses of plain DINO after a whole run: 2 x 4 images a step against 8."""
+    plain = ["model.masking.mode=none", "model.decoder=None", "model.backbone.drop_path_rate=0"]
+    results = []
+    for name, options in {
+        "accumulated": ["train_dataloader.batch_size=4", "train_cfg.accumulation_steps=2"],
+        "large": ["train_dataloader.batch_size=8"],
+    }.items():
+        options += [*plain, "default_hooks.checkpoint.interval=6"]
+        assert main([str(sgd_config), "--work-dir", str(tmp_path / name), "--cfg-options", *options]) == 0
+        results.append(torch.load(tmp_path / name / "iter_6.pth", weights_only=False))
+    accumulated, large = results
+    for name, tensor in large["state_dict"].items():
+        torch.testing.assert_close(accumulated["state_dict"][name], tensor, rtol=1e-4, atol=2e-6, msg=name)
+    assert large["state_dict"]["dino_loss.center"].abs().max() > 1e-3
+    for name in ("loss_dino", "teacher_entropy", "grad_norm"):
+        first, second = (result["message_hub"]["log_scalars"][f"train/{name}"].data[0] for result in results)
+        torch.testing.assert_close(torch.tensor(first), torch.tensor(second), rtol=1e-4, atol=1e-5, msg=name)
