@@ -56,5 +56,7 @@ train_cfg = dict(
         teacher_temp=0.07,
         warmup_teacher_temp_epochs=30,
         freeze_last_layer_epochs=1,
+        momentum_batch=None,
+        head_only_epochs=0,
     ),
 )
