@@ -19,10 +19,8 @@ with safe_open(Path(__file__).parent / "attmask.safetensors", framework="pt") as
 @pytest.mark.parametrize("number", range(len(SETTINGS)))
 @pytest.mark.parametrize("num_patches", [36, 49, 196])
 def test_masks_are_equal(num_patches: int, number: int):
-    setting = TEXTS["settings"][number]
-    importance, image_draws, draws = (
-        GOLDEN[f"{num_patches}/{name}"] for name in ("importance", "image_draws", "draws")
-    )
+    setting = SETTINGS[number]
+    importance, image_draws, draws = (GOLDEN[f"{num_patches}/{n}"] for n in ("importance", "image_draws", "draws"))
     high = attmask_high(importance, setting["ratio"], setting["image_prob"], image_draws)
     assert high.equal(GOLDEN[f"{num_patches}/{number}/high"])
     show_ratio = setting["show_max"] * setting["ratio"]
