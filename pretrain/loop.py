@@ -120,11 +120,7 @@ class PretrainLoop(EpochBasedTrainLoop):
         num_patches = backbone.num_patches(options.global_size, options.global_size)
         if options.num_local_crops:
             backbone.num_patches(options.local_size, options.local_size)
-        if masking.mode == "attention" and masking.num > num_patches:
-            raise ValueError(
-                f"masking.num = {masking.num} hides nothing: a global view has {num_patches} patches; "
-                "choose at most that"
-            )
+        masking.check_size(num_patches)
 
     def run(self) -> torch.nn.Module:
         """Launch training, from wherever the runner has resumed."""

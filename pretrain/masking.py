@@ -4,6 +4,7 @@ A mask is a boolean tensor, True where a patch is hidden. The attention-guided m
 teacher attends to *least*, so that the cross-entropy still sees what matters in the image.
 """
 
+import inspect
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +13,16 @@ from torch import Tensor
 from pretrain.counter_random import derive_key, uniform
 
 MODES = ("attention", "random", "none", "attention_high", "attention_hint")
-_IMAGES, _HINTS, _RATIO = 1, 2, 3  # streams of draws; those of the patches have none
+ATTMASK_MODES = ("attention_high", "attention_hint")
+MODES_WITH_OPTION = {
+    "num": ("attention",),
+    "p": ("attention", "random"),
+    "ratio": ATTMASK_MODES,
+    "ratio_var": ATTMASK_MODES,
+    "image_prob": ATTMASK_MODES,
+    "show_max": ("attention_hint",),
+}
+_IMAGES, _HINTS, _RATIO, _SHOWN_RATIO = 1, 2, 3, 4  # streams of draws; those of the patches have none
 
 
 def attention_guided_mask(importance: Tensor, num: int, p: float, draws: Tensor | None = None) -> Tensor:
@@ -101,8 +111,12 @@ class MaskGenerator:
             ratio ± ratio_var.
         image_prob: of the AttMask modes: probability that an image is masked at all.
         show_max: of ``attention_hint``: hints are chosen from this share of the patches, and are ``show_max * ratio``
-            of all patches.
+            of all patches, with a ratio drawn for them alone, as in AttMask's code.
         views: the global views that are masked.
+
+    Raises:
+        ValueError: an option is out of range, or has been set although the mode does not use it; mode ``none`` takes
+            no notice of any.
     """
 
     def __init__(
@@ -137,6 +151,40 @@ class MaskGenerator:
         self.mode, self.num, self.p, self.seed = mode, int(num), float(p), seed
         self.ratio, self.ratio_var, self.image_prob, self.show_max = ratio, ratio_var, image_prob, show_max
         self.views = tuple(views)
+        self._check_used()
+
+    def _check_used(self) -> None:
+        """Refuse what has been set without effect."""
+        defaults = inspect.signature(MaskGenerator).parameters
+        for name, modes in MODES_WITH_OPTION.items():
+            value, default = getattr(self, name), defaults[name].default
+            if self.mode not in (*modes, "none") and value != default:
+                raise ValueError(
+                    f"masking.{name} = {value!r} has no effect in mode {self.mode!r}, only in {' and '.join(modes)}: "
+                    f"leave it at {default!r} or choose another mode"
+                )
+
+    def check_size(self, num_patches: int) -> None:
+        """Refuse options that could never hide a patch of a view of N patches, or never show a hint.
+
+        Raises:
+            ValueError: says what to choose.
+        """
+        if self.mode == "attention" and self.num > num_patches:
+            raise ValueError(
+                f"masking.num = {self.num} hides nothing: a global view has {num_patches} patches; choose at most that"
+            )
+        largest = self.ratio + self.ratio_var
+        if self.mode in ATTMASK_MODES and int(num_patches * largest) == 0:
+            raise ValueError(
+                f"masking.ratio = {self.ratio} hides nothing: a global view has {num_patches} patches; choose at least "
+                f"{1 / num_patches:.3f}"
+            )
+        if self.mode == "attention_hint" and int(num_patches * self.show_max * largest) == 0:
+            raise ValueError(
+                f"masking.show_max = {self.show_max} shows nothing: of {num_patches} patches, show_max x ratio is less "
+                "than one; choose a larger show_max or ratio, or mode 'attention_high'"
+            )
 
     @property
     def needs_importance(self) -> bool:
@@ -179,11 +227,15 @@ class MaskGenerator:
 
     def _attmask(self, importance: Tensor, sample_ids: Tensor, step: int, num_views: int) -> Tensor:
         num_patches = importance.shape[1]
-        draw = derive_key(self.seed, step, _RATIO) / 2**64  # one ratio a step, as in the public code
-        ratio = self.ratio + self.ratio_var * (2 * draw - 1)
         image_draws = self._draws(sample_ids, step, num_views, 1, _IMAGES)
-        mask = attmask_high(importance, ratio, self.image_prob, image_draws)
+        mask = attmask_high(importance, self._ratio(step, _RATIO), self.image_prob, image_draws)
         if self.mode == "attention_hint":
             draws = self._draws(sample_ids, step, num_views, num_patches, _HINTS)
-            mask = reveal_hints(mask, importance, self.show_max * ratio, self.show_max, draws)
+            show_ratio = self.show_max * self._ratio(step, _SHOWN_RATIO)
+            mask = reveal_hints(mask, importance, show_ratio, self.show_max, draws)
         return mask
+
+    def _ratio(self, step: int, stream: int) -> float:
+        """A ratio for the whole step, uniform over ratio ± ratio_var."""
+        draw = derive_key(self.seed, step, stream) / 2**64
+        return self.ratio + self.ratio_var * (2 * draw - 1)

@@ -126,9 +126,12 @@ def test_the_ratio_is_drawn_once_a_step_within_its_range():
     assert 19 <= min(counts) < 24 and 56 < max(counts) <= 60
 
 
-@pytest.mark.parametrize("mode", ["attention", "random", "attention_high"])
-def test_views_that_are_not_named_stay_whole(mode):
-    generator = MaskGenerator(mode, p=0.5, image_prob=1.0, views=(1,))
+@pytest.mark.parametrize(
+    "mode, options",
+    [("attention", dict(p=0.5)), ("random", dict(p=0.5)), ("attention_high", dict(image_prob=1.0))],
+)
+def test_views_that_are_not_named_stay_whole(mode, options):
+    generator = MaskGenerator(mode, views=(1,), **options)
     mask = generator(importance_of(12, 16), torch.arange(6), 0, 2, 16)
     assert not mask[:6].any() and mask[6:].any()
 
@@ -146,3 +149,46 @@ def test_bad_options_of_the_new_modes_are_named(arguments, words):
     with pytest.raises(ValueError) as error:
         MaskGenerator("attention_hint", **arguments)
     assert all(word in str(error.value) for word in words)
+
+
+def test_hints_have_a_ratio_of_their_own():
+    """As AttMask's training draws one for the mask and another for the hints."""
+    options = dict(ratio=0.4, ratio_var=0.3, image_prob=1.0, seed=1)
+    importance, pairs = importance_of(1, 100), set()
+    for step in range(100):
+        hidden = MaskGenerator("attention_high", **options)(importance, torch.arange(1), step, 1, 100)
+        left = MaskGenerator("attention_hint", show_max=0.9, **options)(importance, torch.arange(1), step, 1, 100)
+        assert not (left & ~hidden).any()
+        pairs.add((int(hidden.sum()), int((hidden & ~left).sum())))
+    of_low, of_high = ([s / h for h, s in pairs if low <= h < low + 30] for low in (10, 40))
+    assert min(of_low) < 0.25 < 0.5 < max(of_low) and min(of_high) < 0.25 < 0.5 < max(of_high)
+
+
+@pytest.mark.parametrize(
+    "mode, option, value",
+    [
+        ("attention", "ratio", 0.5),
+        ("attention", "image_prob", 1.0),
+        ("random", "num", 4),
+        ("attention_high", "p", 0.5),
+        ("attention_high", "show_max", 0.2),
+        ("attention_hint", "num", 2),
+    ],
+)
+def test_options_without_effect_are_refused(mode, option, value):
+    others = dict(p=0.5) if mode == "random" else {}
+    with pytest.raises(ValueError, match=f"masking.{option} = {value} has no effect in mode '{mode}'"):
+        MaskGenerator(mode, **others, **{option: value})
+    MaskGenerator("none", **{option: value})  # so that mode=none alone turns any config into DINO
+
+
+def test_masks_that_could_hide_or_show_nothing_are_refused():
+    MaskGenerator("attention", num=36).check_size(36)
+    with pytest.raises(ValueError, match="masking.num = 37 hides nothing: a global view has 36 patches"):
+        MaskGenerator("attention", num=37).check_size(36)
+    MaskGenerator("attention_high", ratio=0.1).check_size(36)
+    with pytest.raises(ValueError, match="masking.ratio = 0.02 hides nothing.*at least 0.028"):
+        MaskGenerator("attention_high", ratio=0.02).check_size(36)
+    MaskGenerator("attention_hint", ratio=0.3).check_size(36)
+    with pytest.raises(ValueError, match="masking.show_max = 0.1 shows nothing"):
+        MaskGenerator("attention_hint", ratio=0.3).check_size(16)

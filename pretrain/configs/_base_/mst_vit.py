@@ -4,7 +4,16 @@ model = dict(
     type="pretrain.MST",
     backbone=dict(arch="vit_small_patch16_224", img_size=224, drop_path_rate=0.1),
     head=dict(out_dim=65536, hidden_dim=2048, bottleneck_dim=256, norm_last_layer=True),
-    masking=dict(mode="attention", num=8, p=1.0),
+    masking=dict(
+        mode="attention",
+        num=8,
+        p=1.0,
+        views=(0, 1),
+        ratio=0.3,  # from here on: of the AttMask modes
+        ratio_var=0.0,
+        image_prob=0.5,
+        show_max=0.1,
+    ),
     decoder=dict(channels=(256, 128, 64, 32)),
     loss=dict(student_temp=0.1, center_momentum=0.9),
     cross_entropy_weight=1.0,
