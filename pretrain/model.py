@@ -47,7 +47,7 @@ class MST(BaseModel):
         mean, std: RGB, on a 0-1 scale; recorded in the backbone files.
         init_from: backbone file to go on from: ours, DINO's, timm's, …; covered completely or refused. Head, decoder
             and [MASK] start fresh. See ``head_only_epochs`` of :class:`~pretrain.schedules.Schedule`.
-        init_head: take the head from the same file too; DINO's training checkpoints have one.
+        init_head: take the head and the centre from the same file too: DINO's full checkpoints or our epoch_N.pth.
     """
 
     mean: Tensor
@@ -75,15 +75,15 @@ class MST(BaseModel):
         self.student = self._network(build_backbone(with_mask_token=with_mask_token, **backbone), head)
         self.teacher = self._network(build_backbone(with_mask_token=False, **teacher_backbone), head)
         self.teacher.requires_grad_(False)
-        if init_from is not None:
-            start_from(self.student, init_from, with_head=init_head)
-        elif init_head:
-            raise ValueError("model.init_head = True needs model.init_from, the file to take the head from")
         self.decoder = None
         if decoder is not None:
             features = self.student.backbone
             self.decoder = RestoringDecoder(features.embed_dim, features.cell_size, **decoder)
         self.dino_loss = DINOLoss(self.student.head.out_dim, **(loss or {}))
+        if init_from is not None:
+            start_from(self.student, init_from, self.dino_loss.center, with_head=init_head)
+        elif init_head:
+            raise ValueError("model.init_head = True needs model.init_from, the file to take the head from")
         self.cross_entropy_weight, self.restoring_weight = cross_entropy_weight, restoring_weight
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)

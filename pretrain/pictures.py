@@ -46,6 +46,7 @@ def load_run(work_dir: Path, config: Path | None = None) -> tuple[MST, int]:
             raise FileNotFoundError(f"{work_dir} holds {len(configs)} configs, not one; name it with --config")
         config = configs[0]
     cfg = Config.fromfile(config)
+    cfg.model.update(init_from=None, init_head=False)  # the checkpoint holds what came of it
     model: MST = MODELS.build(cfg.model)
     load_checkpoint(model, str(checkpoint), map_location="cpu", strict=True)
     return model.eval(), cfg.train_dataloader.dataset.global_size

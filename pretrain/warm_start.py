@@ -3,20 +3,25 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.logging import print_log
-from torch import nn
+from torch import Tensor, nn
 
 from mst_transfer.checkpoint import load_backbone
 from mst_transfer.checkpoint_sources import read_pickle
 
+TEACHER_HEADS = ("teacher.head.", "teacher.module.head.", "state_dict.teacher.head.")  # DINO's, and our epoch_N.pth
+CENTERS = ("dino_loss.center", "state_dict.dino_loss.center")
 
-def start_from(network: Any, path: str, with_head: bool = False) -> None:
+
+def start_from(network: Any, path: str, center: Tensor | None = None, with_head: bool = False) -> None:
     """Load a backbone, and the head if asked for, into a student; all of it or an error. Logs what was loaded.
 
     Args:
         network: has ``backbone.vit`` (timm's) and ``head``.
         path: see :func:`mst_transfer.checkpoint.read_backbone`; the teacher where the file holds both.
-        with_head: the head of the file's teacher, as DINO names it, goes to ``network.head``.
+        center: of the teacher's outputs; belongs to the head, and is loaded in place with it where the file has one.
+        with_head: the head of the file's teacher goes to ``network.head``.
 
     Raises:
         FileNotFoundError: no such file.
@@ -26,18 +31,22 @@ def start_from(network: Any, path: str, with_head: bool = False) -> None:
     report = load_backbone(network.backbone.vit, path, pos_embed_interpolation=interpolation)
     print_log(report.table(), logger="current")
     if with_head:
-        _load_head(network.head, path)
+        _load_head(network.head, path, center)
 
 
-def _load_head(head: nn.Module, path: str) -> None:
+def _load_head(head: nn.Module, path: str, center: Tensor | None) -> None:
     tensors = {} if path.endswith(".safetensors") else read_pickle(Path(path))
-    prefixes = ("teacher.head.", "teacher.module.head.")
     given = {
         name.removeprefix(prefix): tensor
         for name, tensor in tensors.items()
-        for prefix in prefixes
+        for prefix in TEACHER_HEADS
         if name.startswith(prefix)
     }
+    if not given:
+        raise ValueError(
+            f"{path}: model.init_head = True, but the file holds no teacher's head, as DINO's full checkpoints and our "
+            "epoch_N.pth do. Give one of those, or init_head=False for a fresh head"
+        )
     wanted = {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in given.items()}
     if wanted != found:
@@ -51,4 +60,9 @@ def _load_head(head: nn.Module, path: str) -> None:
             f"{'; '.join(faults[:3])}. Set model.head to the file's sizes, or init_head=False for a fresh head"
         )
     head.load_state_dict(given)
-    print_log(f"head: {len(given)} tensors from {path}", logger="current")
+    found_center = next((tensors[name] for name in CENTERS if name in tensors), None)
+    if center is not None and found_center is not None:
+        with torch.no_grad():
+            center.copy_(found_center)
+    note = "with the centre" if found_center is not None else "without a centre, which starts at zero"
+    print_log(f"head: {len(given)} tensors from {path}, {note}", logger="current")

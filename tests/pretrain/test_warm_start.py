@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pretrain.model import MST
+from pretrain.pictures import load_run
 from pretrain.schedules import Schedule
 from pretrain.train import build_parser, build_runner, load_config, main
 
@@ -17,7 +18,8 @@ def save_dino(path: Path, mst: MST) -> dict[str, torch.Tensor]:
         if name != "backbone.mask_token":
             teacher[name.replace("backbone.vit.", "backbone.")] = torch.randn_like(tensor) * 0.1
     student = {f"module.{name}": torch.zeros_like(tensor) for name, tensor in teacher.items()}
-    torch.save({"student": student, "teacher": teacher, "epoch": 3}, path)
+    center = {"center": torch.randn_like(mst.dino_loss.center)}
+    torch.save({"student": student, "teacher": teacher, "epoch": 3, "dino_loss": center}, path)
     return teacher
 
 
@@ -30,7 +32,10 @@ def test_student_and_teacher_start_from_the_files_teacher(tiny_mst, tmp_path: Pa
             torch.testing.assert_close(tensor, given[f"backbone.{name}"], rtol=0, atol=0)
         assert torch.equal(network.head.mlp[0].weight, fresh.student.head.mlp[0].weight)  # same seed, still fresh
     assert torch.equal(mst.student.backbone.mask_token, fresh.student.backbone.mask_token)
+    assert not mst.dino_loss.center.any()  # it belongs to the head
     whole = tiny_mst(init_from=str(tmp_path / "dino.pth"), init_head=True)
+    content = torch.load(tmp_path / "dino.pth", weights_only=True)
+    assert torch.equal(whole.dino_loss.center, content["dino_loss"]["center"])
     for network in (whole.student, whole.teacher):
         for name, tensor in network.head.state_dict().items():
             torch.testing.assert_close(tensor, given[f"head.{name}"], rtol=0, atol=0)
@@ -45,6 +50,9 @@ def test_what_does_not_fit_is_refused(tiny_mst, tmp_path: Path):
     deeper = dict(arch="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=3, num_heads=2)
     with pytest.raises(ValueError, match="depth 2.*depth 3"):
         tiny_mst(init_from=str(tmp_path / "dino.pth"), backbone=deeper)
+    torch.save(tiny_mst().student.backbone.vit.state_dict(), tmp_path / "backbone.pth")
+    with pytest.raises(ValueError, match="holds no teacher's head.*init_head=False"):
+        tiny_mst(init_from=str(tmp_path / "backbone.pth"), init_head=True)
     with pytest.raises(FileNotFoundError, match="nothing.pth"):
         tiny_mst(init_from=str(tmp_path / "nothing.pth"))
     with pytest.raises(ValueError, match="needs model.init_from"):
@@ -84,6 +92,7 @@ def test_resuming_needs_the_released_file_no_more(tiny_config: Path, tiny_mst, t
         assert main(args) == 0
         runs.append(args)
     (tmp_path / "broken.pth").unlink()
+    load_run(tmp_path / "broken")  # nor do pictures of the run
     (tmp_path / "broken" / "iter_12.pth").unlink()
     (tmp_path / "broken" / "last_checkpoint").write_text(str(tmp_path / "broken" / "iter_8.pth"))
     assert main([*runs[1][:3], "--resume", *runs[1][3:]]) == 0
@@ -92,6 +101,27 @@ def test_resuming_needs_the_released_file_no_more(tiny_config: Path, tiny_mst, t
     )
     for name, tensor in whole.items():
         assert torch.equal(tensor, broken[name]), name
+
+
+def test_a_checkpoint_of_our_own_gives_teacher_head_and_centre(tiny_config: Path, tmp_path: Path):
+    """As the start of another run: ``epoch_N.pth`` holds everything, ``teacher.safetensors`` the backbone."""
+    first = tmp_path / "first"
+    assert main([str(tiny_config), "--work-dir", str(first), "--seed", "3"]) == 0
+    state = torch.load(first / "iter_12.pth", weights_only=False)["state_dict"]
+    for name, head in (("iter_12.pth", True), ("teacher.safetensors", False)):
+        more = [f"model.init_from={first / name}", f"model.init_head={head}"]
+        args = build_parser().parse_args([str(tiny_config), "--work-dir", str(tmp_path / name), *options(*more)])
+        ours = build_runner(load_config(args), "none").model.state_dict()
+        taken = {key for key in ours if torch.equal(ours[key], state[key])}
+        expected = {key for key in ours if key.startswith("teacher.backbone")}
+        expected |= (
+            {key for key in ours if key.startswith("teacher.head") or key == "dino_loss.center"} if head else set()
+        )
+        assert expected <= taken
+        for key in (key for key in ours if key.startswith("teacher.")):
+            assert torch.equal(ours[key], ours[key.replace("teacher.", "student.")])
+        fresh = {"student.backbone.mask_token", "decoder.to_rgb.weight"}
+        assert not (taken & (fresh if head else fresh | {"student.head.mlp.0.weight", "dino_loss.center"}))
 
 
 def test_a_wrong_file_ends_in_a_message(tiny_config: Path, tmp_path: Path, capsys):
