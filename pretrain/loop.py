@@ -171,7 +171,7 @@ class PretrainLoop(EpochBasedTrainLoop):
         if self.accumulation_steps > 1 and mst.decoder is not None:
             lines.append(
                 f"the decoder's BatchNorm sees {get_world_size()} x {self.dataloader.batch_size} images at a time, not "
-                "the effective batch; everything else is as with one large batch"
+                "the effective batch; losses, gradients, centre and masks are those of one large batch"
             )
         return "\n  ".join(lines)
 
