@@ -13,6 +13,7 @@ train_cfg = dict(
         base_lr=1e-4,
         warmup_epochs=2,
         head_only_epochs=1,
+        freeze_last_layer_epochs=0,  # it has that epoch to find its place
         teacher_momentum=0.999,
         warmup_teacher_temp_epochs=0,
         teacher_temp=0.04,
