@@ -71,6 +71,7 @@ class BackboneCheckpointHook(CheckpointHook):
             "seed": runner.seed,
             "masking": mst.mask_generator.mode,
             "decoder": mst.decoder is not None,
+            "init_from": runner.message_hub.get_info("init_from"),
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "versions": {
                 "mst_transfer": mst_transfer.__version__,

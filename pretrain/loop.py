@@ -127,6 +127,9 @@ class PretrainLoop(EpochBasedTrainLoop):
         self.seed = self.runner.seed  # resuming takes the checkpoint's
         self.mst.mask_generator.seed = self.dataloader.dataset.seed = self.dataloader.sampler.seed = self.seed
         self._check_resumed()
+        hub = self.runner.message_hub
+        if "init_from" not in hub.runtime_info:  # a resumed run has it from its beginning
+            hub.update_info("init_from", self.runner.cfg.model.get("init_from") or "")
         self.runner.logger.info(self.plan())
         return super().run()
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mst_transfer.checkpoint import read_backbone
 from pretrain.model import MST
 from pretrain.pictures import load_run
 from pretrain.schedules import Schedule
@@ -101,6 +102,8 @@ def test_resuming_needs_the_released_file_no_more(tiny_config: Path, tiny_mst, t
     )
     for name, tensor in whole.items():
         assert torch.equal(tensor, broken[name]), name
+    _, metadata = read_backbone(tmp_path / "broken" / "teacher.safetensors")
+    assert metadata is not None and metadata.provenance["init_from"] == str(tmp_path / "broken.pth")
 
 
 def test_a_checkpoint_of_our_own_gives_teacher_head_and_centre(tiny_config: Path, tmp_path: Path):
