@@ -114,7 +114,6 @@ def cost(args: argparse.Namespace) -> int:
     """Images a second of each method's step on synthetic crops, the methods in turn, medians of several rounds."""
     from mmengine.config import Config
 
-    import pretrain.registry  # noqa: F401
     from pretrain.optim import PretrainOptimWrapperConstructor
     from pretrain.registry import MODELS
 

@@ -9,12 +9,11 @@ from pathlib import Path
 import cv2
 import matplotlib
 import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-
+plt.switch_backend("Agg")  # files only: no display is needed
 COLOURS = "inferno"
 _MAX_PANELS_A_ROW = 7
 

@@ -25,6 +25,12 @@ MODES_WITH_OPTION = {
 _IMAGES, _HINTS, _RATIO, _SHOWN_RATIO = 1, 2, 3, 4  # streams of draws; those of the patches have none
 
 
+def extreme_patches(importance: Tensor, count: int, highest: bool) -> Tensor:
+    """bool [B, N], True at the ``count`` least, or most, attended patches of each row of ``importance`` [B, N]."""
+    chosen = importance.argsort(dim=1, descending=highest, stable=True)[:, :count]
+    return torch.zeros_like(importance, dtype=torch.bool).scatter_(1, chosen, True)
+
+
 def attention_guided_mask(importance: Tensor, num: int, p: float, draws: Tensor | None = None) -> Tensor:
     """Hide each of the ``N // num`` least attended patches with probability ``p``.
 
@@ -39,9 +45,7 @@ def attention_guided_mask(importance: Tensor, num: int, p: float, draws: Tensor 
     Returns:
         bool [B, N], True where hidden.
     """
-    num_candidates = importance.shape[1] // num
-    candidates = importance.argsort(dim=1, stable=True)[:, :num_candidates]
-    mask = torch.zeros_like(importance, dtype=torch.bool).scatter_(1, candidates, True)
+    mask = extreme_patches(importance, importance.shape[1] // num, highest=False)
     if p >= 1:
         return mask
     if draws is None:
@@ -59,12 +63,6 @@ def random_mask(draws: Tensor, p: float) -> Tensor:
     return draws < p
 
 
-def most_attended(importance: Tensor, count: int) -> Tensor:
-    """bool [B, N], True at the ``count`` most attended patches of each row of ``importance`` [B, N]."""
-    top = importance.argsort(dim=1, descending=True, stable=True)[:, :count]
-    return torch.zeros_like(importance, dtype=torch.bool).scatter_(1, top, True)
-
-
 def attmask_high(importance: Tensor, ratio: float, image_prob: float, image_draws: Tensor) -> Tensor:
     """Hide the ``int(N * ratio)`` *most* attended patches of an image, with probability ``image_prob``.
 
@@ -76,7 +74,7 @@ def attmask_high(importance: Tensor, ratio: float, image_prob: float, image_draw
         image_prob: probability that an image is masked at all.
         image_draws: uniform numbers [B, 1] in [0, 1).
     """
-    return most_attended(importance, int(importance.shape[1] * ratio)) & (image_draws <= image_prob)
+    return extreme_patches(importance, int(importance.shape[1] * ratio), highest=True) & (image_draws <= image_prob)
 
 
 def reveal_hints(mask: Tensor, importance: Tensor, show_ratio: float, show_max: float, draws: Tensor) -> Tensor:
@@ -90,10 +88,9 @@ def reveal_hints(mask: Tensor, importance: Tensor, show_ratio: float, show_max: 
         draws: uniform numbers [B, N] in [0, 1).
     """
     num_patches = importance.shape[1]
-    top = most_attended(importance, int(num_patches * show_max))
-    shown = draws.masked_fill(~top, 2.0).argsort(dim=1)[
-        :, : min(int(num_patches * show_ratio), int(num_patches * show_max))
-    ]
+    num_top, num_shown = int(num_patches * show_max), int(num_patches * show_ratio)
+    top = extreme_patches(importance, num_top, highest=True)
+    shown = draws.masked_fill(~top, 2.0).argsort(dim=1)[:, : min(num_shown, num_top)]
     return mask & ~torch.zeros_like(mask).scatter_(1, shown, True)
 
 

@@ -106,14 +106,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, FileNotFoundError) as error:
         print(f"mst-pretrain: {error}", file=sys.stderr)
         return 1
+    status = 0
     try:
         runner.train()
     except (FloatingPointError, TrainingStoppedError) as error:  # raised on every process alike
         print(f"mst-pretrain: {error}", file=sys.stderr)
-        return 1
+        status = 1
     del runner  # its reducer must go before the process group
     launch.shutdown_distributed()
-    return 0
+    return status
 
 
 if __name__ == "__main__":

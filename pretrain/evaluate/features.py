@@ -5,9 +5,8 @@ import time
 from collections.abc import Callable
 
 import torch
-from mmengine.dist import get_rank, get_world_size, is_main_process
+from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
 from torch import Tensor
-from torch import distributed as dist
 from torch.utils.data import DataLoader, Subset
 
 from pretrain.dataset import worker_init
@@ -62,15 +61,10 @@ def extract_features(
 
 def _gather(shard: Tensor | None, total: int) -> Tensor:
     """The processes' rows (rank, rank + world, …) in the order of the data set."""
-    world = get_world_size()
-    if world == 1:
-        assert shard is not None
-        return shard
-    shards: list[Tensor | None] = [None] * world
-    dist.all_gather_object(shards, shard)
+    shards = all_gather_object(shard)
     width = next(part.shape[1] for part in shards if part is not None)
     rows = torch.empty(total, width)
     for rank, part in enumerate(shards):
         if part is not None:
-            rows[rank::world] = part
+            rows[rank :: len(shards)] = part
     return rows

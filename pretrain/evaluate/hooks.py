@@ -1,12 +1,10 @@
 """k-NN accuracy during training, and alarms for a run that collapses or forgets."""
 
 import math
-from collections import deque
 
 import torch
 from mmengine.dist import all_reduce, get_world_size, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
@@ -14,6 +12,7 @@ from pretrain.evaluate.features import extract_features
 from pretrain.evaluate.knn import knn_accuracy
 from pretrain.evaluate.labelled_images import LabelledImages
 from pretrain.evaluate.monitors import effective_rank, prototypes_in_use
+from pretrain.hooks import unwrap
 from pretrain.model import MST
 from pretrain.registry import HOOKS
 from pretrain.training_stopped import TrainingStoppedError
@@ -24,12 +23,6 @@ ACTIONS = ("warn", "stop")
 def _check_action(owner: str, action: str) -> None:
     if action not in ACTIONS:
         raise ValueError(f"{owner}.action = {action!r} is not known; choose one of {ACTIONS}")
-
-
-def _unwrap(model: torch.nn.Module) -> MST:
-    core = model.module if is_model_wrapper(model) else model
-    assert isinstance(core, MST)
-    return core
 
 
 def _act(runner, action: str, message: str) -> None:
@@ -120,10 +113,10 @@ class KNNHook(Hook):
             extract_features(function, images, batch_size=self.batch_size, num_workers=self.num_workers, device=device)
             for images in self._sets
         )
-        return knn_accuracy(votes, vote_labels, queries, labels, self.k, self.temperature)[self.k]
+        return knn_accuracy(votes, vote_labels, queries, labels, self.k, self.temperature, device=device)[self.k]
 
     def _measure(self, runner, epoch: int) -> None:
-        top1 = self.accuracy(_unwrap(runner.model))
+        top1 = self.accuracy(unwrap(runner.model))
         hub = runner.message_hub
         hub.update_scalar("train/knn_top1", top1)
         best, best_epoch = hub.runtime_info.get("knn_best", (-math.inf, 0))
@@ -149,7 +142,7 @@ class CollapseAlarmHook(Hook):
     """Watches the teacher for the two ways in which self-distillation collapses, without labels.
 
     Logs ``effective_rank`` (of the class tokens; :func:`~pretrain.evaluate.monitors.effective_rank`) and
-    ``prototypes_in_use`` over the newest global views. After the learning rate's warm-up it raises an alarm when
+    ``prototypes_in_use`` over the global views of a step. After the learning rate's warm-up it raises an alarm when
 
     * the teacher's output stays uniform: its entropy is above ``max_entropy`` x ln(K); or
     * all views fall on few prototypes: ``prototypes_in_use`` < ``min_prototypes``; or
@@ -157,7 +150,7 @@ class CollapseAlarmHook(Hook):
 
     Args:
         interval: steps between two looks.
-        num_views: global views of each process to look at; needs no forward pass of its own.
+        num_views: largest number of global views of each process to look at; no forward pass is made for them.
         max_entropy: share of ln(K).
         min_prototypes: at least so many, of K.
         min_rank: of the features.
@@ -183,13 +176,14 @@ class CollapseAlarmHook(Hook):
                 raise ValueError(f"CollapseAlarmHook.{name} = {value} must be at least 1")
         self.interval, self.num_views, self.patience, self.action = interval, num_views, patience, action
         self.max_entropy, self.min_prototypes, self.min_rank = max_entropy, min_prototypes, min_rank
-        self._views: deque[tuple[Tensor, Tensor]] = deque()
+        self._views: list[tuple[Tensor, Tensor]] = []
+        self._listening = False
         self._bad_in_a_row = 0
         self._handle: RemovableHandle | None = None
 
     def before_train(self, runner) -> None:
         """Listen to the teacher's head: class tokens in, logits out."""
-        self._handle = _unwrap(runner.model).teacher.head.register_forward_hook(self._remember)
+        self._handle = unwrap(runner.model).teacher.head.register_forward_hook(self._remember)
 
     def after_train(self, runner) -> None:
         """Stop listening."""
@@ -197,16 +191,21 @@ class CollapseAlarmHook(Hook):
             self._handle.remove()
 
     def _remember(self, head, inputs: tuple[Tensor], logits: Tensor) -> None:
-        self._views.append((inputs[0].detach(), logits.detach()))
-        while sum(len(tokens) for tokens, _ in self._views) > self.num_views and len(self._views) > 1:
-            self._views.popleft()
+        left = self.num_views - sum(len(tokens) for tokens, _ in self._views)
+        if self._listening and left > 0:
+            self._views.append((inputs[0].detach()[:left], logits.detach()[:left]))
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        """Listen in the steps that are looked at, so that nothing is kept in the others."""
+        self._listening = (runner.iter + 1) % self.interval == 0
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Look when it is time."""
-        if (runner.iter + 1) % self.interval or not self._views or outputs is None:
+        if not self._views or outputs is None:
             return
-        mst = _unwrap(runner.model)
+        mst = unwrap(runner.model)
         tokens, logits = (torch.cat(parts) for parts in zip(*self._views, strict=True))
+        self._views.clear()
         seen = torch.tensor(
             [
                 effective_rank(tokens),

@@ -4,28 +4,24 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from mmengine.dist import all_reduce, get_rank, get_world_size
 from torch import Tensor
 
 
-def knn_votes(
-    train_features: Tensor, train_labels: Tensor, features: Tensor, k: int, temperature: float, num_classes: int
-) -> Tensor:
-    """Sum over the k nearest training images of exp(cosine / temperature), for each class.
+def knn_votes(similarity: Tensor, labels: Tensor, temperature: float, num_classes: int) -> Tensor:
+    """Sum over the neighbours of exp(cosine / temperature), for each class.
 
     Args:
-        train_features: [M, D], of unit length.
-        train_labels: int64 [M].
-        features: [n, D], of unit length.
-        k: neighbours.
+        similarity: cosines [n, k] of the k nearest training images.
+        labels: int64 [n, k], their classes.
         temperature: 0.07 in DINO.
         num_classes: C.
 
     Returns:
         [n, C].
     """
-    similarity, neighbours = (features @ train_features.T).topk(k)
-    votes = similarity.new_zeros(len(features), num_classes)
-    return votes.scatter_add_(1, train_labels[neighbours], (similarity / temperature).exp())
+    votes = similarity.new_zeros(len(similarity), num_classes)
+    return votes.scatter_add_(1, labels, (similarity / temperature).exp())
 
 
 @torch.no_grad()
@@ -36,9 +32,10 @@ def knn_accuracy(
     labels: Tensor,
     k: int | Sequence[int] = 20,
     temperature: float = 0.07,
-    chunk: int = 1024,
+    chunk: int = 256,
+    device: torch.device | str = "cpu",
 ) -> dict[int, float]:
-    """Top-1 accuracy in per cent for each k.
+    """Top-1 accuracy in per cent for each k; several processes share the queries.
 
     Args:
         train_features: [M, D], any length: they are normalised here.
@@ -48,6 +45,7 @@ def knn_accuracy(
         k: neighbours, one number or several.
         temperature: of the votes.
         chunk: queries at once; memory grows with chunk x M.
+        device: where to compute.
 
     Raises:
         ValueError: k is not in 1 … M, or the temperature is not positive.
@@ -59,10 +57,15 @@ def knn_accuracy(
     if temperature <= 0:
         raise ValueError(f"temperature={temperature} must be positive")
     num_classes = int(torch.maximum(train_labels.max(), labels.max())) + 1
-    train_features, features = F.normalize(train_features, dim=1), F.normalize(features, dim=1)
-    correct = dict.fromkeys(ks, 0)
-    for part, truth in zip(features.split(chunk), labels.split(chunk), strict=True):
-        for value in ks:
-            votes = knn_votes(train_features, train_labels, part, value, temperature, num_classes)
-            correct[value] += int((votes.argmax(dim=1) == truth).sum())
-    return {value: 100 * hits / len(labels) for value, hits in correct.items()}
+    mine = slice(get_rank(), None, get_world_size())
+    train_features = F.normalize(train_features.to(device), dim=1)
+    train_labels, features, truth = train_labels.to(device), features[mine].to(device), labels[mine].to(device)
+    correct = torch.zeros(len(ks), dtype=torch.int64)
+    for part, expected in zip(F.normalize(features, dim=1).split(chunk), truth.split(chunk), strict=True):
+        similarity, neighbours = (part @ train_features.T).topk(max(ks))  # the nearest first
+        classes = train_labels[neighbours]
+        for row, value in enumerate(ks):
+            votes = knn_votes(similarity[:, :value], classes[:, :value], temperature, num_classes)
+            correct[row] += (votes.argmax(dim=1) == expected).sum().cpu()
+    all_reduce(correct)
+    return {value: 100 * hits / len(labels) for value, hits in zip(ks, correct.tolist(), strict=True)}

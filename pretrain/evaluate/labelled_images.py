@@ -1,18 +1,19 @@
 """Labelled photographs in class folders, and the two views of them that DINO's evaluations use."""
 
+import copy
 import math
 import os
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from pretrain.augment import draw_box, sample_generator
 from pretrain.image_folder import find_images, read_image
-from pretrain.image_ops import Image, resized_crop
+from pretrain.image_ops import Image, resize, resized_crop
 
 _STREAM_LINEAR = 2
 _NUM_DRAWS = 23  # those of a box (0-21), and the flip
@@ -36,10 +37,7 @@ def central_view(image: Image, size: int) -> Image:
         short if height <= width else int(height * scale),
         short if width <= height else int(width * scale),
     )
-    if (height, width) != target:
-        planes = torch.from_numpy(np.ascontiguousarray(image)).unsqueeze(0).permute(0, 3, 1, 2)
-        resized = F.interpolate(planes, size=target, mode="bicubic", antialias=True)
-        image = np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
+    image = resize(np.ascontiguousarray(image), *target)
     top, left = round((target[0] - size) / 2), round((target[1] - size) / 2)
     return image[top : top + size, left : left + size]
 
@@ -109,6 +107,13 @@ class LabelledImages(Dataset):
         """Which random views are drawn; takes effect when workers start next."""
         self.epoch = epoch
 
+    def select(self, indices: Sequence[int]) -> "LabelledImages":
+        """The same with these images alone, in this order."""
+        chosen = copy.copy(self)
+        chosen.paths = [self.paths[index] for index in indices]
+        chosen.labels = [self.labels[index] for index in indices]
+        return chosen
+
     def __len__(self) -> int:
         return len(self.paths)
 
@@ -123,7 +128,7 @@ class LabelledImages(Dataset):
             draws = sample_generator(self.seed, self.epoch, index, _STREAM_LINEAR).random(_NUM_DRAWS).tolist()
             view = random_view(image, self.size, draws)
         elif self.resize == "squash":
-            view = resized_crop(image, 0, 0, image.shape[0], image.shape[1], self.size)
+            view = resize(image, self.size, self.size)
         else:
             view = central_view(image, self.size)
         return torch.from_numpy(np.ascontiguousarray(view)).permute(2, 0, 1), self.labels[index], index

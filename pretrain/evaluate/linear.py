@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from mmengine.dist import get_world_size
+from mmengine.dist import all_reduce
 from torch import Tensor, nn
-from torch import distributed as dist
 
 from pretrain.counter_random import derive_key
 
@@ -66,6 +65,7 @@ class LinearProbes:
         epochs: length of the cosine.
         seed: of the initial weights.
         sharded: whether each process feeds other images, so that gradients are averaged.
+        device: where the classifiers live; features may come from any.
     """
 
     def __init__(
@@ -77,21 +77,23 @@ class LinearProbes:
         epochs: int,
         seed: int = 0,
         sharded: bool = False,
+        device: torch.device | str = "cpu",
     ) -> None:
         if not lrs or min(lrs) <= 0:
             raise ValueError(f"lrs={list(lrs)} must be one positive number or several")
         if epochs < 1:
             raise ValueError(f"epochs={epochs} must be at least 1")
-        self.lrs, self.sharded = list(lrs), sharded and get_world_size() > 1
+        self.lrs, self.sharded = list(lrs), sharded
+        self.rates = torch.tensor(self.lrs, device=device)
         self.scale, self.epochs = effective_batch / 256, epochs
         start = torch.empty(num_classes, in_dim).normal_(0, 0.01, generator=torch.Generator().manual_seed(seed))
-        self.weight = nn.Parameter(start.repeat(len(lrs), 1, 1))  # [R, C, D]
-        self.bias = nn.Parameter(torch.zeros(len(lrs), num_classes))
+        self.weight = nn.Parameter(start.repeat(len(lrs), 1, 1).to(device))  # [R, C, D]
+        self.bias = nn.Parameter(torch.zeros(len(lrs), num_classes, device=device))
         self.momentum = [torch.zeros_like(self.weight), torch.zeros_like(self.bias)]
 
     def logits(self, features: Tensor) -> Tensor:
         """[n, D] → [R, n, C], for each of the R learning rates."""
-        flat = features @ self.weight.flatten(0, 1).T  # [n, R * C]
+        flat = features.to(self.weight.device) @ self.weight.flatten(0, 1).T  # [n, R * C]
         return flat.unflatten(1, self.bias.shape).transpose(0, 1) + self.bias[:, None]
 
     def lr_factor(self, epoch: int) -> float:
@@ -101,14 +103,14 @@ class LinearProbes:
     def step(self, features: Tensor, labels: Tensor, epoch: int) -> Tensor:
         """One step of SGD for every classifier; their mean losses [R] before it."""
         logits = self.logits(features)
+        labels = labels.to(logits.device)
         losses = torch.stack([F.cross_entropy(one, labels) for one in logits])
         gradients = torch.autograd.grad(losses.sum(), [self.weight, self.bias])
-        rates = torch.tensor(self.lrs) * (self.scale * self.lr_factor(epoch))
+        rates = self.rates * (self.scale * self.lr_factor(epoch))
         with torch.no_grad():
             for parameter, gradient, momentum in zip((self.weight, self.bias), gradients, self.momentum, strict=True):
                 if self.sharded:
-                    dist.all_reduce(gradient)
-                    gradient /= get_world_size()
+                    all_reduce(gradient, op="mean")
                 momentum.mul_(0.9).add_(gradient)
                 parameter.sub_(rates.view(-1, *[1] * (parameter.ndim - 1)) * momentum)
         return losses.detach()
@@ -118,7 +120,7 @@ class LinearProbes:
         """Top-1 in per cent, for each learning rate."""
         hits = torch.stack(
             [
-                (self.logits(part).argmax(dim=-1) == truth).sum(dim=1)
+                (self.logits(part).argmax(dim=-1).cpu() == truth).sum(dim=1)
                 for part, truth in zip(features.split(4096), labels.split(4096), strict=True)
             ]
         ).sum(dim=0)

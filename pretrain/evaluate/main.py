@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from mmengine.dist import get_rank, get_world_size, is_main_process
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler, Subset
+from torch.utils.data import DataLoader, DistributedSampler
 
 from mst_transfer.compat import launch
 from mst_transfer.compat.config_check import parse_cfg_options
@@ -106,7 +106,7 @@ def run_knn(args: argparse.Namespace) -> dict:
     function = frozen.features()
     votes, vote_labels = extract_features(function, train, title="train", **options)
     queries, labels = extract_features(function, val, title="val", **options)
-    top1 = knn_accuracy(votes, vote_labels, queries, labels, args.k, args.temperature)
+    top1 = knn_accuracy(votes, vote_labels, queries, labels, args.k, args.temperature, device=frozen.device)
     return {
         "protocol": "knn",
         "top1": {str(k): round(value, 3) for k, value in top1.items()},
@@ -118,17 +118,16 @@ class _ShardedViews:
     """Batches of features of random views, computed anew each epoch; each process has its share."""
 
     def __init__(
-        self, args: argparse.Namespace, function: FeatureFunction, images: LabelledImages, indices: Tensor, device
+        self, args: argparse.Namespace, function: FeatureFunction, images: LabelledImages, device: torch.device
     ) -> None:
         self.args, self.function, self.images, self.device = args, function, images, device
-        self.subset = Subset(images, indices.tolist())
 
     def __call__(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         self.images.set_epoch(epoch)
-        sampler: DistributedSampler = DistributedSampler(self.subset, get_world_size(), get_rank(), seed=self.args.seed)
+        sampler: DistributedSampler = DistributedSampler(self.images, get_world_size(), get_rank(), seed=self.args.seed)
         sampler.set_epoch(epoch)
         loader = DataLoader(
-            self.subset,
+            self.images,
             batch_size=self.args.batch_size,
             sampler=sampler,
             num_workers=self.args.num_workers,
@@ -136,7 +135,7 @@ class _ShardedViews:
         )
         for views, labels, _ in loader:
             with torch.no_grad():
-                features = self.function(views.to(self.device, non_blocking=True)).float().cpu()
+                features = self.function(views.to(self.device, non_blocking=True)).float()
             yield features, labels
 
 
@@ -150,25 +149,24 @@ def run_linear(args: argparse.Namespace) -> dict:
     options = dict(batch_size=args.batch_size, num_workers=args.num_workers, device=frozen.device)
     function = frozen.features(args.blocks, args.average_patches)
     val_set = extract_features(function, val, title="val", **options)
-    share = args.held_out if len(args.lr) > 1 else 0.0
-    kept, held_out = split_held_out(len(train), share, args.seed)
-    batch = args.batch_size
+    kept, held_out = split_held_out(len(train), args.held_out if len(args.lr) > 1 else 0.0, args.seed)
+    batch, held = args.batch_size, None
     if args.cache:
         features, labels = extract_features(function, train, title="train", **options)
         batches = cached_batches(features[kept], labels[kept], batch, args.seed)
-        held = (features[held_out], labels[held_out])
+        if len(held_out):
+            held = features[held_out], labels[held_out]
     else:
         random_views = LabelledImages(args.data / "train", size, augment=True, seed=args.seed)
-        batches = _ShardedViews(args, function, random_views, kept, frozen.device)
-        held_images = LabelledImages(args.data / "train", size, resize=args.resize)
-        held_images.paths = [held_images.paths[i] for i in held_out.tolist()]
-        held_images.labels = [held_images.labels[i] for i in held_out.tolist()]
-        held = extract_features(function, held_images, **options) if len(held_out) else val_set
+        batches = _ShardedViews(args, function, random_views.select(kept.tolist()), frozen.device)
+        if len(held_out):
+            held = extract_features(function, train.select(held_out.tolist()), title="held out", **options)
         batch *= get_world_size()
+    width, sharded = val_set[0].shape[1], not args.cache
     probes = LinearProbes(
-        val_set[0].shape[1], len(train.classes), args.lr, batch, args.epochs, args.seed, sharded=not args.cache
+        width, len(train.classes), args.lr, batch, args.epochs, args.seed, sharded=sharded, device=frozen.device
     )
-    result = train_linear(batches, probes, val_set, held if len(args.lr) > 1 else None, _progress(args.epochs))
+    result = train_linear(batches, probes, val_set, held, _progress(args.epochs))
     return {
         "protocol": "linear",
         "top1": round(result.top1, 3),

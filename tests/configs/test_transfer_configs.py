@@ -170,7 +170,10 @@ def test_detector_has_the_right_number_of_parameters():
 def test_segmentor_has_the_right_number_of_parameters():
     model = build_model(read(SEG))
     assert count(model.backbone) == vit_small_parameters(48 * 48 + 1)
-    conv = lambda inputs: inputs * 256 * 9 + 2 * 256  # noqa: E731  (followed by a norm: no bias)
+
+    def conv(inputs: int) -> int:
+        return inputs * 256 * 9 + 2 * 256  # followed by a norm: no bias
+
     classify = 256 * 19 + 19
     assert count(model.decode_head) == 2 * 384 + conv(384) + 3 * conv(256) + classify
     assert len(model.auxiliary_head) == 3

@@ -81,7 +81,10 @@ def augmentation(dino: SimpleNamespace) -> dict[str, Tensor]:
         return image
 
     with ExitStack() as stack:
-        patch = lambda owner, name, new: stack.enter_context(mock.patch.object(owner, name, new))  # noqa: E731
+
+        def patch(owner: object, name: str, new: object) -> None:
+            stack.enter_context(mock.patch.object(owner, name, new))
+
         patch(TF, "resized_crop", resized_crop)
         patch(TF, "hflip", noting("flip", TF.hflip))
         patch(TF, "rgb_to_grayscale", noting("grayscale", TF.rgb_to_grayscale))
