@@ -1,6 +1,9 @@
 """A ViT small enough for every test of checkpoints, and metadata that fit it."""
 
+import argparse
+
 import timm
+import torch
 
 from mst_transfer.checkpoint import BackboneMetadata
 
@@ -25,3 +28,21 @@ def make_metadata(**changes):
         provenance={"config": "some_config", "epoch": 3},
     )
     return BackboneMetadata(**(values | changes))
+
+
+def with_prefix(model, prefix):
+    return {prefix + name: value for name, value in model.state_dict().items()}
+
+
+def dino_full(teacher, student):
+    """The layout of DINO's `checkpoint.pth`: two networks, optimizer, loss, and the arguments' Namespace."""
+    head = {"head.last_layer.weight_g": torch.ones(8, 1)}
+    optimizer = torch.optim.AdamW(student.parameters())
+    return {
+        "student": with_prefix(student, "module.backbone.") | {"module." + k: v for k, v in head.items()},
+        "teacher": with_prefix(teacher, "backbone.") | head,
+        "optimizer": optimizer.state_dict(),
+        "epoch": 7,
+        "args": argparse.Namespace(arch="vit_small", patch_size=8),
+        "dino_loss": {"center": torch.zeros(1, 8)},
+    }

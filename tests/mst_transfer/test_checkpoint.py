@@ -10,7 +10,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from small_vit import SMALL, make_metadata, make_vit
+from small_vit import SMALL, dino_full, make_metadata, make_vit, with_prefix
 
 from mst_transfer.checkpoint import (
     BackboneNotCoveredError,
@@ -54,24 +54,6 @@ def test_table_prints_aligned_counts():
         "  unexpected     1  extra",
         "  skipped        1  head.weight",
     ]
-
-
-def with_prefix(model, prefix):
-    return {prefix + name: value for name, value in model.state_dict().items()}
-
-
-def dino_full(teacher, student):
-    """The layout of DINO's `checkpoint.pth`: two networks, optimizer, loss, and the arguments' Namespace."""
-    head = {"head.last_layer.weight_g": torch.ones(8, 1)}
-    optimizer = torch.optim.AdamW(student.parameters())
-    return {
-        "student": with_prefix(student, "module.backbone.") | {"module." + k: v for k, v in head.items()},
-        "teacher": with_prefix(teacher, "backbone.") | head,
-        "optimizer": optimizer.state_dict(),
-        "epoch": 7,
-        "args": argparse.Namespace(arch="vit_small", patch_size=8),
-        "dino_loss": {"center": torch.zeros(1, 8)},
-    }
 
 
 LAYOUTS = {

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from small_vit import make_metadata, make_vit
+from small_vit import dino_full, make_metadata, make_vit
 
 from mst_transfer.checkpoint import load_backbone, save_backbone
 from mst_transfer.checkpoint_pos_embed import use_pos_embed_interpolation
