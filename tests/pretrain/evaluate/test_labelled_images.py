@@ -78,3 +78,10 @@ def test_refusals(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="No image"):
         LabelledImages(tmp_path, 16)
+
+
+def test_selected_images_keep_their_labels(tmp_path: Path):
+    images = LabelledImages(make_folder(tmp_path), 16)
+    chosen = images.select([3, 0, 2])
+    assert chosen.labels == [1, 0, 1] and chosen.paths == [images.paths[i] for i in (3, 0, 2)]
+    assert chosen[0][0].equal(images[3][0]) and len(images) == 4
