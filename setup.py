@@ -52,11 +52,7 @@ class BuildWithConfigs(build_py):
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
         outputs = super().get_outputs(include_bytecode)
-        return (
-            outputs
-            if getattr(self, "editable_mode", False)
-            else outputs + list(self._config_files().values())
-        )
+        return outputs if getattr(self, "editable_mode", False) else outputs + list(self._config_files().values())
 
 
 def version() -> str:

@@ -15,7 +15,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mst_transfer.checkpoint_pos_embed import mark_interpolation, use_pos_embed_interpolation
+from mst_transfer.checkpoint.pos_embed import mark_interpolation, use_pos_embed_interpolation
 
 NEEDED = (
     "a plain Vision Transformer with a class token, e.g. vit_tiny_patch16_224, vit_small_patch16_224 or "

@@ -10,7 +10,7 @@ import torch
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
-from mst_transfer.checkpoint_pos_embed import MARK
+from mst_transfer.checkpoint.pos_embed import MARK
 from pretrain.build_backbone import Backbone, build_backbone
 from pretrain.decoder import RestoringDecoder
 from pretrain.head import DINOHead

@@ -8,7 +8,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mst_transfer.checkpoint import load_backbone
-from mst_transfer.checkpoint_sources import read_pickle
+from mst_transfer.checkpoint.files import read_pickle
 
 TEACHER_HEADS = ("teacher.head.", "teacher.module.head.", "state_dict.teacher.head.")  # DINO's, and our epoch_N.pth
 CENTERS = ("dino_loss.center", "state_dict.dino_loss.center")

@@ -53,9 +53,7 @@ def check_python() -> Iterator[Finding]:
     if (3, 10) <= sys.version_info[:2] < (3, 14):
         yield Finding("ok", found)
     else:
-        yield Finding(
-            "fault", f"{found}: 3.10 to 3.13 is supported", "python3.12 -m venv .venv, and install again"
-        )
+        yield Finding("fault", f"{found}: 3.10 to 3.13 is supported", "python3.12 -m venv .venv, and install again")
 
 
 def check_packages() -> Iterator[Finding]:
@@ -81,9 +79,7 @@ def check_packages() -> Iterator[Finding]:
         if found is None:
             yield Finding("fault", f"{requirement.name} is not installed", f"pip install {wanted}")
         elif not requirement.specifier.contains(found, prereleases=True):
-            yield Finding(
-                "fault", f"{name} {found}: {requirement.specifier} is needed", f"pip install {wanted}"
-            )
+            yield Finding("fault", f"{name} {found}: {requirement.specifier} is needed", f"pip install {wanted}")
         else:
             yield Finding("ok", f"{name} {found}")
 
@@ -151,9 +147,7 @@ def check_operators() -> Iterator[Finding]:
         kept = nms(boxes, torch.tensor([0.5, 0.9]), 0.5)[1].tolist()
         pooled = roi_align(torch.ones(1, 1, 8, 8), torch.tensor([[0.0, 0, 0, 4, 4]]), 2, 1.0, 2, "avg", True)
         if kept != [1] or not bool((pooled == 1).all()):
-            raise RuntimeError(
-                f"nms kept {kept} instead of [1], RoIAlign of ones gave {pooled.flatten().tolist()}"
-            )
+            raise RuntimeError(f"nms kept {kept} instead of [1], RoIAlign of ones gave {pooled.flatten().tolist()}")
     except Exception as error:  # whatever a broken installation raises
         fix = f"pip install --force-reinstall {constraints()}torch torchvision mmcv-lite"
         yield Finding("fault", f"mmcv's operators fail: {type(error).__name__}: {error}", fix)
@@ -177,9 +171,7 @@ def check_devices() -> Iterator[Finding]:
         driver = shutil.which("nvidia-smi") or Path("/proc/driver/nvidia/version").exists()
         if driver and torch.version.cuda is None:
             fix = "pip install --force-reinstall torch torchvision, from an index with CUDA builds"
-            yield Finding(
-                "fault", f"an NVIDIA driver is here, but torch {torch.__version__} has no CUDA", fix
-            )
+            yield Finding("fault", f"an NVIDIA driver is here, but torch {torch.__version__} has no CUDA", fix)
         elif driver:
             yield Finding(
                 "fault",
@@ -211,11 +203,7 @@ def check_data() -> Iterator[Finding]:
         yield Finding("fault", f"data root {root} (MST_DATA_ROOT) does not exist", f"mkdir -p {root}")
         return
     there = [name for name in DATA_FOLDERS if (root / name).is_dir()]
-    found = (
-        f"found {', '.join(there)}"
-        if there
-        else "no data set known to the configs; `mst sample-data` makes one"
-    )
+    found = f"found {', '.join(there)}" if there else "no data set known to the configs; `mst sample-data` makes one"
     yield Finding("ok" if there else "note", f"data root {root} ({origin}): {found}")
 
 

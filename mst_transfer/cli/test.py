@@ -9,9 +9,7 @@ from mst_transfer.cli.options import add_run_options, run_or_refuse
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="mst test", description="Evaluate a detector (mmdet) or segmentor (mmseg)."
-    )
+    parser = argparse.ArgumentParser(prog="mst test", description="Evaluate a detector (mmdet) or segmentor (mmseg).")
     parser.add_argument("config", help="path of a config, or name of a shipped one")
     parser.add_argument("checkpoint", help="a checkpoint of mst train, e.g. work_dirs/x/epoch_12.pth")
     add_run_options(parser)

@@ -9,12 +9,8 @@ from mst_transfer.cli.options import add_run_options, run_or_refuse
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="mst train", description="Train a detector (mmdet) or segmentor (mmseg)."
-    )
-    parser.add_argument(
-        "config", help="path of a config, or name of a shipped one: det_configs/mst_maskrcnn_coco.py"
-    )
+    parser = argparse.ArgumentParser(prog="mst train", description="Train a detector (mmdet) or segmentor (mmseg).")
+    parser.add_argument("config", help="path of a config, or name of a shipped one: det_configs/mst_maskrcnn_coco.py")
     add_run_options(parser)
     parser.add_argument(
         "--resume",
@@ -24,9 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="go on from CHECKPOINT, or from the newest one",
     )
     parser.add_argument("--amp", action="store_true", help="mixed precision (needs a GPU)")
-    parser.add_argument(
-        "--auto-scale-lr", action="store_true", help="scale the learning rate by the batch size"
-    )
+    parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate by the batch size")
     return parser
 
 

@@ -203,9 +203,7 @@ def _names_read(tree: ast.AST) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
             names.add(node.id)
-        elif (
-            isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "_base_"
-        ):
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "_base_":
             names.add(node.attr)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "_base_." in node.value:
             names |= {piece.split("}")[0].split(".")[0].strip() for piece in node.value.split("_base_.")[1:]}

@@ -34,9 +34,7 @@ def available_configs() -> list[str]:
     root = config_root()
     folders = ("det_configs", "seg_configs", "pretrain/configs")
     paths = (path.relative_to(root) for folder in folders for path in (root / folder).rglob("*.py"))
-    return sorted(
-        path.as_posix() for path in paths if "_base_" not in path.parts and path.name != "__init__.py"
-    )
+    return sorted(path.as_posix() for path in paths if "_base_" not in path.parts and path.name != "__init__.py")
 
 
 def shipped_config(name: str) -> Path:
@@ -53,9 +51,7 @@ def shipped_config(name: str) -> Path:
     if path.is_file() and path.resolve().is_relative_to(root) and name.split("/")[0] in FOLDER_SCOPES:
         return path
     known = available_configs()
-    nearest = (
-        ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known) or "none are shipped"
-    )
+    nearest = ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known) or "none are shipped"
     raise FileNotFoundError(f"No '{name}' among the configs of {PACKAGE} in {root}. Nearest: {nearest}")
 
 
@@ -109,9 +105,7 @@ def get_installed_path(package: str) -> str:
     if spec is None:
         raise ModuleNotFoundError(f"package '{package}' is not installed. Next step: pip install {package}")
     if spec.origin is None:
-        raise RuntimeError(
-            f"'{package}' is a namespace package: it has no single folder to look for configs in"
-        )
+        raise RuntimeError(f"'{package}' is a namespace package: it has no single folder to look for configs in")
     return str(Path(spec.origin).parent)
 
 

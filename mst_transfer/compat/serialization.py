@@ -88,11 +88,7 @@ def latest_checkpoint(work_dir: str | os.PathLike) -> Path | None:
         for path in (named, folder / named.name):
             if path.is_file():
                 return path
-    steps = {
-        int(match[1]): path
-        for path in folder.glob("*.pth")
-        if (match := STEP_CHECKPOINT.fullmatch(path.name))
-    }
+    steps = {int(match[1]): path for path in folder.glob("*.pth") if (match := STEP_CHECKPOINT.fullmatch(path.name))}
     return steps[max(steps)] if steps else None
 
 

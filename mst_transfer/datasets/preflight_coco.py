@@ -86,9 +86,7 @@ def _categories_only(path: str) -> list[dict[str, Any]]:
         for match in re.finditer(rb'"categories"\s*:\s*\[', text):
             try:
                 start = match.end() - 1
-                found, _ = json.JSONDecoder().raw_decode(
-                    text[start : start + 2**20].decode("utf-8", "ignore")
-                )
+                found, _ = json.JSONDecoder().raw_decode(text[start : start + 2**20].decode("utf-8", "ignore"))
             except json.JSONDecodeError:
                 continue
             if found and all(isinstance(item, dict) and "name" in item for item in found):
@@ -96,9 +94,7 @@ def _categories_only(path: str) -> list[dict[str, Any]]:
     return _load(path)["categories"]
 
 
-def _compare_classes(
-    place: str, path: str, names: Sequence[str], classes: Sequence[str], *, ordered: bool
-) -> None:
+def _compare_classes(place: str, path: str, names: Sequence[str], classes: Sequence[str], *, ordered: bool) -> None:
     if not classes:
         return
     absent = [name for name in classes if name not in names]
@@ -129,9 +125,7 @@ def _shown(names: Sequence[str], limit: int = 8) -> str:
     return f"[{text}]" if len(names) <= limit else f"[{text}, … {len(names)} in all]"
 
 
-def _find_images(
-    place: str, path: str, dataset: Mapping[str, Any], images: Sequence[Mapping[str, Any]]
-) -> None:
+def _find_images(place: str, path: str, dataset: Mapping[str, Any], images: Sequence[Mapping[str, Any]]) -> None:
     folder = dataset_path(dataset, (dataset.get("data_prefix") or {}).get("img", ""))
     step = max(len(images) // _MAX_IMAGES_TO_FIND, 1)
     names = [str(image["file_name"]) for image in images[::step] if image.get("file_name")]

@@ -182,8 +182,7 @@ def _write_coco(folder: Path, split: str, count: int, request: SampleDataRequest
         images.append({"id": index + 1, "file_name": name, "width": request.size, "height": request.size})
         annotations += encode_instances(scene, image_id=index + 1, first_id=len(annotations) + 1)
     categories = [
-        {"id": number + 1, "name": name, "supercategory": "object"}
-        for number, name in enumerate(OBJECT_CLASSES)
+        {"id": number + 1, "name": name, "supercategory": "object"} for number, name in enumerate(OBJECT_CLASSES)
     ]
     content = {
         "info": {
@@ -202,9 +201,7 @@ def _write_cityscapes(folder: Path, split: str, count: int, request: SampleDataR
     for index, scene in _scenes(f"cityscapes/{split}", count, request):
         stem = f"{_SEQUENCE}_{index:06d}"
         _write_image(folder / "leftImg8bit" / split / _SEQUENCE / f"{stem}_leftImg8bit.png", scene.image)
-        _write_image(
-            folder / "gtFine" / split / _SEQUENCE / f"{stem}_gtFine_labelTrainIds.png", scene.semantic
-        )
+        _write_image(folder / "gtFine" / split / _SEQUENCE / f"{stem}_gtFine_labelTrainIds.png", scene.semantic)
 
 
 def _write_image(path: Path, image: NDArray[np.uint8]) -> None:
@@ -243,12 +240,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("out", nargs="?", default="data/sample", metavar="OUT", help="folder to write")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="other seeds give other scenes")
-    parser.add_argument(
-        "--num-train", type=int, default=defaults.num_train, help="training images of each task"
-    )
-    parser.add_argument(
-        "--num-val", type=int, default=defaults.num_val, help="validation images of each task"
-    )
+    parser.add_argument("--num-train", type=int, default=defaults.num_train, help="training images of each task")
+    parser.add_argument("--num-val", type=int, default=defaults.num_val, help="validation images of each task")
     parser.add_argument("--num-photos", type=int, default=defaults.num_photos, help="unlabelled images")
     parser.add_argument("--size", type=int, default=defaults.size, help="side of the images in pixels")
     return parser

@@ -197,9 +197,7 @@ def _object_alpha(rng: Generator, label: int, size: int) -> NDArray[np.float32]:
     return cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 
-def _leaves_enough(
-    mask: NDArray[np.bool_], masks: list[NDArray[np.bool_]], areas: list[int], size: int
-) -> bool:
+def _leaves_enough(mask: NDArray[np.bool_], masks: list[NDArray[np.bool_]], areas: list[int], size: int) -> bool:
     """Whether the new object and all objects that it would hide in part stay recognisable."""
     least = _MIN_VISIBLE_PIXELS * (size / 128) ** 2
     if mask.sum() < least:

@@ -78,8 +78,7 @@ def load_texture(name: str) -> Image:
     path = Path(skimage.__file__).parent / "data" / texture.photo
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} is missing, which every wheel of scikit-image carries: "
-            "pip install --force-reinstall scikit-image"
+            f"{path} is missing, which every wheel of scikit-image carries: pip install --force-reinstall scikit-image"
         )
     image = _read_rgb(path)
     x0, y0, x1, y1 = texture.box

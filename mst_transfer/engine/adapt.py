@@ -60,9 +60,7 @@ def enable_amp(cfg: Any) -> None:
     """
     kind = cfg.optim_wrapper.get("type", "OptimWrapper")
     if kind not in ("OptimWrapper", "AmpOptimWrapper"):
-        raise ValueError(
-            f"--amp: optim_wrapper.type={kind!r} has no known AMP counterpart; 'OptimWrapper' has"
-        )
+        raise ValueError(f"--amp: optim_wrapper.type={kind!r} has no known AMP counterpart; 'OptimWrapper' has")
     cfg.optim_wrapper.type = "AmpOptimWrapper"
     cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
 

@@ -101,13 +101,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             raise ValueError(f"paramwise_cfg.layer_decay_rate={rate!r} must be in (0, 1], e.g. 0.75")
         for key, options in self.paramwise_cfg.get("custom_keys", {}).items():
             if set(options) - set(_CUSTOM_OPTIONS):
-                raise ValueError(
-                    f"custom_keys[{key!r}]={dict(options)}: allowed options are {_CUSTOM_OPTIONS}"
-                )
+                raise ValueError(f"custom_keys[{key!r}]={dict(options)}: allowed options are {_CUSTOM_OPTIONS}")
         if self.base_lr is None or self.base_wd is None:
-            raise ValueError(
-                f"optimizer.lr={self.base_lr!r} and optimizer.weight_decay={self.base_wd!r} must be given"
-            )
+            raise ValueError(f"optimizer.lr={self.base_lr!r} and optimizer.weight_decay={self.base_wd!r} must be given")
 
     def add_params(self, params: list[dict], module: nn.Module, **kwargs: Any) -> None:
         """Appends the parameter groups of ``module``, the whole model, to ``params``."""

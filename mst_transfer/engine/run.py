@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mst_transfer.checkpoint_checks import BackboneRefusedError
+from mst_transfer.checkpoint.checks import BackboneRefusedError
 from mst_transfer.compat import config_check, config_paths, launch, serialization
 from mst_transfer.engine import results
 from mst_transfer.engine.adapt import adapt_to_devices, check_amp, enable_amp, enable_auto_scale_lr
@@ -207,9 +207,7 @@ def _build_runner(cfg: Any) -> Any:
     return runner
 
 
-def _write(
-    runner: Any, cfg: Any, metrics: dict[str, float], mode: str, start: float, **extra: Any
-) -> dict[str, Any]:
+def _write(runner: Any, cfg: Any, metrics: dict[str, float], mode: str, start: float, **extra: Any) -> dict[str, Any]:
     if runner.rank != 0:
         return {}
     written = results.write_results(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mst_transfer.checkpoint import load_backbone, read_backbone
-from mst_transfer.checkpoint_pos_embed import use_pos_embed_interpolation
+from mst_transfer.checkpoint.pos_embed import use_pos_embed_interpolation
 from pretrain.build_backbone import Backbone, build_backbone
 from pretrain.model import IMAGENET_MEAN, IMAGENET_STD
 

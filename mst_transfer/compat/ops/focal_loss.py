@@ -10,9 +10,7 @@ def _focal_loss(input: Tensor, target: Tensor, weight: Tensor, gamma: float, alp
     from torchvision.ops import sigmoid_focal_loss
 
     num_classes = input.shape[1]
-    one_hot = torch.nn.functional.one_hot(target, num_classes + 1)[
-        :, :num_classes
-    ]  # background has no column
+    one_hot = torch.nn.functional.one_hot(target, num_classes + 1)[:, :num_classes]  # background has no column
     loss = sigmoid_focal_loss(input, one_hot.to(input.dtype), alpha=alpha, gamma=gamma, reduction="none")
     if weight.numel():
         per_sample = torch.cat([weight.to(loss.dtype), weight.new_ones(1, dtype=loss.dtype)])[target]

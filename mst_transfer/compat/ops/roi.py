@@ -103,9 +103,7 @@ def roi_pool_forward(
         argmax: [N, C, h, w] int, filled with the chosen cell y · W + x, −1 for an empty bin.
     """
     features = full_precision(input)
-    bins, empty = _roi_bins(
-        rois.to(features.dtype), pooled_height, pooled_width, spatial_scale, *input.shape[2:]
-    )
+    bins, empty = _roi_bins(rois.to(features.dtype), pooled_height, pooled_width, spatial_scale, *input.shape[2:])
     values, cells = torchvision_ops().roi_pool(features, bins, 1.0, 1, 1)  # [N·h·w, C, 1, 1]
     values = values.flatten(1).masked_fill(empty[:, None], 0)
     cells = cells.flatten(1).masked_fill(empty[:, None], -1)
@@ -137,9 +135,7 @@ def _roi_bins(
         y2[:, :, None].expand(shape) - 1,
     ]
     bins = torch.stack([column.flatten() for column in columns], dim=1)
-    empty = (
-        (bins[:, 3] < bins[:, 1]) | (bins[:, 4] < bins[:, 2]) | ~valid[:, None, None].expand(shape).flatten()
-    )
+    empty = (bins[:, 3] < bins[:, 1]) | (bins[:, 4] < bins[:, 2]) | ~valid[:, None, None].expand(shape).flatten()
     return bins, empty
 
 

@@ -24,7 +24,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mst_transfer.checkpoint import load_backbone
-from mst_transfer.checkpoint_pos_embed import (
+from mst_transfer.checkpoint.pos_embed import (
     MARK,
     mark_interpolation,
     use_pos_embed_interpolation,
@@ -52,7 +52,7 @@ class TimmViT(BaseModule):
         drop_path_rate: stochastic depth of the last block; it rises linearly from 0.
         frozen_stages: -1 trains everything, 0 freezes the embeddings, k also the first k blocks.
         with_cp: recompute activations in the backward pass to save memory.
-        pos_embed_interpolation: ``timm`` or ``dino`` (:mod:`mst_transfer.checkpoint_pos_embed`), for loading and for
+        pos_embed_interpolation: ``timm`` or ``dino`` (:mod:`mst_transfer.checkpoint.pos_embed`), for loading and for
             the forward pass. None: what the checkpoint was trained with, as far as it says so, else ``timm``.
         init_cfg: only ``dict(type='Pretrained', checkpoint=PATH)``: the same as ``checkpoint=PATH``.
         **timm_kwargs: overrides for ``timm.create_model``: ``patch_size=8, depth=6``, ….
@@ -251,14 +251,10 @@ def _create_vit(arch: str, **timm_kwargs: Any) -> VisionTransformer:
     except TypeError as error:
         raise ValueError(f"arch={arch!r} does not take all of {sorted(options)}: {error}") from error
     if not isinstance(vit, VisionTransformer):
-        raise ValueError(
-            f"arch={arch!r} is a {type(vit).__name__}; TimmViT takes timm's VisionTransformer only"
-        )
+        raise ValueError(f"arch={arch!r} is a {type(vit).__name__}; TimmViT takes timm's VisionTransformer only")
     height, width = vit.patch_embed.patch_size
     if height != width:
-        raise ValueError(
-            f"arch={arch!r} has patches of {height}x{width} pixels; only square ones are supported"
-        )
+        raise ValueError(f"arch={arch!r} has patches of {height}x{width} pixels; only square ones are supported")
     return vit
 
 

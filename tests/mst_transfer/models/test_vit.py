@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 
 from mst_transfer.checkpoint import BackboneMetadata, BackboneNotCoveredError, save_backbone
-from mst_transfer.checkpoint_pos_embed import MARK, resample_pos_embed
+from mst_transfer.checkpoint.pos_embed import MARK, resample_pos_embed
 from mst_transfer.models.backbones.vit import TimmViT, TimmViTPyramid
 
 SMALL = dict(arch="vit_tiny_patch16_224", embed_dim=24, depth=4, num_heads=3)

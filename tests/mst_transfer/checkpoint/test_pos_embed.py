@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from small_vit import dino_full, make_metadata, make_vit
 
 from mst_transfer.checkpoint import load_backbone, save_backbone
-from mst_transfer.checkpoint_pos_embed import use_pos_embed_interpolation
+from mst_transfer.checkpoint.pos_embed import use_pos_embed_interpolation
 
 
 @pytest.mark.parametrize("size", [(64, 64), (16, 48), (32, 64)])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from mst_transfer.checkpoint import BackboneMetadata
+    from mst_transfer.checkpoint.metadata import BackboneMetadata
 
 _TRUNK = (
     *("patch_embed", "pos_embed", "cls_token", "dist_token", "reg_token", "register_tokens"),
@@ -20,6 +20,10 @@ _BLOCK = re.compile(r"^blocks\.(\d+)(?:\.|$)")
 
 class BackboneRefusedError(ValueError):
     """A checkpoint is not of the model that is to take its weights, or its weights are no numbers."""
+
+
+class BackboneNotCoveredError(BackboneRefusedError):
+    """Tensors of the model have no counterpart in the checkpoint: they would silently stay random."""
 
 
 def list_names(names: Sequence[str], limit: int = 5) -> str:

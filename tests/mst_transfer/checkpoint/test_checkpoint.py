@@ -286,7 +286,7 @@ def test_failed_write_leaves_the_old_file_and_no_litter(saved, monkeypatch):
         Path(target).write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("mst_transfer.checkpoint.save_file", cut_short)
+    monkeypatch.setattr("mst_transfer.checkpoint.write.save_file", cut_short)
     with pytest.raises(OSError, match="disk full"):
         save_backbone(path, make_vit().state_dict(), make_metadata())
     assert path.read_bytes() == before

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from mst_transfer.checkpoint_checks import BackboneRefusedError
+from mst_transfer.checkpoint.checks import BackboneRefusedError
 
 INTERPOLATIONS = ("timm", "dino")
 MARK = "dino_pos_embed"  # buffer beside a ViT in checkpoints of whole models, there if it resamples as DINO does

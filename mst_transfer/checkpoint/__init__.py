@@ -1,0 +1,32 @@
+"""The contract between pre-training and transfer: what a backbone checkpoint is; writing, reading, loading.
+
+A backbone checkpoint is one safetensors file. Its tensors carry timm's names (``cls_token``, ``pos_embed``,
+``patch_embed.proj.weight``, ``blocks.0.…``, ``norm.weight``), without head and without mask token; its metadata
+(:class:`~mst_transfer.checkpoint.metadata.BackboneMetadata`) say which architecture they belong to. Files of other
+projects are read too: see :mod:`mst_transfer.checkpoint.sources`.
+
+Loading never half-succeeds: everything is checked before the first tensor is copied, and a model whose
+backbone is not covered raises :class:`BackboneNotCoveredError`.
+
+Shapes: D embedding width, N tokens (prefix + patches), p patch side in pixels.
+"""
+
+from mst_transfer.checkpoint.checks import BackboneNotCoveredError, BackboneRefusedError
+from mst_transfer.checkpoint.load import load_backbone
+from mst_transfer.checkpoint.metadata import FORMAT, FORMAT_VERSION, ROLES, BackboneMetadata
+from mst_transfer.checkpoint.read import read_backbone
+from mst_transfer.checkpoint.report import LoadReport
+from mst_transfer.checkpoint.write import save_backbone
+
+__all__ = [
+    "FORMAT",
+    "FORMAT_VERSION",
+    "ROLES",
+    "BackboneMetadata",
+    "BackboneNotCoveredError",
+    "BackboneRefusedError",
+    "LoadReport",
+    "load_backbone",
+    "read_backbone",
+    "save_backbone",
+]
