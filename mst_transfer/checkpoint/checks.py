@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from mst_transfer.checkpoint.families import Family
     from mst_transfer.checkpoint.metadata import BackboneMetadata
-
-_TRUNK = (
-    *("patch_embed", "pos_embed", "cls_token", "dist_token", "reg_token", "register_tokens"),
-    *("storage_tokens", "norm_pre", "blocks", "norm"),
-)
-_BLOCK = re.compile(r"^blocks\.(\d+)(?:\.|$)")
 
 
 class BackboneRefusedError(ValueError):
@@ -38,6 +32,7 @@ def is_under(name: str, paths: Iterable[str]) -> bool:
 
 
 def check_architecture(
+    family: Family,
     model: nn.Module,
     tensors: Mapping[str, Tensor],
     metadata: BackboneMetadata | None,
@@ -46,10 +41,11 @@ def check_architecture(
     unused: Sequence[str] = (),
     skipped: Sequence[str] = (),
 ) -> None:
-    """Compares width, depth, patch and heads, then refuses trunk tensors that the model has no place for.
+    """Compares descriptions and heads, then refuses trunk tensors that the model has no place for.
 
     Args:
-        model: a timm ``VisionTransformer``.
+        family: the model's.
+        model: a timm model.
         tensors: the file's tensors without those left out on purpose.
         metadata: the file's metadata, None for a foreign file.
         source: the file's name, for messages.
@@ -59,9 +55,9 @@ def check_architecture(
     Raises:
         BackboneRefusedError: says what the checkpoint is and what the model is.
     """
-    checkpoint = _describe(tensors, [*tensors, *skipped])
-    wanted = _describe(model.state_dict(), [*model.state_dict(), *unused])
-    heads = _num_heads(model)
+    checkpoint = family.describe(tensors, [*tensors, *skipped])
+    wanted = family.describe(model.state_dict(), [*model.state_dict(), *unused])
+    heads = family.num_heads(model)
     if metadata is not None and heads is not None and "num_heads" in metadata.arch_kwargs:
         checkpoint["heads"], wanted["heads"] = metadata.arch_kwargs["num_heads"], heads
     if checkpoint != wanted:
@@ -70,9 +66,9 @@ def check_architecture(
             f"model: {_in_words(wanted)}).{_advice(metadata)}"
         )
     if metadata is not None and heads is not None and "num_heads" not in metadata.arch_kwargs:
-        _check_default_heads(metadata, heads, source)
+        _check_default_heads(family, metadata, heads, source)
     names = set(model.state_dict())
-    strangers = [name for name in tensors if name not in names and is_under(name, _TRUNK)]
+    strangers = [name for name in tensors if name not in names and is_under(name, family.trunk)]
     if strangers:
         raise BackboneRefusedError(
             f"{source} has {len(strangers)} tensors that the model has no place for: "
@@ -112,31 +108,16 @@ def arch_remark(model: nn.Module, metadata: BackboneMetadata | None) -> str:
     return f"the checkpoint was made by arch={metadata.arch!r}, the model is arch={arch!r}: the shapes agree only"
 
 
-def _describe(tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Any]:
-    projection = tensors["patch_embed.proj.weight"]  # [D, channels, p, p]
-    blocks = [int(match.group(1)) for match in map(_BLOCK.match, names) if match]
-    return {"width": projection.shape[0], "depth": max(blocks, default=-1) + 1, "patch": projection.shape[-1]}
-
-
 def _in_words(description: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in description.items())
 
 
-def _num_heads(model: nn.Module) -> int | None:
-    """Number of attention heads of the first block; None where the model has no such thing."""
-    for name, module in model.named_modules():
-        if name.startswith("blocks.0.") and hasattr(module, "num_heads"):
-            heads: Any = module.num_heads
-            return int(heads)
-    return None
-
-
-def _check_default_heads(metadata: BackboneMetadata, heads: int, source: str) -> None:
+def _check_default_heads(family: Family, metadata: BackboneMetadata, heads: Any, source: str) -> None:
     """Head counts leave no trace in tensor shapes: take the architecture's own default from timm."""
     import timm
 
     default = timm.create_model(metadata.arch, pretrained=False, num_classes=0, device="meta")
-    expected = _num_heads(default)
+    expected = family.num_heads(default)
     if expected is not None and expected != heads:
         raise BackboneRefusedError(
             f"{source} is of another architecture (checkpoint: heads {expected}; model: heads {heads})."

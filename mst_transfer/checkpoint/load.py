@@ -17,7 +17,7 @@ from mst_transfer.checkpoint.checks import (
     is_under,
     list_names,
 )
-from mst_transfer.checkpoint.pos_embed import fit_pos_embed
+from mst_transfer.checkpoint.families import family_of
 from mst_transfer.checkpoint.read import read_file
 from mst_transfer.checkpoint.recognise import is_head_tensor
 from mst_transfer.checkpoint.report import LoadReport
@@ -52,22 +52,15 @@ def load_backbone(
         BackboneRefusedError: if the file is of another architecture or patch size, or holds NaN; nothing has
             been copied then.
     """
-    wanted = model.state_dict()
-    if "patch_embed.proj.weight" not in wanted:
-        raise ValueError(f"{type(model).__name__} has no 'patch_embed.proj.weight': give a timm ViT")
+    family, wanted = family_of(model), model.state_dict()
     tensors, metadata, interpolation = read_file(path, role)
     interpolation = pos_embed_interpolation or interpolation
     skipped = tuple(n for n in tensors if n not in wanted and (is_head_tensor(n) or is_under(n, unused)))
     given = {name: tensor for name, tensor in tensors.items() if name not in skipped}
 
-    check_architecture(model, given, metadata, source=str(path), unused=unused, skipped=skipped)
+    check_architecture(family, model, given, metadata, source=str(path), unused=unused, skipped=skipped)
     check_numbers({name: tensor for name, tensor in given.items() if name in wanted}, str(path))
-    resized: dict[str, str] = {}
-    if "pos_embed" in given and "pos_embed" in wanted:
-        grid = metadata.grid_size if metadata else None
-        given["pos_embed"], change = fit_pos_embed(model, given["pos_embed"], grid, interpolation, str(path))
-        if change:
-            resized["pos_embed"] = change
+    given, resized = family.fit(model, given, metadata, interpolation, str(path))
     missing = tuple(name for name in wanted if name not in given)
     uncovered = tuple(name for name in missing if not is_under(name, may_miss))
     if uncovered:

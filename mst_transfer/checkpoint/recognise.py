@@ -69,7 +69,8 @@ def extract_backbone(tensors: Mapping[str, Tensor], role: str, source: str) -> d
         if prefixes:
             prefix = _choose_prefix(prefixes, role, source)
             inside = {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
-            return scheme.rename(inside)
+            if scheme.matches(inside):
+                return scheme.rename(inside)
     anchors = ", ".join(repr(scheme.anchor) for scheme in SOURCES)
     raise ValueError(
         f"{source} holds no ViT backbone: none of its {len(tensors)} tensors is named {anchors} "
