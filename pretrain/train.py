@@ -4,10 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from mmengine.config import Config
-from mmengine.dist import broadcast_object_list
-from mmengine.runner import Runner
+from typing import Any
 
 from mst_transfer.compat import config_check, config_paths, launch
 from mst_transfer.compat.serialization import latest_checkpoint
@@ -38,8 +35,10 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def load_config(args: argparse.Namespace) -> Config:
-    """The config with the command line's changes, every name checked."""
+def load_config(args: argparse.Namespace) -> Any:
+    """The config with the command line's changes, every name checked; an mmengine ``Config``."""
+    from mmengine.config import Config
+
     cfg = Config.fromfile(config_paths.resolve_config(args.config))
     config_check.check_config(cfg)
     options = config_check.parse_cfg_options(args.cfg_options)
@@ -56,7 +55,7 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def find_checkpoint(cfg: Config, resume: str) -> Path | None:
+def find_checkpoint(cfg: Any, resume: str) -> Path | None:
     """The checkpoint to go on from, the same on every process: the main one decides.
 
     Args:
@@ -66,6 +65,8 @@ def find_checkpoint(cfg: Config, resume: str) -> Path | None:
     Raises:
         FileNotFoundError: there is no such file, here or on the main process.
     """
+    from mmengine.dist import broadcast_object_list
+
     found = latest_checkpoint(cfg.work_dir) if resume == "auto" else Path(resume)
     names = [None if found is None else str(found)]
     broadcast_object_list(names)
@@ -78,12 +79,14 @@ def find_checkpoint(cfg: Config, resume: str) -> Path | None:
     return checkpoint
 
 
-def build_runner(cfg: Config, launcher: str, resume: str | None = None) -> Runner:
-    """A runner whose data, model and loop stand, so that wrong input shows before the first step.
+def build_runner(cfg: Any, launcher: str, resume: str | None = None) -> Any:
+    """An mmengine ``Runner`` whose data, model and loop stand, so that wrong input shows before the first step.
 
     Raises:
         ValueError, TypeError, FileNotFoundError: the config's values, or its data, can't be used.
     """
+    from mmengine.runner import Runner
+
     launch.init_distributed(launcher)
     cfg.launcher = launcher
     checkpoint = None if resume is None else find_checkpoint(cfg, resume)

@@ -13,7 +13,7 @@ A misspelt key, ``trian_cfg``, is none of these.
 
 import ast
 import difflib
-import inspect
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,11 +41,24 @@ class UnknownConfigKeyError(ValueError):
     """A config or a ``--cfg-options`` path has a name that nothing reads, or that nothing reads any more."""
 
 
+@functools.cache
 def runner_keys() -> frozenset[str]:
-    """Names of the arguments of mmengine's Runner."""
-    from mmengine.runner import Runner
+    """Names of the arguments of mmengine's Runner, read from its source: importing it takes seconds.
 
-    return frozenset(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"}
+    Raises:
+        RuntimeError: The source is not where mmengine has it; reinstall it.
+    """
+    import mmengine
+
+    path = Path(str(mmengine.__file__)).parent / "runner" / "runner.py"
+    if not path.is_file():
+        raise RuntimeError(f"mmengine is incomplete: {path} does not exist. Next step: pip install -U mmengine")
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef) and node.name == "Runner":
+            init = next(part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__")
+            names = [argument.arg for argument in (*init.args.args, *init.args.kwonlyargs)]
+            return frozenset(names) - {"self", "cfg"}
+    raise RuntimeError(f"mmengine is incomplete: {path} has no Runner. Next step: pip install -U mmengine")
 
 
 def check_config(cfg: Any, allowed_extra: Iterable[str] = ()) -> None:

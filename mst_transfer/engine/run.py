@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mst_transfer.checkpoint.checks import BackboneRefusedError
 from mst_transfer.compat import config_check, config_paths, launch, serialization
 from mst_transfer.engine import results
 from mst_transfer.engine.adapt import adapt_to_devices, check_amp, enable_amp, enable_auto_scale_lr
@@ -144,6 +143,8 @@ def run_training(cfg: Any) -> dict[str, Any]:
     Raises:
         RunRefusedError: The model cannot be built, or the backbone's checkpoint is not of its architecture.
     """
+    from mst_transfer.checkpoint.checks import BackboneRefusedError
+
     start = time.time()
     runner = _build_runner(cfg)
     try:

@@ -11,7 +11,8 @@ import torch
 from mst_transfer.checkpoint import BackboneMetadata, read_backbone, save_backbone
 from pretrain.backbone import MaskedViT
 from pretrain.drawing import draw_heads, grey_out, heat_map, overlay
-from pretrain.pictures import choose_images, load_run, main
+from pretrain.picture_folder import choose_images, load_run
+from pretrain.pictures import main
 from pretrain.swin import MaskedSwin
 from pretrain.train import main as train
 from pretrain.views import look, read_crop

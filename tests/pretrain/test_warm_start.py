@@ -7,7 +7,7 @@ import torch
 
 from mst_transfer.checkpoint import read_backbone
 from pretrain.model import MST
-from pretrain.pictures import load_run
+from pretrain.picture_folder import load_run
 from pretrain.schedules import Schedule
 from pretrain.train import build_parser, build_runner, load_config, main
 

@@ -41,6 +41,30 @@ def test_help_loads_no_library(words: list[str], root: Path) -> None:
     assert time.perf_counter() - start < 5  # a fraction of a second on an idle machine
 
 
+@pytest.mark.parametrize(
+    ("module", "call", "words"),
+    [
+        ("pretrain.train", "main", "--help"),
+        ("pretrain.pictures", "main", "--help"),
+        ("pretrain.evaluate.main", "main", "eval_knn --help"),
+        ("mst_transfer.cli.main", "main", "train nothing.py"),
+        ("mst_transfer.cli.main", "main", "train det_configs/mst_maskrcnn_coco.py --cfg-options optm_wrapper.x=1"),
+        ("pretrain.train", "main", "pretrain/configs/mst_vit_sample.py --cfg-options optm_wrapper.x=1"),
+    ],
+)
+def test_help_and_config_errors_do_not_wait_for_torch(module: str, call: str, words: str, root: Path) -> None:
+    arguments = ", ".join(filter(None, [repr("eval_knn") if "eval_knn" in words else ""]))
+    rest = [word for word in words.split() if word != "eval_knn"]
+    code = (
+        f"import sys, {module} as m\n"
+        f"try: status = m.{call}({arguments}{', ' if arguments else ''}{rest!r})\n"
+        "except SystemExit as stop: status = stop.code\n"
+        f"assert status == {0 if '--help' in words else 1}\n"
+        "assert not {'torch', 'timm', 'mmcv', 'cv2', 'matplotlib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root, capture_output=True)
+
+
 def test_the_doctor_finds_a_sound_installation(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MST_DATA_ROOT", raising=False)
     status = doctor.main([])

@@ -1,17 +1,20 @@
 """Misspelt config keys and option paths are refused; what configs legitimately do is not."""
 
+import inspect
 from pathlib import Path
 
 import mmdet
 import mmseg
 import pytest
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 from mst_transfer.compat.config_check import (
     UnknownConfigKeyError,
     check_cfg_options,
     check_config,
     parse_cfg_options,
+    runner_keys,
 )
 
 
@@ -167,3 +170,7 @@ def test_a_variable_that_was_copied_is_refused_with_the_paths_that_count(
 def test_a_variable_that_the_config_lists_is_free(tmp_path: Path) -> None:
     cfg = write(tmp_path, "allowed_keys = ['mine']\nmine = 3\n")
     assert check_cfg_options(cfg, {"mine": 4}) == {"mine": 4}
+
+
+def test_the_runners_keys_read_from_its_source_are_its_arguments():
+    assert runner_keys() == set(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"}
