@@ -14,8 +14,7 @@ _HOW_TO_GET = {
     "coco": "COCO 2017: train2017.zip, val2017.zip and annotations_trainval2017.zip from "
     "https://cocodataset.org/#download, unpacked in {folder}",
     "cityscapes": "Cityscapes: leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from "
-    "https://www.cityscapes-dataset.com (registration), unpacked in {folder}, then labelTrainIds made by "
-    "`csCreateTrainIdLabelImgs` of cityscapesScripts",
+    "https://www.cityscapes-dataset.com (registration), unpacked in {folder}",
 }
 
 
