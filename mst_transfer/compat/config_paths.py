@@ -109,6 +109,14 @@ def get_installed_path(package: str) -> str:
     return str(Path(spec.origin).parent)
 
 
+def _config_of_wheel(package: str, name: str) -> Path | None:
+    """A config that lies in the package where wheels have theirs. mmengine reads all model-zoo files to find it."""
+    if not is_installed(package):
+        return None
+    path = Path(get_installed_path(package)) / ".mim" / "configs" / name
+    return path if path.is_file() else None
+
+
 def _use(module: ModuleType | None, **functions: object) -> None:
     for name, function in functions.items():
         if module is not None and hasattr(module, name):
@@ -130,9 +138,12 @@ def install() -> None:
         return
 
     def get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
-        if not cfg_path.startswith(f"{PACKAGE}::"):
+        package, separator, name = cfg_path.partition("::")
+        if not separator:
             return original(cfg_path, filename)
-        name = cfg_path.partition("::")[2]
+        if package != PACKAGE:
+            path = _config_of_wheel(package, name)
+            return (str(path), package) if path else original(cfg_path, filename)
         return str(shipped_config(name)), FOLDER_SCOPES[name.split("/")[0]]
 
     get_cfg_path._of_mst_transfer = True  # type: ignore[attr-defined]

@@ -114,3 +114,15 @@ def test_a_wheel_carries_the_configs(root: Path, tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-c", code], check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(target)}
     )
+
+
+def test_bases_of_wheels_are_found_without_reading_the_model_zoo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mmdet
+    import mmengine.config.utils as config_utils
+
+    monkeypatch.setattr(config_utils, "load", lambda path: pytest.fail(f"{path} was read"))
+    name = "swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py"
+    path, scope = Config._get_cfg_path(f"mmdet::{name}", str(tmp_path / "mine.py"))
+    assert Path(path) == Path(mmdet.__file__).parent / ".mim" / "configs" / name and scope == "mmdet"

@@ -1,0 +1,35 @@
+# What the tokens of a ViT-S/16 are worth as they are: one linear layer a patch on the last block, backbone frozen.
+model = dict(
+    type="EncoderDecoder",
+    data_preprocessor=dict(
+        type="SegDataPreProcessor",
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+        pad_val=0,
+        seg_pad_val=255,
+        size=(768, 768),
+    ),
+    backbone=dict(
+        type="mst_transfer.TimmViT",
+        arch="vit_small_patch16_224",
+        img_size=(768, 768),
+        out_indices=(11,),
+        frozen_stages=12,
+        checkpoint="work_dirs/mst_vit_small_16_imagenet_100e/teacher.safetensors",
+    ),
+    decode_head=dict(
+        type="FCNHead",
+        in_channels=384,
+        channels=384,
+        in_index=0,
+        num_convs=0,
+        concat_input=False,
+        dropout_ratio=0.0,
+        num_classes=19,
+        align_corners=False,
+        loss_decode=dict(type="CrossEntropyLoss", use_sigmoid=False, loss_weight=1.0),
+    ),
+    train_cfg=dict(),
+    test_cfg=dict(mode="slide", crop_size=(768, 768), stride=(512, 512)),
+)
