@@ -7,28 +7,28 @@ patch is padded with zeros on the right and at the bottom, like the batches of m
 What the chosen outputs do not need is removed from the model (head, blocks behind the last output, the final
 norm if unused), so that distributed training finds no parameter without a gradient.
 
-Shapes: image [B, 3, H, W], p patch side, D embedding width, token grid [B, D, ceil(H / p), ceil(W / p)].
+Shapes: image [B, C, H, W], p patch side, D embedding width, token grid [B, D, ceil(H / p), ceil(W / p)].
 """
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-import timm
+import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recompute
 
 from mst_transfer.checkpoint import load_backbone
-from mst_transfer.checkpoint.pos_embed import (
-    MARK,
-    mark_interpolation,
-    use_pos_embed_interpolation,
-)
+from mst_transfer.checkpoint.pos_embed import MARK, check_interpolation, mark_interpolation
+from mst_transfer.models.backbones.vit_arguments import check_out_indices, check_windows, merge_checkpoints
+from mst_transfer.models.backbones.vit_create import architecture_of, create_vit
+from mst_transfer.models.backbones.vit_pass import ViTPass
+from mst_transfer.models.backbones.vit_positions import PREFIXES, embed, prefix_tokens
 from mst_transfer.models.necks.pyramid import STRIDES, TokenPyramid
 from mst_transfer.registry import MODELS
 
@@ -40,20 +40,27 @@ class TimmViT(BaseModule):
     """A timm ViT that returns the token grids of some of its blocks.
 
     Args:
-        arch: a name of ``timm.list_models()`` that builds a ``VisionTransformer``:
-            ``vit_small_patch16_224``, ….
+        arch: a name of ``timm.list_models()`` that builds a ``VisionTransformer``, ``Eva`` or ``Beit``:
+            ``vit_small_patch16_224``, ``vit_small_patch16_dinov3``, …. None: what the checkpoint was made with.
         img_size: image size (side, or height and width) of the position embeddings; they are resampled to it
             once when weights are loaded, and in every forward pass to the size of the batch if that differs.
             None: the architecture's own.
         out_indices: blocks whose output is returned, from 0, increasing. None: four evenly spaced ones.
         checkpoint: path of backbone weights (:mod:`mst_transfer.checkpoint`); None: random initialisation.
-        role: ``teacher`` or ``student``, where the file holds both.
+        role: ``teacher`` or ``student``, where the file holds both; None: the only one that the file names.
         out_norm: which outputs pass the final LayerNorm: ``all``, ``last`` (the last block's only), ``none``.
         drop_path_rate: stochastic depth of the last block; it rises linearly from 0.
-        frozen_stages: -1 trains everything, 0 freezes the embeddings, k also the first k blocks.
+        frozen_stages: -1 trains everything, 0 freezes the embeddings (and tables or rotations that all blocks share),
+            k also the first k blocks.
         with_cp: recompute activations in the backward pass to save memory.
         pos_embed_interpolation: ``timm`` or ``dino`` (:mod:`mst_transfer.checkpoint.pos_embed`), for loading and for
             the forward pass. None: what the checkpoint was trained with, as far as it says so, else ``timm``.
+        window_size: side in tokens of the windows within which attention works, as in ViTDet; 0: everywhere.
+        global_blocks: blocks without windows, from 0. None: four evenly spaced ones that end with the last block.
+        window_prefix: what becomes of class and register tokens where there are windows: ``drop`` removes them, as
+            ViTDet does; ``global`` keeps them for the global blocks, while blocks with windows leave them as they are.
+        may_miss: names (or paths such as ``norm``) that the checkpoint may lack.
+        in_chans: channels of the image, 3 unless the architecture says otherwise.
         init_cfg: only ``dict(type='Pretrained', checkpoint=PATH)``: the same as ``checkpoint=PATH``.
         **timm_kwargs: overrides for ``timm.create_model``: ``patch_size=8, depth=6``, ….
 
@@ -63,35 +70,50 @@ class TimmViT(BaseModule):
 
     def __init__(
         self,
-        arch: str,
+        arch: str | None = None,
         img_size: int | Sequence[int] | None = None,
         out_indices: Sequence[int] | None = None,
         checkpoint: str | None = None,
-        role: str = "teacher",
+        role: str | None = "teacher",
         out_norm: str = "all",
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
         with_cp: bool = False,
         pos_embed_interpolation: str | None = None,
+        window_size: int = 0,
+        global_blocks: Sequence[int] | None = None,
+        window_prefix: str = "drop",
+        may_miss: Sequence[str] = (),
+        in_chans: int | None = None,
         init_cfg: dict | None = None,
         **timm_kwargs: Any,
     ) -> None:
         super().__init__()
         if out_norm not in OUT_NORMS:
             raise ValueError(f"out_norm={out_norm!r} is not one of {OUT_NORMS}")
-        self.checkpoint = _merge_checkpoints(checkpoint, init_cfg)
-        self.role = role
+        self.checkpoint = merge_checkpoints(checkpoint, init_cfg)
+        self.role, self.may_miss, self.with_cp = role, tuple(may_miss), with_cp
         if img_size is not None:
             timm_kwargs["img_size"] = img_size if isinstance(img_size, int) else tuple(img_size)
-        self.vit = _create_vit(arch, drop_path_rate=drop_path_rate, **timm_kwargs)
+        if in_chans is not None:
+            timm_kwargs["in_chans"] = in_chans
+        if arch is None:
+            arch, own_kwargs = architecture_of(self.checkpoint, role)
+            timm_kwargs = own_kwargs | timm_kwargs
+        self.vit = create_vit(arch, drop_path_rate=drop_path_rate, **timm_kwargs)
         depth = len(self.vit.blocks)
-        self.out_indices = _check_out_indices(out_indices, depth)
+        self.out_indices = check_out_indices(out_indices, depth)
         self.out_norm = "none" if out_norm == "last" and self.out_indices[-1] != depth - 1 else out_norm
-        self._unused = self._prune(depth)
+        if self.out_norm != "none" and isinstance(self.vit.norm, nn.Identity):
+            raise ValueError(f"out_norm={out_norm!r}: arch={arch!r} has no final norm; pass out_norm='none'")
+        self.window_size = window_size
+        self.global_blocks = check_windows(window_size, global_blocks, window_prefix, self.vit)
+        self._unused = self._prune(depth, drop_prefix=window_size > 0 and window_prefix == "drop")
+        self.num_prefix = sum(token.shape[1] for token in prefix_tokens(self.vit))
+        self._set_prefix_of_rotations()
         if not -1 <= frozen_stages <= len(self.vit.blocks):
             raise ValueError(f"frozen_stages={frozen_stages} is not in -1 … {len(self.vit.blocks)}")
         self.frozen_stages = frozen_stages
-        self.vit.set_grad_checkpointing(with_cp)
         self._wanted_interpolation = pos_embed_interpolation
         self._set_interpolation(pos_embed_interpolation or "timm")
         self._freeze()
@@ -107,7 +129,8 @@ class TimmViT(BaseModule):
         return int(self.vit.patch_embed.patch_size[0])
 
     def _set_interpolation(self, interpolation: str) -> None:
-        use_pos_embed_interpolation(self.vit, interpolation)
+        check_interpolation(interpolation)
+        self.pos_embed_interpolation = interpolation
         mark_interpolation(self, interpolation)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -121,23 +144,40 @@ class TimmViT(BaseModule):
             state_dict.pop(mark, None)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def _prune(self, depth: int) -> tuple[str, ...]:
+    def _prune(self, depth: int, drop_prefix: bool) -> tuple[str, ...]:
         """Removes what no output needs; returns the removed paths, which a checkpoint may still hold."""
         kept = self.out_indices[-1] + 1
         unused = [f"blocks.{index}" for index in range(kept, depth)]
         if self.out_norm == "none":
             unused.append("norm")
         self.vit.prune_intermediate_layers([kept - 1], prune_norm=self.out_norm == "none", prune_head=True)
+        if drop_prefix:
+            dropped = [name for name in PREFIXES if getattr(self.vit, name, None) is not None]
+            for name in dropped:
+                setattr(self.vit, name, None)
+            unused += dropped
         return tuple(unused)
+
+    def _set_prefix_of_rotations(self) -> None:
+        """Tells attention with RoPE how many of the tokens that it will see are no patches: these are not rotated."""
+        for index, block in enumerate(self.vit.blocks):
+            if hasattr(getattr(block, "attn", None), "num_prefix_tokens"):
+                in_windows = self.window_size > 0 and index not in self.global_blocks
+                block.attn.num_prefix_tokens = 0 if in_windows else self.num_prefix
+
+    def _shared_modules(self) -> list[nn.Module]:
+        """What stands before the blocks or serves all of them."""
+        names = ("patch_embed", "pos_drop", "norm_pre", "rope", "rel_pos_bias")
+        return [module for name in names if (module := getattr(self.vit, name, None)) is not None]
 
     def _frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:
             return []
-        return [self.vit.patch_embed, self.vit.norm_pre, *self.vit.blocks[: self.frozen_stages]]
+        return [*self._shared_modules(), *self.vit.blocks[: self.frozen_stages]]
 
     def _freeze(self) -> None:
         if self.frozen_stages >= 0:
-            for parameter in (self.vit.pos_embed, self.vit.cls_token, self.vit.reg_token):
+            for parameter in (self.vit.pos_embed, *prefix_tokens(self.vit)):
                 if parameter is not None:
                     parameter.requires_grad_(False)
         for module in self._frozen_modules():
@@ -168,6 +208,7 @@ class TimmViT(BaseModule):
                 self.vit,
                 self.checkpoint,
                 role=self.role,
+                may_miss=self.may_miss,
                 unused=self._unused,
                 pos_embed_interpolation=self._wanted_interpolation,
             )
@@ -178,12 +219,23 @@ class TimmViT(BaseModule):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Token grids [B, D, ceil(H / p), ceil(W / p)] of the blocks in ``out_indices``."""
-        grids = self.vit.forward_intermediates(
-            image, indices=list(self.out_indices), norm=self.out_norm == "all", intermediates_only=True
-        )
-        if self.out_norm == "last":
-            grids[-1] = self.vit.norm(grids[-1].permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        tokens, grid = embed(self.vit, image, self.pos_embed_interpolation)
+        forward_pass = ViTPass(self.vit, grid, len(image), self.num_prefix, self.window_size, self.global_blocks)
+        tokens = forward_pass.order(tokens)
+        grids = []
+        for index in range(len(self.vit.blocks)):
+            if self.with_cp and torch.is_grad_enabled():
+                tokens = recompute(partial(forward_pass.run, index), tokens, use_reentrant=False)
+            else:
+                tokens = forward_pass.run(index, tokens)
+            if index in self.out_indices:
+                patches = self._norm(index, forward_pass.patches(tokens))
+                grids.append(patches.transpose(1, 2).unflatten(2, grid).contiguous())
         return tuple(grids)
+
+    def _norm(self, index: int, patches: Tensor) -> Tensor:
+        normed = self.out_norm == "all" or (self.out_norm == "last" and index == self.out_indices[-1])
+        return self.vit.norm(patches) if normed else patches
 
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
         """Where a parameter stands between image and head, for layer-wise learning rate decay.
@@ -193,19 +245,20 @@ class TimmViT(BaseModule):
             prefix: what stands before this module's own names, e.g. ``backbone.``.
 
         Returns:
-            Layer (0 embeddings, 1 … n blocks, n + 1 everything behind them) and number of layers (n + 2).
+            Layer (0 embeddings, 1 … n blocks, n + 1 everything behind them, and BEiT's shared table of relative
+            positions, as in BEiT's own recipe) and number of layers (n + 2).
         """
         num_layers = len(self.vit.blocks) + 2
         parts = param_name.removeprefix(prefix).split(".")
-        if parts[0] != "vit":
+        if parts[0] != "vit" or parts[1] in ("norm", "rel_pos_bias"):
             return num_layers - 1, num_layers
-        if parts[1] == "blocks":
-            return int(parts[2]) + 1, num_layers
-        return (num_layers - 1 if parts[1] == "norm" else 0), num_layers
+        return (int(parts[2]) + 1 if parts[1] == "blocks" else 0), num_layers
 
     def no_weight_decay(self) -> set[str]:
-        """Names, within this module, of parameters that weight decay must leave alone."""
-        return {f"vit.{name}" for name in self.vit.no_weight_decay()}
+        """Names, within this module, of parameters that weight decay must leave alone: tokens, positions, rotations."""
+        undecayed = {*self.vit.no_weight_decay(), *PREFIXES, "pos_embed"}
+        names = (name for name, _ in self.vit.named_parameters())
+        return {f"vit.{name}" for name in names if name in undecayed or name.endswith("relative_position_bias_table")}
 
 
 @MODELS.register_module()
@@ -218,7 +271,7 @@ class TimmViTPyramid(TimmViT):
     Args: as for :class:`TimmViT`.
     """
 
-    def __init__(self, arch: str, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, arch: str | None = None, *args: Any, **kwargs: Any) -> None:
         super().__init__(arch, *args, **kwargs)
         if len(self.out_indices) != len(STRIDES):
             raise ValueError(f"out_indices={self.out_indices} must name {len(STRIDES)} blocks")
@@ -227,55 +280,3 @@ class TimmViTPyramid(TimmViT):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Maps [B, D, ceil(H / s), ceil(W / s)] for s = 4, 8, 16, 32."""
         return self.pyramid(super().forward(image), (image.shape[-2], image.shape[-1]))
-
-
-def _create_vit(arch: str, **timm_kwargs: Any) -> VisionTransformer:
-    """A randomly initialised timm ViT that takes images of any size."""
-    known = timm.list_models()
-    if arch.split(".")[0] not in known:
-        near = difflib.get_close_matches(arch, known, n=4, cutoff=0.4)
-        raise ValueError(f"arch={arch!r} is not a timm model; near names: {', '.join(near) or 'none'}")
-    if timm_kwargs.get("patch_drop_rate"):
-        raise ValueError(
-            f"patch_drop_rate={timm_kwargs['patch_drop_rate']} leaves out tokens, so no grid is left for a head to "
-            "read; leave it at 0, and use drop_path_rate to regularise"
-        )
-    if not timm_kwargs.get("dynamic_img_size", True):
-        raise ValueError(
-            "dynamic_img_size=False would allow images of img_size only, but mmdet and mmseg pad each batch to a size "
-            "of its own; leave it out"
-        )
-    options = dict(num_classes=0, dynamic_img_size=True, dynamic_img_pad=True) | timm_kwargs
-    try:
-        vit = timm.create_model(arch, pretrained=False, **options)
-    except TypeError as error:
-        raise ValueError(f"arch={arch!r} does not take all of {sorted(options)}: {error}") from error
-    if not isinstance(vit, VisionTransformer):
-        raise ValueError(f"arch={arch!r} is a {type(vit).__name__}; TimmViT takes timm's VisionTransformer only")
-    height, width = vit.patch_embed.patch_size
-    if height != width:
-        raise ValueError(f"arch={arch!r} has patches of {height}x{width} pixels; only square ones are supported")
-    return vit
-
-
-def _check_out_indices(out_indices: Sequence[int] | None, depth: int) -> tuple[int, ...]:
-    """Block numbers from 0; by default four evenly spaced ones that end with the last block."""
-    if out_indices is None:
-        if depth < 4:
-            raise ValueError(f"depth={depth}: give out_indices; four blocks cannot be evenly spaced")
-        return tuple(round(depth * quarter / 4) - 1 for quarter in range(1, 5))
-    indices = tuple(index + depth if index < 0 else index for index in out_indices)
-    if not indices or list(indices) != sorted(set(indices)) or not 0 <= indices[0] <= indices[-1] < depth:
-        raise ValueError(f"out_indices={tuple(out_indices)} must increase within 0 … {depth - 1}")
-    return indices
-
-
-def _merge_checkpoints(checkpoint: str | None, init_cfg: dict | None) -> str | None:
-    """The path in ``checkpoint`` or in a ``Pretrained`` ``init_cfg``: both go through the checked loader."""
-    if init_cfg is None:
-        return checkpoint
-    if init_cfg.get("type") != "Pretrained" or set(init_cfg) != {"type", "checkpoint"}:
-        raise ValueError(f"init_cfg={init_cfg} is not dict(type='Pretrained', checkpoint=PATH)")
-    if checkpoint is not None:
-        raise ValueError(f"both checkpoint={checkpoint!r} and init_cfg={init_cfg} are given; keep one")
-    return str(init_cfg["checkpoint"])

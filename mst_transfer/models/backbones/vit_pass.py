@@ -1,0 +1,163 @@
+"""One forward pass through the blocks of a timm ViT, with global attention or attention within windows.
+
+Without windows and relative biases a block runs as timm wrote it. With them its attention is called in place of the
+block, between the same norms, scales and residual sums: ``x + drop_path(scale(attention(norm1(x))))`` and then the MLP
+likewise. Stochastic depth drops whole images, never single windows.
+
+Shapes: B images, N patch tokens, P prefix tokens, D width, H heads, w side of a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.models.beit import Attention as BeitAttention
+from timm.models.beit import Beit
+from timm.models.beit import Block as BeitBlock
+from timm.models.eva import EvaBlock
+from timm.models.vision_transformer import Block
+from torch import Tensor
+
+from mst_transfer.models.backbones.vit_create import ViT
+from mst_transfer.models.backbones.vit_positions import (
+    relative_bias,
+    relative_entries,
+    rotations,
+    window_rotations,
+)
+from mst_transfer.models.backbones.windows import Windows
+
+WINDOW_BLOCKS = (Block, EvaBlock, BeitBlock)  # whose residual structure :func:`pre_norm_block` is
+
+
+def pre_norm_block(block: Any, tokens: Tensor, attend: Callable[[Tensor], Tensor]) -> Tensor:
+    """A transformer block of timm with another way to call its attention.
+
+    Args:
+        block: one of :data:`WINDOW_BLOCKS`.
+        tokens: [B, P + N, D].
+        attend: from normalised tokens to the output of the attention, both [B, P + N, D].
+    """
+    tokens = tokens + block.drop_path1(_scale(block, 1, attend(block.norm1(tokens))))
+    return tokens + block.drop_path2(_scale(block, 2, block.mlp(block.norm2(tokens))))
+
+
+def _scale(block: Any, number: int, branch: Tensor) -> Tensor:
+    """LayerScale, which ``Block`` has as a module and the others as a parameter or None."""
+    if isinstance(block, Block):
+        return getattr(block, f"ls{number}")(branch)
+    gamma = getattr(block, f"gamma_{number}")
+    return branch if gamma is None else gamma * branch
+
+
+def attend_with_bias(attention: BeitAttention, tokens: Tensor, bias: Tensor | None) -> Tensor:
+    """BEiT's attention [B, N, D] with a bias [H, N, N] of any grid in place of that of its own table."""
+    qkv_bias = None
+    if attention.q_bias is not None:
+        qkv_bias = torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
+    qkv = F.linear(tokens, attention.qkv.weight, qkv_bias)
+    query, key, value = qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)  # [B, H, N, d]
+    mask = None if bias is None else bias[None].to(query.dtype)
+    dropout = attention.attn_drop.p if attention.training else 0.0
+    output = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+    return attention.proj_drop(attention.proj(output.transpose(1, 2).flatten(2)))
+
+
+class ViTPass:
+    """What all blocks share in one forward pass.
+
+    Args:
+        vit: a ViT of :func:`create_vit`.
+        grid: rows and columns of patches.
+        batch_size: B.
+        num_prefix: P; 0 where the prefix tokens have been removed.
+        window_size: w; 0: attention is global in every block.
+        global_blocks: blocks with global attention although there are windows.
+    """
+
+    def __init__(
+        self,
+        vit: ViT,
+        grid: tuple[int, int],
+        batch_size: int,
+        num_prefix: int,
+        window_size: int = 0,
+        global_blocks: tuple[int, ...] = (),
+    ) -> None:
+        self.vit, self.grid, self.batch_size, self.num_prefix = vit, grid, batch_size, num_prefix
+        self.windows = Windows(grid, window_size) if window_size else None
+        self.global_blocks = global_blocks
+        self.has_tables = isinstance(vit, Beit)
+        rotation = rotations(vit, grid)
+        if self.windows is not None and rotation is not None:
+            flat = rotation.flatten(0, -3) if rotation.ndim > 2 else rotation[None]
+            rotation = self.windows.order(flat).reshape(rotation.shape)
+        self.rotation = rotation
+        device = vit.patch_embed.proj.weight.device
+        if self.has_tables:
+            self.entries = relative_entries(grid, num_prefix, device, self.windows)
+            if self.windows is not None:
+                self.window_entries = relative_entries((window_size, window_size), 0, device)
+        elif self.windows is not None and rotation is not None and rotation.ndim == 2:
+            self.window_rotation = window_rotations(rotation, self.windows, batch_size)
+
+    def order(self, tokens: Tensor) -> Tensor:
+        """Tokens [B, P + N, D] in rows of patches, in the order in which :meth:`run` takes them."""
+        return tokens if self.windows is None else self._of_patches(self.windows.order, tokens)
+
+    def patches(self, tokens: Tensor) -> Tensor:
+        """Ordered tokens [B, P + N, D] → patch tokens [B, N, D] in rows of patches."""
+        patches = tokens[:, self.num_prefix :]
+        return patches if self.windows is None else self.windows.restore(patches)
+
+    def run(self, index: int, tokens: Tensor) -> Tensor:
+        """Block ``index`` on ordered tokens [B, P + N, D]; a block with windows leaves the prefix as it is."""
+        if self.windows is None or index in self.global_blocks:
+            return self._global_block(index, tokens)
+        return self._of_patches(partial(self._window_block, index), tokens)
+
+    def _of_patches(self, change: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
+        if self.num_prefix == 0:
+            return change(tokens)
+        return torch.cat([tokens[:, : self.num_prefix], change(tokens[:, self.num_prefix :])], dim=1)
+
+    def _global_block(self, index: int, tokens: Tensor) -> Tensor:
+        block = self.vit.blocks[index]
+        if self.has_tables:
+            bias = self._bias(block.attn, self.grid, self.entries)
+            return pre_norm_block(block, tokens, partial(attend_with_bias, block.attn, bias=bias))
+        if self.rotation is not None:
+            return block(tokens, rope=self.rotation if self.rotation.ndim == 2 else self.rotation[index])
+        return block(tokens)
+
+    def _window_block(self, index: int, patches: Tensor) -> Tensor:
+        block, windows = self.vit.blocks[index], self.windows
+        assert windows is not None
+        attention: Callable[[Tensor], Tensor] = block.attn
+        if self.has_tables:
+            bias = self._bias(block.attn, (windows.size, windows.size), self.window_entries)
+            attention = partial(attend_with_bias, block.attn, bias=bias)
+        elif self.rotation is not None:
+            rotation = self.window_rotation if self.rotation.ndim == 2 else None
+            if rotation is None:
+                rotation = window_rotations(self.rotation[index], windows, self.batch_size)
+            attention = partial(block.attn, rope=rotation)
+
+        def attend(normed: Tensor) -> Tensor:
+            return windows.merge(attention(windows.split(normed)), self.batch_size)
+
+        return pre_norm_block(block, patches, attend)
+
+    def _bias(self, attention: BeitAttention, grid: tuple[int, int], entries: Tensor) -> Tensor | None:
+        """The bias of one block of BEiT: its own table's, the one shared by all blocks, or their sum."""
+        tables = [
+            getattr(holder, "relative_position_bias_table", None) for holder in (attention, self.vit.rel_pos_bias)
+        ]
+        given = [table for table in tables if table is not None]
+        if not given:
+            return None
+        return relative_bias(torch.stack(given).sum(0), self.vit.patch_embed.grid_size, grid, entries)
