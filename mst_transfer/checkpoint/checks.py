@@ -10,6 +10,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from mst_transfer.checkpoint.families import Family
     from mst_transfer.checkpoint.metadata import BackboneMetadata
+    from mst_transfer.checkpoint.read import BackboneFile
 
 
 class BackboneRefusedError(ValueError):
@@ -41,7 +42,7 @@ def check_architecture(
     unused: Sequence[str] = (),
     skipped: Sequence[str] = (),
 ) -> None:
-    """Compares descriptions and heads, then refuses trunk tensors that the model has no place for.
+    """Compares what a checkpoint and a model must have in common, and the heads that metadata name.
 
     Args:
         family: the model's.
@@ -67,6 +68,36 @@ def check_architecture(
         )
     if metadata is not None and heads is not None and "num_heads" not in metadata.arch_kwargs:
         _check_default_heads(family, metadata, heads, source)
+
+
+def check_num_heads(family: Family, model: nn.Module, tensors: Mapping[str, Tensor], file: BackboneFile) -> None:
+    """Compares heads with what the publishers of a foreign scheme use at this width; shapes do not tell them.
+
+    Raises:
+        BackboneRefusedError: they differ.
+    """
+    heads, width = family.num_heads(model), len(tensors[family.anchor])
+    expected = file.num_heads.get(width, heads)
+    if heads != expected:
+        raise BackboneRefusedError(
+            f"a {file.scheme} of width {width} has {expected} attention heads, the model has {heads}: its features "
+            f"would be others without any error. Build the model with num_heads={expected}; if you trained these "
+            "weights with another number, save them with it as a backbone checkpoint (save_backbone)"
+        )
+
+
+def check_strangers(
+    family: Family,
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    metadata: BackboneMetadata | None,
+    source: str,
+) -> None:
+    """Refuses trunk tensors that the model has no place for.
+
+    Raises:
+        BackboneRefusedError: names them.
+    """
     names = set(model.state_dict())
     strangers = [name for name in tensors if name not in names and is_under(name, family.trunk)]
     if strangers:
@@ -74,7 +105,8 @@ def check_architecture(
             f"{source} has {len(strangers)} tensors that the model has no place for: "
             f"{list_names(strangers)}. Without them the features would differ from the checkpoint's: build "
             "the model with the same arch and options "
-            f"(LayerScale: init_values, register tokens: reg_tokens, …).{_advice(metadata)}"
+            "(LayerScale: init_values, register tokens: reg_tokens, BEiT: a beit arch, DINOv3: a dinov3 arch, …)."
+            f"{_advice(metadata)}"
         )
 
 

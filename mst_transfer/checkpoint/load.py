@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,35 +13,40 @@ from mst_transfer.checkpoint.checks import (
     BackboneRefusedError,
     arch_remark,
     check_architecture,
+    check_num_heads,
     check_numbers,
+    check_strangers,
     is_under,
     list_names,
 )
 from mst_transfer.checkpoint.families import family_of
-from mst_transfer.checkpoint.read import read_file
-from mst_transfer.checkpoint.recognise import is_head_tensor
+from mst_transfer.checkpoint.read import find_backbone
+from mst_transfer.checkpoint.recognise import is_derived_tensor, is_head_tensor
 from mst_transfer.checkpoint.report import LoadReport
+from mst_transfer.checkpoint.spelling import respell
 
 
 def load_backbone(
     model: nn.Module,
     path: str | Path,
     *,
-    role: str = "teacher",
+    role: str | None = "teacher",
     may_miss: Sequence[str] = (),
     unused: Sequence[str] = (),
     pos_embed_interpolation: str | None = None,
 ) -> LoadReport:
-    """Copies a checkpoint into a timm ViT; resamples ``pos_embed`` to the model's grid, square or not.
+    """Copies a checkpoint into a timm model of the same architecture, for images, patches and channels of any size.
 
     Args:
-        model: a timm ``VisionTransformer``, possibly with its last blocks, norm or head removed.
+        model: a timm ``VisionTransformer``, ``Beit``, ``Eva`` or ``SwinTransformer``, possibly with its last blocks,
+            norm or head removed.
         path: see :func:`read_backbone`.
-        role: ``teacher`` or ``student``.
+        role: ``teacher`` or ``student``; None: the only one that the file names, else the teacher.
         may_miss: names (or module paths such as ``norm``) of the model that the file may lack.
         unused: names or module paths of the file that the model has removed on purpose, e.g. ``blocks.11``.
-        pos_embed_interpolation: ``timm`` or ``dino``; None: as the file's metadata say, ``dino`` for a full training
-            checkpoint of DINO, ``timm`` for other foreign files (DINO's published backbones have no mark).
+        pos_embed_interpolation: ``timm`` or ``dino``; None: as the file's metadata say; of foreign files, ``dino`` for
+            full training checkpoints of DINO and iBOT and for DINOv2 without registers, else ``timm`` (DINO's published
+            backbones have no mark).
 
     Returns:
         What was loaded, resized, missing, unexpected and skipped.
@@ -49,18 +54,24 @@ def load_backbone(
     Raises:
         FileNotFoundError: if there is no such file.
         BackboneNotCoveredError: if tensors of the model are neither in the file nor in ``may_miss``.
-        BackboneRefusedError: if the file is of another architecture or patch size, or holds NaN; nothing has
-            been copied then.
+        BackboneRefusedError: if the file is of another architecture, or holds NaN; nothing has been copied then.
     """
     family, wanted = family_of(model), model.state_dict()
-    tensors, metadata, interpolation = read_file(path, role)
-    interpolation = pos_embed_interpolation or interpolation
-    skipped = tuple(n for n in tensors if n not in wanted and (is_head_tensor(n) or is_under(n, unused)))
+    file, source = find_backbone(path, role), str(path)
+    interpolation = pos_embed_interpolation or file.interpolation
+    tensors, zeros = respell(file.tensors, wanted)
+    skipped = tuple(
+        n for n in tensors if n not in wanted and (is_head_tensor(n) or is_derived_tensor(n) or is_under(n, unused))
+    )
     given = {name: tensor for name, tensor in tensors.items() if name not in skipped}
 
-    check_architecture(family, model, given, metadata, source=str(path), unused=unused, skipped=skipped)
-    check_numbers({name: tensor for name, tensor in given.items() if name in wanted}, str(path))
-    given, resized = family.fit(model, given, metadata, interpolation, str(path))
+    check_architecture(family, model, given, file.metadata, source=source, unused=unused, skipped=skipped)
+    check_num_heads(family, model, given, file)
+    check_strangers(family, model, given, file.metadata, source)
+    check_numbers({name: tensor for name, tensor in given.items() if name in wanted}, source)
+    derived = {name: tensors[name] for name in skipped if is_derived_tensor(name)}
+    given, resized = family.fit(model, given | derived, file.metadata, interpolation, source)
+    given = {name: tensor for name, tensor in given.items() if name not in derived}
     missing = tuple(name for name in wanted if name not in given)
     uncovered = tuple(name for name in missing if not is_under(name, may_miss))
     if uncovered:
@@ -80,7 +91,21 @@ def load_backbone(
         for name, target in wanted.items():
             if name in given:
                 target.copy_(given[name])
-    loaded = tuple(name for name in wanted if name in given and name not in resized)
-    unexpected = tuple(name for name in given if name not in wanted)
-    remark = arch_remark(model, metadata)
-    return LoadReport(str(path), loaded, resized, missing, unexpected, skipped, remark, interpolation)
+    return LoadReport(
+        source=source,
+        loaded=tuple(name for name in wanted if name in given and name not in resized),
+        resized=resized,
+        missing=missing,
+        unexpected=tuple(name for name in given if name not in wanted),
+        skipped=skipped + zeros,
+        remark="; ".join(filter(None, (arch_remark(model, file.metadata), _patch_remark(resized)))),
+        pos_embed_interpolation=interpolation,
+        scheme=file.scheme,
+        role=file.role,
+    )
+
+
+def _patch_remark(resized: Mapping[str, str]) -> str:
+    """Resized patches are an approximation, and more often a mistake than meant."""
+    change = resized.get("patch_embed.proj.weight", "")
+    return f"the patch embedding was resized ({change}): features are near the checkpoint's, not equal" * bool(change)

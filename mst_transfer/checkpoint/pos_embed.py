@@ -123,7 +123,7 @@ def fit_pos_embed(
     """
     vit: Any = model
     rows, columns = vit.patch_embed.grid_size
-    num_prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+    num_prefix = 0 if getattr(vit, "no_embed_class", False) else vit.num_prefix_tokens  # Beit has no such option
     num_patches = pos_embed.shape[1] - num_prefix
     old = grid or (math.isqrt(max(num_patches, 0)),) * 2
     if num_patches < 1 or old[0] * old[1] != num_patches:

@@ -9,22 +9,41 @@ before it is the prefix.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from mst_transfer.checkpoint.checks import list_names
+from mst_transfer.checkpoint.checks import BackboneNotCoveredError, BackboneRefusedError, list_names
 from mst_transfer.checkpoint.pos_embed import MARK
-from mst_transfer.checkpoint.sources import SOURCES
+from mst_transfer.checkpoint.sources import SOURCES, Source
 
 _ROLE_PARTS = {
     "teacher": ("teacher", "model_ema", "state_dict_ema", "ema", "momentum_encoder"),
-    "student": ("student",),
+    "student": ("student", "base_encoder"),
 }
 _HEAD_PARTS = (
-    *("head", "head_dist", "fc_norm", "fc", "classifier", "projector", "predictor", "prototypes"),
-    *("attn_pool", "mask_token", "mask_embed", "decoder", "decoder_embed", "decoder_pos_embed"),
-    *("decoder_blocks", "decoder_norm", "decoder_pred"),
+    *("head", "head_dist", "fc_norm", "fc", "classifier", "projector", "predictor", "prototypes", "pooler", "lm_head"),
+    *("attn_pool", "mask_token", "mask_embed", "masked_embed", "local_cls_norm", "cls_pt_layers"),
+    *("decoder", "decoder_embed", "decoder_pos_embed", "decoder_blocks", "decoder_norm", "decoder_pred"),
 )
+_DERIVED = ("relative_position_index", "rope.periods")  # follow from the architecture
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A backbone found in a file of another project.
+
+    Attributes:
+        tensors: under timm's names, and those beside them under the same prefix.
+        scheme: whose names the file bears.
+        role: ``teacher`` or ``student`` where the file says so, else None.
+        interpolation: how the position embeddings were resampled in training, as far as the content shows.
+    """
+
+    tensors: dict[str, Tensor]
+    scheme: Source
+    role: str | None
+    interpolation: str
 
 
 def is_head_tensor(name: str) -> bool:
@@ -32,33 +51,36 @@ def is_head_tensor(name: str) -> bool:
     return name.split(".", 1)[0] in _HEAD_PARTS
 
 
+def is_derived_tensor(name: str) -> bool:
+    """Whether a tensor holds what the architecture implies: indices of relative positions, periods of rotations."""
+    return name.endswith(_DERIVED)
+
+
 def interpolation_of(tensors: Mapping[str, Tensor]) -> str:
-    """How a foreign file's position embeddings were resampled in its training, as far as its content shows.
+    """How a foreign file's position embeddings were resampled, by what stands beside its backbone.
 
     Args:
         tensors: all tensors of the file under dotted names.
 
     Returns:
-        ``dino`` for DINO's training checkpoints, which hold the centre of its loss, and for our whole models that bear
-        its mark; ``timm`` otherwise.
+        ``dino`` for training checkpoints of DINO and iBOT, which hold the centre of the loss, and for our whole models
+        that bear its mark; ``timm`` otherwise.
     """
     marked = any(name.split(".")[-1] == MARK for name in tensors)
-    return "dino" if marked or "dino_loss.center" in tensors else "timm"
+    return "dino" if marked or not tensors.keys().isdisjoint(("dino_loss.center", "ibot_loss.center")) else "timm"
 
 
-def extract_backbone(tensors: Mapping[str, Tensor], role: str, source: str) -> dict[str, Tensor]:
+def recognise(tensors: Mapping[str, Tensor], role: str | None, source: str) -> Recognised:
     """Finds the backbone among the tensors of a file and gives it timm's names.
 
     Args:
         tensors: all tensors of the file under dotted names.
-        role: ``teacher`` or ``student``; decides where the file holds several networks.
+        role: ``teacher`` or ``student``, where the file holds several networks; None: the only one, else the teacher.
         source: the file's name, for messages.
-
-    Returns:
-        The backbone's tensors, and those beside it under the same prefix.
 
     Raises:
         ValueError: if there is no backbone, or none of that role.
+        BackboneNotCoveredError: if a part of a tensor is missing that timm keeps in one piece.
     """
     for scheme in SOURCES:
         prefixes = [
@@ -66,26 +88,39 @@ def extract_backbone(tensors: Mapping[str, Tensor], role: str, source: str) -> d
             for name in tensors
             if name == scheme.anchor or name.endswith("." + scheme.anchor)
         ]
-        if prefixes:
-            prefix = _choose_prefix(prefixes, role, source)
-            inside = {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
-            if scheme.matches(inside):
-                return scheme.rename(inside)
-    anchors = ", ".join(repr(scheme.anchor) for scheme in SOURCES)
+        if not prefixes:
+            continue
+        prefix, found_role = _choose_prefix(prefixes, role, source)
+        inside = {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
+        if not scheme.matches(inside):
+            continue
+        outer = prefix[: prefix[:-1].rfind(".") + 1]
+        beside = {name: tensors[outer + name] for name in scheme.beside if prefix and outer + name in tensors}
+        interpolation = scheme.interpolation(inside)
+        if interpolation == "timm":
+            interpolation = interpolation_of(tensors)
+        try:
+            return Recognised(scheme.rename(beside | inside), scheme, found_role, interpolation)
+        except (BackboneNotCoveredError, BackboneRefusedError) as error:
+            raise type(error)(f"{source} ({scheme.name}): {error}") from error
+    anchors = ", ".join(repr(anchor) for anchor in dict.fromkeys(scheme.anchor for scheme in SOURCES))
     raise ValueError(
-        f"{source} holds no ViT backbone: none of its {len(tensors)} tensors is named {anchors} "
+        f"{source} holds no ViT or Swin backbone: none of its {len(tensors)} tensors is named {anchors} "
         f"(first names: {list_names(tuple(tensors)) or 'none'}). Is it the right file?"
     )
 
 
-def _choose_prefix(prefixes: list[str], role: str, source: str) -> str:
-    """The one prefix whose parts fit the role; a single network without a role fits any."""
+def _choose_prefix(prefixes: list[str], role: str | None, source: str) -> tuple[str, str | None]:
+    """The one prefix whose parts fit the role, and its role; a single network without a role fits any."""
     roles = {prefix: _role_of(prefix, prefixes) for prefix in prefixes}
+    if role is None:
+        named = set(roles.values()) - {None}
+        role = named.pop() if len(named) == 1 else "teacher"
     fitting = [prefix for prefix in prefixes if roles[prefix] == role]
     if not fitting:
         fitting = [prefix for prefix in prefixes if roles[prefix] is None]
     if len(fitting) == 1:
-        return fitting[0]
+        return fitting[0], roles[fitting[0]]
     found = ", ".join(repr(prefix.rstrip(".")) for prefix in prefixes)
     if not fitting:
         other = ", ".join(sorted({str(value) for value in roles.values()}))

@@ -20,6 +20,8 @@ class LoadReport:
         skipped: names of the file left out on purpose: heads, mask token, blocks that the model does without.
         remark: what is doubtful although everything fits; empty if nothing is.
         pos_embed_interpolation: how the position embeddings are to be resampled, now and in the forward pass.
+        scheme: whose names the file bears, see :class:`~mst_transfer.checkpoint.read.BackboneFile`; may be empty.
+        role: ``teacher`` or ``student`` where the file says so.
     """
 
     source: str
@@ -30,17 +32,20 @@ class LoadReport:
     skipped: tuple[str, ...]
     remark: str = ""
     pos_embed_interpolation: str = "timm"
+    scheme: str = ""
+    role: str | None = None
 
     def table(self) -> str:
         """Counts and names as a few aligned lines of text."""
         rows = [
             ("loaded", len(self.loaded), ""),
-            ("resized", len(self.resized), ", ".join(f"{k} {v}" for k, v in self.resized.items())),
+            ("resized", len(self.resized), list_names([f"{k} {v}" for k, v in self.resized.items()])),
             ("missing", len(self.missing), list_names(self.missing)),
             ("unexpected", len(self.unexpected), list_names(self.unexpected)),
             ("skipped", len(self.skipped), list_names(self.skipped)),
         ]
-        lines = [f"backbone weights from {self.source}"]
+        kind = ", ".join(filter(None, (self.scheme, self.role)))
+        lines = [f"backbone weights from {self.source}" + (f" ({kind})" if kind else "")]
         lines += [f"  {name:<11}{count:>5}  {names}".rstrip() for name, count, names in rows]
         lines += [f"  warning: {self.remark}"] if self.remark else []
         return "\n".join(lines)

@@ -1,0 +1,69 @@
+"""Which timm architecture a checkpoint is of: what its metadata say, else what its tensors show.
+
+A guess is only given if a model built from it takes every tensor of the checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+from torch import Tensor
+
+from mst_transfer.checkpoint.checks import BackboneRefusedError, is_under, list_names
+from mst_transfer.checkpoint.families import family_of
+from mst_transfer.checkpoint.families.infer_vit import infer_vit
+from mst_transfer.checkpoint.read import find_backbone
+from mst_transfer.checkpoint.recognise import is_derived_tensor, is_head_tensor
+from mst_transfer.checkpoint.spelling import respell
+
+
+def architecture_of(path: str | Path, role: str | None = "teacher") -> tuple[str, dict[str, Any]]:
+    """Architecture of a checkpoint.
+
+    Args:
+        path: see :func:`mst_transfer.checkpoint.read_backbone`.
+        role: likewise.
+
+    Returns:
+        Name and overrides for ``timm.create_model``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it cannot be read, or leaves its architecture open.
+    """
+    file = find_backbone(path, role)
+    if file.metadata is not None:
+        return file.metadata.arch, dict(file.metadata.arch_kwargs)
+    return infer_architecture(file.tensors, str(path))
+
+
+def infer_architecture(tensors: Mapping[str, Tensor], source: str) -> tuple[str, dict[str, Any]]:
+    """Guesses the architecture from names and shapes, by the conventions of those who publish weights.
+
+    Args:
+        tensors: of the backbone under timm's names, as :func:`mst_transfer.checkpoint.read_backbone` gives them.
+        source: the file's name, for messages.
+
+    Returns:
+        Name and overrides for ``timm.create_model``. Numbers of heads leave no trace in shapes: they are those that
+        are customary for the width.
+
+    Raises:
+        BackboneRefusedError: the tensors are of no architecture of timm, or leave open of which.
+    """
+    arch, options = infer_vit(tensors, source)
+    model = timm.create_model(arch, pretrained=False, num_classes=0, device="meta", **options)
+    wanted, trunk = model.state_dict(), family_of(model).trunk
+    respelt, _ = respell(tensors, wanted)
+    given = {n: t for n, t in respelt.items() if n in wanted or not (is_head_tensor(n) or is_derived_tensor(n))}
+    wrong = [n for n in given if is_under(n, trunk) and (n not in wanted or given[n].shape != wanted[n].shape)]
+    missing = [name for name in wanted if name not in given]
+    if wrong or missing:
+        raise BackboneRefusedError(
+            f"{source} is like {arch} with {options}, but {len(wrong)} tensors do not fit it ({list_names(wrong)}) and "
+            f"{len(missing)} of its tensors are missing ({list_names(missing)}). Name the architecture: arch=…"
+        )
+    return arch, options

@@ -1,0 +1,56 @@
+"""Patch embeddings of another patch size or number of channels.
+
+Sizes as in FlexiViT (Beyer et al., 2023, eq. 5): the pseudo-inverse of bicubic resizing, so that a resized patch gives
+nearly the embedding of the original. Channels as timm does: one channel takes the sum of the kernel's, more than three
+repeat it, scaled by 3 / channels; from a single channel each of C channels takes 1 / C, so that a grey image gives the
+same embedding. All as one tensor [D, channels, rows, columns].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from timm.layers import resample_patch_embed
+from timm.models import adapt_input_conv
+from torch import Tensor
+
+from mst_transfer.checkpoint.checks import BackboneRefusedError
+
+
+def fit_patch_embed(weight: Tensor, shape: Sequence[int], source: str) -> tuple[Tensor, str]:
+    """Fits a checkpoint's projection to the model's.
+
+    Args:
+        weight: [D, channels, rows, columns].
+        shape: what the model has; D may not differ.
+        source: the file's name, for messages.
+
+    Returns:
+        The weight, and what was done, e.g. ``8x8 -> 16x16``; empty if nothing.
+
+    Raises:
+        BackboneRefusedError: if the channels are neither 1 nor 3 and differ.
+    """
+    changes = []
+    if weight.shape[1] != shape[1]:
+        changes.append(f"{weight.shape[1]} -> {shape[1]} channels")
+        weight = _adapt_channels(weight, shape[1], source)
+    if weight.shape[2:] != tuple(shape[2:]):
+        changes.append(f"{_size(weight.shape)} -> {_size(shape)}")
+        weight = resample_patch_embed(weight, list(shape[2:]))
+    return weight, ", ".join(changes)
+
+
+def _adapt_channels(weight: Tensor, channels: int, source: str) -> Tensor:
+    if weight.shape[1] == 1:
+        return weight.expand(-1, channels, -1, -1) / channels
+    if weight.shape[1] == 3:
+        return adapt_input_conv(channels, weight)
+    raise BackboneRefusedError(
+        f"{source}: patch_embed.proj.weight takes {weight.shape[1]} channels, the model {channels}; only 1 or 3 can be "
+        f"adapted to another number. Build the model with in_chans={weight.shape[1]}"
+    )
+
+
+def _size(shape: Sequence[int]) -> str:
+    return f"{shape[2]}x{shape[3]}"

@@ -1,0 +1,91 @@
+"""What timm's classes call the same tensors: ``VisionTransformer``, ``Beit`` and ``Eva`` differ.
+
+=====================  ==========================  ==========================================
+what                   ``VisionTransformer``       ``Beit``, ``Eva``
+=====================  ==========================  ==========================================
+LayerScale             ``ls1.gamma``               ``gamma_1``
+attention's bias       ``attn.qkv.bias``           ``attn.q_bias``, ``attn.v_bias``, keys none
+SwiGLU's first layer   ``mlp.fc1``, gate first     ``mlp.fc1_g`` (gate), ``mlp.fc1_x``
+relative positions     none                        a table in each block, or one for all
+=====================  ==========================  ==========================================
+
+Only rewritings that leave the features as they are happen here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor
+
+_BLOCK = re.compile(r"^(blocks\.\d+)\.(.+)$")
+_SHARED_TABLE = "rel_pos_bias.relative_position_bias_table"
+_TABLE = "attn.relative_position_bias_table"
+
+
+def respell(tensors: Mapping[str, Tensor], wanted: Collection[str]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Gives tensors the names by which a model asks for them.
+
+    Args:
+        tensors: of a checkpoint, under the names of any of timm's ViTs.
+        wanted: the model's names.
+
+    Returns:
+        The tensors, and names of those that were left out because they are zero and the model has no place for them.
+    """
+    respelt: dict[str, Tensor] = {}
+    blocks: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if match := _BLOCK.match(name):
+            blocks.setdefault(match[1], {})[match[2]] = tensor
+        else:
+            respelt[name] = tensor
+    left_out: list[str] = []
+    shared = respelt.get(_SHARED_TABLE) if _SHARED_TABLE not in wanted else None
+    for block, members in blocks.items():
+        asked = {name.removeprefix(f"{block}.") for name in wanted if name.startswith(f"{block}.")}
+        if shared is not None and _TABLE in asked and _TABLE not in members:
+            members[_TABLE] = shared
+            respelt.pop(_SHARED_TABLE, None)
+        if asked:
+            _respell_scale(members, asked)
+            _respell_gate(members, asked)
+            left_out += [f"{block}.{name}" for name in _respell_bias(members, asked)]
+        respelt |= {f"{block}.{name}": tensor for name, tensor in members.items()}
+    return respelt, tuple(left_out)
+
+
+def _respell_scale(members: dict[str, Tensor], asked: Collection[str]) -> None:
+    for number in "12":
+        pair = (f"ls{number}.gamma", f"gamma_{number}")
+        for old, new in (pair, pair[::-1]):
+            if old in members and new in asked and old not in asked:
+                members[new] = members.pop(old)
+
+
+def _respell_gate(members: dict[str, Tensor], asked: Collection[str]) -> None:
+    for kind in ("weight", "bias"):
+        whole, gate, value = (f"mlp.{layer}.{kind}" for layer in ("fc1", "fc1_g", "fc1_x"))
+        if {gate, value} <= set(members) and whole in asked:
+            members[whole] = torch.cat([members.pop(gate), members.pop(value)])
+        elif whole in members and {gate, value} <= set(asked):
+            members[gate], members[value] = members.pop(whole).chunk(2)
+
+
+def _respell_bias(members: dict[str, Tensor], asked: Collection[str]) -> list[str]:
+    """Joins or splits the biases; returns the names of zeros that nobody asked for."""
+    whole, q, v = "attn.qkv.bias", "attn.q_bias", "attn.v_bias"
+    if {q, v} <= set(members) and whole in asked:
+        members[whole] = torch.cat([members[q], torch.zeros_like(members[q]), members[v]])
+        del members[q], members[v]
+    elif whole in members and whole not in asked:
+        parts = members[whole].chunk(3)
+        if not bool((parts[1] != 0).any()):
+            del members[whole]
+            members[q], members[v] = parts[0], parts[2]
+    zeros = [name for name in (q, v) if name in members and name not in asked and not bool((members[name] != 0).any())]
+    for name in zeros:
+        del members[name]
+    return zeros

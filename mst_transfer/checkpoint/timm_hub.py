@@ -1,0 +1,74 @@
+"""Weights that timm publishes, by name: ``timm://vit_small_patch16_224.dino``.
+
+timm fetches them once into the cache of the Hugging Face Hub (``HF_HOME``) or of ``torch.hub`` (``TORCH_HOME``) and
+takes them from there later, without a network too.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import timm
+from torch import Tensor
+
+from mst_transfer.checkpoint.metadata import BackboneMetadata
+
+_SCHEME = "timm:/"  # pathlib makes one slash of two
+_TRAINED_AS_DINO = ("dino", "lvd142m")  # tags; DINOv2 with registers is excepted below
+
+
+def is_timm_name(path: str | Path) -> bool:
+    """Whether a checkpoint is given by the name of a timm model."""
+    return str(path).startswith(_SCHEME)
+
+
+def read_published(address: str) -> tuple[dict[str, Tensor], BackboneMetadata]:
+    """Takes published weights from timm's cache, or fetches them.
+
+    Args:
+        address: ``timm://NAME``, with the tag of the weights or without for timm's default.
+
+    Returns:
+        The backbone's tensors without head, and metadata made from timm's.
+
+    Raises:
+        ValueError: timm has no such model or weights, or cannot get them.
+    """
+    name = address.removeprefix(_SCHEME).lstrip("/")
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models() + timm.list_pretrained(), n=4, cutoff=0.4)
+        raise ValueError(f"{address}: timm {timm.__version__} has no model {name!r}; near: {', '.join(near) or 'none'}")
+    try:
+        model = timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as error:  # of the network, the hub, the cache or timm: there is no common base
+        raise ValueError(
+            f"{address}: timm could not get the weights ({_reason(error)}). Names with weights: "
+            f"timm.list_pretrained('{name.split('.')[0]}*'). Without a network, run timm.create_model({name!r}, "
+            "pretrained=True) on a machine that has one and copy its cache (HF_HOME, TORCH_HOME) here, or give the "
+            "path of a downloaded file."
+        ) from error
+    return dict(model.state_dict()), _metadata(model, name)
+
+
+def _metadata(model: Any, name: str) -> BackboneMetadata:
+    config = model.pretrained_cfg
+    as_dino = config.get("tag", "").split(".")[0] in _TRAINED_AS_DINO and "_reg" not in name
+    return BackboneMetadata(
+        arch=name,
+        arch_kwargs={},
+        patch_size=model.patch_embed.patch_size[0],
+        img_size=tuple(model.patch_embed.img_size),
+        embed_dim=model.patch_embed.proj.weight.shape[0],
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        role="teacher",
+        pos_embed_interpolation="dino" if as_dino else "timm",
+        provenance={"timm": name, "tag": config.get("tag"), "version": timm.__version__},
+    )
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip().split("\n")[0][:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
