@@ -12,7 +12,7 @@ Shapes: [B, D, h, w] token grids of an H×W image, h = ceil(H / p); maps are [B,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
 from mmengine.model import BaseModule
@@ -40,14 +40,26 @@ class Rescale(nn.Module):
         return f"factor={self.factor:g}"
 
 
-def build_resampler(embed_dim: int, factor: float) -> nn.Module:
-    """The module that scales a grid of width D = ``embed_dim`` by ``factor`` (see the head of this file)."""
+def build_resampler(
+    embed_dim: int, factor: float, halve: bool = False, norm: Callable[[int], nn.Module] = LayerNorm2d
+) -> nn.Module:
+    """The module that scales a grid of width D = ``embed_dim`` by ``factor`` (see the head of this file).
+
+    Args:
+        embed_dim: D.
+        factor: new number of cells for each old one, along a side.
+        halve: each learned step of ×2 halves the width, as in ViTDet.
+        norm: makes the norm between two learned steps from its width.
+    """
     power = round(math.log2(factor))
     layers: list[nn.Module] = []
+    width = embed_dim
     for step in range(power):
         if step:
-            layers += [LayerNorm2d(embed_dim), nn.GELU()]
-        layers.append(nn.ConvTranspose2d(embed_dim, embed_dim, kernel_size=2, stride=2))
+            layers += [norm(width), nn.GELU()]
+        new_width = width // 2 if halve else width
+        layers.append(nn.ConvTranspose2d(width, new_width, kernel_size=2, stride=2))
+        width = new_width
     if power < 0:
         layers.append(nn.MaxPool2d(2**-power, stride=2**-power, ceil_mode=True))
     if factor != 2.0**power:

@@ -1,0 +1,72 @@
+"""ViTDet's neck: shapes for every patch and size, norms, gradients, refusals. Its numbers: tests/golden/test_vitdet.py."""
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from torch import nn
+
+from mst_transfer.models.backbones.vit import TimmViT
+from mst_transfer.models.necks import SimpleFeaturePyramid
+
+
+@pytest.mark.parametrize("patch_size", [8, 14, 16, 32])
+@pytest.mark.parametrize("size", [(96, 64), (77, 130)])
+def test_shapes(patch_size, size):
+    grid = [-(-side // patch_size) for side in size]
+    maps = SimpleFeaturePyramid(8, 4, patch_size=patch_size)([torch.randn(2, 8, *grid)])
+    padded = [side * patch_size for side in grid]
+    for output, stride in zip(maps, (4, 8, 16, 32, 64), strict=True):
+        expected = [-(-side // min(stride, 32)) for side in padded]
+        if stride == 64:
+            expected = [-(-side // 2) for side in expected]
+        assert list(output.shape) == [2, 4, *expected]
+
+
+def test_behind_a_backbone_built_by_name():
+    with MODELS.switch_scope_and_registry("mmdet") as registry:
+        neck = registry.build(
+            dict(type="mst_transfer.SimpleFeaturePyramid", in_channels=24, out_channels=6, norm_cfg=dict(type="LN2d"))
+        )
+    backbone = TimmViT("vit_tiny_patch16_224", embed_dim=24, depth=2, num_heads=3, out_indices=(-1,), window_size=2)
+    maps = neck(backbone(torch.randn(1, 3, 64, 96)))
+    assert [tuple(m.shape[-2:]) for m in maps] == [(16, 24), (8, 12), (4, 6), (2, 3), (1, 2)]
+    sum(m.square().mean() for m in maps).backward()
+    assert [name for model in (neck, backbone) for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_norm_is_over_the_channels_of_a_cell():
+    neck = SimpleFeaturePyramid(8, 16)
+    maps = neck([3 + 5 * torch.randn(1, 8, 4, 4)])
+    for output in maps:
+        torch.testing.assert_close(output.mean(1), torch.zeros_like(output[:, 0]), atol=1e-5, rtol=0)
+
+
+def test_other_norms():
+    kinds = {type(m) for m in SimpleFeaturePyramid(8, 16, norm_cfg=dict(type="BN")).modules()}
+    assert nn.BatchNorm2d in kinds
+    plain = SimpleFeaturePyramid(8, 16, norm_cfg=None)
+    convolutions = [m for m in plain.modules() if isinstance(m, nn.Conv2d)]
+    assert all(convolution.bias is not None for convolution in convolutions) and len(convolutions) == 8
+    fixed = SimpleFeaturePyramid(8, 16, norm_cfg=dict(type="LN2d", eps=1e-5, requires_grad=False))
+    norms = [m for m in fixed.modules() if isinstance(m, nn.LayerNorm)]
+    assert {(norm.eps, norm.weight.requires_grad) for norm in norms} == {(1e-5, False)}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(in_channels=[8, 8, 8, 8]), r"in_channels=\[8, 8, 8, 8\].*must be positive numbers"),
+        (dict(in_channels=2), "in_channels=2 is too small"),
+        (dict(in_channels=8, strides=(4, 16)), r"strides=\(4, 16\) must double"),
+        (dict(in_channels=8, num_outs=3), "num_outs=3 is less than the 4 strides"),
+        (dict(in_channels=8, norm_cfg=dict(type="LN2d", epsilon=1)), "LN2d takes eps and requires_grad only"),
+    ],
+)
+def test_wrong_arguments_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        SimpleFeaturePyramid(**options)
+
+
+def test_more_than_one_map_is_refused():
+    with pytest.raises(ValueError, match=r"takes one map, not 4.*out_indices=\(-1,\)"):
+        SimpleFeaturePyramid(8)([torch.randn(1, 8, 4, 4)] * 4)
