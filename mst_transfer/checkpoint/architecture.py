@@ -14,7 +14,9 @@ from torch import Tensor
 
 from mst_transfer.checkpoint.checks import BackboneRefusedError, is_under, list_names
 from mst_transfer.checkpoint.families import family_of
+from mst_transfer.checkpoint.families.infer_swin import infer_swin
 from mst_transfer.checkpoint.families.infer_vit import infer_vit
+from mst_transfer.checkpoint.families.swin import SwinFamily
 from mst_transfer.checkpoint.read import find_backbone
 from mst_transfer.checkpoint.recognise import is_derived_tensor, is_head_tensor
 from mst_transfer.checkpoint.spelling import respell
@@ -54,7 +56,8 @@ def infer_architecture(tensors: Mapping[str, Tensor], source: str) -> tuple[str,
     Raises:
         BackboneRefusedError: the tensors are of no architecture of timm, or leave open of which.
     """
-    arch, options = infer_vit(tensors, source)
+    infer = infer_swin if SwinFamily.anchor in tensors else infer_vit
+    arch, options = infer(tensors, source)
     model = timm.create_model(arch, pretrained=False, num_classes=0, device="meta", **options)
     wanted, trunk = model.state_dict(), family_of(model).trunk
     respelt, _ = respell(tensors, wanted)

@@ -18,7 +18,7 @@ from mst_transfer.checkpoint.pos_embed import MARK
 from mst_transfer.checkpoint.sources import SOURCES, Source
 
 _ROLE_PARTS = {
-    "teacher": ("teacher", "model_ema", "state_dict_ema", "ema", "momentum_encoder"),
+    "teacher": ("teacher", "model_ema", "state_dict_ema", "ema", "momentum_encoder", "encoder_k"),
     "student": ("student", "base_encoder"),
 }
 _HEAD_PARTS = (
@@ -138,6 +138,8 @@ def _role_of(prefix: str, prefixes: list[str]) -> str | None:
     ``ema_state_dict`` the network that is trained.
     """
     parts = prefix.split(".")
+    if "encoder" in parts and any("encoder_k" in other.split(".") for other in prefixes):
+        return "student"  # MoBY's, beside its momentum encoder
     if any(other.startswith("ema_state_dict.") for other in prefixes):
         return {"state_dict": "teacher", "ema_state_dict": "student"}.get(parts[0])
     return next((role for role, names in _ROLE_PARTS.items() if any(name in parts for name in names)), None)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mst_transfer.checkpoint.checks import BackboneNotCoveredError
 
-_PART = re.compile(r"^(blocks\.\d+\.attn)\.([qkv])\.(weight|bias)$")
+_PART = re.compile(r"^((?:layers\.\d+\.)?blocks\.\d+\.attn)\.([qkv])\.(weight|bias)$")
 Rules = Sequence[tuple[str, str]]
 
 
@@ -37,7 +37,7 @@ def rename_all(tensors: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]
 
 
 def merge_qkv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Joins separate queries, keys and values ``blocks.N.attn.q`` … to ``qkv``, in this order.
+    """Joins separate queries, keys and values ``blocks.N.attn.q`` … to ``qkv``, in this order; in stages too.
 
     Biases of queries and values alone become ``q_bias`` and ``v_bias``, as in timm's ``Beit``.
 

@@ -234,7 +234,7 @@ def test_several_backbones_without_role_are_refused(saved, tmp_path):
 
 
 def test_model_that_is_no_vit_is_refused(saved):
-    with pytest.raises(ValueError, match="Linear has no 'patch_embed.proj.weight'"):
+    with pytest.raises(ValueError, match="Linear has no .*'patch_embed.proj.weight': give a timm Swin or ViT"):
         load_backbone(torch.nn.Linear(2, 2), saved[1])
 
 

@@ -1,0 +1,152 @@
+"""Naming schemes of Swin Transformers (version 1).
+
+They differ in three things besides names. Patch merging stands at the *end* of a stage in the official code and all
+that follows it, at the *start* of the next one in timm since 0.9. Its input is ordered by position, then channel in the
+official code, by channel, then position where it is made by ``nn.Unfold`` (mmdet, mmseg, mmpretrain). Hugging Face
+splits the projection to queries, keys and values in three.
+
+What follows from the window's size is never taken over: ``relative_position_index``, ``attn_mask``.
+
+Shapes: C channels of a map that is merged; a merged patch has 4 C, from (row, column) (0, 0), (1, 0), (0, 1), (1, 1).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from mst_transfer.checkpoint.checks import BackboneRefusedError
+from mst_transfer.checkpoint.sources.rename import merge_qkv, rename_all
+from mst_transfer.checkpoint.sources.source import Source
+
+_DERIVED = ("attn_mask", "relative_position_index", "relative_coords_table")
+_STAGE = re.compile(r"^layers\.(\d+)\.")
+_MERGING = re.compile(r"^layers\.(\d+)\.downsample\.")
+_OUT_NORM = re.compile(r"^norm(\d+)\.")
+
+_MM_NAMES = (
+    (r"^patch_embed\.projection\.", "patch_embed.proj."),
+    (r"^stages\.", "layers."),
+    (r"\.attn\.w_msa\.", ".attn."),
+    (r"\.ffn\.layers\.0\.0\.", ".mlp.fc1."),
+    (r"\.ffn\.layers\.1\.", ".mlp.fc2."),
+)
+_HF_NAMES = (
+    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^embeddings\.norm\.", "patch_embed.norm."),
+    (r"^embeddings\.mask_token$", "mask_token"),
+    (r"^embeddings\.position_embeddings$", "absolute_pos_embed"),
+    (r"^encoder\.layers\.", "layers."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"\.attention\.self\.", ".attn."),
+    (r"\.attention\.output\.dense\.", ".attn.proj."),
+    (r"\.attention\.relative_position_bias\.", ".attn."),
+    (r"\.attention\.o_proj\.", ".attn.proj."),
+    (r"\.attention\.([qkv])_proj\.", r".attn.\1."),
+    (r"\.attn\.([qkv])(?:uery|ey|alue)\.", r".attn.\1."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
+    (r"^layernorm\.", "norm."),
+    *((rf"^hidden_states_norms\.stage{stage + 1}\.", f"norm{stage}.") for stage in range(4)),
+)
+
+
+def from_official(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names of Swin's authors, of MoBY, SimMIM and timm, old and new.
+
+    Raises:
+        BackboneRefusedError: if the Swin has an absolute position embedding.
+    """
+    if "absolute_pos_embed" in tensors:
+        raise BackboneRefusedError(
+            "this Swin adds an absolute position embedding (ape=True), for which timm's SwinTransformer has no place; "
+            "its features would differ without it. Choose a checkpoint trained with ape=False, as published ones are"
+        )
+    kept = {name: t for name, t in tensors.items() if name.rsplit(".", 1)[-1] not in _DERIVED}
+    return _name_last_norm(_merge_at_start(kept))
+
+
+def from_mm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names of mmdet, mmseg and mmpretrain, whose patch merging is ordered by channel, then position."""
+    renamed = rename_all(tensors, _MM_NAMES)
+    for name in renamed:
+        if _MERGING.match(name):
+            renamed[name] = _by_position(renamed[name])
+    return from_official(renamed)
+
+
+def from_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names of ``transformers``, up to release 4 and from release 5 on."""
+    return from_official(merge_qkv(rename_all(tensors, _HF_NAMES)))
+
+
+def refuse_v2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Swin V2 has another attention (cosine, continuous position bias) and norms behind its branches.
+
+    Raises:
+        BackboneRefusedError: always.
+    """
+    raise BackboneRefusedError(
+        "this is a Swin Transformer V2 (its attention has a logit_scale): only the first version is supported, such as "
+        "swin_tiny_patch4_window7_224. Choose a checkpoint of Swin V1"
+    )
+
+
+def refuse_mlp(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Swin-MLP mixes the tokens of a window without attention.
+
+    Raises:
+        BackboneRefusedError: always.
+    """
+    raise BackboneRefusedError(
+        "this is a Swin-MLP (its blocks have spatial_mlp instead of attention), which is not supported. Choose a "
+        "checkpoint of a Swin Transformer V1, such as swin_tiny_patch4_window7_224"
+    )
+
+
+def _by_position(merging: Tensor) -> Tensor:
+    """The input of a patch merging from (C, row, column) to (column, row, C); weight [2 C, 4 C] or norm [4 C]."""
+    split = merging.unflatten(-1, (-1, 2, 2))
+    return split.movedim((-1, -2, -3), (-3, -2, -1)).flatten(-3).contiguous()
+
+
+def _merge_at_start(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Moves patch merging from the end of a stage to the start of the next, if it is there.
+
+    The first stage of timm's arrangement has none, that of the official one always has.
+    """
+    if not any(name.startswith("layers.0.downsample.") for name in tensors):
+        return dict(tensors)
+    return {
+        _MERGING.sub(lambda match: f"layers.{int(match.group(1)) + 1}.downsample.", name): tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def _name_last_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The norm of the last stage's output, which detectors number like those of the other stages, is ``norm``."""
+    last = max((int(match.group(1)) for match in map(_STAGE.match, tensors) if match), default=-1)
+    if "norm.weight" in tensors:
+        return dict(tensors)
+    return {
+        _OUT_NORM.sub(lambda match: "norm." if int(match.group(1)) == last else match.group(0), name): tensor
+        for name, tensor in tensors.items()
+    }
+
+
+_TABLE = "relative_position_bias_table"
+SWIN_SOURCES = (
+    Source("timm Swin, Swin, MoBY, SimMIM, MST", f"layers.0.blocks.0.attn.{_TABLE}", from_official),
+    Source("mmdet, mmseg, mmpretrain Swin", f"stages.0.blocks.0.attn.w_msa.{_TABLE}", from_mm),
+    Source("transformers Swin", f"encoder.layers.0.blocks.0.attention.self.{_TABLE}", from_hugging_face),
+    Source(
+        "transformers 5 Swin", f"encoder.layers.0.blocks.0.attention.relative_position_bias.{_TABLE}", from_hugging_face
+    ),
+    Source("timm, Swin V2", "layers.0.blocks.0.attn.logit_scale", refuse_v2),
+    Source("mmpretrain, Swin V2", "stages.0.blocks.0.attn.w_msa.logit_scale", refuse_v2),
+    Source("transformers, Swin V2", "encoder.layers.0.blocks.0.attention.self.logit_scale", refuse_v2),
+    Source("Swin-MLP", "layers.0.blocks.0.spatial_mlp.weight", refuse_mlp),
+)

@@ -1,0 +1,246 @@
+"""timm's Swin Transformers, of any architecture name, as backbones of mmdet and mmseg.
+
+Maps of the stages at strides 4, 8, 16 and 32 for FPN, UPerNet and the like, for images of any size: on the same
+weights they equal mmdet's and mmseg's ``SwinTransformer`` (see :mod:`mst_transfer.models.backbones.shifted_windows`
+for where timm differs).
+
+A pre-trained Swin has one norm, behind its last stage. It stays the norm of that stage's output; the norms of the
+other outputs (``vit.norm0`` …) are fresh unless the checkpoint is of a detector or segmentor that had them, and the
+load report lists them as missing.
+
+Shapes: image [B, 3, H, W], stage i from 0, p patch side (4), map [B, C * 2^i, ceil(H / (p * 2^i)), …].
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import timm
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from timm.models.swin_transformer import SwinTransformer
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recompute
+
+from mst_transfer.checkpoint import load_backbone
+from mst_transfer.models.backbones.shifted_windows import swin_block
+from mst_transfer.models.backbones.vit_arguments import merge_checkpoints
+from mst_transfer.registry import MODELS
+
+OUT_NORMS = ("all", "last", "none")
+
+
+@MODELS.register_module()
+class TimmSwin(BaseModule):
+    """A timm Swin Transformer that returns the maps of some of its stages.
+
+    Args:
+        arch: a name of ``timm.list_models('swin_*')``: ``swin_tiny_patch4_window7_224``, ….
+        out_indices: stages whose output is returned, from 0, increasing; stages behind the last are removed.
+        checkpoint: path of backbone weights (:mod:`mst_transfer.checkpoint`); None: random initialisation.
+        role: ``teacher`` or ``student``, where the file holds both.
+        out_norm: which outputs pass a LayerNorm: ``all`` as in mmdet, ``last`` (the last stage's only, which is the
+            checkpoint's own), ``none``.
+        window_size: side of the windows, one number or one a stage. None: the architecture's. Tables of relative
+            position biases are resampled to it when weights are loaded.
+        shift_single_windows: whether a map that one window covers is shifted nonetheless. True as mmdet and mmseg do;
+            False as in pre-training, so that at 224 px the last map equals timm's.
+        drop_path_rate: stochastic depth of the last block; it rises linearly from 0.
+        frozen_stages: -1 trains everything, 0 freezes the patch embedding, k also the first k stages with their norms
+            and the patch merging behind each, as mmdet does.
+        with_cp: recompute activations of the blocks in the backward pass to save memory.
+        init_cfg: only ``dict(type='Pretrained', checkpoint=PATH)``: the same as ``checkpoint=PATH``.
+        may_miss: names or module paths, within ``vit``, that the checkpoint may lack besides the fresh norms.
+        **timm_kwargs: overrides for ``timm.create_model``: ``embed_dim=48, depths=(2, 2, 2, 2), in_chans=1``, ….
+
+    Raises:
+        ValueError: if an argument is not one of the values above.
+    """
+
+    def __init__(
+        self,
+        arch: str = "swin_tiny_patch4_window7_224",
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        checkpoint: str | None = None,
+        role: str = "teacher",
+        out_norm: str = "all",
+        window_size: int | Sequence[int] | None = None,
+        shift_single_windows: bool = True,
+        drop_path_rate: float = 0.0,
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        init_cfg: dict | None = None,
+        may_miss: Sequence[str] = (),
+        **timm_kwargs: Any,
+    ) -> None:
+        super().__init__()
+        if out_norm not in OUT_NORMS:
+            raise ValueError(f"out_norm={out_norm!r} is not one of {OUT_NORMS}")
+        self.checkpoint = merge_checkpoints(checkpoint, init_cfg)
+        self.role, self.with_cp = role, with_cp
+        self.shift_single_windows = shift_single_windows
+        if window_size is not None:
+            timm_kwargs["window_size"] = window_size if isinstance(window_size, int) else tuple(window_size)
+        self.vit = _create_swin(arch, drop_path_rate=drop_path_rate, **timm_kwargs)
+        num_stages = len(self.vit.layers)
+        self.out_indices = _check_out_indices(out_indices, num_stages)
+        self._unused = self._prune(out_norm)
+        self._fresh = self._add_norms() if out_norm == "all" else ()
+        self._may_miss = (*self._fresh, *may_miss)
+        if not -1 <= frozen_stages <= len(self.vit.layers):
+            raise ValueError(f"frozen_stages={frozen_stages} is not in -1 … {len(self.vit.layers)}")
+        self.frozen_stages = frozen_stages
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+
+    @property
+    def num_features(self) -> tuple[int, ...]:
+        """Channels of the outputs, e.g. for FPN's ``in_channels``."""
+        return tuple(self.vit.feature_info[index]["num_chs"] for index in self.out_indices)
+
+    def _prune(self, out_norm: str) -> tuple[str, ...]:
+        """Removes what no output needs; returns the removed paths, which a checkpoint may still hold."""
+        kept, stages = self.out_indices[-1] + 1, self.vit.layers
+        unused = [f"layers.{index}.downsample" for index in range(kept, len(stages))]
+        for index in range(kept, len(stages)):
+            unused += [f"layers.{index}.blocks.{block}" for block in range(len(stages[index].blocks))]
+        if out_norm == "none" or kept < len(stages):
+            self.vit.norm = nn.Identity()
+            unused.append("norm")
+        if out_norm != "all" or kept < len(stages):
+            unused += [f"norm{index}" for index in range(len(stages)) if index not in self.out_indices]
+        self.vit.layers = stages[:kept]
+        self.vit.head = nn.Identity()
+        return tuple(unused)
+
+    def _add_norms(self) -> tuple[str, ...]:
+        """Norms of the outputs that have none of their own in a pre-trained Swin; their names."""
+        names = []
+        for index in self.out_indices:
+            if index == len(self.vit.layers) - 1 and isinstance(self.vit.norm, nn.LayerNorm):
+                continue
+            names.append(f"norm{index}")
+            self.vit.add_module(names[-1], nn.LayerNorm(self.vit.feature_info[index]["num_chs"]))
+        return tuple(names)
+
+    def _norm(self, index: int) -> nn.Module:
+        """What the output of a stage passes."""
+        last = index == len(self.vit.layers) - 1 and not isinstance(self.vit.norm, nn.Identity)
+        return self.vit.norm if last else getattr(self.vit, f"norm{index}", nn.Identity())
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        modules, stages = [self.vit.patch_embed], self.vit.layers
+        for index in range(self.frozen_stages):
+            modules += [stages[index].blocks, self._norm(index)]
+            modules += [stage.downsample for stage in stages[index + 1 : index + 2]]
+        return modules
+
+    def train(self, mode: bool = True) -> TimmSwin:
+        """Sets the mode; frozen stages stay in evaluation mode (no stochastic depth)."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+    def init_weights(self) -> None:
+        """Loads the checkpoint and reports what it covered; warns if there is none.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is of another architecture, or does not cover the backbone.
+        """
+        if self.checkpoint is None:
+            message = f"{type(self).__name__}: random initialisation (checkpoint=None)"
+            print_log(message, logger="current", level=logging.WARNING)
+        else:
+            report = load_backbone(
+                self.vit, self.checkpoint, role=self.role, unused=self._unused, may_miss=self._may_miss
+            )
+            level = logging.WARNING if report.remark else logging.INFO
+            print_log(report.table(), logger="current", level=level)
+        self._is_init = True
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Maps of the stages in ``out_indices``, [B, C * 2^i, ceil(H / (p * 2^i)), ceil(W / (p * 2^i))]."""
+        x, outputs = self._embed(image), []
+        for index, stage in enumerate(self.vit.layers):
+            x = stage.downsample(x)
+            for block in stage.blocks:
+                if self.with_cp and x.requires_grad:
+                    x = recompute(swin_block, block, x, self.shift_single_windows, use_reentrant=False)
+                else:
+                    x = swin_block(block, x, self.shift_single_windows)
+            if index in self.out_indices:
+                outputs.append(self._norm(index)(x).permute(0, 3, 1, 2).contiguous())
+        return tuple(outputs)
+
+    def _embed(self, image: Tensor) -> Tensor:
+        """Patch embeddings [B, ceil(H / p), ceil(W / p), C]; sides are padded with zeros to multiples of p."""
+        embed = self.vit.patch_embed
+        (p, q), (height, width) = embed.patch_size, image.shape[-2:]
+        x = F.pad(image, (0, -width % q, 0, -height % p))
+        return embed.norm(embed.proj(x).permute(0, 2, 3, 1))
+
+    def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
+        """Where a parameter stands between image and head, for layer-wise learning rate decay.
+
+        A layer is a block, counted through all stages; a patch merging belongs to the block before it, as in SimMIM's
+        fine-tuning and in mmpretrain.
+
+        Args:
+            param_name: full name, e.g. ``backbone.vit.layers.2.blocks.3.attn.qkv.weight``.
+            prefix: what stands before this module's own names, e.g. ``backbone.``.
+
+        Returns:
+            Layer (0 patch embedding, 1 … n blocks, n + 1 everything behind them) and number of layers (n + 2).
+        """
+        depths = [len(stage.blocks) for stage in self.vit.layers]
+        num_layers = sum(depths) + 2
+        parts = param_name.removeprefix(prefix).split(".")
+        if parts[:2] == ["vit", "patch_embed"]:
+            return 0, num_layers
+        if parts[:2] != ["vit", "layers"]:
+            return num_layers - 1, num_layers
+        before = sum(depths[: int(parts[2])])
+        return before + (int(parts[4]) + 1 if parts[3] == "blocks" else 0), num_layers
+
+    def no_weight_decay(self) -> set[str]:
+        """Names, within this module, of parameters that weight decay must leave alone: tables, norms, biases."""
+        names = {name for name, parameter in self.named_parameters() if parameter.ndim == 1}
+        return names | {f"vit.{name}" for name in self.vit.no_weight_decay()}
+
+
+def _create_swin(arch: str, **timm_kwargs: Any) -> SwinTransformer:
+    """A randomly initialised timm Swin whose windows do not depend on the image's size."""
+    known = timm.list_models()
+    if arch.split(".")[0] not in known:
+        near = difflib.get_close_matches(arch, known, n=4, cutoff=0.4)
+        raise ValueError(f"arch={arch!r} is not a timm model; near names: {', '.join(near) or 'none'}")
+    fixed = dict(num_classes=0, always_partition=True, strict_img_size=False)
+    clash = sorted(set(timm_kwargs) & {"always_partition", "strict_img_size", "dynamic_img_size"})
+    if clash:
+        raise ValueError(f"{', '.join(clash)}: leave it out; images may have any size here, and windows keep theirs")
+    try:
+        swin = timm.create_model(arch, pretrained=False, **(fixed | timm_kwargs))
+    except TypeError as error:
+        raise ValueError(f"arch={arch!r} does not take all of {sorted(timm_kwargs)}: {error}") from error
+    if not isinstance(swin, SwinTransformer):
+        raise ValueError(
+            f"arch={arch!r} is a {type(swin).__name__}; TimmSwin takes timm's SwinTransformer (version 1) only, "
+            "e.g. swin_tiny_patch4_window7_224; for a ViT take mst_transfer.TimmViTPyramid"
+        )
+    return swin
+
+
+def _check_out_indices(out_indices: Sequence[int], num_stages: int) -> tuple[int, ...]:
+    """Stage numbers from 0, increasing."""
+    indices = tuple(index + num_stages if index < 0 else index for index in out_indices)
+    if not indices or list(indices) != sorted(set(indices)) or not 0 <= indices[0] <= indices[-1] < num_stages:
+        raise ValueError(f"out_indices={tuple(out_indices)} must increase within 0 … {num_stages - 1}")
+    return indices
