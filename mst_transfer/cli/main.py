@@ -16,6 +16,8 @@ VERBS = {
     ),
     "train": ("mst_transfer.cli.train", "train a detector or segmentor from a config"),
     "test": ("mst_transfer.cli.test", "evaluate a trained detector or segmentor"),
+    "complexity": ("mst_transfer.cli.complexity", "count the parameters and multiply-adds of configs"),
+    "params": ("mst_transfer.cli.params", "layer, learning rate and weight decay of every parameter of a config"),
     "report": ("mst_transfer.report", "write the HTML report of a folder of runs"),
 }
 

@@ -13,6 +13,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("config", help="path of a config, or name of a shipped one")
     parser.add_argument("checkpoint", help="a checkpoint of mst train, e.g. work_dirs/x/epoch_12.pth")
     add_run_options(parser)
+    parser.add_argument(
+        "--tta", action="store_true", help="average over sizes and mirror images (segmentors; default: one size)"
+    )
     return parser
 
 
@@ -24,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mst_transfer.compat import launch
     from mst_transfer.compat.config_check import parse_cfg_options
     from mst_transfer.engine import run
+    from mst_transfer.engine.augmented_testing import with_augmentation
 
     try:
         cfg = run.load_run_config(
@@ -38,12 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         run.existing_checkpoint(args.checkpoint)
         if launch.rank() == 0:
             run.check_inputs(cfg, training=False)
+        if args.tta:
+            with_augmentation(cfg)  # refuses before anything is loaded
     except (ValueError, FileNotFoundError) as error:
         print(f"mst test: {error}", file=sys.stderr)
         return 1
     if args.check_only:
         return 0
-    status, written = run_or_refuse("test", args.launcher, lambda: run.run_testing(cfg, args.checkpoint))
+    status, written = run_or_refuse("test", args.launcher, lambda: run.run_testing(cfg, args.checkpoint, args.tta))
     for name, value in (written or {}).get("metrics", {}).items():
         print(f"{name}: {value:.4f}")
     return status

@@ -7,6 +7,15 @@ from collections.abc import Sequence
 from mst_transfer.cli.options import add_run_options, run_or_refuse
 
 
+def accumulation(word: str) -> str | int:
+    """``auto``, or a number of batches from 1; ``argparse`` reports the error."""
+    if word == "auto":
+        return word
+    if not word.isdigit() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is neither auto nor a whole number from 1")
+    return int(word)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="mst train", description="Train a detector (mmdet) or segmentor (mmseg).")
@@ -21,6 +30,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--amp", action="store_true", help="mixed precision (needs a GPU)")
     parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate by the batch size")
+    parser.add_argument(
+        "--accumulate",
+        type=accumulation,
+        metavar="N",
+        help="add up the gradients of N batches before each step; auto: as many as make the recipe's batch",
+    )
     return parser
 
 
@@ -39,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             resume=args.resume,
             amp=args.amp,
             auto_scale_lr=args.auto_scale_lr,
+            accumulate=args.accumulate,
             cfg_options=parse_cfg_options(args.cfg_options),
             launcher=args.launcher,
         )

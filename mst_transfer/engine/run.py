@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mst_transfer.compat import config_check, config_paths, launch, serialization
-from mst_transfer.engine import results
+from mst_transfer.engine import batch_plan, results
 from mst_transfer.engine.adapt import adapt_to_devices, check_amp, enable_amp, enable_auto_scale_lr
+from mst_transfer.engine.augmented_testing import with_augmentation
 
 DEFAULT_SEED = 0
 AUTO_RESUME = "auto"
@@ -31,6 +32,7 @@ def load_run_config(
     resume: str | None = None,
     amp: bool = False,
     auto_scale_lr: bool = False,
+    accumulate: str | int | None = None,
     cfg_options: Mapping[str, Any] | None = None,
     launcher: str = "none",
 ) -> Any:
@@ -44,6 +46,7 @@ def load_run_config(
         resume: Checkpoint to go on from; ``auto`` takes the newest one in the work dir, if there is one.
         amp: Mixed precision.
         auto_scale_lr: Scale the learning rate by the batch size.
+        accumulate: Batches whose gradients make one step; ``auto``: as many as make the recipe's batch.
         cfg_options: Dotted path → new value.
         launcher: ``none``, ``pytorch`` or ``slurm``.
 
@@ -74,6 +77,8 @@ def load_run_config(
         enable_amp(cfg)
     if auto_scale_lr:
         enable_auto_scale_lr(cfg)
+    if accumulate is not None:
+        batch_plan.want_accumulation(cfg, accumulate)
     if resume:
         _set_resume(cfg, resume)
     return cfg
@@ -146,24 +151,31 @@ def run_training(cfg: Any) -> dict[str, Any]:
     from mst_transfer.checkpoint.checks import BackboneRefusedError
 
     start = time.time()
-    runner = _build_runner(cfg)
+    launch.init_distributed(cfg.launcher)
+    try:
+        plan = batch_plan.plan_batch(cfg, launch.world_size())
+        notices = batch_plan.apply_batch_plan(cfg, plan)
+    except ValueError as error:
+        raise RunRefusedError(str(error)) from error
+    runner = _build_runner(cfg, notices)
     try:
         runner.train()
     except BackboneRefusedError as error:
         raise RunRefusedError(f"model.backbone.checkpoint: {error}") from error
     metrics = results.last_validation_metrics(runner.message_hub)
-    written = _write(runner, cfg, metrics, "train", start)
+    written = _write(runner, cfg, metrics, "train", start, batch=plan.as_dict())
     del runner
     launch.shutdown_distributed()
     return written
 
 
-def run_testing(cfg: Any, checkpoint: str) -> dict[str, Any]:
+def run_testing(cfg: Any, checkpoint: str, augmented: bool = False) -> dict[str, Any]:
     """Evaluates a trained model on the config's test set and writes ``results.json``.
 
     Args:
         cfg: From ``load_run_config``.
         checkpoint: A checkpoint of ``run_training``. It must hold every parameter of the model and no other.
+        augmented: Average over sizes and mirror images: see :mod:`mst_transfer.engine.augmented_testing`.
 
     Returns:
         The content of ``results.json``.
@@ -171,11 +183,12 @@ def run_testing(cfg: Any, checkpoint: str) -> dict[str, Any]:
     Raises:
         FileNotFoundError: No such checkpoint.
         RunRefusedError: It does not fit the config's model, or the model cannot be built.
+        ValueError: ``augmented``, and the config does not say how.
     """
     start = time.time()
     checkpoint = existing_checkpoint(checkpoint)
     cfg.load_from, cfg.resume = None, False
-    runner = _build_runner(cfg)
+    runner = _build_runner(with_augmentation(cfg) if augmented else cfg, [])
     try:
         runner.load_checkpoint(checkpoint, strict=True)
     except RuntimeError as error:
@@ -184,19 +197,19 @@ def run_testing(cfg: Any, checkpoint: str) -> dict[str, Any]:
             "Next step: give the config that it was trained with, which stands in its work dir"
         ) from error
     metrics = results.scalar_metrics(runner.test())
-    written = _write(runner, cfg, metrics, "test", start, tested_checkpoint=str(checkpoint))
+    written = _write(runner, cfg, metrics, "test", start, tested_checkpoint=str(checkpoint), augmented=augmented)
     del runner
     launch.shutdown_distributed()
     return written
 
 
-def _build_runner(cfg: Any) -> Any:
-    """Joins the process group, adapts the config to the devices and builds the Runner."""
+def _build_runner(cfg: Any, notices: list[str]) -> Any:
+    """Joins the process group, adapts the config to the devices and builds the Runner, whose log gets the notices."""
     import torch
     from mmengine.runner import Runner
 
     launch.init_distributed(cfg.launcher)
-    notices = adapt_to_devices(cfg, launch.world_size(), torch.cuda.is_available())
+    notices += adapt_to_devices(cfg, launch.world_size(), torch.cuda.is_available())
     try:
         runner = Runner.from_cfg(cfg)
     except ValueError as error:
