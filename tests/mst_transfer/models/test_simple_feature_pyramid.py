@@ -1,4 +1,4 @@
-"""ViTDet's neck: shapes for every patch and size, norms, gradients, refusals. Its numbers: tests/golden/test_vitdet.py."""
+"""ViTDet's neck: shapes, norms, gradients, refusals. What its numbers equal: tests/golden/test_vitdet.py."""
 
 import pytest
 import torch
@@ -27,7 +27,9 @@ def test_behind_a_backbone_built_by_name():
         neck = registry.build(
             dict(type="mst_transfer.SimpleFeaturePyramid", in_channels=24, out_channels=6, norm_cfg=dict(type="LN2d"))
         )
-    backbone = TimmViT("vit_tiny_patch16_224", embed_dim=24, depth=2, num_heads=3, out_indices=(-1,), window_size=2)
+    backbone = TimmViT(
+        "vit_tiny_patch16_224", embed_dim=24, depth=2, num_heads=3, out_indices=(-1,), window_size=2, global_blocks=()
+    )
     maps = neck(backbone(torch.randn(1, 3, 64, 96)))
     assert [tuple(m.shape[-2:]) for m in maps] == [(16, 24), (8, 12), (4, 6), (2, 3), (1, 2)]
     sum(m.square().mean() for m in maps).backward()
