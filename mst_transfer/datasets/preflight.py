@@ -6,21 +6,29 @@ that the backbone will start from. Both read only what they need and stay quick 
 
 from __future__ import annotations
 
-import importlib
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mst_transfer.datasets.coco_checks import Use
+from mst_transfer.datasets.config_datasets import (
+    LOADERS,
+    class_names,
+    coco_base,
+    dataset_class,
+    is_segmentation,
+    unique_datasets,
+)
+from mst_transfer.datasets.findings import Finding, raise_if_any
 from mst_transfer.datasets.preflight_coco import check_coco
+from mst_transfer.datasets.preflight_evaluators import check_evaluator, evaluates_masks, evaluators
+from mst_transfer.datasets.preflight_heads import check_heads
 from mst_transfer.datasets.preflight_masks import check_masks
-from mst_transfer.datasets.preflight_paths import MissingPaths, dataset_path
+from mst_transfer.datasets.preflight_paths import MissingPaths
+from mst_transfer.datasets.summary import SetSummary
 
-LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
-
-def check_datasets(cfg: Any, loaders: Sequence[str] = LOADERS) -> None:
-    """Checks folders, classes and masks of the datasets of a config, its heads and its evaluators.
+def check_datasets(cfg: Any, loaders: Sequence[str] = LOADERS) -> list[SetSummary]:
+    """Checks folders, classes, annotations, images and masks of a config, its heads and its evaluators.
 
     Datasets of other kinds than mmdet's COCO and mmseg's, and those on remote storage, are passed over.
 
@@ -28,33 +36,63 @@ def check_datasets(cfg: Any, loaders: Sequence[str] = LOADERS) -> None:
         cfg: an mmengine ``Config`` with mmdet's or mmseg's ``*_dataloader`` and ``model``.
         loaders: which of ``LOADERS`` the run uses. The test set alone may be without instances.
 
+    Returns:
+        What is in each dataset that was checked.
+
     Raises:
-        FileNotFoundError: names every path that is missing, the layout expected and where to get the data.
-        ValueError: if a set is empty, its classes do not occur, masks hold other values than the classes,
-            a head has another number of classes, or an evaluator reads another file than its dataset.
+        FileNotFoundError: if files are missing and nothing else is wrong.
+        ValueError: if anything else is wrong. One message names all that was found.
     """
+    findings, summaries = inspect_datasets(cfg, loaders)
+    raise_if_any(findings)
+    return summaries
+
+
+def inspect_datasets(cfg: Any, loaders: Sequence[str] = LOADERS) -> tuple[list[Finding], list[SetSummary]]:
+    """As :func:`check_datasets`, but returns what it finds."""
     scope = str(cfg.get("default_scope") or "mmengine")
-    missing = MissingPaths()
-    datasets = list(_unique_datasets(cfg, loaders))
-    for place, dataset in datasets:
-        missing.look(place, dataset)
-    missing.raise_if_any()
-    for place, dataset in datasets:
+    missing, findings, summaries = MissingPaths(), [], []
+    for place, dataset in unique_datasets(cfg, loaders):
+        absent = missing.look(place, dataset)
         if dataset.get("backend_args"):
             continue
-        kind = _dataset_class(dataset, scope)
-        classes = _classes(dataset, kind)
-        if classes:
-            _check_num_classes(cfg.get("model") or {}, len(classes), place)
-        coco = _base(kind, "mmdet.datasets.coco", "CocoDataset")
-        if coco is not None:
-            own_rules = kind.load_data_list is not coco.load_data_list
-            may_be_empty = place.startswith("test_dataloader.")
-            check_coco(place, dataset, classes, own_rules=own_rules, may_be_empty=may_be_empty)
-        elif _base(kind, "mmseg.datasets.basesegdataset", "BaseSegDataset") is not None:
-            check_masks(place, dataset, kind, classes)
+        found, summary = _inspect(cfg, place, dataset, dataset_class(dataset, scope), absent)
+        findings += found
+        if summary is not None:
+            summaries.append(summary)
     for loader in loaders:
-        _check_evaluator(cfg, loader)
+        findings += check_evaluator(cfg, loader) if not missing.any_of(loader) else ()
+    return [*missing.findings(), *dict.fromkeys(findings)], summaries
+
+
+def _inspect(
+    cfg: Any, place: str, dataset: Mapping[str, Any], kind: Any, absent: bool
+) -> tuple[list[Finding], SetSummary | None]:
+    """One dataset: its classes against the heads, then, if its files are there, their content."""
+    model = cfg.get("model") or {}
+    classes = class_names(dataset, kind)
+    if absent:
+        return [], None
+    if coco_base(kind) is not None:
+        use = _use(cfg, place, dataset)
+        may_be_empty = place.startswith("test_dataloader.")
+        findings, summary = check_coco(place, dataset, kind, classes, use, may_be_empty=may_be_empty)
+    elif is_segmentation(kind):
+        findings, summary = check_masks(place, dataset, kind, classes, model)
+    else:
+        findings, summary = [], None
+    if classes:
+        findings = [*findings, *check_heads(model, len(classes), place)]
+    return findings, summary
+
+
+def _use(cfg: Any, place: str, dataset: Mapping[str, Any]) -> Use:
+    loader = place.partition(".")[0]
+    with_mask = any(isinstance(step, Mapping) and step.get("with_mask") for step in dataset.get("pipeline") or ())
+    if loader == "train_dataloader":
+        return Use(masks=with_mask)
+    scores = any(metric.get("ann_file") for _, metric in evaluators(cfg, loader))
+    return Use(masks=with_mask, scores=scores, scores_masks=scores and evaluates_masks(cfg, loader))
 
 
 def check_backbone(cfg: Any) -> None:
@@ -95,99 +133,3 @@ def check_backbone(cfg: Any) -> None:
                 f"model.data_preprocessor.{name}={list(preprocessor[name])} is not what {path} was trained "
                 f"with: set it to {[round(255 * value, 3) for value in theirs]}"
             )
-
-
-def _check_evaluator(cfg: Any, loader: str) -> None:
-    """An evaluator that names its own annotation file must name the one that its loader's dataset reads."""
-    name = loader.replace("_dataloader", "_evaluator")
-    evaluator = cfg.get(name) or {}
-    datasets = [item for _, item in _unwrap("", (cfg.get(loader) or {}).get("dataset"))]
-    reads = [dataset_path(item, str(item["ann_file"])) for item in datasets if item.get("ann_file")]
-    several = isinstance(evaluator, list | tuple)
-    for index, metric in enumerate(evaluator if several else [evaluator]):
-        path = metric.get("ann_file") if isinstance(metric, Mapping) else None
-        if not isinstance(path, str) or not path or "://" in path or metric.get("backend_args"):
-            continue
-        option = f"{name}.{index}.ann_file" if several else f"{name}.ann_file"
-        if reads and os.path.abspath(path) not in map(os.path.abspath, reads):
-            raise ValueError(
-                f"{option}={path} is not the file that {loader}.dataset reads, {', '.join(reads)}: the scores would "
-                f"be of other images. Set {option}={reads[0]}, or correct data_root and ann_file of the dataset"
-            )
-        if not os.path.isfile(path):
-            raise ValueError(
-                f"{option}={path} does not exist; {loader}.dataset names {', '.join(reads) or 'no annotation file'}. "
-                f"Set {option} to the annotation file of the dataset"
-            )
-
-
-def _unique_datasets(cfg: Any, loaders: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every dataset of the loaders, inside wrappers too, with its place in the config; each only once."""
-    seen: list[Mapping[str, Any]] = []
-    for loader in loaders:
-        for place, dataset in _unwrap(f"{loader}.dataset", (cfg.get(loader) or {}).get("dataset")):
-            if dataset not in seen:
-                seen.append(dataset)
-                yield place, dataset
-
-
-def _unwrap(place: str, dataset: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    if not isinstance(dataset, Mapping):
-        return
-    if "dataset" in dataset:
-        yield from _unwrap(f"{place}.dataset", dataset["dataset"])
-    elif isinstance(dataset.get("datasets"), Sequence):
-        for index, item in enumerate(dataset["datasets"]):
-            yield from _unwrap(f"{place}.datasets.{index}", item)
-    else:
-        yield place, dataset
-
-
-def _dataset_class(dataset: Mapping[str, Any], scope: str) -> Any:
-    """The class that the registry of the config's scope builds for a dataset, None if it has none."""
-    kind = dataset.get("type")
-    if not isinstance(kind, str):
-        return kind
-    scope = str(dataset.get("_scope_", scope))
-    try:
-        registry = importlib.import_module(f"{scope}.registry").DATASETS
-    except ImportError as error:
-        raise ValueError(f"default_scope={scope!r} cannot be imported ({error}); run: mst doctor") from error
-    return registry.get(kind)
-
-
-def _base(kind: Any, module: str, name: str) -> Any:
-    """The class of that name that ``kind`` descends from, else None; its library is not imported for this."""
-    bases = kind.__mro__ if isinstance(kind, type) else ()
-    return next((base for base in bases if base.__name__ == name and base.__module__ == module), None)
-
-
-def _classes(dataset: Mapping[str, Any], kind: Any) -> tuple[str, ...]:
-    own = (dataset.get("metainfo") or {}).get("classes")
-    if own is None:
-        own = getattr(kind, "METAINFO", {}).get("classes")
-    if isinstance(own, str) and os.path.isfile(own):
-        own = Path(own).read_text(encoding="utf-8").split("\n")
-    return tuple(name for name in own or () if name)
-
-
-def _check_num_classes(model: Mapping[str, Any], num_classes: int, place: str) -> None:
-    for path, value in _find_num_classes(model, "model"):
-        if value != num_classes:
-            raise ValueError(
-                f"{path}.num_classes={value}, but {place} has {num_classes} classes; set {path}.num_classes="
-                f"{num_classes}, or metainfo.classes of the dataset"
-            )
-
-
-def _find_num_classes(node: Any, path: str) -> Iterator[tuple[str, int]]:
-    """Every head with a number of classes; the RPN and the backbone have none of the dataset's."""
-    if isinstance(node, Mapping):
-        if isinstance(node.get("num_classes"), int):
-            yield path, node["num_classes"]
-        for key, value in node.items():
-            if key not in ("rpn_head", "backbone"):
-                yield from _find_num_classes(value, f"{path}.{key}")
-    elif isinstance(node, list | tuple):
-        for index, value in enumerate(node):
-            yield from _find_num_classes(value, f"{path}.{index}")

@@ -1,27 +1,30 @@
-"""Do the values in segmentation masks fit the classes of the config? A histogram before the first step."""
+"""Do segmentation masks fit the images and the classes of the config? A histogram before the first step."""
 
 from __future__ import annotations
 
-import inspect
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
-
-from mst_transfer.datasets.preflight_paths import dataset_path
+from mst_transfer.datasets.findings import Finding
+from mst_transfer.datasets.label_ids import LABEL_IDS_SUFFIX
+from mst_transfer.datasets.mask_values import IGNORED, count_values, list_pairs, option, raw_value_map, value_map
+from mst_transfer.datasets.preflight_heads import ignored_values
+from mst_transfer.datasets.preflight_images import image_size, missing_files
+from mst_transfer.datasets.progress import Progress
+from mst_transfer.datasets.summary import SetSummary
 
 MAX_MASKS = 400
 MAX_SECONDS = 10.0
+_MAX_SHOWN = 3
 
 
-def check_masks(place: str, dataset: Mapping[str, Any], kind: Any, classes: Sequence[str]) -> None:
-    """Checks one dataset of mmseg: images, their masks, and the values in a sample of the masks.
+def check_masks(
+    place: str, dataset: Mapping[str, Any], kind: Any, classes: Sequence[str], model: Mapping[str, Any]
+) -> tuple[list[Finding], SetSummary | None]:
+    """Checks one dataset of mmseg: images, their masks, and sizes and values of a sample of the masks.
 
     All masks of a small set are read; of a larger one up to ``MAX_MASKS``, evenly spaced, in ``MAX_SECONDS``.
 
@@ -30,132 +33,173 @@ def check_masks(place: str, dataset: Mapping[str, Any], kind: Any, classes: Sequ
         dataset: its config.
         kind: its class, a ``BaseSegDataset``.
         classes: names of the classes of the config.
+        model: config of the model.
 
-    Raises:
-        FileNotFoundError: if masks are missing.
-        ValueError: if there are no images, the dataset's class has no such classes, or a mask holds a value
-            that is neither a class nor ignored.
+    Returns:
+        Findings, and what is in the masks as far as they could be read.
     """
-    _check_subset(place, kind, classes)
-    pairs = list_pairs(place, dataset, kind)
-    absent = [mask for _, mask in pairs if not os.path.isfile(mask)]
-    if absent:
-        raise FileNotFoundError(
-            f"{place}: {len(absent)} of {len(pairs)} images have no mask, e.g. {absent[0]}. Complete the "
-            "folder, or correct data_prefix.seg_map_path and seg_map_suffix."
-        )
-    allowed = _allowed_values(dataset, kind, classes)
-    ignored = int(dataset.get("ignore_index", 255))
-    total: Counter[int] = Counter()
-    started = time.monotonic()
-    for _, path in pairs[:: max(-(-len(pairs) // MAX_MASKS), 1)]:
-        counts = count_values(path)
-        wrong = sorted(set(counts) - allowed)
-        if wrong:
-            raise ValueError(_wrong_values(place, path, wrong, counts, len(allowed - {ignored}), ignored))
-        total.update(counts)
-        if time.monotonic() - started > MAX_SECONDS:
-            break
-    if not set(total) - {ignored}:
-        raise ValueError(
-            f"{place}: every pixel of the masks below {os.path.dirname(pairs[0][1])} is {ignored} (ignored): "
-            "nothing to learn from. Are they the right masks?"
-        )
+    findings = [*_check_subset(place, kind, classes), *_check_options(place, dataset, kind, model)]
+    if any(finding.stops for finding in findings):
+        return findings, None
+    try:
+        pairs = list_pairs(place, dataset, kind)
+    except ValueError as error:
+        return [Finding(str(error))], None
+    absent = set(missing_files([path for pair in pairs for path in pair]))
+    lists = {"image": [image for image, _ in pairs if image in absent], "mask": [m for _, m in pairs if m in absent]}
+    for what, paths in lists.items():
+        if paths:
+            name = "seg_map" if what == "mask" else "img"
+            text = (
+                f"{place}: {len(paths)} of {len(pairs)} images have no {what}, e.g. {paths[0]}. Complete the folder, "
+            )
+            suffix = "seg_map_suffix" if what == "mask" else "img_suffix"
+            text += f"or correct data_prefix.{name}_path and {suffix}."
+            findings.append(Finding(text, missing_file=True))
+    there = [pair for pair in pairs if not absent.intersection(pair)]
+    read = _Reading(place, dataset, kind, list(classes))
+    read.look(there[:: max(-(-len(there) // MAX_MASKS), 1)])
+    findings += read.findings(there)
+    return findings, read.summary(there, len(pairs), tuple(classes))
 
 
-def _check_subset(place: str, kind: Any, classes: Sequence[str]) -> None:
+def _check_subset(place: str, kind: Any, classes: Sequence[str]) -> Iterator[Finding]:
     """A class of datasets that has classes of its own can only be used with some of them."""
     full: Sequence[str] = getattr(kind, "METAINFO", {}).get("classes") or ()
     strangers = [name for name in classes if full and name not in full]
     if strangers:
-        raise ValueError(
+        yield Finding(
             f"{place}: {kind.__name__} has no class {', '.join(map(repr, strangers))}; its classes are "
             f"{', '.join(full)}. For classes of your own use type='BaseSegDataset', with img_suffix and "
             "seg_map_suffix as your files end"
         )
+    twice = [name for name, count in Counter(classes).items() if count > 1]
+    if twice:
+        yield Finding(f"{place}: metainfo.classes names {', '.join(map(repr, twice))} more than once. Name each once")
 
 
-def list_pairs(place: str, dataset: Mapping[str, Any], kind: Any) -> list[tuple[str, str]]:
-    """Image and mask paths of a dataset, by the rules of mmseg's ``BaseSegDataset``.
-
-    Raises:
-        ValueError: if no image has the dataset's suffix; names the suffixes that there are.
-    """
-    prefix = dataset.get("data_prefix") or {}
-    images = dataset_path(dataset, prefix.get("img_path") or "")
-    masks = dataset_path(dataset, prefix.get("seg_map_path") or "")
-    image_suffix = _option(dataset, kind, "img_suffix")
-    mask_suffix = _option(dataset, kind, "seg_map_suffix")
-    list_file = dataset_path(dataset, dataset["ann_file"]) if dataset.get("ann_file") else ""
-    if os.path.isfile(list_file):
-        stems = Path(list_file).read_text(encoding="utf-8").split()
-    else:
-        files = [path.relative_to(images).as_posix() for path in Path(images).rglob("*") if path.is_file()]
-        stems = sorted(name[: -len(image_suffix)] for name in files if name.endswith(image_suffix))
-        if not stems:
-            endings = Counter(Path(name).suffix for name in files).most_common(3)
-            found = ", ".join(f"{count} × {ending or 'without a suffix'}" for ending, count in endings)
-            raise ValueError(
-                f"{place}: no file below {images} ends in {image_suffix!r} "
-                f"(found: {found or 'no file at all'}). Set img_suffix, or correct data_prefix.img_path."
+def _check_options(place: str, dataset: Mapping[str, Any], kind: Any, model: Mapping[str, Any]) -> Iterator[Finding]:
+    """Settings of dataset, pipeline and heads that must agree, but are not compared by mmseg before a run."""
+    reduced = bool(option(dataset, kind, "reduce_zero_label"))
+    for step in dataset.get("pipeline") or ():
+        asked = step.get("reduce_zero_label") if step.get("type") == "LoadAnnotations" else None
+        if asked is not None and bool(asked) != reduced:
+            yield Finding(
+                f"{place}: LoadAnnotations has reduce_zero_label={asked}, the dataset {reduced}: mmseg would stop at "
+                "the first image. Leave it out of LoadAnnotations, and set it in the dataset"
             )
-    if not stems:
-        raise ValueError(f"{place}: {list_file} names no image")
-    return [(f"{images}/{stem}{image_suffix}", f"{masks}/{stem}{mask_suffix}") for stem in stems]
-
-
-def _option(dataset: Mapping[str, Any], kind: Any, name: str) -> str:
-    """A suffix from the config, or the default of the dataset's class."""
-    if name in dataset:
-        return str(dataset[name])
-    for base in kind.__mro__:
-        parameter = inspect.signature(base.__init__).parameters.get(name)
-        if parameter is not None:
-            return str(parameter.default)
-    raise ValueError(f"{kind.__name__} has no option {name!r}")
-
-
-def _allowed_values(dataset: Mapping[str, Any], kind: Any, classes: Sequence[str]) -> set[int]:
-    """Values that a mask may hold: the ids of the class list that the files follow, and the ignored one.
-
-    A dataset that picks some of its class's METAINFO classes maps the others to "ignore": then the files
-    follow the full list.
-    """
-    full = getattr(kind, "METAINFO", {}).get("classes") or classes
-    shift = 1 if dataset.get("reduce_zero_label") else 0
-    return set(range(max(len(full), len(classes)) + shift)) | {int(dataset.get("ignore_index", 255)), 255}
-
-
-def count_values(path: str) -> dict[int, int]:
-    """Number of pixels of each value of a mask file.
-
-    Raises:
-        ValueError: if it cannot be read or has several channels.
-    """
-    try:
-        with Image.open(path) as image:
-            values: NDArray[Any] = np.asarray(image)
-    except (OSError, UnidentifiedImageError) as error:
-        raise ValueError(f"mask {path} cannot be read ({error}); write it again") from error
-    if values.ndim != 2:
-        raise ValueError(
-            f"mask {path} has {values.shape[-1]} channels: colours instead of class ids? A mask is one "
-            "channel of 8 bits, whose value is the number of the class"
+    ignored = int(dataset.get("ignore_index", IGNORED))
+    for path, value in ignored_values(model).items():
+        if value != ignored:
+            yield Finding(
+                f"{place}: ignore_index={ignored}, but {path}.ignore_index={value}: pixels to be ignored would be "
+                f"learned, or the other way round. Set both to the value in the masks (255 is mmseg's default)"
+            )
+    suffix = str(option(dataset, kind, "seg_map_suffix"))
+    cityscapes = "rider" in (getattr(kind, "METAINFO", {}).get("classes") or ())
+    if suffix.endswith(LABEL_IDS_SUFFIX) and cityscapes and not getattr(kind, "reads_label_ids", False):
+        yield Finding(
+            f"{place}: {kind.__name__} takes the values of *{suffix} for train ids, but they are label ids: road is 7 "
+            "there, not 0. Set type='mst_transfer.CityscapesDataset', which maps them"
         )
-    found, counts = np.unique(values, return_counts=True)
-    return {int(value): int(count) for value, count in zip(found, counts, strict=True)}
 
 
-def _wrong_values(
-    place: str, path: str, wrong: list[int], counts: Mapping[int, int], num_values: int, ignored: int
-) -> str:
-    total = sum(counts.values())
-    histogram = ", ".join(f"{value}: {100 * count / total:.1f} %" for value, count in sorted(counts.items()))
-    hint = ""
-    if path.endswith("_gtFine_labelIds.png") or (max(wrong) <= 33 and num_values == 19):
-        hint = " These look like Cityscapes labelIds: training wants labelTrainIds."
-    return (
-        f"{place}: mask {path} holds {', '.join(map(str, wrong))}; allowed are 0 to {num_values - 1} for the "
-        f"{num_values} classes and {ignored} for ignored pixels. Its values: {histogram}.{hint} Convert the "
-        "masks, or correct metainfo.classes and the heads' num_classes."
-    )
+class _Reading:
+    """Values and sizes of the masks that were read."""
+
+    def __init__(self, place: str, dataset: Mapping[str, Any], kind: Any, classes: list[str]) -> None:
+        self._place, self._num_classes = place, len(classes)
+        self._ignored = int(dataset.get("ignore_index", IGNORED))
+        self._reduced = bool(option(dataset, kind, "reduce_zero_label"))
+        self._map = value_map(dataset, kind, classes, self._ignored)
+        self._raw_map = raw_value_map(dataset, kind, classes) if getattr(kind, "reads_label_ids", False) else None
+        self.num_read = self.num_raw = 0
+        self._values: Counter[int] = Counter()  # as they become
+        self._wrong: list[str] = []
+        self._sizes: list[str] = []
+        self._broken: list[str] = []
+
+    def look(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Reads masks, and the headers of their images, until the time is up."""
+        started, progress = time.monotonic(), Progress(f"masks of {self._place}", len(pairs))
+        for image, path in pairs:
+            self.num_read += 1
+            try:
+                counts, size = count_values(path)
+                if image_size(image) != size:
+                    found = image_size(image)
+                    self._sizes.append(f"{path} is {size[0]} × {size[1]}, its image {found[0]} × {found[1]}")
+            except ValueError as error:
+                self._broken.append(str(error))
+                continue
+            self._count(path, counts)
+            progress.update(self.num_read)
+            if time.monotonic() - started > MAX_SECONDS:
+                break
+
+    def _count(self, path: str, counts: Mapping[int, int]) -> None:
+        raw = self._raw_map is not None and path.endswith(LABEL_IDS_SUFFIX)
+        self.num_raw += raw
+        mapping = self._raw_map if raw and self._raw_map is not None else self._map
+        wrong = sorted(set(counts) - set(mapping))
+        if wrong:
+            total = sum(counts.values())
+            histogram = ", ".join(f"{value}: {100 * count / total:.1f} %" for value, count in sorted(counts.items()))
+            self._wrong.append(f"mask {path} holds {', '.join(map(str, wrong))}{self._allowed(wrong, raw, histogram)}")
+        for value, count in counts.items():
+            self._values[mapping.get(value, self._ignored)] += count
+
+    def _allowed(self, wrong: Sequence[int], raw: bool, histogram: str) -> str:
+        """What a mask may hold, and what the values suggest."""
+        numbers = [value for value, new in self._map.items() if value not in (self._ignored, IGNORED)]
+        if raw:
+            return f"; allowed are Cityscapes' label ids 0 to 33. Its values: {histogram}."
+        hint = ""
+        if max(wrong) <= 33 and len(numbers) == 19:
+            hint = (
+                " These look like Cityscapes labelIds: training wants labelTrainIds; "
+                "type='mst_transfer.CityscapesDataset' makes them from files that end in _gtFine_labelIds.png."
+            )
+        elif list(wrong) == [len(numbers)] and not self._reduced:
+            hint = " If 0 means unlabelled and classes begin at 1, set reduce_zero_label=True in the dataset."
+        return (
+            f"; allowed are {min(numbers)} to {max(numbers)} for the {self._num_classes} classes and {self._ignored} "
+            f"for ignored pixels. Its values: {histogram}.{hint}"
+        )
+
+    def findings(self, pairs: Sequence[tuple[str, str]]) -> Iterator[Finding]:
+        """In words."""
+        of = f"of {self.num_read} masks that were read"
+        place = self._place
+        if self._broken:
+            yield Finding(f"{place}: {len(self._broken)} {of} are broken: {'; '.join(self._broken[:_MAX_SHOWN])}")
+        if self._sizes:
+            text = "; ".join(self._sizes[:_MAX_SHOWN])
+            yield Finding(
+                f"{place}: {len(self._sizes)} {of} are of another size than their image: {text}. Write masks of the "
+                "images' size, resized with nearest neighbours"
+            )
+        if self._wrong:
+            more = "" if len(self._wrong) == 1 else f" And {len(self._wrong) - 1} more {of}."
+            yield Finding(
+                f"{place}: {self._wrong[0]} Convert the masks, or correct metainfo.classes and the heads' "
+                f"num_classes.{more}"
+            )
+        elif pairs and not self._broken and not set(self._values) - {self._ignored, IGNORED}:
+            yield Finding(
+                f"{place}: every pixel of the masks below {os.path.dirname(pairs[0][1])} is {self._ignored} (ignored): "
+                "nothing to learn from. Are they the right masks?"
+            )
+
+    def summary(self, pairs: Sequence[tuple[str, str]], num_images: int, classes: tuple[str, ...]) -> SetSummary:
+        """Share of each class in the pixels that were read."""
+        total = max(sum(self._values.values()), 1)
+        ignored = sum(self._values[value] for value in {self._ignored, IGNORED})
+        facts = [f"{self.num_read} of {len(pairs)} masks read, {100 * ignored / total:.1f} % of their pixels ignored"]
+        if self.num_raw:
+            facts.append(f"train ids are made from labelIds on the fly ({self.num_raw} of {self.num_read} masks)")
+        elif self._raw_map is not None:
+            facts.append("prepared labelTrainIds are read")
+        shares = [100 * self._values[index] / total for index in range(len(classes))]
+        source = os.path.commonpath([os.path.dirname(mask) for _, mask in pairs]) if pairs else "no masks"
+        return SetSummary(self._place, source, num_images, classes, shares, "% of pixels", facts)

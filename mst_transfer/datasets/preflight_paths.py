@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from mst_transfer.datasets.findings import Finding
 
 DATA_ROOT_VARIABLE = "MST_DATA_ROOT"
 # Folder of a data set below the data root → what to do to have it there. The last in the path that fits is taken.
@@ -37,17 +39,25 @@ class MissingPaths:
     def __init__(self) -> None:
         self._lines: list[str] = []
         self._roots: list[str] = []
+        self._places: list[str] = []
 
-    def look(self, place: str, dataset: Mapping[str, Any]) -> None:
-        """Notes the missing paths of one dataset that stands at ``place`` in the config."""
+    def look(self, place: str, dataset: Mapping[str, Any]) -> bool:
+        """Notes the missing paths of one dataset that stands at ``place`` in the config; whether there are any."""
         absent = [path for path in list_paths(dataset) if not os.path.exists(path)]
         self._lines += [f"  {path}   ({place})" for path in absent]
         root = str(dataset.get("data_root") or "")
         if absent and root not in self._roots:
             self._roots.append(root)
+        if absent:
+            self._places.append(place)
+        return bool(absent)
 
-    def raise_if_any(self) -> None:
-        """Raises ``FileNotFoundError`` that names every missing path, and how to get or name the data."""
+    def any_of(self, loader: str) -> bool:
+        """Whether paths of a dataset of that loader are missing."""
+        return any(place.startswith(f"{loader}.") for place in self._places)
+
+    def findings(self) -> Iterator[Finding]:
+        """One that names every missing path, and how to get or name the data; none if all are there."""
         if not self._lines:
             return
         advice = []
@@ -65,9 +75,8 @@ class MissingPaths:
             "- or --cfg-options train_dataloader.dataset.data_root=… and the same for val and test; where the "
             "config sets them, val_evaluator.ann_file=… and test_evaluator.ann_file=… too"
         )
-        raise FileNotFoundError(
-            "the data of this config are not there:\n" + "\n".join(self._lines) + "\n" + "\n".join(advice)
-        )
+        text = "the data of this config are not there:\n" + "\n".join(self._lines) + "\n" + "\n".join(advice)
+        yield Finding(text, missing_file=True)
 
 
 def _set_folder(root: str) -> tuple[str, Path]:

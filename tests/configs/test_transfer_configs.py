@@ -13,7 +13,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
 from mst_transfer.compat.config_check import check_config
-from mst_transfer.datasets.preflight import _classes, _dataset_class, _find_num_classes
+from mst_transfer.datasets.config_datasets import class_names, dataset_class
+from mst_transfer.datasets.preflight_heads import find_num_classes
 from mst_transfer.datasets.sample_data import CLASSES, OBJECT_CLASSES, SampleDataRequest, make_sample_data
 from mst_transfer.engine.adapt import adapt_to_devices
 
@@ -69,8 +70,8 @@ def test_heads_have_the_classes_of_the_data(name):
     cfg = read(name)
     for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
         dataset = cfg[loader].dataset
-        classes = _classes(dataset, _dataset_class(dataset, cfg.default_scope))
-        heads = dict(_find_num_classes(cfg.model, "model"))
+        classes = class_names(dataset, dataset_class(dataset, cfg.default_scope))
+        heads = dict(find_num_classes(cfg.model))
         assert heads and set(heads.values()) == {len(classes)}, (loader, heads)
 
 

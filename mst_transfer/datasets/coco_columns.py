@@ -1,0 +1,191 @@
+"""A file in COCO's format as columns of numbers: what checks of hundreds of thousands of instances need."""
+
+from __future__ import annotations
+
+import gc
+import json
+import mmap
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Only the categories of larger files are read where no more is needed.
+MAX_BYTES_TO_PARSE = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class CocoColumns:
+    """Images (N) and annotations (M) of a file.
+
+    Attributes:
+        path: the file.
+        categories: as in the file, in its order.
+        image_ids: ``[N]``.
+        image_sizes: ``[N, 2]`` width and height in pixels; NaN where the file has none.
+        file_names: N texts; None where the file has none.
+        ids: ``[M]`` ids of the annotations.
+        of_image: ``[M]`` ``image_id``.
+        of_category: ``[M]`` ``category_id``.
+        boxes: ``[M, 4]`` x, y, width, height in pixels; NaN where the file has not four numbers.
+        areas: ``[M]``; NaN where the file has none.
+        crowd: ``[M]`` whether ``iscrowd`` is set.
+        has_crowd: ``[M]`` whether there is an ``iscrowd`` at all.
+        ignored: ``[M]`` whether ``ignore`` is set.
+        segmentations: M values of the file, None where it has none.
+    """
+
+    path: str
+    categories: list[dict[str, Any]]
+    image_ids: NDArray[np.int64]
+    image_sizes: NDArray[np.float64]
+    file_names: list[Any]
+    ids: NDArray[np.int64]
+    of_image: NDArray[np.int64]
+    of_category: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    areas: NDArray[np.float64]
+    crowd: NDArray[np.bool_]
+    has_crowd: NDArray[np.bool_]
+    ignored: NDArray[np.bool_]
+    segmentations: list[Any]
+
+    def rows_of_images(self) -> NDArray[np.int64]:
+        """``[M]`` row of each annotation's image, −1 where the file lacks the image. Needs unique image ids."""
+        return rows_of(self.of_image, self.image_ids)
+
+
+def rows_of(values: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each value its position in ``ids``, −1 where it is not there."""
+    if not len(ids):
+        return np.full(len(values), -1)
+    order = np.argsort(ids, kind="stable")
+    found = np.minimum(np.searchsorted(ids[order], values), len(ids) - 1)
+    rows = order[found]
+    return np.where(ids[rows] == values, rows, -1)
+
+
+def load_json(path: str) -> dict[str, Any]:
+    """The content of a file in COCO's format.
+
+    Raises:
+        ValueError: if it is not one.
+    """
+    try:
+        with open(path, encoding="utf-8") as file, _without_garbage_collection():
+            content = json.load(file)
+        content = {key: content[key] for key in ("categories", "images")} | content
+        for key in ("categories", "images", "annotations"):
+            if any(not isinstance(item, dict) for item in content.get(key, ())):
+                raise TypeError(f"{key} must be a list of objects")
+        return content
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not an annotation file in COCO's format (images, annotations, categories): {error!r}"
+        ) from error
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Millions of new objects set off collection after collection, none of which finds anything."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def read_categories(path: str) -> list[dict[str, Any]]:
+    """The categories of a file; of a large one without parsing the rest.
+
+    Raises:
+        ValueError: if it is not in COCO's format.
+    """
+    if os.path.getsize(path) > MAX_BYTES_TO_PARSE:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            for match in re.finditer(rb'"categories"\s*:\s*\[', text):
+                try:
+                    start = match.end() - 1
+                    found, _ = json.JSONDecoder().raw_decode(text[start : start + 2**20].decode("utf-8", "ignore"))
+                except json.JSONDecodeError:
+                    continue
+                if found and all(isinstance(item, dict) and "name" in item for item in found):
+                    return found
+    return load_json(path)["categories"]
+
+
+def read_columns(path: str) -> CocoColumns:
+    """Reads a file.
+
+    Raises:
+        ValueError: if it is not in COCO's format, or an id in it is not a whole number.
+    """
+    size = os.path.getsize(path)
+    if size > MAX_BYTES_TO_PARSE:
+        print(f"checking {path} ({size / 2**20:.0f} MiB) …", file=sys.stderr, flush=True)
+    return columns_of(path, load_json(path))
+
+
+def columns_of(path: str, content: Mapping[str, Any]) -> CocoColumns:
+    """The columns of a file's content."""
+    images, annotations = content["images"], content.get("annotations") or []
+    sizes = [_numbers(column(images, key)) for key in ("width", "height")]
+    return CocoColumns(
+        path=path,
+        categories=content["categories"],
+        image_ids=_integers(path, "image", images, "id"),
+        image_sizes=np.stack(sizes, axis=1),
+        file_names=column(images, "file_name"),
+        ids=_integers(path, "annotation", annotations, "id"),
+        of_image=_integers(path, "annotation", annotations, "image_id"),
+        of_category=_integers(path, "annotation", annotations, "category_id"),
+        boxes=_boxes(column(annotations, "bbox")),
+        areas=_numbers(column(annotations, "area")),
+        crowd=np.array([bool(item.get("iscrowd")) for item in annotations], bool),
+        has_crowd=np.array(["iscrowd" in item for item in annotations], bool),
+        ignored=np.array([bool(item.get("ignore")) for item in annotations], bool),
+        segmentations=column(annotations, "segmentation"),
+    )
+
+
+def column(items: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
+    """One value of every item; None where it has none."""
+    return [item.get(key) for item in items]
+
+
+def _integers(path: str, what: str, items: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.int64]:
+    values = column(items, key)
+    if set(map(type, values)) - {int}:
+        index = next(index for index, value in enumerate(values) if type(value) is not int)
+        raise ValueError(
+            f"{path}: {what}s[{index}].{key} is {values[index]!r}; it must be a whole number. Write the ids as "
+            "numbers, without quotes"
+        )
+    try:
+        return np.array(values, np.int64)
+    except OverflowError as error:
+        raise ValueError(
+            f"{path}: {what}s have a {key} beyond 64 bits ({max(values, key=abs)}); renumber them"
+        ) from error
+
+
+def _numbers(values: Sequence[Any]) -> NDArray[np.float64]:
+    if set(map(type, values)) - {int, float}:
+        values = [value if type(value) in (int, float) else np.nan for value in values]
+    return np.array(values, np.float64)
+
+
+def _boxes(values: list[Any]) -> NDArray[np.float64]:
+    if set(map(type, values)) <= {list} and set(map(len, values)) <= {4}:
+        return _numbers(list(chain.from_iterable(values))).reshape(-1, 4)
+    rows = [value if isinstance(value, list) and len(value) == 4 else [np.nan] * 4 for value in values]
+    return _numbers(list(chain.from_iterable(rows))).reshape(-1, 4)

@@ -1,0 +1,48 @@
+"""Do the evaluators read the files of their datasets?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mst_transfer.datasets.config_datasets import unwrap
+from mst_transfer.datasets.findings import Finding
+from mst_transfer.datasets.preflight_paths import dataset_path
+
+
+def evaluators(cfg: Any, loader: str) -> Iterator[tuple[str, Any]]:
+    """The metrics of a loader's evaluator, with their places in the config."""
+    name = loader.replace("_dataloader", "_evaluator")
+    evaluator = cfg.get(name) or {}
+    several = isinstance(evaluator, list | tuple)
+    for index, metric in enumerate(evaluator if several else [evaluator]):
+        if isinstance(metric, Mapping):
+            yield (f"{name}.{index}" if several else name), metric
+
+
+def evaluates_masks(cfg: Any, loader: str) -> bool:
+    """Whether a metric of the loader's evaluator scores instance masks."""
+    kinds = [metric.get("metric") or () for _, metric in evaluators(cfg, loader)]
+    return any("segm" in ([kind] if isinstance(kind, str) else kind) for kind in kinds)
+
+
+def check_evaluator(cfg: Any, loader: str) -> Iterator[Finding]:
+    """An evaluator that names its own annotation file must name the one that its loader's dataset reads."""
+    datasets = [item for _, item in unwrap("", (cfg.get(loader) or {}).get("dataset"))]
+    reads = [dataset_path(item, str(item["ann_file"])) for item in datasets if item.get("ann_file")]
+    for place, metric in evaluators(cfg, loader):
+        path = metric.get("ann_file")
+        if not isinstance(path, str) or not path or "://" in path or metric.get("backend_args"):
+            continue
+        option = f"{place}.ann_file"
+        if reads and os.path.abspath(path) not in map(os.path.abspath, reads):
+            yield Finding(
+                f"{option}={path} is not the file that {loader}.dataset reads, {', '.join(reads)}: the scores would "
+                f"be of other images. Set {option}={reads[0]}, or correct data_root and ann_file of the dataset"
+            )
+        elif not os.path.isfile(path):
+            yield Finding(
+                f"{option}={path} does not exist; {loader}.dataset names {', '.join(reads) or 'no annotation file'}. "
+                f"Set {option} to the annotation file of the dataset"
+            )

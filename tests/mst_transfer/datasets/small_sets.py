@@ -1,0 +1,90 @@
+"""Tiny data sets on disk, and configs that read them."""
+
+import json
+
+import numpy as np
+from mmengine.config import Config
+from PIL import Image
+
+SQUARE = [[1, 1, 5, 1, 5, 5, 1, 5]]
+
+
+def annotation(index, image_id=0, category_id=1, **changes):
+    """An instance of 4 × 4 pixels; None takes a key away."""
+    entry = dict(
+        id=index, image_id=image_id, category_id=category_id, bbox=[1, 1, 4, 4], area=16, iscrowd=0, segmentation=SQUARE
+    )
+    return {key: value for key, value in (entry | changes).items() if value is not None}
+
+
+def write_coco(root, names=("cat", "dog"), num_images=3, annotated=True, annotations=None, split="train", **content):
+    """``ROOT/train/N.png`` of 8 × 8 pixels and ``ROOT/annotations/train.json``, one instance an image."""
+    (root / split).mkdir(parents=True, exist_ok=True)
+    (root / "annotations").mkdir(exist_ok=True)
+    images = []
+    for index in range(num_images):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(root / split / f"{index}.png")
+        images.append(dict(id=index, file_name=f"{index}.png", width=8, height=8))
+    if annotations is None:
+        annotations = [annotation(index, image_id=index) for index in range(num_images)] if annotated else []
+    categories = [dict(id=number + 1, name=name) for number, name in enumerate(names)]
+    content = dict(images=images, annotations=annotations, categories=categories) | content
+    (root / "annotations" / f"{split}.json").write_text(json.dumps(content))
+    return root / "annotations" / f"{split}.json"
+
+
+def coco_dataset(root, split="train", **options):
+    """Config of a dataset that reads what ``write_coco`` wrote."""
+    prefix = dict(img=f"{split}/")
+    return (
+        dict(type="CocoDataset", data_root=str(root), ann_file=f"annotations/{split}.json", data_prefix=prefix)
+        | options
+    )
+
+
+def coco_config(root, classes=("cat", "dog"), num_classes=None, **dataset):
+    """A config with a train loader and two heads."""
+    options = coco_dataset(root, metainfo=dict(classes=classes))
+    heads = dict(num_classes=len(classes) if num_classes is None else num_classes)
+    return Config(
+        dict(
+            default_scope="mmdet",
+            train_dataloader=dict(dataset=options | dataset),
+            model=dict(roi_head=dict(bbox_head=heads, mask_head=dict(heads))),
+        )
+    )
+
+
+def write_masks(root, values=(0, 1), suffix="_leftImg8bit.png", count=3, mask_suffix="_gtFine_labelTrainIds.png"):
+    """Images and masks of 8 × 8 pixels in Cityscapes' layout; the masks repeat ``values``."""
+    images, masks = root / "leftImg8bit" / "train", root / "gtFine" / "train"
+    for index in range(count):
+        for folder in (images / "town", masks / "town"):
+            folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(images / "town" / f"{index}{suffix}")
+        save_mask(root, index, values, mask_suffix)
+
+
+def save_mask(root, index, values, mask_suffix="_gtFine_labelTrainIds.png", size=(8, 8)):
+    path = root / "gtFine/train/town" / f"{index}{mask_suffix}"
+    Image.fromarray(np.resize(np.array(values, np.uint8), size)).save(path)
+    return path
+
+
+def seg_config(root, num_classes=2, **dataset):
+    """A config with a train loader and two heads."""
+    options = dict(
+        type="BaseSegDataset",
+        data_root=str(root),
+        data_prefix=dict(img_path="leftImg8bit/train", seg_map_path="gtFine/train"),
+        img_suffix="_leftImg8bit.png",
+        seg_map_suffix="_gtFine_labelTrainIds.png",
+        metainfo=dict(classes=("a", "b")),
+    )
+    return Config(
+        dict(
+            default_scope="mmseg",
+            train_dataloader=dict(dataset=options | dataset),
+            model=dict(decode_head=dict(num_classes=num_classes), auxiliary_head=[dict(num_classes=num_classes)]),
+        )
+    )
