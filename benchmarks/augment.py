@@ -1,20 +1,13 @@
 """JPEG files to DINO's 2 + 8 crops: our pipeline against torchvision's transforms on PIL images, on one core.
 
-    python -m benchmarks.augment [FOLDER] [--num-images 100] [--repeats 5] [--json OUT]
-
 Without a folder the images are photographs that ship with scikit-image, cut to 500x375 and saved as JPEG of
 quality 90. Both pipelines decode the same bytes and end with normalised float tensors on one side (as DINO's
 does) and with the uint8 batch that our model normalises on the device on the other; ``ours + normalize`` adds
 that step on the CPU. Processor time is measured, so that a busy machine does not count.
 """
 
-import argparse
-import json
-import platform
 import random
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +17,7 @@ import torch
 from PIL import Image, ImageFilter, ImageOps
 from torchvision import transforms
 
+from benchmarks.measure import Row, compare, processor_clock, take_turns
 from pretrain.dataset import MultiCropDataset
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -80,18 +74,27 @@ def make_photographs(folder: Path, num_images: int, height: int = 375, width: in
         picture.save(folder / f"{number:04d}.jpg", quality=90)
 
 
-def milliseconds(work: Callable[[], object], num_images: int) -> float:
-    """Processor time per image."""
-    start = time.process_time()
-    work()
-    return (time.process_time() - start) / num_images * 1e3
+def run(quick: bool = False, folder: Path | None = None, num_images: int = 60, rounds: int = 7) -> list[Row]:
+    """A row for uint8 crops, one for normalised ones, and one for large photographs."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    if quick:
+        num_images, rounds = 4, 1
+    rows = []
+    with tempfile.TemporaryDirectory() as made:
+        for height, width in ((375, 500), (1500, 2000)):
+            if folder is not None and height == 1500:
+                continue
+            images = folder or Path(made) / str(height)
+            count = num_images if height == 375 else max(num_images // 6, 2)
+            if folder is None:
+                images.mkdir()
+                make_photographs(images, count, height, width)
+            rows += _compare(images, count, rounds, "own images" if folder else f"JPEG {width}x{height}", quick)
+    return rows
 
 
-def run(folder: Path, num_images: int, repeats: int) -> dict[str, list[float]]:
-    """Times of every pipeline on the same images in milliseconds per image, a row of rounds for each.
-
-    The pipelines take turns within a round, so that what slows the machine down slows all of them.
-    """
+def _compare(folder: Path, num_images: int, rounds: int, what: str, quick: bool) -> list[Row]:
     dataset = MultiCropDataset(str(folder), max_images=num_images)
     paths, count = dataset.paths, len(dataset)
     peer = torchvision_crops()
@@ -106,48 +109,19 @@ def run(folder: Path, num_images: int, repeats: int) -> dict[str, list[float]]:
         sample = dataset[key]
         return [(sample[name].float() - mean) / std for name in ("global_crops", "local_crops")]
 
-    pipelines: dict[str, Callable[[], object]] = {
-        "torchvision + PIL": lambda: [peer_image(path) for path in paths],
-        "ours": lambda: [dataset[(0, index)] for index in range(count)],
-        "ours + normalize": lambda: [ours_normalized((0, index)) for index in range(count)],
-    }
-    times: dict[str, list[float]] = {name: [] for name in pipelines}
-    for repeat in range(repeats + 1):
-        for name, work in pipelines.items():
-            spent = milliseconds(work, count)
-            if repeat:  # the first round warms up
-                times[name].append(spent)
-    return times
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description="Multi-crop augmentation against torchvision and PIL.")
-    parser.add_argument("folder", nargs="?", type=Path, help="images to use instead of generated ones")
-    parser.add_argument("--num-images", type=int, default=100)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="write the table here too")
-    args = parser.parse_args()
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as made:
-        folder = args.folder or Path(made)
-        if args.folder is None:
-            make_photographs(folder, args.num_images)
-        times = run(folder, args.num_images, args.repeats)
-    rows = []
-    print(f"{'pipeline':20} {'ms/image':>9} {'spread':>15} {'images/s':>9} {'ratio':>6}")
-    for name, values in times.items():
-        median = statistics.median(values)
-        ratio = statistics.median(p / v for p, v in zip(times["torchvision + PIL"], values, strict=True))
-        rows.append({"pipeline": name, "ms": median, "min": min(values), "max": max(values), "ratio": ratio})
-        spread = f"{min(values):.2f}..{max(values):.2f}"
-        print(f"{name:20} {median:9.2f} {spread:>15} {1e3 / median:9.0f} {ratio:6.2f}")
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "opencv": cv2.__version__}
-    if args.json:
-        table = {"work": "JPEG to 2x224 + 8x96 crops, one core", "rows": rows, "versions": versions}
-        args.json.write_text(json.dumps(table, indent=2))
-
-
-if __name__ == "__main__":
-    main()
+    times = take_turns(
+        {
+            "torchvision + PIL": lambda: [peer_image(path) for path in paths],
+            "ours": lambda: [dataset[(0, index)] for index in range(count)],
+            "ours + normalize": lambda: [ours_normalized((0, index)) for index in range(count)],
+        },
+        rounds,
+        processor_clock,
+    )
+    title = f"{what} to 2x224 + 8x96, one core"
+    theirs = ("torchvision + PIL", times["torchvision + PIL"])
+    scale = 1e3 / count
+    return [
+        compare(title, theirs, ("ours", times["ours"]), unit="ms/image", scale=scale, goal=None if quick else 7.0),
+        compare(title, theirs, ("ours + normalize", times["ours + normalize"]), unit="ms/image", scale=scale),
+    ]

@@ -1,0 +1,142 @@
+"""A training step of facebookresearch/dino, run from a checkout of its code on the CPU."""
+
+import argparse
+import importlib
+import io
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+MODULES = ("utils", "vision_transformer", "main_dino")
+
+
+@contextmanager
+def dino_code(checkout: Path) -> Iterator[SimpleNamespace]:
+    """Its modules; their calls for a GPU are bypassed, and a process group of one process stands for many.
+
+    Raises:
+        FileNotFoundError: the folder holds no DINO.
+    """
+    if not (checkout / "main_dino.py").is_file():
+        raise FileNotFoundError(f"{checkout} holds no main_dino.py: give a checkout of facebookresearch/dino")
+    sys.path.insert(0, str(checkout))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(torch.Tensor, "cuda", lambda self, **_: self),
+        mock.patch.object(torch.cuda, "synchronize", lambda: None),
+        mock.patch.object(torch.cuda.amp, "autocast", lambda enabled: nullcontext()),
+        mock.patch.object(torch.hub, "list", lambda _: []),
+    ):
+        dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=0, world_size=1)
+        try:
+            code = SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
+            code.utils.SmoothedValue.synchronize_between_processes = lambda self: None
+            yield code
+        finally:
+            dist.destroy_process_group()
+            sys.path.remove(str(checkout))
+            for name in MODULES:
+                sys.modules.pop(name, None)
+
+
+class Unwrapped(nn.Module):
+    """What stands for ``DistributedDataParallel`` in one process."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, views: list[Tensor]) -> Tensor:
+        return self.module(views)
+
+
+class DinoStep:
+    """Student, teacher, loss and optimiser as ``main_dino.py`` puts them together, in fp32.
+
+    Args:
+        dino: from :func:`dino_code`.
+        vit: options of its ``VisionTransformer``, e.g. ``patch_size``, ``embed_dim``, ``depth``, ``num_heads``.
+        num_views: of the student, two of which are global.
+        out_dim: prototypes.
+        head: further options of its ``DINOHead``.
+        drop_path_rate: of the student.
+    """
+
+    def __init__(
+        self,
+        dino: SimpleNamespace,
+        vit: dict,
+        num_views: int,
+        out_dim: int,
+        head: dict | None = None,
+        drop_path_rate: float = 0.1,
+    ) -> None:
+        self.dino, self.num_views, self.out_dim = dino, num_views, out_dim
+        norm_layer = partial(nn.LayerNorm, eps=1e-6)
+        networks = []
+        for rate in (drop_path_rate, 0.0):
+            backbone = dino.vision_transformer.VisionTransformer(
+                mlp_ratio=4, qkv_bias=True, drop_path_rate=rate, norm_layer=norm_layer, **vit
+            )
+            head_module = dino.vision_transformer.DINOHead(vit["embed_dim"], out_dim, **(head or {}))
+            networks.append(dino.utils.MultiCropWrapper(backbone, head_module))
+        self.student, self.teacher = Unwrapped(networks[0]), networks[1]
+        self.teacher.load_state_dict(networks[0].state_dict())
+        for parameter in self.teacher.parameters():
+            parameter.requires_grad = False
+        self.set_loss(0.04, 0.04, 0, 2)
+        self.optimizer = torch.optim.AdamW(dino.utils.get_params_groups(self.student))
+
+    def set_loss(self, warmup_teacher_temp: float, teacher_temp: float, warmup_epochs: int, epochs: int) -> None:
+        """A fresh loss with these temperatures."""
+        self.loss = self.dino.main_dino.DINOLoss(
+            self.out_dim, self.num_views, warmup_teacher_temp, teacher_temp, warmup_epochs, epochs
+        )
+
+    def epoch(
+        self,
+        loader: object,
+        number: int = 1,
+        epochs: int = 2,
+        lr: list[float] | float = 5e-4,
+        weight_decay: list[float] | float = 0.04,
+        momentum: list[float] | float = 0.996,
+    ) -> float:
+        """DINO's ``train_one_epoch``; the mean loss.
+
+        Args:
+            loader: yields views and labels; has a length.
+            number: which epoch it is, from 0.
+            epochs: of the run.
+            lr, weight_decay, momentum: a value for all steps, or one for each of the run.
+        """
+        steps = len(loader) * (number + 1)  # type: ignore[arg-type]
+        schedules = [[v] * steps if isinstance(v, float) else v for v in (lr, weight_decay, momentum)]
+        args = argparse.Namespace(clip_grad=3.0, freeze_last_layer=1, epochs=epochs)
+        with redirect_stdout(io.StringIO()):
+            statistics = self.dino.main_dino.train_one_epoch(
+                self.student,
+                self.teacher,
+                self.teacher,
+                self.loss,
+                loader,
+                self.optimizer,
+                *schedules,
+                number,
+                None,
+                args,
+            )
+        return float(statistics["loss"])
+
+    def step(self, views: list[Tensor]) -> float:
+        """One step on normalised views [B, 3, H, W], the two global ones first; the loss."""
+        return self.epoch([(views, torch.zeros(len(views[0])))])
