@@ -1,0 +1,132 @@
+"""detectron2: the ViT of ViTDet (``projects/ViTDet``), for ``DetectionCheckpointer``.
+
+That network has no class token, no register tokens and no last norm: position embeddings are stored with the class
+token's, which it cuts off, and class token and norm are stored so that nothing is lost; detectron2 reports that it does
+not use them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mst_transfer.export.errors import ConversionError
+from mst_transfer.export.original import Original
+from mst_transfer.export.resampling import plain_bicubic
+from mst_transfer.export.target import Options, Target
+from mst_transfer.export.verify import Agreement, compare_at, read_back, two_sizes
+
+PREFIX = "backbone.net."  # the ViT inside SimpleFeaturePyramid
+
+
+def names_of(original: Original) -> dict[str, Tensor]:
+    """The tensors under detectron2's names.
+
+    Raises:
+        ConversionError: detectron2's ViT cannot compute the same.
+    """
+    if not original.is_vit():
+        raise ConversionError(f"{original.path}: detectron2's layout is written for ViTs only")
+    strangers = [n for n in original.tensors if ".ls" in n or "_norm." in n or n.startswith(("reg_token", "norm_pre"))]
+    rows, columns = original.metadata.grid_size
+    if strangers or "cls_token" not in original.tensors or "pos_embed" not in original.tensors:
+        what = f"no place for {strangers[0]}" if strangers else "position embeddings that include a class token's"
+        raise ConversionError(
+            f"detectron2's ViT has {what}; LayerScale, register tokens and norms of queries are not supported there"
+        )
+    if original.tensors["pos_embed"].shape[1] != rows * columns + 1 or rows != columns:
+        raise ConversionError("detectron2's ViT takes square position embeddings with a class token's before them")
+    return {PREFIX + name: tensor for name, tensor in original.tensors.items()}
+
+
+def write(original: Original, path: Path, options: Options) -> None:
+    """Writes ``{"model": {"backbone.net.…": …}}``."""
+    tensors = {name: tensor.contiguous() for name, tensor in names_of(original).items()}
+    torch.save({"model": tensors, "meta": original.metadata.to_strings()}, path)
+
+
+def without_class_token(original: Original, size: tuple[int, int]) -> Any:
+    """timm's model that computes what detectron2's does: no class token, no last norm."""
+    kept = {n: t for n, t in original.tensors.items() if n != "cls_token" and not n.startswith("norm.")}
+    kept["pos_embed"] = kept["pos_embed"][:, 1:]
+    bare = Original(original.path, kept, original.metadata)
+    return bare.model(size, plain_bicubic, class_token=False, global_pool="", final_norm=False)
+
+
+def verify(original: Original, path: Path, options: Options) -> Agreement:
+    """Loads the file with detectron2 if it can be imported, else with our reader."""
+    loaded = read_back(original, path)
+    sizes = two_sizes(original)
+    remark = (
+        f"{PREFIX}cls_token and {PREFIX}norm are stored for other readers; detectron2 says that it does not use them"
+    )
+    try:
+        from detectron2.modeling.backbone.vit import ViT
+    except Exception as error:  # not installed, or broken by the versions of what it needs
+        differences = compare_at(
+            sizes, lambda size, x: _tokens(original, size, x), lambda size, x: _tokens(loaded, size, x)
+        )
+        reason = f"detectron2 cannot be imported here ({type(error).__name__}: {error}), so its own class was not asked"
+        return Agreement("mst_transfer's reader of this layout", differences, (reason, remark))
+    model = build(ViT, original, torch.load(path, map_location="cpu", weights_only=True)["model"])
+
+    def found(size: tuple[int, int], image: Tensor) -> Tensor:
+        with torch.no_grad():
+            result: Tensor = model(image)["last_feat"].flatten(2).transpose(1, 2)
+        return result
+
+    return Agreement(
+        "detectron2's ViT", compare_at(sizes, lambda size, x: _tokens(original, size, x), found), (remark,)
+    )
+
+
+@torch.no_grad()
+def _tokens(original: Original, size: tuple[int, int], image: Tensor) -> Tensor:
+    tokens: Tensor = without_class_token(original, size).forward_features(image)
+    return tokens
+
+
+def build(vit: Any, original: Original, tensors: dict[str, Tensor]) -> Any:
+    """detectron2's ViT with windows off, holding a file's tensors.
+
+    Args:
+        vit: the class.
+        original: the backbone.
+        tensors: under the file's names.
+
+    Raises:
+        ConversionError: the class misses a tensor.
+    """
+    skeleton = original.skeleton()
+    block = skeleton.blocks[0]
+    side = original.metadata.img_size[0]
+    model = vit(
+        img_size=side,
+        pretrain_img_size=side,
+        patch_size=original.metadata.patch_size,
+        embed_dim=skeleton.embed_dim,
+        depth=len(skeleton.blocks),
+        num_heads=block.attn.num_heads,
+        mlp_ratio=block.mlp.fc1.out_features / block.mlp.fc1.in_features,
+        qkv_bias=block.attn.qkv.bias is not None,
+        norm_layer=lambda width: torch.nn.LayerNorm(width, eps=block.norm1.eps),
+    )
+    result = model.load_state_dict({n.removeprefix(PREFIX): t.float() for n, t in tensors.items()}, strict=False)
+    if result.missing_keys:
+        raise ConversionError(f"detectron2's ViT misses {result.missing_keys}")
+    return model.eval()
+
+
+def usage(original: Original, path: Path) -> str:
+    """Lazy config lines that use the file."""
+    side = original.metadata.img_size[0]
+    return (
+        f'train.init_checkpoint = "{path}"; model.backbone.net.pretrain_img_size = {side}; '
+        "model.backbone.net.pretrain_use_cls_token = True"
+    )
+
+
+TARGET = Target("detectron2", (".pth",), "the ViT of detectron2's ViTDet", write, verify, usage)

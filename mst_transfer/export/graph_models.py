@@ -1,0 +1,140 @@
+"""Backbones as torch modules that can be exported as graphs: tensors in, tensors out, no branches on sizes.
+
+Shapes: image [B, 3, H, W], p patch side, h = H / p and w = W / p, P prefix tokens, D embedding width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_COEFFICIENTS = {"timm": -0.5, "dino": -0.75}  # of the cubic: torch's with antialiasing and without
+
+
+class Normalised(nn.Module):
+    """Bytes to normalised floats, then a model.
+
+    Args:
+        model: takes normalised images.
+        mean: RGB, on a scale of 0 to 1.
+        std: likewise.
+    """
+
+    def __init__(self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self.scale: Tensor
+        self.shift: Tensor
+        self.register_buffer("scale", 1 / (255 * torch.tensor(std).view(1, 3, 1, 1)))
+        self.register_buffer("shift", -torch.tensor(mean).view(1, 3, 1, 1) / torch.tensor(std).view(1, 3, 1, 1))
+
+    def forward(self, image: Tensor) -> Any:
+        """uint8 image [B, 3, H, W] → what the model returns."""
+        return self.model(image.float() * self.scale + self.shift)
+
+
+class AnySizeViT(nn.Module):
+    """A timm ``VisionTransformer`` whose position embeddings follow the image in the graph itself.
+
+    Args:
+        vit: the model.
+        interpolation: ``timm`` or ``dino`` (:mod:`mst_transfer.checkpoint.pos_embed`).
+    """
+
+    def __init__(self, vit: nn.Module, interpolation: str) -> None:
+        super().__init__()
+        self.vit: Any = vit
+        self.interpolation = interpolation
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Image → class token [B, D] (without one the mean of the patches), patch tokens [B, h w, D]."""
+        vit = self.vit
+        patches = vit.patch_embed.norm(vit.patch_embed.proj(image).flatten(2).transpose(1, 2))
+        h, w = image.shape[2] // vit.patch_embed.patch_size[0], image.shape[3] // vit.patch_embed.patch_size[1]
+        prefix = [t.expand(image.shape[0], -1, -1) for t in (vit.cls_token, vit.reg_token) if t is not None]
+        if vit.pos_embed is None:
+            tokens = torch.cat([*prefix, patches], dim=1)
+        else:
+            num_prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+            fixed, grid = vit.pos_embed[:, :num_prefix], vit.pos_embed[:, num_prefix:]
+            grid = self._resample(grid.unflatten(1, tuple(vit.patch_embed.grid_size)), h, w)
+            if vit.no_embed_class:
+                tokens = torch.cat([*prefix, patches + grid], dim=1)
+            else:
+                tokens = torch.cat([*prefix, patches], dim=1) + torch.cat([fixed, grid], dim=1)
+        tokens = vit.norm(vit.blocks(vit.norm_pre(tokens)))
+        patch_tokens = tokens[:, vit.num_prefix_tokens :]
+        return (tokens[:, 0] if vit.cls_token is not None else patch_tokens.mean(1)), patch_tokens
+
+    def _resample(self, grid: Tensor, h: Any, w: Any) -> Tensor:
+        """[1, rows, columns, D] → [1, h w, D]."""
+        if self.interpolation == "timm":
+            resized = nn.functional.interpolate(
+                grid.permute(0, 3, 1, 2), size=(h, w), mode="bicubic", antialias=True, align_corners=False
+            )
+            return resized.flatten(2).transpose(1, 2)
+        rows, columns = (dino_weights(new, old) for new, old in zip((h, w), grid.shape[1:3], strict=True))
+        return torch.einsum("hr,brcd,wc->bhwd", rows, grid, columns).flatten(1, 2)
+
+
+def dino_weights(new: Any, old: int) -> Tensor:
+    """The matrix [new, old] of bicubic interpolation at a scale of (new + 0.1) / old, as DINO resamples.
+
+    It is the identity where the sizes are equal, as DINO leaves the embeddings alone then.
+
+    Args:
+        new: number of cells after; may be symbolic.
+        old: number of cells before.
+    """
+    a = _COEFFICIENTS["dino"]
+    target = torch.arange(new)
+    centre = (target + 0.5) * (old / (new + 0.1)) - 0.5
+    first = centre.floor()
+    weights = torch.zeros(target.shape[0], old)
+    for tap in range(-1, 3):
+        cell = first + tap
+        distance = (centre - cell).abs()
+        near = ((a + 2) * distance - (a + 3)) * distance * distance + 1
+        far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
+        weight = torch.where(distance <= 1, near, far)
+        hit = torch.arange(old)[None] == cell.clamp(0, old - 1).long()[:, None]
+        weights = weights + hit * weight[:, None]
+    same = (
+        (target.shape[0] == old) * torch.ones(1)
+        if isinstance(new, int)
+        else (torch.ones_like(target).sum() == old).float()
+    )
+    return same * (torch.arange(old)[None] == target[:, None]) + (1 - same) * weights
+
+
+class Tokens(nn.Module):
+    """Any timm model with tokens, at one size: class token [B, D] and patch tokens [B, h w, D]."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model: Any = model
+        for module in model.modules():  # the exporter cannot take fused attention with a bias apart
+            if hasattr(module, "fused_attn"):
+                setattr(module, "fused_attn", False)  # noqa: B010 - known to some of timm's modules only
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Image → class token (without one the mean of the patches), patch tokens."""
+        tokens = self.model.forward_features(image)
+        patch_tokens = tokens[:, self.model.num_prefix_tokens :]
+        has_class = getattr(self.model, "cls_token", None) is not None
+        return (tokens[:, 0] if has_class else patch_tokens.mean(1)), patch_tokens
+
+
+class Map(nn.Module):
+    """A timm Swin at one size: mean over the map [B, C] and the map [B, C, h, w]."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model: Any = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Image → pooled, map."""
+        feature_map = self.model.forward_features(image).permute(0, 3, 1, 2)
+        return feature_map.mean((2, 3)), feature_map

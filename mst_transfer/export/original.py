@@ -1,0 +1,258 @@
+"""The backbone that is to be converted: a timm model that holds exactly the tensors of a file.
+
+Shapes: image [B, 3, H, W]; N tokens (prefix + patches), D embedding width; Swin's map [B, h, w, C].
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from mst_transfer.checkpoint import BackboneMetadata, load_backbone
+from mst_transfer.checkpoint.pos_embed import resample_pos_embed
+from mst_transfer.checkpoint.read import BackboneFile, find_backbone
+from mst_transfer.export.errors import ConversionError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+# (pos_embed [1, P + N, D], new grid, old grid, P) -> pos_embed on the new grid
+Resample = Callable[[Tensor, tuple[int, int], tuple[int, int], int], Tensor]
+
+
+@dataclass(frozen=True)
+class Original:
+    """A backbone and what is known of it.
+
+    Attributes:
+        path: the file.
+        tensors: the backbone's tensors under timm's names, as stored; no head.
+        metadata: the file's, or for a foreign file what was inferred, given and assumed.
+        remarks: what was assumed, in words.
+        skipped: tensors of the file that belong to no backbone, e.g. heads.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    metadata: BackboneMetadata
+    remarks: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+    def model(
+        self, img_size: tuple[int, int] | None = None, resample: Resample | None = None, **options: Any
+    ) -> nn.Module:
+        """The timm model, in float32 and evaluation mode.
+
+        Args:
+            img_size: height and width in pixels to build it for; None: the checkpoint's own.
+            resample: how position embeddings get to that size; None: as the checkpoint's metadata say.
+            **options: further overrides for ``timm.create_model``.
+        """
+        size = img_size or self.metadata.img_size
+        tensors: Mapping[str, Tensor] = self.tensors
+        grown = size != self.metadata.img_size
+        if grown and "pos_embed" in tensors:
+            model = _create(self.metadata, **{"img_size": size, **options})
+            tensors = {**tensors, "pos_embed": self._pos_embed(model, resample)}
+            grown = False
+        else:  # what else depends on the size (tables, masks), timm resamples itself
+            model = _create(self.metadata, **options)
+        model.load_state_dict({name: tensors[name].float() for name in model.state_dict()})
+        if grown:
+            self.resize(model, size)
+        return model.eval()
+
+    def resize(self, model: Any, img_size: tuple[int, int]) -> None:
+        """Readies a timm model for images of another size, by timm's own means; a Swin keeps its windows."""
+        if hasattr(model, "set_input_size"):
+            windows = {"window_size": self.window_size()} if isinstance(model, SwinTransformer) else {}
+            model.set_input_size(img_size=img_size, **windows)
+
+    def _pos_embed(self, model: nn.Module, resample: Resample | None) -> Tensor:
+        vit: Any = model
+        num_prefix = 0 if getattr(vit, "no_embed_class", False) else vit.num_prefix_tokens
+        pos_embed, new, old = self.tensors["pos_embed"].float(), vit.patch_embed.grid_size, self.metadata.grid_size
+        if resample is not None:
+            return resample(pos_embed, new, old, num_prefix)
+        return resample_pos_embed(pos_embed, new, old, num_prefix, self.metadata.pos_embed_interpolation)
+
+    def rounded(self, dtype: str | None) -> Original:
+        """The same backbone with its tensors in another precision; None leaves it as it is.
+
+        Raises:
+            ConversionError: a value overflows.
+        """
+        if dtype is None:
+            return self
+        if dtype not in DTYPES:
+            raise ConversionError(f"dtype={dtype!r} is not one of {tuple(DTYPES)}")
+        tensors = {n: t.to(DTYPES[dtype]) if t.is_floating_point() else t for n, t in self.tensors.items()}
+        lost = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
+        if lost:
+            raise ConversionError(
+                f"{self.path}: {lost[0]} has values that {dtype} cannot hold; use bfloat16 or float32"
+            )
+        return replace(self, tensors=tensors)
+
+    def skeleton(self) -> Any:
+        """The timm model without memory for its tensors, to ask for its options."""
+        return _create(self.metadata, device="meta")
+
+    def is_vit(self) -> bool:
+        """Whether it is timm's plain ``VisionTransformer``."""
+        return isinstance(self.skeleton(), VisionTransformer)
+
+    def is_swin(self) -> bool:
+        """Whether it is a Swin Transformer of the first version."""
+        return isinstance(self.skeleton(), SwinTransformer)
+
+    def window_size(self) -> int:
+        """Side of a Swin's attention windows, in tokens."""
+        rows = self.tensors["layers.0.blocks.0.attn.relative_position_bias_table"].shape[0]
+        return (math.isqrt(rows) + 1) // 2
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal digest of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_original(
+    path: str | Path,
+    *,
+    role: str | None = None,
+    arch: str | None = None,
+    arch_kwargs: Mapping[str, Any] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Original:
+    """Reads a file of any layout that :mod:`mst_transfer.checkpoint` knows, and checks it against its architecture.
+
+    Args:
+        path: the file.
+        role: ``teacher`` or ``student``, where the file holds both; None: the only one, else the teacher.
+        arch: timm model name; None: from the file's metadata, else inferred from its tensors.
+        arch_kwargs: overrides for ``timm.create_model``, on top of what the metadata or the tensors say.
+        mean: RGB mean of the input normalisation on a scale of 0 to 1; None: the file's, else ImageNet's.
+        std: RGB standard deviation, likewise.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no backbone, or not of that architecture, or numbers that are none.
+    """
+    file = find_backbone(path, role)
+    path, remarks = Path(path), list[str]()
+    metadata = file.metadata
+    if metadata is None or arch is not None or arch_kwargs:
+        metadata = _complete(file, path, arch, arch_kwargs, remarks)
+    if file.metadata is None and (mean is None or std is None):
+        remarks.append("the file says nothing of its normalisation: ImageNet's mean and std assumed (--mean, --std)")
+    metadata = replace(metadata, mean=tuple(mean or metadata.mean), std=tuple(std or metadata.std))
+    model = _create(metadata)
+    report = load_backbone(model, path, role=metadata.role)
+    if report.resized:
+        changes = ", ".join(f"{name} {how}" for name, how in report.resized.items())
+        raise ConversionError(
+            f"{path} does not have the sizes of arch={metadata.arch!r} with {metadata.arch_kwargs}: it would be "
+            f"resampled ({changes}). Pass the checkpoint's own: --arch-options img_size=[224,320]"
+        )
+    remarks += [report.remark] if report.remark else []
+    tensors = _in_stored_precision(model.state_dict(), file.tensors, remarks)
+    return Original(path, tensors, metadata, tuple(remarks), (*report.skipped, *report.unexpected))
+
+
+def _in_stored_precision(
+    loaded: Mapping[str, Tensor], stored: Mapping[str, Tensor], remarks: list[str]
+) -> dict[str, Tensor]:
+    """A model's tensors in the precision of the file, so that nothing grows by being converted."""
+    dtypes = {tensor.dtype for tensor in stored.values() if tensor.is_floating_point()}
+    if len(dtypes) != 1:
+        remarks.append(f"the file mixes {', '.join(sorted(map(str, dtypes)))}; float32 is written")
+        return dict(loaded)
+    dtype = dtypes.pop()
+    if dtype == torch.float64:
+        remarks.append("the file holds float64; float32 is written")
+        return dict(loaded)
+    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in loaded.items()}
+
+
+def _complete(
+    file: BackboneFile, path: Path, arch: str | None, arch_kwargs: Mapping[str, Any] | None, remarks: list[str]
+) -> BackboneMetadata:
+    """Metadata of a file that has none, or not the given ones: inferred, given, or assumed and said so."""
+    known, options = file.metadata, dict[str, Any]()
+    if arch is None and known is not None:
+        arch, options = known.arch, dict(known.arch_kwargs)
+    elif arch is None:
+        arch, options = infer(file, path)
+        remarks.append(f"arch={arch!r} was inferred from the tensors; --arch says otherwise")
+    options = json.loads(json.dumps(options | dict(arch_kwargs or {})))  # as metadata give it back
+    if arch.split(".")[0] not in timm.list_models():
+        near = difflib.get_close_matches(arch, timm.list_models(), n=4, cutoff=0.4)
+        raise ConversionError(f"arch={arch!r} is not a timm model; near names: {', '.join(near) or 'none'}")
+    model: Any = _create_named(arch, {**options, "device": "meta"})
+    patch = int(model.patch_embed.patch_size[0])
+    num_prefix = 0 if getattr(model, "no_embed_class", False) else getattr(model, "num_prefix_tokens", 0)
+    if "img_size" not in options and "pos_embed" in file.tensors:
+        side = math.isqrt(max(file.tensors["pos_embed"].shape[1] - num_prefix, 0)) * patch
+        if side and (side, side) != tuple(model.patch_embed.img_size):
+            options["img_size"] = side
+            model = _create_named(arch, {**options, "device": "meta"})
+    return BackboneMetadata(
+        arch=arch,
+        arch_kwargs=options,
+        patch_size=patch,
+        img_size=tuple(model.patch_embed.img_size),
+        embed_dim=int(model.patch_embed.proj.weight.shape[0]),
+        mean=known.mean if known else IMAGENET_MEAN,
+        std=known.std if known else IMAGENET_STD,
+        role=file.role or "teacher",
+        pos_embed_interpolation=file.interpolation,
+        provenance=known.provenance if known else _origin(file, path),
+    )
+
+
+def _origin(file: BackboneFile, path: Path) -> dict[str, Any]:
+    origin: dict[str, Any] = {"converted_from": path.name, "names": file.scheme}
+    return origin | ({"sha256": sha256(path)} if path.is_file() else {})
+
+
+def infer(file: BackboneFile, path: Path) -> tuple[str, dict[str, Any]]:
+    """timm's architecture of a file's tensors, and overrides for ``timm.create_model``.
+
+    Raises:
+        ValueError: it cannot be inferred.
+    """
+    from mst_transfer.checkpoint.architecture import infer_architecture
+
+    arch, options = infer_architecture(file.tensors, str(path))
+    return arch, dict(options)
+
+
+def _create(metadata: BackboneMetadata, **options: Any) -> nn.Module:
+    return _create_named(metadata.arch, {**metadata.arch_kwargs, **options})
+
+
+def _create_named(arch: str, options: Mapping[str, Any]) -> nn.Module:
+    try:
+        model: nn.Module = timm.create_model(arch, pretrained=False, **{"num_classes": 0, **options})
+    except TypeError as error:
+        raise ConversionError(f"arch={arch!r} does not take all of {sorted(options)}: {error}") from error
+    return model

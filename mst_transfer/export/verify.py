@@ -1,0 +1,142 @@
+"""Do two models compute the same features? The check without which no converted file is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mst_transfer.checkpoint import load_backbone
+from mst_transfer.export.errors import ConversionError
+from mst_transfer.export.original import Original
+
+TOLERANCE = 1e-4  # of the largest feature, or absolute where that is below 1
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A comparison that passed.
+
+    Attributes:
+        by: what loaded the file again, e.g. ``timm.create_model``.
+        differences: what was compared (an image size, a batch size), and the largest absolute difference.
+        remarks: what a user of the file has to know.
+    """
+
+    by: str
+    differences: dict[str, float]
+    remarks: tuple[str, ...] = field(default=())
+
+    def lines(self) -> list[str]:
+        """The comparison as text."""
+        rows = [f"  {what}: largest difference {value:.1e}" for what, value in self.differences.items()]
+        return [f"loaded again by {self.by}; features against the original's:", *rows]
+
+
+def image_of(size: tuple[int, int], batch: int = 2) -> Tensor:
+    """A fixed image [batch, 3, H, W] of standard normal values."""
+    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(0))
+
+
+def two_sizes(original: Original) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The size that the checkpoint was made for, and a larger rectangle.
+
+    For a Swin whole windows in every stage, two and three of them in the last: libraries pad other maps in different
+    ways (timm after the shift, the others before it).
+    """
+    height, width = original.metadata.img_size
+    if original.is_swin():
+        side = original.window_size() * int(original.skeleton().feature_info[-1]["reduction"])
+        return (height, width), (2 * side, 3 * side)
+    step = original.metadata.patch_size
+    return (height, width), (height + step, width + 2 * step)
+
+
+@torch.no_grad()
+def features(model: nn.Module, image: Tensor) -> Tensor:
+    """A timm model's last features: tokens [B, N, D] of a ViT, the map [B, h, w, C] of a Swin."""
+    timm_model: Any = model
+    result: Tensor = timm_model.forward_features(image)
+    return result
+
+
+def largest_difference(what: str, expected: Tensor, found: Tensor, tolerance: float = TOLERANCE) -> float:
+    """The largest absolute difference of two feature tensors.
+
+    Args:
+        what: what is compared, for the message.
+        expected: the original's.
+        found: those of the written file.
+        tolerance: allowed, relative to the largest absolute feature or to 1.
+
+    Raises:
+        ConversionError: names the difference and where it is; also for other shapes and for NaN.
+    """
+    if expected.shape != found.shape:
+        raise ConversionError(f"{what}: the original gives {tuple(expected.shape)}, the file {tuple(found.shape)}")
+    difference = (expected.double() - found.double()).abs()
+    largest = float(difference.max())
+    scale = max(1.0, float(expected.abs().max()))
+    if not largest <= tolerance * scale:  # also for NaN
+        place = [
+            int(index) for index in torch.unravel_index(difference.nan_to_num(torch.inf).argmax(), difference.shape)
+        ]
+        raise ConversionError(
+            f"{what}: the written file computes other features than the original: largest difference {largest:.3g} at "
+            f"{place} of {list(difference.shape)} (allowed: {tolerance * scale:.1e}). Nothing was kept"
+        )
+    return largest
+
+
+def size_in_words(size: tuple[int, int]) -> str:
+    """``224x240``: height first."""
+    return f"{size[0]}x{size[1]}"
+
+
+def compare_at(
+    sizes: tuple[tuple[int, int], ...],
+    expected: Callable[[tuple[int, int], Tensor], Tensor],
+    found: Callable[[tuple[int, int], Tensor], Tensor],
+) -> dict[str, float]:
+    """Largest differences at several image sizes.
+
+    Args:
+        sizes: heights and widths.
+        expected: (size, image) → the original's features.
+        found: (size, image) → the features of the written file.
+
+    Raises:
+        ConversionError: they differ.
+    """
+    differences = {}
+    for size in sizes:
+        image = image_of(size)
+        what = size_in_words(size)
+        differences[what] = largest_difference(f"at {what}", expected(size, image), found(size, image))
+    return differences
+
+
+def read_back(original: Original, path: Path) -> Original:
+    """What our own reader makes of a written file: every tensor must come back, bit for bit.
+
+    Raises:
+        ConversionError: names the first that differs.
+        ValueError: our reader refuses the file.
+    """
+    model = original.model()
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.fill_(torch.nan)
+    load_backbone(model, path, role=original.metadata.role)
+    loaded = model.state_dict()
+    wrong = [name for name, tensor in original.tensors.items() if not torch.equal(loaded[name], tensor.float())]
+    if wrong:
+        raise ConversionError(
+            f"mst_transfer's reader gets {len(wrong)} of {len(loaded)} tensors of the written file otherwise, first "
+            f"{wrong[0]}. Nothing was kept"
+        )
+    return Original(path, loaded, original.metadata)
