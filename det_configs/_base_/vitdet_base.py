@@ -2,7 +2,7 @@
 # LayerNorm in the heads, two convolutions in the RPN, four and one layer for boxes. Every image is padded to
 # 1024 x 1024. Unlike there, blocks have no relative position embeddings: timm's ViTs have none.
 _base_ = "mmdet::_base_/models/mask-rcnn_r50_fpn.py"
-norm_cfg = dict(type="LN2d")
+norm_cfg = dict(type="mst_transfer.LN2d", eps=1e-6)
 model = dict(
     data_preprocessor=dict(pad_size_divisor=1024),
     backbone=dict(
@@ -21,7 +21,6 @@ model = dict(
         in_channels=768,
         out_channels=256,
         num_outs=5,
-        norm_cfg=norm_cfg,
     ),
     rpn_head=dict(num_convs=2),
     roi_head=dict(
