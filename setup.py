@@ -101,7 +101,11 @@ setup(
         "safetensors>=0.4",
         "tensorboard>=2.14",
     ],
-    extras_require={"dev": ["pytest>=8", "ruff>=0.8", "mypy>=1.11", "wheel"]},
+    extras_require={
+        "dev": ["pytest>=8", "ruff>=0.8", "mypy>=1.11", "wheel"],
+        "export": ["onnx>=1.16", "onnxscript>=0.3", "onnxruntime>=1.19"],  # mst convert --to onnx
+        "hf": ["transformers>=4.41"],  # mst convert --to hf checks its result with it
+    },
     entry_points={
         "console_scripts": [
             "mst = mst_transfer.cli.main:main",

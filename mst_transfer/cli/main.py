@@ -14,10 +14,13 @@ VERBS = {
         "mst_transfer.datasets.sample_data",
         "make a small data set for detection and segmentation",
     ),
+    "check": ("mst_transfer.cli.check", "check config, data and backbone of a run, and show what is in the data"),
     "train": ("mst_transfer.cli.train", "train a detector or segmentor from a config"),
     "test": ("mst_transfer.cli.test", "evaluate a trained detector or segmentor"),
     "complexity": ("mst_transfer.cli.complexity", "count the parameters and multiply-adds of configs"),
     "params": ("mst_transfer.cli.params", "layer, learning rate and weight decay of every parameter of a config"),
+    "inspect": ("mst_transfer.cli.inspect", "say what a file of weights is, and whether it would load"),
+    "convert": ("mst_transfer.cli.convert", "write a backbone for timm, mmpretrain, detectron2, transformers or ONNX"),
     "report": ("mst_transfer.report", "write the HTML report of a folder of runs"),
 }
 

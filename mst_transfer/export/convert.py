@@ -33,6 +33,22 @@ def target_named(name: str) -> Target:
     return target
 
 
+def check_out(out: str | Path, target: Target, overwrite: bool) -> Path:
+    """Whether a target can be written to a path; asked before any work.
+
+    Raises:
+        ConversionError: it cannot.
+    """
+    out = Path(out)
+    if target.suffixes and out.suffix not in target.suffixes:
+        raise ConversionError(f"{out}: a file for {target.name} ends in {' or '.join(target.suffixes)}")
+    if out.exists() and out.is_dir() == bool(target.suffixes):
+        raise ConversionError(f"{out} is a {'folder' if out.is_dir() else 'file'}; {target.name} writes the other")
+    if out.exists() and not overwrite:
+        raise ConversionError(f"{out} exists; choose another name, or pass --overwrite to replace it")
+    return out
+
+
 def convert(
     original: Original,
     target: Target,
@@ -58,17 +74,11 @@ def convert(
     Raises:
         ConversionError: the target cannot hold the backbone, or computes other features; nothing is left behind.
     """
-    out = Path(out)
-    if target.suffixes and out.suffix not in target.suffixes:
-        raise ConversionError(f"{out}: a file for {target.name} ends in {' or '.join(target.suffixes)}")
-    if not target.suffixes and out.is_file():
-        raise ConversionError(f"{out} is a file; {target.name} needs a folder")
-    if target.suffixes and out.is_dir():
-        raise ConversionError(f"{out} is a folder; {target.name} writes a file")
+    out = check_out(out, target, overwrite)
     if dtype is not None and target.name == "onnx":
         raise ConversionError("dtype is for files of weights; a graph is written in float32")
     rounded = original.rounded(dtype)
     options = options or Options()
-    with staged(out, overwrite) as temporary:
+    with staged(out) as temporary:
         target.write(rounded, temporary, options)
         return target.verify(rounded, temporary, options)

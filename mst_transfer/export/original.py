@@ -207,14 +207,14 @@ def _complete(
     if arch.split(".")[0] not in timm.list_models():
         near = difflib.get_close_matches(arch, timm.list_models(), n=4, cutoff=0.4)
         raise ConversionError(f"arch={arch!r} is not a timm model; near names: {', '.join(near) or 'none'}")
-    model: Any = _create_named(arch, {**options, "device": "meta"})
+    model: Any = create(arch, {**options, "device": "meta"})
     patch = int(model.patch_embed.patch_size[0])
     num_prefix = 0 if getattr(model, "no_embed_class", False) else getattr(model, "num_prefix_tokens", 0)
     if "img_size" not in options and "pos_embed" in file.tensors:
         side = math.isqrt(max(file.tensors["pos_embed"].shape[1] - num_prefix, 0)) * patch
         if side and (side, side) != tuple(model.patch_embed.img_size):
             options["img_size"] = side
-            model = _create_named(arch, {**options, "device": "meta"})
+            model = create(arch, {**options, "device": "meta"})
     return BackboneMetadata(
         arch=arch,
         arch_kwargs=options,
@@ -247,10 +247,15 @@ def infer(file: BackboneFile, path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _create(metadata: BackboneMetadata, **options: Any) -> nn.Module:
-    return _create_named(metadata.arch, {**metadata.arch_kwargs, **options})
+    return create(metadata.arch, {**metadata.arch_kwargs, **options})
 
 
-def _create_named(arch: str, options: Mapping[str, Any]) -> nn.Module:
+def create(arch: str, options: Mapping[str, Any]) -> nn.Module:
+    """A timm model without a head.
+
+    Raises:
+        ConversionError: the architecture does not take the options.
+    """
     try:
         model: nn.Module = timm.create_model(arch, pretrained=False, **{"num_classes": 0, **options})
     except TypeError as error:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from mst_transfer.checkpoint import save_backbone
 from mst_transfer.export.errors import ConversionError
+from mst_transfer.export.inspection import config_lines
 from mst_transfer.export.original import Original, read_original
 from mst_transfer.export.target import Options, Target
 from mst_transfer.export.verify import Agreement, compare_at, features, read_back, two_sizes
@@ -32,9 +34,8 @@ def verify(original: Original, path: Path, options: Options) -> Agreement:
 
 def usage(original: Original, path: Path) -> str:
     """Config lines that use the file."""
-    kind = "mst_transfer.TimmSwin" if original.is_swin() else "mst_transfer.TimmViTPyramid"
-    options = "".join(f", {name}={value!r}" for name, value in original.metadata.arch_kwargs.items())
-    return f'model = dict(backbone=dict(type="{kind}", arch="{original.metadata.arch}"{options}, checkpoint="{path}"))'
+    kind, metadata = type(original.skeleton()).__name__, original.metadata
+    return config_lines({"class": kind, **asdict(metadata)}, str(path), metadata.role)
 
 
 TARGET = Target("mst", (".safetensors",), "this package's own file, with metadata", write, verify, usage)

@@ -9,25 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mst_transfer.export.errors import ConversionError
-
 
 @contextmanager
-def staged(out: Path, overwrite: bool) -> Iterator[Path]:
+def staged(out: Path) -> Iterator[Path]:
     """A path to write a file or a folder to; it becomes ``out`` if the block ends without an exception.
 
     The path has the name of ``out`` (libraries look at suffixes) and lies in a temporary folder beside it, so that the
     final step is a rename.
 
     Args:
-        out: the file or folder to be made; its parents are made.
-        overwrite: whether ``out`` may exist; it is replaced only at the end.
-
-    Raises:
-        ConversionError: ``out`` exists and ``overwrite`` is false.
+        out: the file or folder to be made, or replaced at the end; its parents are made.
     """
-    if out.exists() and not overwrite:
-        raise ConversionError(f"{out} exists; choose another name, or pass --overwrite to replace it")
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:

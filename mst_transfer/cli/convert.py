@@ -1,0 +1,90 @@
+"""``mst convert CHECKPOINT --to TARGET -o OUT``."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+TARGETS = ("timm", "mmpretrain", "detectron2", "hf", "onnx", "mst")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="mst convert",
+        description="Write a backbone for another library. The result is loaded again by its target and compared with "
+        "the original at two sizes; it is kept only if the features agree.",
+    )
+    parser.add_argument("checkpoint", help="a .safetensors or .pth file of any project that can be read")
+    parser.add_argument("--to", required=True, choices=TARGETS, help="hf: transformers; mst: our own, with metadata")
+    parser.add_argument("-o", "--out", required=True, help="the file to write; for hf a folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("--role", choices=("teacher", "student"), help="which network, where the file holds both")
+    parser.add_argument("--arch", help="timm model name, where it cannot be inferred, e.g. vit_small_patch16_224")
+    parser.add_argument(
+        "--arch-options", nargs="+", default=[], metavar="KEY=VALUE", help="for timm.create_model, e.g. num_heads=12"
+    )
+    parser.add_argument(
+        "--mean", type=float, nargs=3, help="RGB mean of the input, 0 to 1, where the file does not say"
+    )
+    parser.add_argument("--std", type=float, nargs=3, help="RGB standard deviation, likewise")
+    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="precision of the weights written")
+    onnx = parser.add_argument_group("onnx")
+    onnx.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="a graph for images of this size only")
+    onnx.add_argument("--with-normalisation", action="store_true", help="the graph takes bytes and normalises them")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs; the exit status."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.to != "onnx" and (args.size or args.with_normalisation):
+        parser.error("--size and --with-normalisation are for --to onnx")
+    try:
+        arch_kwargs = parse_options(args.arch_options)
+    except ValueError as error:
+        parser.error(str(error))
+    from mst_transfer.export.convert import check_out, convert, target_named
+    from mst_transfer.export.original import read_original
+    from mst_transfer.export.target import Options
+
+    try:
+        target = target_named(args.to)
+        check_out(args.out, target, args.overwrite)
+        original = read_original(
+            args.checkpoint, role=args.role, arch=args.arch, arch_kwargs=arch_kwargs, mean=args.mean, std=args.std
+        )
+        options = Options(tuple(args.size) if args.size else None, args.with_normalisation)
+        agreement = convert(original, target, args.out, dtype=args.dtype, overwrite=args.overwrite, options=options)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"mst convert: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(agreement.lines()))
+    for remark in (*original.remarks, *agreement.remarks):
+        print(f"note: {remark}")
+    print(f"wrote {args.out}\n\n{target.usage(original, args.out)}")
+    return 0
+
+
+def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """``KEY=VALUE``s; a value is JSON where it can be, else text.
+
+    Raises:
+        ValueError: one has no key.
+    """
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, text = pair.partition("=")
+        if not separator or not key.isidentifier():
+            raise ValueError(f"--arch-options: {pair!r} is not KEY=VALUE")
+        try:
+            options[key] = json.loads(text)
+        except json.JSONDecodeError:
+            options[key] = {"True": True, "False": False, "None": None}.get(text, text)
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

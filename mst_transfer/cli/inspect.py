@@ -1,0 +1,116 @@
+"""``mst inspect CHECKPOINT``."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="mst inspect",
+        description="Say what a file of weights is, whose names it bears, and whether it would load.",
+    )
+    parser.add_argument("checkpoint", help="a .safetensors or .pth file of any project that can be read")
+    parser.add_argument("--role", choices=("teacher", "student"), help="which network, where the file holds both")
+    parser.add_argument("--json", action="store_true", help="print the facts as JSON")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs; the exit status: 1 if the file cannot be read or would not load."""
+    args = build_parser().parse_args(argv)
+    from mst_transfer.export.inspection import inspect
+
+    try:
+        facts = inspect(args.checkpoint, args.role)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"mst inspect: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(facts, indent=2) if args.json else table(facts))
+    return 1 if "refused" in facts["load"] else 0
+
+
+def table(facts: dict[str, Any]) -> str:
+    """Facts as aligned lines."""
+    rows = [row for rows in (_file, _architecture, _weights, _load) for row in rows(facts)]
+    width = max(len(name) for name, _ in rows) + 2
+    lines = [f"{name:<{width}}{value}" for name, value in rows]
+    return "\n".join([*lines, "", facts["use"]] if "use" in facts else lines)
+
+
+def _file(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    file, names = facts["file"], facts["names"]
+    yield "file", file["path"]
+    if "bytes" in file:
+        yield "kind", f"{file['kind']}, {_size(file['bytes'])}"
+        yield "sha256", file["sha256"]
+    yield "source", names["source"]
+    roles = ", ".join(names["roles"]) or "not said"
+    yield "role", roles if len(names["roles"]) < 2 else f"{roles}; read: {names['read']}"
+    for name, value in names.get("provenance", {}).items():
+        yield f"  {name}", str(value)
+
+
+def _architecture(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    found = facts["architecture"]
+    if found["arch"] is None:
+        yield "architecture", f"unknown: {found['why']}"
+        return
+    options = ", ".join(f"{name}={value!r}" for name, value in found["arch_kwargs"].items())
+    yield "architecture", found["arch"] + (f" with {options}" if options else "")
+    yield "  known from", found["known_from"]
+    for name in ("width", "depth", "heads", "window", "patch"):
+        if name in found:
+            yield f"  {name}", _listed(found[name])
+    yield "  grid", f"{found['grid'][0]}x{found['grid'][1]}, for {found['img_size'][0]}x{found['img_size'][1]} px"
+    if "registers" in found:
+        yield "  class token", "yes" if found["class_token"] else "no"
+        yield "  registers", str(found["registers"])
+        yield "  LayerScale", "yes" if found["layer_scale"] else "no"
+    resampled = found["pos_embed_interpolation"]
+    yield "  positions", found["positions"] + (f", resampled as {resampled} does" if resampled else "")
+    known = found["mean"] is not None
+    yield "normalisation", f"mean {found['mean']}, std {found['std']}" if known else "not said by the file"
+
+
+def _weights(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    found = facts["weights"]
+    dtypes = ", ".join(
+        f"{name} ({count})" if len(found["dtypes"]) > 1 else name for name, count in found["dtypes"].items()
+    )
+    yield "weights", f"{found['parameters']:,} numbers in {found['tensors']} tensors, {_size(found['bytes'])}, {dtypes}"
+    bad = found["not_finite"]
+    yield "NaN, infinity", _some(bad) if bad else "none"
+    yield "heads", _some(found["heads"]) if found["heads"] else "none"
+
+
+def _load(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    found = facts["load"]
+    if "refused" in found:
+        yield "would load", f"no: {found['refused']}"
+        return
+    counts = [f"{found['loaded']} loaded", f"{len(found['resized'])} resized"]
+    counts += [f"{len(found[name])} {name}" for name in ("missing", "unexpected", "skipped")]
+    yield "would load", f"yes: {', '.join(counts)}"
+    if found["remark"]:
+        yield "warning", found["remark"]
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB"
+
+
+def _listed(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _some(names: Sequence[str], limit: int = 4) -> str:
+    more = f", … ({len(names) - limit} more)" if len(names) > limit else ""
+    return f"{len(names)}: {', '.join(names[:limit])}{more}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
