@@ -19,7 +19,8 @@ def start_from(network: Any, path: str, center: Tensor | None = None, with_head:
 
     Args:
         network: has ``backbone.vit`` (timm's) and ``head``.
-        path: see :func:`mst_transfer.checkpoint.read_backbone`; the teacher where the file holds both.
+        path: see :func:`mst_transfer.checkpoint.read_backbone`; the teacher where the file holds both, the student where
+            it holds only that.
         center: of the teacher's outputs; belongs to the head, and is loaded in place with it where the file has one.
         with_head: the head of the file's teacher goes to ``network.head``.
 
@@ -28,7 +29,7 @@ def start_from(network: Any, path: str, center: Tensor | None = None, with_head:
         ValueError: another architecture, tensors missing, or no such head in the file.
     """
     interpolation = getattr(network.backbone, "pos_embed_interpolation", None)  # the config's, in every pass
-    report = load_backbone(network.backbone.vit, path, pos_embed_interpolation=interpolation)
+    report = load_backbone(network.backbone.vit, path, role=None, pos_embed_interpolation=interpolation)
     print_log(report.table(), logger="current")
     if with_head:
         _load_head(network.head, path, center)

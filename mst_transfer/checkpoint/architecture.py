@@ -63,7 +63,7 @@ def infer_architecture(tensors: Mapping[str, Tensor], source: str) -> tuple[str,
     respelt, _ = respell(tensors, wanted)
     given = {n: t for n, t in respelt.items() if n in wanted or not (is_head_tensor(n) or is_derived_tensor(n))}
     wrong = [n for n in given if is_under(n, trunk) and (n not in wanted or given[n].shape != wanted[n].shape)]
-    missing = [name for name in wanted if name not in given]
+    missing = [name for name in wanted if name not in given and not is_head_tensor(name)]
     if wrong or missing:
         raise BackboneRefusedError(
             f"{source} is like {arch} with {options}, but {len(wrong)} tensors do not fit it ({list_names(wrong)}) and "

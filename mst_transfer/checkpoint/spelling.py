@@ -9,7 +9,8 @@ SwiGLU's first layer   ``mlp.fc1``, gate first     ``mlp.fc1_g`` (gate), ``mlp.f
 relative positions     none                        a table in each block, or one for all
 =====================  ==========================  ==========================================
 
-Only rewritings that leave the features as they are happen here.
+Only rewritings that leave the features as they are happen here. A bias of the keys adds the same to a query's products
+with all keys, which the softmax takes away again; only rotary position embeddings make it differ between keys.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def respell(tensors: Mapping[str, Tensor], wanted: Collection[str]) -> tuple[dic
         wanted: the model's names.
 
     Returns:
-        The tensors, and names of those that were left out because they are zero and the model has no place for them.
+        The tensors, and names of biases that were left out because the model has no place for them and they have no
+        effect.
     """
     respelt: dict[str, Tensor] = {}
     blocks: dict[str, dict[str, Tensor]] = {}
@@ -43,7 +45,8 @@ def respell(tensors: Mapping[str, Tensor], wanted: Collection[str]) -> tuple[dic
         else:
             respelt[name] = tensor
     left_out: list[str] = []
-    shared = respelt.get(_SHARED_TABLE) if _SHARED_TABLE not in wanted else None
+    shares = _SHARED_TABLE in wanted
+    shared = None if shares else respelt.get(_SHARED_TABLE)
     for block, members in blocks.items():
         asked = {name.removeprefix(f"{block}.") for name in wanted if name.startswith(f"{block}.")}
         if shared is not None and _TABLE in asked and _TABLE not in members:
@@ -52,7 +55,9 @@ def respell(tensors: Mapping[str, Tensor], wanted: Collection[str]) -> tuple[dic
         if asked:
             _respell_scale(members, asked)
             _respell_gate(members, asked)
-            left_out += [f"{block}.{name}" for name in _respell_bias(members, asked)]
+            left_out += [
+                f"{block}.{name}" for name in _respell_bias(members, asked, _TABLE not in asked and not shares)
+            ]
         respelt |= {f"{block}.{name}": tensor for name, tensor in members.items()}
     return respelt, tuple(left_out)
 
@@ -74,18 +79,22 @@ def _respell_gate(members: dict[str, Tensor], asked: Collection[str]) -> None:
             members[gate], members[value] = members.pop(whole).chunk(2)
 
 
-def _respell_bias(members: dict[str, Tensor], asked: Collection[str]) -> list[str]:
-    """Joins or splits the biases; returns the names of zeros that nobody asked for."""
-    whole, q, v = "attn.qkv.bias", "attn.q_bias", "attn.v_bias"
+def _respell_bias(members: dict[str, Tensor], asked: Collection[str], with_rotation: bool) -> list[str]:
+    """Joins or splits the biases; returns the names of those without effect that nobody asked for."""
+    whole, q, k, v = "attn.qkv.bias", "attn.q_bias", "attn.k_bias", "attn.v_bias"
     if {q, v} <= set(members) and whole in asked:
         members[whole] = torch.cat([members[q], torch.zeros_like(members[q]), members[v]])
         del members[q], members[v]
     elif whole in members and whole not in asked:
-        parts = members[whole].chunk(3)
-        if not bool((parts[1] != 0).any()):
+        parts = dict(zip((q, k, v), members[whole].chunk(3), strict=True))
+        if not with_rotation or not bool((parts[k] != 0).any()):
             del members[whole]
-            members[q], members[v] = parts[0], parts[2]
-    zeros = [name for name in (q, v) if name in members and name not in asked and not bool((members[name] != 0).any())]
-    for name in zeros:
+            members |= parts
+    without_effect = [
+        name
+        for name in (q, k, v)
+        if name in members and name not in asked and (name == k or not bool((members[name] != 0).any()))
+    ]
+    for name in without_effect:
         del members[name]
-    return zeros
+    return without_effect

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mst_transfer.checkpoint import load_backbone, read_backbone
+from mst_transfer.checkpoint.architecture import infer_architecture
 from mst_transfer.checkpoint.pos_embed import use_pos_embed_interpolation
 from pretrain.build_backbone import Backbone, build_backbone
 from pretrain.model import IMAGENET_MEAN, IMAGENET_STD
@@ -63,7 +64,7 @@ class FrozenBackbone:
 def load_frozen(
     path: str | Path,
     *,
-    role: str = "teacher",
+    role: str | None = "teacher",
     arch: str | None = None,
     arch_kwargs: dict | None = None,
     device: torch.device | str = "cpu",
@@ -73,8 +74,9 @@ def load_frozen(
 
     Args:
         path: ours, DINO's, timm's, …: see :func:`mst_transfer.checkpoint.read_backbone`.
-        role: ``teacher`` or ``student``.
-        arch: timm name, needed for files that do not name it; ours do.
+        role: ``teacher`` or ``student``; None: the only one that the file names, else the teacher.
+        arch: timm name. None: as ours say, and as the names and shapes of other files show
+            (:mod:`mst_transfer.checkpoint.architecture`).
         arch_kwargs: its options, likewise.
         device: where to put it.
         dtype: of autocast, or None.
@@ -84,15 +86,14 @@ def load_frozen(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file can't be read, is of another architecture or does not cover it, or ``arch`` is missing.
+        ValueError: the file can't be read, is of another architecture or does not cover it, or leaves ``arch`` open.
     """
-    _, metadata = read_backbone(path, role)
+    tensors, metadata = read_backbone(path, role)
     if metadata is None:
-        if arch is None:
-            raise ValueError(
-                f"{path} does not name its architecture: say it with --arch, e.g. --arch vit_small_patch16_224"
-            )
         options = dict(arch_kwargs or {})
+        if arch is None:
+            arch, shown = _show_architecture(tensors, path)
+            options = shown | options
         mean: tuple[float, ...] = IMAGENET_MEAN
         std: tuple[float, ...] = IMAGENET_STD
     else:
@@ -106,3 +107,12 @@ def load_frozen(
         use_pos_embed_interpolation(backbone.vit, "dino")
     size = metadata.img_size[0] if metadata else backbone.vit.patch_embed.img_size[0]
     return FrozenBackbone(backbone, mean, std, size, device, dtype), report.table()
+
+
+def _show_architecture(tensors: dict[str, Tensor], path: str | Path) -> tuple[str, dict]:
+    try:
+        return infer_architecture(tensors, str(path))
+    except ValueError as error:
+        raise ValueError(
+            f"{error} (on the command line: --arch vit_small_patch16_224 --arch-options KEY=VALUE)"
+        ) from error

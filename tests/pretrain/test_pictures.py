@@ -166,12 +166,14 @@ def test_heads_of_a_backbone_file(photo_folder: Path, tmp_path: Path, build, opt
     assert read_backbone(tmp_path / "teacher.safetensors")[1].arch == backbone.arch
 
 
-def test_files_of_others_need_the_architecture(photo_folder: Path, tmp_path: Path, capsys):
-    torch.save({"teacher": timm.create_model("vit_tiny_patch16_224").state_dict()}, tmp_path / "timm.pth")
+def test_files_of_others_show_their_architecture_or_need_its_name(photo_folder: Path, tmp_path: Path, capsys):
+    unusual = timm.create_model("vit_tiny_patch16_224", embed_dim=24, depth=1)
+    torch.save({"teacher": unusual.state_dict()}, tmp_path / "timm.pth")
     arguments = ["--checkpoint", str(tmp_path / "timm.pth"), "--images", str(photo_folder / "part_0" / "00.png")]
     arguments += ["--out", str(tmp_path / "pictures"), "--size", "64"]
     assert main(arguments) == 1 and "--arch vit_small_patch16_224" in capsys.readouterr().err
-    assert main([*arguments, "--arch", "vit_tiny_patch16_224"]) == 0
+    torch.save({"teacher": timm.create_model("vit_tiny_patch16_224").state_dict()}, tmp_path / "timm.pth")
+    assert main([*arguments, "--arch", "vit_tiny_patch16_224"]) == 0 and main(arguments) == 0
     assert "attention of the network's class token" in (tmp_path / "pictures" / "index.json").read_text()
     assert "loaded" in capsys.readouterr().err and (tmp_path / "pictures" / "importance.png").is_file()
 

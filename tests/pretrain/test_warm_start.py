@@ -131,3 +131,17 @@ def test_a_wrong_file_ends_in_a_message(tiny_config: Path, tmp_path: Path, capsy
     args = [str(tiny_config), "--work-dir", str(tmp_path / "run"), *options("model.init_from=missing.safetensors")]
     assert main(args) == 1
     assert "missing.safetensors" in capsys.readouterr().err
+
+
+def test_a_students_file_is_taken_as_it_is(tiny_mst, tmp_path: Path):
+    content = torch.load(save_and_path(tiny_mst, tmp_path), weights_only=True)
+    student = content["student"]
+    torch.save({"student": student}, tmp_path / "student.pth")
+    mst = tiny_mst(init_from=str(tmp_path / "student.pth"))
+    for name, tensor in mst.student.backbone.vit.state_dict().items():
+        assert torch.equal(tensor, student[f"module.backbone.{name}"])
+
+
+def save_and_path(tiny_mst, folder: Path) -> Path:
+    save_dino(folder / "dino.pth", tiny_mst())
+    return folder / "dino.pth"

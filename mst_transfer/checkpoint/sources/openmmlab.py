@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from mst_transfer.checkpoint.sources.rename import rename_all
@@ -35,7 +36,12 @@ def _matches(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _rename(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return rename_all(tensors, _RULES)
+    """Renames; mmseg's ViT has no bias in its patch embedding unless told so, timm's always has: zero."""
+    renamed = rename_all(tensors, _RULES)
+    weight = renamed["patch_embed.proj.weight"]
+    if "norm_pre.weight" not in renamed:
+        renamed.setdefault("patch_embed.proj.bias", torch.zeros(len(weight), dtype=weight.dtype))
+    return renamed
 
 
 OPENMMLAB = Source("mmpretrain, mmseg ViT", "patch_embed.projection.weight", _rename, _matches)

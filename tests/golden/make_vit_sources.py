@@ -1,0 +1,425 @@
+"""Writes one small checkpoint of each public ViT code, with features that this code computes from it.
+
+    python tests/golden/make_vit_sources.py --checkouts FOLDER [--only mae beit]
+
+FOLDER holds checkouts named as in COMMITS, e.g. FOLDER/dinov2 of https://github.com/facebookresearch/dinov2. Each
+example becomes ``tests/golden/sources/NAME.safetensors``; ``source_examples.py`` reads them and says what is in them.
+
+Weights are random. What these codes import from old releases of timm and numpy and find no more is replaced.
+"""
+
+import argparse
+import contextlib
+import importlib
+import importlib.metadata
+import json
+import sys
+import types
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import timm.models.vision_transformer as timm_vit
+import torch
+from safetensors.torch import save_file
+from source_examples import FOLDER, flatten
+from timm.layers import to_2tuple
+from torch import Tensor, nn
+
+COMMITS = {
+    "dino": "7c446df",
+    "dinov2": "b8931f7",
+    "dinov3": "6876159",
+    "mae": "efb2a80",
+    "moco-v3": "c349e6e",
+    "ibot": "da316d8",
+    "SimMIM": "d3e29bc",
+    "unilm": "768a3c8",
+    "mmpretrain": "ee7f2e8",
+}
+SIZE = dict(embed_dim=16, depth=2, num_heads=2, mlp_ratio=2)
+SQUARE, WIDE = (16, 16), (12, 24)
+Example = dict[str, Any]
+
+
+@contextlib.contextmanager
+def imports_from(folder: Path) -> Iterator[None]:
+    """Imports modules of a checkout, and forgets them afterwards: several checkouts have a ``models``."""
+    stubs = {
+        "timm.models.layers.helpers": types.SimpleNamespace(to_2tuple=to_2tuple),
+        "timm.models.registry": types.SimpleNamespace(register_model=lambda build: build),
+        "importlib_metadata": importlib.metadata,
+    }
+    before = set(sys.modules)
+    with mock.patch.dict(sys.modules, stubs), mock.patch.object(sys, "path", [str(folder), *sys.path]):
+        try:
+            yield
+        finally:
+            for name in set(sys.modules) - before:
+                if str(folder) in str(getattr(sys.modules[name], "__file__", "") or ""):
+                    del sys.modules[name]
+
+
+def randomise(model: nn.Module, seed: int) -> nn.Module:
+    """Draws everything that is trained, so that features depend on every tensor."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                draws = torch.randn(parameter.shape, generator=generator)
+                scale = name.endswith("weight") and parameter.ndim == 1 or "gamma" in name or "ls" in name
+                parameter.copy_(1 + 0.2 * draws if scale else 0.3 * draws)
+    model.eval()  # whose result is None in mmpretrain
+    return model
+
+
+def views(features: Callable[[Tensor], Tensor], *sizes: tuple[int, int]) -> list[tuple[Tensor, Tensor]]:
+    """Images of the sizes, and their patch tokens behind the last norm."""
+    generator = torch.Generator().manual_seed(7)
+    pairs = []
+    for size in sizes:
+        image = torch.randn(1, 3, *size, generator=generator)
+        with torch.no_grad():
+            pairs.append((image, features(image)))
+    return pairs
+
+
+def prefixed(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+def head() -> dict[str, Tensor]:
+    return {"head.mlp.0.weight": torch.ones(4, 16), "head.last_layer.weight_g": torch.ones(8, 1)}
+
+
+def dino(folder: Path) -> dict[str, Example]:
+    with imports_from(folder):
+        module = importlib.import_module("vision_transformer")
+        norm = partial(nn.LayerNorm, eps=1e-6)
+        build = partial(module.VisionTransformer, img_size=[16], patch_size=4, qkv_bias=True, norm_layer=norm, **SIZE)
+        student, teacher = randomise(build(), 0), randomise(build(), 1)
+        pairs = views(lambda x: teacher.get_intermediate_layers(x)[0][:, 1:], SQUARE, WIDE)
+    full = {
+        "student": prefixed("module.backbone.", student.state_dict()) | prefixed("module.", head()),
+        "teacher": prefixed("backbone.", teacher.state_dict()) | head(),
+        "dino_loss": {"center": torch.zeros(1, 8)},
+    }
+    common = dict(source="timm, DINO, DeiT, MST", views=pairs, interpolation="dino", arch_kwargs=plain())
+    return {
+        "dino_full": common | dict(content=full),
+        "dino_backbone": common | dict(content=teacher.state_dict(), option="dino"),
+    }
+
+
+def plain(**changes: Any) -> dict[str, Any]:
+    return dict(img_size=16, patch_size=4) | SIZE | changes
+
+
+def dinov2(folder: Path) -> dict[str, Example]:
+    with imports_from(folder), mock.patch.dict("os.environ", XFORMERS_DISABLED="1"):
+        module = importlib.import_module("dinov2.models.vision_transformer")
+        block = partial(module.Block, attn_class=module.MemEffAttention)
+        build = partial(
+            module.DinoVisionTransformer, img_size=16, patch_size=4, block_fn=block, init_values=1.0, **SIZE
+        )
+        chunked = randomise(build(block_chunks=2), 2)
+        registers = randomise(
+            build(
+                block_chunks=0,
+                num_register_tokens=4,
+                ffn_layer="swiglufused",
+                interpolate_antialias=True,
+                interpolate_offset=0.0,
+            ),
+            3,
+        )
+        patches = [
+            views(lambda x, m=model: m.forward_features(x)["x_norm_patchtokens"], SQUARE, WIDE)
+            for model in (chunked, registers)
+        ]
+    teacher = prefixed("backbone.", chunked.state_dict()) | prefixed("dino_", head()) | prefixed("ibot_", head())
+    common = dict(source="DINOv2")
+    return {
+        "dinov2_training": common
+        | dict(
+            content={"teacher": teacher},
+            views=patches[0],
+            interpolation="dino",
+            arch_kwargs=plain(init_values=1.0),
+        ),
+        "dinov2_registers": common
+        | dict(
+            content=registers.state_dict(),
+            views=patches[1],
+            arch="vit_giant_patch14_reg4_dinov2",
+            arch_kwargs=plain(mlp_ratio=3.0, init_values=1.0),
+        ),
+    }
+
+
+def dinov3(folder: Path) -> dict[str, Example]:
+    examples = {}
+    with imports_from(folder):
+        module = importlib.import_module("dinov3.models.vision_transformer")
+        size = {name: value for name, value in SIZE.items() if name != "mlp_ratio"}
+        common = dict(
+            **size,
+            img_size=16,
+            patch_size=4,
+            layerscale_init=1.0,
+            n_storage_tokens=4,
+            mask_k_bias=True,
+            norm_layer="layernormbf16",
+            pos_embed_rope_dtype="fp32",
+        )
+        for number, (ffn, ratio) in enumerate([("mlp", 2), ("swiglu", 3)]):
+            model = module.DinoVisionTransformer(ffn_layer=ffn, ffn_ratio=ratio, **common)
+            model.init_weights()  # sets the periods and the mask of the biases
+            randomise(model, 4 + number)
+            pairs = views(lambda x, m=model: m.forward_features(x)["x_norm_patchtokens"], SQUARE, WIDE)
+            plus = "_plus" if ffn == "swiglu" else ""
+            examples[f"dinov3_{ffn}"] = dict(
+                source="DINOv3",
+                content=model.state_dict(),
+                views=pairs,
+                arch=f"vit_small{plus}_patch16_dinov3_qkvb",
+                arch_kwargs=plain(),
+            )
+    return examples
+
+
+def ibot(folder: Path) -> dict[str, Example]:
+    with imports_from(folder):
+        module = importlib.import_module("models.vision_transformer")
+        build = partial(module.VisionTransformer, img_size=[16], patch_size=4, qkv_bias=True, **SIZE)
+        student = randomise(build(masked_im_modeling=True), 6)
+        teacher = randomise(build(return_all_tokens=True), 7)
+        pairs = views(lambda x: teacher(x)[:, 1:], SQUARE, WIDE)
+    full = {
+        "student": prefixed("module.backbone.", student.state_dict()) | prefixed("module.", head()),
+        "teacher": prefixed("backbone.", teacher.state_dict()) | head(),
+        "ibot_loss": {"center": torch.zeros(1, 8), "center2": torch.zeros(1, 1, 8)},
+    }
+    common = dict(views=pairs, interpolation="dino", arch_kwargs=plain())
+    return {"ibot_full": common | dict(source="timm, DINO, DeiT, MST", content=full)}
+
+
+def mae(folder: Path) -> dict[str, Example]:
+    def block(*args: Any, qk_scale: None = None, **kwargs: Any) -> nn.Module:
+        return timm_vit.Block(*args, **kwargs)
+
+    timm_names = {name: getattr(timm_vit, name) for name in ("PatchEmbed",)} | {"Block": block}
+    with (
+        imports_from(folder),
+        mock.patch.object(np, "float", float, create=True),
+        mock.patch.dict(sys.modules, {"timm.models.vision_transformer": types.SimpleNamespace(**timm_names)}),
+    ):
+        module = importlib.import_module("models_mae")
+        decoder = dict(decoder_embed_dim=8, decoder_depth=1, decoder_num_heads=2)
+        norm = partial(nn.LayerNorm, eps=1e-6)
+        model = randomise(module.MaskedAutoencoderViT(img_size=16, patch_size=4, norm_layer=norm, **decoder, **SIZE), 8)
+
+        def features(image: Tensor) -> Tensor:
+            tokens, _, restore = model.forward_encoder(image, mask_ratio=0.0)  # shuffled
+            return tokens[:, 1:].gather(1, restore[..., None].expand(-1, -1, tokens.shape[-1]))
+
+        pairs = views(features, SQUARE)
+    return {"mae": dict(source="MAE", content={"model": model.state_dict()}, views=pairs, arch_kwargs=plain())}
+
+
+def moco(folder: Path) -> dict[str, Example]:
+    with imports_from(folder), mock.patch.object(timm_vit.VisionTransformer, "num_tokens", 1, create=True):
+        module = importlib.import_module("vits")
+        norm = partial(nn.LayerNorm, eps=1e-6)
+        build = partial(
+            module.VisionTransformerMoCo,
+            img_size=16,
+            patch_size=4,
+            qkv_bias=True,
+            norm_layer=norm,
+            num_classes=4,
+            **SIZE,
+        )
+        base, momentum = randomise(build(), 9), randomise(build(), 10)
+        pairs = views(lambda x: momentum.forward_features(x)[:, 1:], SQUARE)
+    state = prefixed("module.base_encoder.", base.state_dict()) | prefixed(
+        "module.momentum_encoder.", momentum.state_dict()
+    )
+    state["module.predictor.0.weight"] = torch.ones(2, 2)
+    common = dict(source="MoCo v3", views=pairs, arch_kwargs=plain())
+    return {"moco_v3": common | dict(content={"state_dict": state})}
+
+
+def beit(folder: Path) -> dict[str, Example]:
+    examples: dict[str, Example] = {}
+    common: Example = dict(source="BEiT, SimMIM", arch="beit_base_patch16_224")
+    norm = partial(nn.LayerNorm, eps=1e-6)
+    options = dict(img_size=16, patch_size=4, norm_layer=norm, qkv_bias=True, init_values=0.1, **SIZE)
+    no_mask = torch.zeros(1, 16, dtype=torch.bool)
+    for version in ("beit", "beit2"):
+        with imports_from(folder / version):
+            module = importlib.import_module("modeling_pretrain")
+            model = module.VisionTransformerForMaskedImageModeling(
+                use_shared_rel_pos_bias=True, use_abs_pos_emb=False, vocab_size=8, **options
+            )
+            randomise(model, 11 if version == "beit" else 12)
+            pairs = views(lambda x, m=model: m.forward_features(x, no_mask)[:, 1:], SQUARE)
+            examples[f"{version}_pretraining"] = common | dict(
+                content={"model": model.state_dict()},
+                views=pairs,
+                arch_kwargs=plain(
+                    use_rel_pos_bias=False, use_shared_rel_pos_bias=True, use_fc_norm=False, init_values=0.1
+                ),
+            )
+            if version == "beit":
+                tuned = importlib.import_module("modeling_finetune").VisionTransformer(
+                    use_rel_pos_bias=True, use_abs_pos_emb=False, num_classes=4, **options
+                )
+                randomise(tuned, 13)
+                pairs = views(lambda x, m=tuned: m.get_intermediate_layers(x)[-1][:, 1:], SQUARE)
+                examples["beit_finetuned"] = common | dict(
+                    content={"model": tuned.state_dict()}, views=pairs, arch_kwargs=plain(init_values=0.1)
+                )
+    return examples
+
+
+def simmim(folder: Path) -> dict[str, Example]:
+    with imports_from(folder):
+        module = importlib.import_module("models.simmim")
+        encoder = module.VisionTransformerForSimMIM(
+            img_size=16,
+            patch_size=4,
+            num_classes=0,
+            qkv_bias=True,
+            init_values=0.1,
+            use_abs_pos_emb=False,
+            use_shared_rel_pos_bias=True,
+            use_mean_pooling=False,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            **SIZE,
+        )
+        model = randomise(module.SimMIM(encoder, encoder_stride=4), 14)
+        no_mask = torch.zeros(1, 4, 4)
+        pairs = views(lambda x: encoder(x, no_mask).flatten(2).transpose(1, 2), SQUARE)
+    return {
+        "simmim_vit": dict(
+            source="BEiT, SimMIM",
+            content={"model": model.state_dict()},
+            views=pairs,
+            arch="beit_base_patch16_224",
+            arch_kwargs=plain(use_rel_pos_bias=False, use_shared_rel_pos_bias=True, use_fc_norm=False, init_values=0.1),
+        )
+    }
+
+
+def mmpretrain(folder: Path) -> dict[str, Example]:
+    """Its package imports what transfer needs not; only the backbones' own modules are taken."""
+    import mst_transfer  # noqa: F401  (stands in for mmcv's compiled operations)
+
+    packages = ("mmpretrain", "mmpretrain.models", "mmpretrain.models.backbones", "mmpretrain.models.utils")
+    stubs = {name: types.ModuleType(name) for name in packages}
+    for name, stub in stubs.items():
+        stub.__path__ = [str(folder / name.replace(".", "/"))]
+    size = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
+    with imports_from(folder), mock.patch.dict(sys.modules, stubs):
+        inside = "mmpretrain.models.utils."
+        for module, names in {
+            "attention": ("MultiheadAttention", "BEiTAttention"),
+            "norm": ("build_norm_layer",),
+            "swiglu_ffn": ("SwiGLUFFNFused",),
+            "helpers": ("to_2tuple",),
+            "embed": ("resize_pos_embed", "resize_relative_position_bias_table"),
+        }.items():
+            for name in names:
+                setattr(stubs["mmpretrain.models.utils"], name, getattr(importlib.import_module(inside + module), name))
+        vit = importlib.import_module("mmpretrain.models.backbones.vision_transformer").VisionTransformer
+        plain_vit = randomise(vit(arch=size, img_size=16, patch_size=4, out_type="featmap"), 15)
+        swiglu = vit(
+            arch=size,
+            img_size=16,
+            patch_size=4,
+            out_type="featmap",
+            layer_scale_init_value=1.0,
+            layer_cfgs=dict(ffn_type="swiglu_fused"),
+        )
+        randomise(swiglu, 16)
+        tuned = importlib.import_module("mmpretrain.models.backbones.beit").BEiTViT(
+            arch=size,
+            img_size=16,
+            patch_size=4,
+            out_type="featmap",
+            norm_cfg=dict(type="LN", eps=1e-6),
+            final_norm=True,
+        )
+        randomise(tuned, 17)
+        pairs = [views(lambda x, m=m: m(x)[0].flatten(2).transpose(1, 2), SQUARE) for m in (plain_vit, swiglu, tuned)]
+    common = dict(source="mmpretrain, mmseg ViT")
+    state = prefixed("backbone.", plain_vit.state_dict()) | {"neck.decoder_pred.bias": torch.ones(2)}
+    return {
+        "mmpretrain_vit": common | dict(content={"state_dict": state}, views=pairs[0], arch_kwargs=plain()),
+        "mmpretrain_swiglu": common
+        | dict(
+            content={"state_dict": prefixed("backbone.", swiglu.state_dict())},
+            views=pairs[1],
+            arch="vit_giant_patch14_dinov2",
+            arch_kwargs=plain(mlp_ratio=3.0, init_values=1.0),
+        ),
+        "mmpretrain_beit": common
+        | dict(
+            content={"state_dict": prefixed("backbone.", tuned.state_dict())},
+            views=pairs[2],
+            arch="beit_base_patch16_224",
+            arch_kwargs=plain(use_rel_pos_bias=True, use_fc_norm=False, init_values=0.1),
+        ),
+    }
+
+
+MAKERS = {
+    "dino": dino,
+    "dinov2": dinov2,
+    "dinov3": dinov3,
+    "ibot": ibot,
+    "mae": mae,
+    "moco-v3": moco,
+    "unilm": beit,
+    "SimMIM": simmim,
+    "mmpretrain": mmpretrain,
+}
+
+
+def write(name: str, example: Example, checkout: str) -> None:
+    """Writes one example; see ``source_examples.py`` for the layout."""
+    tensors = {f"checkpoint/{key}": tensor.detach().clone() for key, tensor in flatten(example["content"]).items()}
+    for number, (image, tokens) in enumerate(example["views"]):
+        tensors |= {f"view{number}/image": image, f"view{number}/tokens": tokens.contiguous()}
+    metadata = {
+        "source": example["source"],
+        "checkout": f"{checkout} {COMMITS[checkout]}",
+        "arch": example.get("arch", "vit_tiny_patch16_224"),
+        "arch_kwargs": json.dumps(example["arch_kwargs"]),
+        "interpolation": example.get("interpolation", "timm"),
+        "option": example.get("option", ""),
+    }
+    save_file(tensors, FOLDER / f"{name}.safetensors", metadata=metadata)
+    print(f"{name}: {len(tensors)} tensors, {(FOLDER / f'{name}.safetensors').stat().st_size / 1000:.0f} kB")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkouts", type=Path, required=True, help="folder with one checkout of each code")
+    parser.add_argument("--only", nargs="+", choices=MAKERS, default=list(MAKERS), help="checkouts to take")
+    args = parser.parse_args(argv)
+    FOLDER.mkdir(exist_ok=True)
+    for checkout in args.only:
+        folder = args.checkouts.resolve() / checkout
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} is missing: check out {checkout} there, at commit {COMMITS[checkout]}")
+        for name, example in MAKERS[checkout](folder).items():
+            write(name, example, checkout)
+
+
+if __name__ == "__main__":
+    main()

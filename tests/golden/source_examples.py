@@ -1,0 +1,135 @@
+"""Small checkpoints of other projects' ViT codes, with the features that these codes compute from them.
+
+Those in ``sources/*.safetensors`` were written by ``make_vit_sources.py`` from public checkouts: tensors
+``checkpoint/…`` (slashes part nested dictionaries), ``viewN/image`` [1, 3, H, W] and ``viewN/tokens`` [1, N, D], the
+patch tokens behind the last norm. Those of installed packages are made when asked for.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from mst_transfer.checkpoint.pos_embed import use_pos_embed_interpolation
+
+FOLDER = Path(__file__).parent / "sources"
+
+
+@dataclass(frozen=True)
+class SourceExample:
+    """A checkpoint and what it gives.
+
+    Attributes:
+        name: of the example.
+        source: ``name`` of the scheme in :data:`mst_transfer.checkpoint.sources.SOURCES` that it has to be read by.
+        content: what the file holds: tensors, in nested dictionaries.
+        arch: timm architecture.
+        arch_kwargs: its overrides.
+        views: images [1, 3, H, W] and their patch tokens [1, N, D] behind the last norm.
+        interpolation: how the position embeddings are resampled, as the file shows.
+        option: what the user has to say about it because the file does not show it; else empty.
+    """
+
+    name: str
+    source: str
+    content: dict[str, Any]
+    arch: str
+    arch_kwargs: dict[str, Any]
+    views: list[tuple[Tensor, Tensor]]
+    interpolation: str = "timm"
+    option: str = ""
+
+    def write(self, folder: Path) -> Path:
+        """Writes the checkpoint to a ``.pth`` file."""
+        torch.save(self.content, folder / f"{self.name}.pth")
+        return folder / f"{self.name}.pth"
+
+    def build(self) -> nn.Module:
+        """A model for it, with random weights, for images of any size."""
+        options = dict(num_classes=0, dynamic_img_size=True) | self.arch_kwargs
+        if self.arch.startswith("beit"):
+            options.pop("dynamic_img_size")
+        return timm.create_model(self.arch, pretrained=False, **options).eval()
+
+    def largest_difference(self, model: nn.Module, interpolation: str) -> float:
+        """Between the patch tokens of a model and those of the example, over all views."""
+        vit: Any = model
+        if interpolation == "dino":
+            use_pos_embed_interpolation(model, "dino")
+        with torch.no_grad():
+            return max(
+                (vit.forward_features(image)[:, -tokens.shape[1] :] - tokens).abs().max().item()
+                for image, tokens in self.views
+            )
+
+
+def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
+    """Tensors of nested dictionaries under names parted by slashes."""
+    flat: dict[str, Tensor] = {}
+    for name, value in content.items():
+        if isinstance(value, Tensor):
+            flat[prefix + name] = value
+        else:
+            flat |= flatten(value, f"{prefix}{name}/")
+    return flat
+
+
+def nest(flat: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The inverse of :func:`flatten`."""
+    content: dict[str, Any] = {}
+    for name, tensor in flat.items():
+        *parts, last = name.split("/")
+        level = content
+        for part in parts:
+            level = level.setdefault(part, {})
+        level[last] = tensor
+    return content
+
+
+def golden_examples() -> Iterator[SourceExample]:
+    """Those of public checkouts."""
+    for path in sorted(FOLDER.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        flat = {n.removeprefix("checkpoint/"): t for n, t in tensors.items() if n.startswith("checkpoint/")}
+        count = sum(name.endswith("/image") and name.startswith("view") for name in tensors)
+        yield SourceExample(
+            name=path.stem,
+            source=metadata["source"],
+            content=nest(flat),
+            arch=metadata["arch"],
+            arch_kwargs=json.loads(metadata["arch_kwargs"]),
+            views=[(tensors[f"view{n}/image"], tensors[f"view{n}/tokens"]) for n in range(count)],
+            interpolation=metadata["interpolation"],
+            option=metadata["option"],
+        )
+
+
+@dataclass(frozen=True)
+class LiveExample:
+    """An example that an installed package makes.
+
+    Attributes:
+        name: of the example.
+        package: that has to be installed.
+        make: the example.
+    """
+
+    name: str
+    package: str
+    make: Callable[[], SourceExample] = field(repr=False)
+
+    @property
+    def available(self) -> bool:
+        """Whether the package is installed."""
+        return importlib.util.find_spec(self.package) is not None

@@ -1,0 +1,113 @@
+"""Checkpoints of every public ViT code load completely and give the features that this code computes from them."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from live_sources import LIVE_EXAMPLES
+from source_examples import SourceExample, golden_examples
+
+from mst_transfer.checkpoint import BackboneRefusedError, load_backbone
+from mst_transfer.checkpoint.architecture import infer_architecture
+from mst_transfer.checkpoint.read import find_backbone
+from mst_transfer.checkpoint.recognise import is_derived_tensor, is_head_tensor
+from mst_transfer.checkpoint.sources import SOURCES
+
+GOLDEN = list(golden_examples())
+TOLERANCE = 1e-5
+
+
+def examples() -> list:
+    live = [
+        pytest.param(
+            example.make,
+            id=example.name,
+            marks=pytest.mark.skipif(not example.available, reason=f"{example.package} is not installed"),
+        )
+        for example in LIVE_EXAMPLES
+    ]
+    return [pytest.param(lambda example=example: copy.deepcopy(example), id=example.name) for example in GOLDEN] + live
+
+
+@pytest.mark.parametrize("make", examples())
+def test_loads_completely_with_the_features_of_its_own_code(make, tmp_path: Path):
+    example: SourceExample = make()
+    model, path = example.build(), example.write(tmp_path)
+    report = load_backbone(model, path, pos_embed_interpolation=example.option or None)
+    assert report.scheme == example.source
+    assert report.pos_embed_interpolation == example.interpolation
+    assert set(report.loaded) == set(model.state_dict())
+    assert not report.resized and not report.missing and not report.unexpected
+    assert not [n for n in report.skipped if not (is_head_tensor(n) or is_derived_tensor(n) or n.endswith(".k_bias"))]
+    difference = example.largest_difference(model, report.pos_embed_interpolation)
+    print(f"| {example.name} | {report.scheme} | {len(report.loaded)} tensors | {difference:.1e} |")
+    assert difference <= TOLERANCE
+
+
+@pytest.mark.parametrize("make", examples())
+def test_a_tensor_less_is_refused_by_name(make, tmp_path: Path):
+    example: SourceExample = make()
+    example.write(tmp_path)
+    name = drop_from_last_block(example.content)
+    assert name
+    with pytest.raises(ValueError, match=r"blocks\.1\."):
+        load_backbone(example.build(), example.write(tmp_path))
+
+
+def drop_from_last_block(content: dict) -> list[str]:
+    """Removes the weights of the second layer of the second block's MLP from all networks of a file."""
+    ends = ("mlp.fc2.weight", "mlp.w3.weight", "output.dense.weight", "layers.1.weight", "mlp.weights_out.weight")
+    ends += ("mlp.down_proj.weight", "ffn.w3.weight")
+    removed: list[str] = []
+    for key in list(content):
+        if isinstance(content[key], dict):
+            removed += drop_from_last_block(content[key])
+        elif ".1." in key and key.endswith(ends) and "attention" not in key and "decoder" not in key:
+            removed.append(key)
+            del content[key]
+    return removed
+
+
+@pytest.mark.parametrize("make", examples())
+def test_a_model_of_another_kind_is_refused(make, tmp_path: Path):
+    """A plain ViT of the same size takes none of what it would have to leave out; a BEiT nothing of a plain ViT."""
+    example: SourceExample = make()
+    plain = example.arch.startswith("vit_tiny")
+    options = dict(img_size=16, patch_size=4, embed_dim=16, depth=2, num_heads=2, mlp_ratio=2, num_classes=0)
+    arch = "beit_base_patch16_224" if plain else "vit_tiny_patch16_224"
+    if example.arch_kwargs.get("init_values"):
+        options["depth"] = 3
+    with pytest.raises(BackboneRefusedError):
+        load_backbone(timm.create_model(arch, **options), example.write(tmp_path))
+
+
+@pytest.mark.parametrize("make", examples())
+def test_architecture_is_inferred_but_for_the_heads(make, tmp_path: Path, monkeypatch):
+    """Width 16 has no customary heads, so two are made customary here."""
+    example: SourceExample = make()
+    for table in ("_HEADS", "_DINOV3_HEADS"):
+        monkeypatch.setattr(f"mst_transfer.checkpoint.families.infer_vit.{table}", {16: 2})
+    monkeypatch.setattr("mst_transfer.checkpoint.families.infer_vit._MOCO_V3_HEADS", 2)
+    path = example.write(tmp_path)
+    arch, options = infer_architecture(find_backbone(path).tensors, str(path))
+    model = timm.create_model(arch, num_classes=0, **options).eval()
+    load_backbone(model, path, pos_embed_interpolation=example.option or None)
+    image, tokens = example.views[0]
+    with torch.no_grad():
+        ours = model.forward_features(image)[:, -tokens.shape[1] :]
+    torch.testing.assert_close(ours, tokens, atol=TOLERANCE, rtol=0)
+
+
+def test_heads_are_not_guessed(tmp_path: Path):
+    path = next(example for example in GOLDEN if example.name == "mae").write(tmp_path)
+    with pytest.raises(BackboneRefusedError, match=r"width 16, for which no number of attention heads .*num_heads=…"):
+        infer_architecture(find_backbone(path).tensors, str(path))
+
+
+def test_examples_cover_the_schemes():
+    covered = {example.source for example in GOLDEN} | {e.make().source for e in LIVE_EXAMPLES if e.available}
+    names = [scheme.name for scheme in SOURCES]
+    assert len(set(names)) == len(names)
+    assert covered <= set(names)
