@@ -32,6 +32,7 @@ BENCHMARKS = {
     "time_to_quality": "k-NN against processor time (an hour)",
 }
 LONG = ("time_to_quality",)
+GIVEN = ("dino", "data", "mmcv")  # folders that some benchmarks need
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -45,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one round: does it run at all?")
     parser.add_argument("--dino", type=Path, metavar="CHECKOUT", help="a checkout of facebookresearch/dino")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="holds photos/{train,val}/<class>/")
+    parser.add_argument("--mmcv", type=Path, metavar="FOLDER", help="where a compiled mmcv is installed")
     parser.add_argument("--threads", type=int, default=1, help="of each benchmark (default 1)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the rows and the machine here")
     parser.add_argument("--markdown", type=Path, metavar="OUT", help="write the table here")
@@ -58,7 +60,7 @@ def run_here(name: str, args: argparse.Namespace) -> list[Row]:
 
     torch.set_num_threads(args.threads)
     module = importlib.import_module(f"benchmarks.{name}")
-    given = {"dino": args.dino, "data": args.data}
+    given = {name: getattr(args, name) for name in GIVEN}
     options = {key: value for key, value in given.items() if key in module.run.__annotations__}
     rows: list[Row] = module.run(quick=args.quick, **options)
     return rows
@@ -74,8 +76,9 @@ def run_apart(name: str, args: argparse.Namespace) -> list[Row]:
         out = Path(folder) / "rows.json"
         command = [sys.executable, "-m", "benchmarks", name, "--in-process", "--json", str(out)]
         command += ["--threads", str(args.threads)] + (["--quick"] if args.quick else [])
-        for option, value in (("--dino", args.dino), ("--data", args.data)):
-            command += [option, str(value.resolve())] if value else []
+        for option in GIVEN:
+            value = getattr(args, option)
+            command += [f"--{option}", str(value.resolve())] if value else []
         if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
             raise RuntimeError(f"{name} failed: python -m benchmarks {name} --in-process shows it alone")
         return read_json(out)
