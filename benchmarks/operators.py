@@ -13,7 +13,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from benchmarks.measure import Row, alone, compare, wall_clock, take_turns
+from benchmarks.measure import Row, alone, compare, take_turns, wall_clock
 from mst_transfer.compat import ops
 
 IMAGE = (800, 1333)
