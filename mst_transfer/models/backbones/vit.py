@@ -26,7 +26,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 from mst_transfer.checkpoint import load_backbone
 from mst_transfer.checkpoint.pos_embed import MARK, check_interpolation, mark_interpolation
 from mst_transfer.models.backbones.vit_arguments import check_out_indices, check_windows, merge_checkpoints
-from mst_transfer.models.backbones.vit_create import architecture_of, create_vit
+from mst_transfer.models.backbones.vit_create import create_vit, read_architecture
 from mst_transfer.models.backbones.vit_pass import ViTPass
 from mst_transfer.models.backbones.vit_positions import PREFIXES, embed, prefix_tokens
 from mst_transfer.models.necks.pyramid import STRIDES, TokenPyramid
@@ -98,7 +98,7 @@ class TimmViT(BaseModule):
         if in_chans is not None:
             timm_kwargs["in_chans"] = in_chans
         if arch is None:
-            arch, own_kwargs = architecture_of(self.checkpoint, role)
+            arch, own_kwargs = read_architecture(self.checkpoint, role)
             timm_kwargs = own_kwargs | timm_kwargs
         self.vit = create_vit(arch, drop_path_rate=drop_path_rate, **timm_kwargs)
         depth = len(self.vit.blocks)

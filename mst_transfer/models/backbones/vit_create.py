@@ -19,7 +19,7 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 
-from mst_transfer.checkpoint.read import read_backbone
+from mst_transfer.checkpoint.architecture import architecture_of
 
 ViT: TypeAlias = Any  # VisionTransformer, Eva or Beit; timm's types are not known to mypy
 
@@ -104,8 +104,8 @@ def _check(vit: ViT, arch: str) -> None:
         raise ValueError(f"arch={arch!r} has patches of {height}x{width} pixels; only square ones are supported")
 
 
-def architecture_of(checkpoint: str | None, role: str | None) -> tuple[str, dict[str, Any]]:
-    """timm name and overrides that a checkpoint was made with: from its metadata, else from its tensors.
+def read_architecture(checkpoint: str | None, role: str | None) -> tuple[str, dict[str, Any]]:
+    """timm name and overrides that a checkpoint was made with, as its metadata or its tensors tell; logs them.
 
     Args:
         checkpoint: path of backbone weights.
@@ -117,13 +117,8 @@ def architecture_of(checkpoint: str | None, role: str | None) -> tuple[str, dict
     """
     if checkpoint is None:
         raise ValueError("arch=None takes the architecture from a checkpoint, but checkpoint=None: give one of them")
-    from mst_transfer.checkpoint.architecture import infer_architecture
-
-    tensors, metadata = read_backbone(checkpoint, role)
-    if metadata is not None:
-        arch, kwargs = metadata.arch, dict(metadata.arch_kwargs)
-    else:
-        arch, kwargs = infer_architecture(tensors, str(checkpoint))
+    arch, kwargs = architecture_of(checkpoint, role)
+    kwargs = {name: value for name, value in kwargs.items() if name != "drop_path_rate"}  # of pre-training
     written = "".join(f", {name}={value!r}" for name, value in kwargs.items())
-    print_log(f"{checkpoint}: arch={arch!r}{written} (arch=None)", logger="current", level=logging.INFO)
+    print_log(f"{checkpoint} is of arch={arch!r}{written}", logger="current", level=logging.INFO)
     return arch, kwargs
