@@ -9,7 +9,6 @@ model = dict(
         _delete_=True,
         type="mst_transfer.TimmViT",
         arch="vit_base_patch16_224",
-        img_size=1024,
         out_indices=(11,),
         window_size=14,
         drop_path_rate=0.1,

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 DISTRIBUTION = "mst-transfer"
-DATA_FOLDERS = ("sample", "coco", "cityscapes", "imagenet", "coco_mini", "camvid", "photos")
+DATA_FOLDERS = ("sample", "coco", "cityscapes", "ade", "imagenet", "coco_mini", "camvid", "photos")
 SMALL_SHARED_MEMORY = 512 * 2**20  # bytes; containers often get 64 MiB, too little for data loader workers
 
 

@@ -1,8 +1,23 @@
 # Cityscapes under $MST_DATA_ROOT/cityscapes: leftImg8bit/{train,val}/,
-# gtFine/{train,val}/ with the downloaded *_labelIds.png, prepared *_labelTrainIds.png, or both. `mst test --tta`
-# averages six sizes and their mirror images.
-_base_ = "mmseg::_base_/datasets/cityscapes_768x768.py"
-data_root = "{{$MST_DATA_ROOT:data}}/cityscapes/"
+# gtFine/{train,val}/ with the downloaded *_labelIds.png, prepared *_labelTrainIds.png, or both. Crops and sizes are
+# those of mmseg's 768x768 set; `mst test --tta` averages six sizes and their mirror images.
+_base_ = "mmseg::_base_/datasets/cityscapes.py"
+crop_size = (768, 768)
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations"),
+    dict(type="RandomResize", scale=(2049, 1025), ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="PhotoMetricDistortion"),
+    dict(type="PackSegInputs"),
+]
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="Resize", scale=(2049, 1025), keep_ratio=True),
+    dict(type="LoadAnnotations"),
+    dict(type="PackSegInputs"),
+]
 tta_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(
@@ -18,6 +33,7 @@ tta_pipeline = [
         ],
     ),
 ]
-train_dataloader = dict(batch_size=1, dataset=dict(type="mst_transfer.CityscapesDataset", data_root=data_root))
-val_dataloader = dict(dataset=dict(type="mst_transfer.CityscapesDataset", data_root=data_root))
+_dataset = dict(type="mst_transfer.CityscapesDataset", data_root="{{$MST_DATA_ROOT:data}}/cityscapes/")
+train_dataloader = dict(batch_size=1, dataset=dict(pipeline=train_pipeline, **_dataset))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline, **_dataset))
 test_dataloader = val_dataloader

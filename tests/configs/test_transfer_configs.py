@@ -17,6 +17,7 @@ from mst_transfer.datasets.config_datasets import class_names, dataset_class
 from mst_transfer.datasets.preflight_heads import find_num_classes
 from mst_transfer.datasets.sample_data import CLASSES, OBJECT_CLASSES, SampleDataRequest, make_sample_data
 from mst_transfer.engine.adapt import adapt_to_devices
+from mst_transfer.engine.meta_model import build_meta_model
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LEAVES = sorted(
@@ -35,6 +36,12 @@ def _read(name, data_root):
 def read(name):
     """A config of its own for each test; mmengine takes most of a second to read one."""
     return copy.deepcopy(_read(name, os.environ.get("MST_DATA_ROOT")))
+
+
+@functools.cache
+def full_scale(name):
+    """The model of a config as it is, on the meta device; many tests look at the same one."""
+    return build_meta_model(read(name))
 
 
 def build_model(cfg):
@@ -59,8 +66,7 @@ def test_there_are_the_promised_configs():
 def test_every_config_builds(name):
     cfg = read(name)
     check_config(cfg)
-    model = build_model(cfg)
-    build_optim_wrapper(model, cfg.optim_wrapper)
+    build_optim_wrapper(full_scale(name), cfg.optim_wrapper)
     assert cfg.default_scope == ("mmdet" if name.startswith("det") else "mmseg")
     assert "custom_imports" not in cfg
 
@@ -161,7 +167,7 @@ def vit_small_parameters(num_tokens):
 
 
 def test_detector_has_the_right_number_of_parameters():
-    model = build_model(read(DET))
+    model = full_scale(DET)
     assert count(model.backbone.vit) == vit_small_parameters(14 * 14 + 1)
     doubling = 384 * 384 * 2 * 2 + 384
     assert count(model.backbone.pyramid) == 3 * doubling + 2 * 384
@@ -169,7 +175,7 @@ def test_detector_has_the_right_number_of_parameters():
 
 
 def test_segmentor_has_the_right_number_of_parameters():
-    model = build_model(read(SEG))
+    model = full_scale(SEG)
     assert count(model.backbone) == vit_small_parameters(48 * 48 + 1)
 
     def conv(inputs: int) -> int:
