@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mst_transfer.compat.launch import LAUNCHERS
@@ -24,6 +24,34 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check-only", action="store_true", help="check config and data, then stop without running anything"
     )
+
+
+def add_coco_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that point a detection config at files of one's own."""
+    parser.add_argument(
+        "--coco",
+        nargs=2,
+        metavar=("TRAIN.json", "VAL.json"),
+        help="train on your own files in COCO's format: sets annotations, images, classes and num_classes",
+    )
+    parser.add_argument(
+        "--coco-images",
+        nargs=2,
+        metavar=("TRAIN_FOLDER", "VAL_FOLDER"),
+        help="folders of their images (default: found beside the annotations)",
+    )
+
+
+def print_data(summaries: Sequence[Any], notes_only: bool) -> None:
+    """Prints what the checks saw in the data: all of it, or only what a run should not pass over in silence."""
+    from mst_transfer.datasets.summary import summary_text
+
+    if not notes_only:
+        print(summary_text(summaries))
+        return
+    for one in summaries:
+        for text in one.notes:
+            print(f"{one.place}: {text}")
 
 
 def run_or_refuse(verb: str, launcher: str, run: Callable[[], Any]) -> tuple[int, Any]:

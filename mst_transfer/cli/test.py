@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mst_transfer.cli.options import add_run_options, run_or_refuse
+from mst_transfer.cli.options import add_run_options, print_data, run_or_refuse
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             cfg.work_dir = str(Path(cfg.work_dir) / "test")
         run.existing_checkpoint(args.checkpoint)
         if launch.rank() == 0:
-            run.check_inputs(cfg, training=False)
+            print_data(run.check_inputs(cfg, training=False), notes_only=not args.check_only)
         if args.tta:
             with_augmentation(cfg)  # refuses before anything is loaded
     except (ValueError, FileNotFoundError) as error:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mst_transfer.cli.options import add_run_options, run_or_refuse
+from mst_transfer.cli.options import add_coco_options, add_run_options, print_data, run_or_refuse
 
 
 def accumulation(word: str) -> str | int:
@@ -13,6 +13,13 @@ def accumulation(word: str) -> str | int:
         return word
     if not word.isdigit() or int(word) < 1:
         raise argparse.ArgumentTypeError(f"{word!r} is neither auto nor a whole number from 1")
+    return int(word)
+
+
+def num_steps(word: str) -> int:
+    """A number of steps from 1; ``argparse`` reports the error."""
+    if not word.isdigit() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number of steps from 1")
     return int(word)
 
 
@@ -36,6 +43,16 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="add up the gradients of N batches before each step; auto: as many as make the recipe's batch",
     )
+    parser.add_argument(
+        "--dry-run",
+        nargs="?",
+        const=3,
+        type=num_steps,
+        metavar="N",
+        help="take N steps (3 by default) at the largest shape and one of validation, report time and memory, "
+        "write nothing",
+    )
+    add_coco_options(parser)
     return parser
 
 
@@ -56,15 +73,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             auto_scale_lr=args.auto_scale_lr,
             accumulate=args.accumulate,
             cfg_options=parse_cfg_options(args.cfg_options),
+            coco=args.coco,
+            coco_images=args.coco_images,
             launcher=args.launcher,
         )
         if launch.rank() == 0:
-            run.check_inputs(cfg, training=True)
+            print_data(run.check_inputs(cfg, training=True), notes_only=not args.check_only)
     except (ValueError, FileNotFoundError) as error:
         print(f"mst train: {error}", file=sys.stderr)
         return 1
     if args.check_only:
         return 0
+    if args.dry_run is not None:
+        from mst_transfer.engine import dry_run
+
+        status, report = run_or_refuse("train", args.launcher, lambda: dry_run.dry_run(cfg, args.dry_run))
+        if report is not None and launch.rank() == 0:
+            print(report)
+        return status
     return run_or_refuse("train", args.launcher, lambda: run.run_training(cfg))[0]
 
 

@@ -5,7 +5,7 @@ group, dataset or model is made; their ``ValueError`` and ``FileNotFoundError`` 
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ def load_run_config(
     auto_scale_lr: bool = False,
     accumulate: str | int | None = None,
     cfg_options: Mapping[str, Any] | None = None,
+    coco: Sequence[str] | None = None,
+    coco_images: Sequence[str] | None = None,
     launcher: str = "none",
 ) -> Any:
     """Reads a config, checks every name in it and applies a command line to it.
@@ -48,6 +50,8 @@ def load_run_config(
         auto_scale_lr: Scale the learning rate by the batch size.
         accumulate: Batches whose gradients make one step; ``auto``: as many as make the recipe's batch.
         cfg_options: Dotted path → new value.
+        coco: Annotations in COCO's format to train and to validate on, instead of the config's.
+        coco_images: Folders of their images; found beside the annotations if not given.
         launcher: ``none``, ``pytorch`` or ``slurm``.
 
     Returns:
@@ -56,7 +60,8 @@ def load_run_config(
     Raises:
         FileNotFoundError: No such config or checkpoint.
         UnknownConfigKeyError: A name in the config or in ``cfg_options`` that nothing reads.
-        ValueError: An option that does not go with the config.
+        ValueError: An option that does not go with the config, or classes to be taken from the data that contradict
+            each other.
     """
     from mmengine.config import Config
 
@@ -81,7 +86,18 @@ def load_run_config(
         batch_plan.want_accumulation(cfg, accumulate)
     if resume:
         _set_resume(cfg, resume)
+    _take_classes_from_data(cfg, coco, coco_images)
     return cfg
+
+
+def _take_classes_from_data(cfg: Any, coco: Sequence[str] | None, coco_images: Sequence[str] | None) -> None:
+    from mst_transfer.datasets.infer_classes import infer_classes
+    from mst_transfer.datasets.own_coco import use_coco_files
+
+    former = use_coco_files(cfg, coco, coco_images or ()) if coco else None
+    for sentence in infer_classes(cfg, former):
+        if launch.rank() == 0:
+            print(sentence)
 
 
 def _set_resume(cfg: Any, resume: str) -> None:
@@ -114,12 +130,15 @@ def existing_checkpoint(path: str) -> str:
     return path
 
 
-def check_inputs(cfg: Any, training: bool) -> None:
+def check_inputs(cfg: Any, training: bool) -> list[Any]:
     """Refuses a config whose data, or whose backbone's checkpoint, are missing or do not fit it.
 
     Args:
         cfg: From ``load_run_config``.
         training: Whether the run trains, from the backbone's checkpoint, or only tests.
+
+    Returns:
+        What is in each dataset: ``mst_transfer.datasets.summary.SetSummary``.
 
     Raises:
         FileNotFoundError: A path does not exist; the message says what belongs there and where to get it.
@@ -131,9 +150,10 @@ def check_inputs(cfg: Any, training: bool) -> None:
         import torch
 
         check_amp(cfg, torch.cuda.is_available())
-    check_datasets(cfg, TRAINING_LOADERS if training else TEST_LOADERS)
+    summaries = check_datasets(cfg, TRAINING_LOADERS if training else TEST_LOADERS)
     if training and not cfg.get("resume"):
         check_backbone(cfg)
+    return summaries
 
 
 def run_training(cfg: Any) -> dict[str, Any]:
@@ -157,7 +177,7 @@ def run_training(cfg: Any) -> dict[str, Any]:
         notices = batch_plan.apply_batch_plan(cfg, plan)
     except ValueError as error:
         raise RunRefusedError(str(error)) from error
-    runner = _build_runner(cfg, notices)
+    runner = build_runner(cfg, notices)
     try:
         runner.train()
     except BackboneRefusedError as error:
@@ -188,7 +208,7 @@ def run_testing(cfg: Any, checkpoint: str, augmented: bool = False) -> dict[str,
     start = time.time()
     checkpoint = existing_checkpoint(checkpoint)
     cfg.load_from, cfg.resume = None, False
-    runner = _build_runner(with_augmentation(cfg) if augmented else cfg, [])
+    runner = build_runner(with_augmentation(cfg) if augmented else cfg, [])
     try:
         runner.load_checkpoint(checkpoint, strict=True)
     except RuntimeError as error:
@@ -203,7 +223,7 @@ def run_testing(cfg: Any, checkpoint: str, augmented: bool = False) -> dict[str,
     return written
 
 
-def _build_runner(cfg: Any, notices: list[str]) -> Any:
+def build_runner(cfg: Any, notices: list[str]) -> Any:
     """Joins the process group, adapts the config to the devices and builds the Runner, whose log gets the notices."""
     import torch
     from mmengine.runner import Runner

@@ -1,0 +1,54 @@
+"""``mst check CONFIG``: everything that a run would stumble over, at once, and a table of what is in the data."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from mst_transfer.cli.options import add_coco_options
+
+SPLITS = ("train", "val", "test")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="mst check", description="Check config, data and backbone of a run.")
+    parser.add_argument("config", help="path of a config, or name of a shipped one")
+    parser.add_argument(
+        "--splits", nargs="+", choices=SPLITS, default=["train", "val"], help="which data (default: train val)"
+    )
+    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the config")
+    add_coco_options(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Checks; 0 if a run could start, 1 if not."""
+    args = build_parser().parse_args(argv)
+    from mst_transfer.cli.options import print_data
+    from mst_transfer.compat.config_check import parse_cfg_options
+    from mst_transfer.datasets.findings import raise_if_any
+    from mst_transfer.datasets.preflight import check_backbone, inspect_datasets
+    from mst_transfer.engine.run import load_run_config
+
+    faults = []
+    try:
+        options = parse_cfg_options(args.cfg_options)
+        cfg = load_run_config(args.config, cfg_options=options, coco=args.coco, coco_images=args.coco_images)
+        findings, summaries = inspect_datasets(cfg, [f"{split}_dataloader" for split in args.splits])
+    except (ValueError, FileNotFoundError) as error:
+        print(f"mst check: {error}", file=sys.stderr)
+        return 1
+    print_data(summaries, notes_only=False)
+    for check in (lambda: raise_if_any(findings), lambda: check_backbone(cfg)):
+        try:
+            check()
+        except (ValueError, FileNotFoundError) as error:
+            faults.append(str(error))
+            print(f"mst check: {error}", file=sys.stderr)
+    if not faults:
+        print("\nnothing stands in the way of a run")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""What a dry run measured, as a table; and what to do when memory was too small."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+_GIB = 2**30
+
+
+@dataclass
+class DryRunReport:
+    """Measurements of a dry run; ``str()`` is the report.
+
+    Attributes:
+        config: the config's file.
+        batch_size: images a step and process.
+        world_size: number of processes.
+        accumulation: steps whose gradients make one optimizer step.
+        input_shapes: ``[B, C, H, W]`` of each step, as the model sees it.
+        step_seconds: of each step, without loading.
+        wait_seconds: between steps, from the second.
+        losses: name → value of each step.
+        load_seconds: one process's time to load a batch.
+        num_workers: loader processes.
+        train_memory: bytes at the peak of training.
+        num_steps_of_run: steps of the whole run.
+        device: name of the device.
+        with_cuda: whether memory is the GPU's.
+        val_seconds: of one validation batch; None without validation.
+        val_memory: bytes at the peak of validation.
+        num_validations: how often the whole run validates.
+        num_val_batches: batches of each.
+        facts: further sentences.
+    """
+
+    config: str
+    batch_size: int
+    world_size: int
+    accumulation: int
+    input_shapes: list[tuple[int, ...]]
+    step_seconds: list[float]
+    wait_seconds: list[float]
+    losses: list[dict[str, float]]
+    load_seconds: float
+    num_workers: int
+    train_memory: int
+    num_steps_of_run: int
+    device: str
+    with_cuda: bool
+    val_seconds: float | None = None
+    val_memory: int = 0
+    num_validations: int = 0
+    num_val_batches: int = 0
+    facts: list[str] = field(default_factory=list)
+
+    @property
+    def wait(self) -> float:
+        """Seconds a step that a long run waits for data: what its workers cannot load meanwhile."""
+        if not self.num_workers:
+            return self.load_seconds
+        return max(self.load_seconds / self.num_workers - median(self.step_seconds), 0.0)
+
+    @property
+    def train_seconds(self) -> float:
+        """Estimated training time of the whole run, without validation."""
+        return self.num_steps_of_run * (median(self.step_seconds) + self.wait)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Name and value of each line of the table."""
+        step, memory = median(self.step_seconds), "GPU memory" if self.with_cuda else "memory growth (CPU)"
+        shape = max(self.input_shapes, key=lambda item: item[-1] * item[-2] if len(item) > 1 else 0, default=())
+        shown = ", ".join(f"{seconds:.3g}" for seconds in self.step_seconds)
+        rows = [
+            ("device", f"{self.device}, {self.world_size} process{'es' if self.world_size > 1 else ''}"),
+            ("largest input", " × ".join(map(str, shape)) or "unknown"),
+            ("step", f"{step:.3g} s, median of {shown}"),
+            ("loading a batch", f"{self.load_seconds:.3g} s in one process, {self.num_workers} workers"),
+            ("waiting for data", f"{self.wait:.3g} s a step ({100 * self.wait / (self.wait + step):.0f} %), estimated"),
+            ("peak, training", f"{self.train_memory / _GIB:.2f} GiB {memory}"),
+        ]
+        if self.accumulation > 1:
+            rows.append(("accumulation", f"{self.accumulation} steps make one of the optimizer"))
+        total = self.train_seconds
+        if self.val_seconds is not None:
+            validation = self.num_validations * self.num_val_batches * self.val_seconds
+            total += validation
+            rows += [
+                ("validation batch", f"{self.val_seconds:.3g} s, the largest image"),
+                ("peak, validation", f"{self.val_memory / _GIB:.2f} GiB {memory}"),
+                (
+                    "validations",
+                    f"{self.num_validations} × {self.num_val_batches} batches: at most {duration(validation)}",
+                ),
+            ]
+        rows.append(("whole run", f"{self.num_steps_of_run} steps: about {duration(total)} if all were of this size"))
+        rows.append(("loss", _losses(self.losses)))
+        return rows
+
+    def __str__(self) -> str:
+        """The report."""
+        rows = self.rows()
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(
+            [
+                f"dry run of {self.config}, nothing was written",
+                *(f"  {name:{width}}  {value}" for name, value in rows),
+                *(f"  {fact}" for fact in self.facts),
+            ]
+        )
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: ``40 s``, ``12 min``, ``3.4 h``, ``2.1 days``."""
+    for limit, size, unit in ((90, 1, "s"), (90 * 60, 60, "min"), (48 * 3600, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / size:.{1 if unit == 'h' else 0}f} {unit}"
+    return f"{seconds / 86400:.1f} days"
+
+
+def _losses(losses: list[dict[str, float]]) -> str:
+    total = " → ".join(f"{values.get('loss', sum(values.values())):.4g}" for values in losses)
+    parts = ", ".join(f"{name} {value:.3g}" for name, value in losses[-1].items() if name != "loss") if losses else ""
+    return f"{total}; last: {parts}" if parts else total
+
+
+def out_of_memory_advice(cfg: Any, error: BaseException) -> str | None:
+    """What to change when memory was too small; None for any other error.
+
+    Args:
+        cfg: the config of the run.
+        error: what was raised.
+    """
+    text = str(error)
+    signs = ("out of memory", "can't allocate memory", "not enough memory")
+    if not (isinstance(error, MemoryError) or any(sign in text for sign in signs)):
+        return None
+    batch_size = cfg.train_dataloader.get("batch_size", 1)
+    ways = []
+    if batch_size > 1:
+        ways.append(f"train_dataloader.batch_size={batch_size // 2} with --accumulate auto")
+    if (cfg.get("optim_wrapper") or {}).get("type") != "AmpOptimWrapper":
+        ways.append("--amp (half the memory of activations, on a GPU)")
+    if not (cfg.model.get("backbone") or {}).get("with_cp"):
+        ways.append("model.backbone.with_cp=True (recomputes activations: less memory, about a third more time)")
+    ways.append("a smaller crop or scale in the pipelines (crop_size, scale), and data_preprocessor.size with it")
+    first = (text or type(error).__name__).splitlines()[0][:200]
+    return f"out of memory at batch size {batch_size} a process: {first}\nNext step, one of:\n" + "\n".join(
+        f"- {way}" for way in ways
+    )

@@ -1,0 +1,148 @@
+"""A dry run takes real steps, reports them and leaves nothing behind."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+
+from mst_transfer.cli.main import main
+from mst_transfer.datasets.sample_data import SampleDataRequest, make_sample_data
+from mst_transfer.engine import dry_run as dry_run_module
+from mst_transfer.engine.dry_run import dry_run
+from mst_transfer.engine.dry_run_report import DryRunReport, duration, out_of_memory_advice
+from mst_transfer.engine.peak_memory import PeakMemory
+from mst_transfer.engine.run import RunRefusedError, load_run_config
+
+
+def test_a_segmentor_is_timed_and_nothing_written(
+    tiny_seg_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(dry_run_module.tempfile, "tempdir", str(tmp_path))
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["train", str(tiny_seg_config), "--dry-run", "2"]) == 0
+    out = capsys.readouterr().out
+    assert sorted(tmp_path.rglob("*")) == before
+    lines = {line[2:20].strip(): line[20:].strip() for line in out.splitlines() if line.startswith("  ")}
+    assert lines["largest input"] == "2 × 3 × 32 × 32"
+    assert lines["step"].count(",") == 2 and " s, median of " in lines["step"]
+    assert "GiB" in lines["peak, training"] and ("GPU" in lines["peak, training"]) == torch.cuda.is_available()
+    assert lines["validations"].startswith("2 × 8 batches")  # two epochs, each validated on 8 images
+    assert lines["whole run"].startswith("8 steps: about ")  # two epochs of 8 images, two a step
+    assert lines["loss"].count("→") == 1 and "decode.loss_ce" in lines["loss"]
+
+
+def test_the_steps_are_those_of_training(tiny_seg_config: Path, tmp_path: Path) -> None:
+    """On the same batches, the losses are those of plain steps: the oracle is mmengine's own train_step."""
+    from mmengine.runner import Runner
+
+    cfg = load_run_config(str(tiny_seg_config), seed=3)
+    report = dry_run(cfg, 3)
+    plain = load_run_config(str(tiny_seg_config), seed=3, work_dir=str(tmp_path / "plain"))
+    plain.default_hooks = dict(plain.default_hooks, checkpoint=None)
+    plain.train_dataloader.sampler.shuffle = False
+    plain.train_cfg = dict(type="IterBasedTrainLoop", max_iters=3, val_interval=9)
+    plain.val_dataloader = plain.val_cfg = plain.val_evaluator = None
+    plain.test_dataloader = plain.test_cfg = plain.test_evaluator = None
+    for head in (plain.model.backbone, plain.model.decode_head):
+        head.norm_cfg.type = "BN"
+    plain.train_dataloader.persistent_workers = False
+    plain.launcher = "none"
+    runner = Runner.from_cfg(plain)
+    losses = []
+    step = runner.model.train_step
+    runner.model.train_step = lambda *args, **kwargs: losses.append(step(*args, **kwargs)["loss"].item()) or {}
+    runner.train()
+    assert [values["loss"] for values in report.losses] == pytest.approx(losses, rel=1e-5)
+
+
+def test_a_detector_sees_its_largest_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    make_sample_data(tmp_path / "sample", SampleDataRequest(num_train=4, num_val=2, num_photos=1, size=64))
+    monkeypatch.setenv("MST_DATA_ROOT", str(tmp_path))
+    options = {
+        "model.backbone.checkpoint": None,
+        "model.backbone.depth": 4,
+        "train_dataloader.num_workers": 0,
+        "train_dataloader.batch_size": 2,
+        "train_dataloader.dataset.filter_cfg": None,
+        "train_dataloader.dataset.pipeline.2.scale_factor": 1.5,
+    }
+    cfg = load_run_config(str(root / "det_configs/mst_maskrcnn_sample.py"), cfg_options=options, accumulate=2)
+    report = dry_run(cfg, 1)
+    assert len(report.losses) == 3 and report.accumulation == 2  # so that the optimizer's state counts
+    assert set(report.input_shapes) == {(2, 3, 96, 96)}
+    assert report.num_steps_of_run == 24 * 2 and report.num_validations == 3 and report.num_val_batches == 2
+    assert all(np.isfinite(list(losses.values())).all() for losses in report.losses)
+    assert "accumulation" in str(report) and report.val_seconds
+
+
+def test_losses_that_are_not_finite_are_refused(tiny_seg_config: Path, capsys: pytest.CaptureFixture) -> None:
+    words = ["train", str(tiny_seg_config), "--dry-run", "--cfg-options", "optim_wrapper.optimizer.lr=1e25"]
+    assert main(words) == 1
+    assert "losses that are not finite" in capsys.readouterr().err
+
+
+def test_too_little_memory_is_one_message(tiny_seg_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_args: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB")
+
+    monkeypatch.setattr(dry_run_module, "_measure", fails)
+    with pytest.raises(RunRefusedError, match="(?s)batch size 2 a process: CUDA out of memory.*batch_size=1.*with_cp"):
+        dry_run(load_run_config(str(tiny_seg_config)))
+    monkeypatch.setattr(dry_run_module, "_measure", lambda *_: (_ for _ in ()).throw(RuntimeError("other")))
+    with pytest.raises(RuntimeError, match="other"):
+        dry_run(load_run_config(str(tiny_seg_config)))
+
+
+def test_only_what_is_not_done_yet_is_advised() -> None:
+    cfg = Config(
+        dict(
+            train_dataloader=dict(batch_size=1),
+            optim_wrapper=dict(type="AmpOptimWrapper"),
+            model=dict(backbone=dict(with_cp=True)),
+        )
+    )
+    advice = out_of_memory_advice(cfg, RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+    assert advice is not None and "crop" in advice
+    assert not any(word in advice for word in ("with_cp", "--amp", "batch_size="))
+    assert out_of_memory_advice(cfg, MemoryError()) and out_of_memory_advice(cfg, RuntimeError("shape")) is None
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux, to reset the peak")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="about memory of the CPU")
+def test_peak_memory_is_what_was_allocated_and_let_go() -> None:
+    size = 64 * 2**20
+    memory = PeakMemory()
+    block = np.ones(size, np.uint8)
+    del block
+    assert 0.9 * size < memory.read() < 1.5 * size
+    if os.access("/proc/self/clear_refs", os.W_OK):
+        memory.reset()
+        assert memory.read() < 0.5 * size
+
+
+def report(**changes: object) -> DryRunReport:
+    facts: dict = dict(
+        config="c.py", batch_size=2, world_size=1, accumulation=1, input_shapes=[(2, 3, 8, 8)], device="CPU",
+        step_seconds=[9.0, 1.0, 1.0], wait_seconds=[], losses=[dict(loss=2.0)], load_seconds=3.0, num_workers=2,
+        train_memory=2**30, num_steps_of_run=100, with_cuda=False,
+    )  # fmt: skip
+    return DryRunReport(**(facts | changes))
+
+
+def test_the_whole_run_waits_for_what_its_workers_cannot_load_meanwhile() -> None:
+    assert report().wait == pytest.approx(0.5) and report().train_seconds == pytest.approx(150)
+    assert report(num_workers=4).wait == 0 and report(num_workers=0).wait == 3.0
+    assert "100 steps: about 2 min" in str(report())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(40, "40 s"), (700, "12 min"), (3.4 * 3600, "3.4 h"), (180000, "2.1 days")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
