@@ -22,6 +22,7 @@ import timm
 import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
+from timm.models import is_model_in_modules
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
@@ -222,6 +223,11 @@ def _create_swin(arch: str, **timm_kwargs: Any) -> SwinTransformer:
     if arch.split(".")[0] not in known:
         near = difflib.get_close_matches(arch, known, n=4, cutoff=0.4)
         raise ValueError(f"arch={arch!r} is not a timm model; near names: {', '.join(near) or 'none'}")
+    if not is_model_in_modules(arch, {"swin_transformer"}):
+        raise ValueError(
+            f"arch={arch!r} is no Swin Transformer of version 1, the only one that TimmSwin takes, e.g. "
+            "swin_tiny_patch4_window7_224; for a ViT take mst_transfer.TimmViTPyramid"
+        )
     fixed = dict(num_classes=0, always_partition=True, strict_img_size=False)
     clash = sorted(set(timm_kwargs) & {"always_partition", "strict_img_size", "dynamic_img_size"})
     if clash:
@@ -230,11 +236,7 @@ def _create_swin(arch: str, **timm_kwargs: Any) -> SwinTransformer:
         swin = timm.create_model(arch, pretrained=False, **(fixed | timm_kwargs))
     except TypeError as error:
         raise ValueError(f"arch={arch!r} does not take all of {sorted(timm_kwargs)}: {error}") from error
-    if not isinstance(swin, SwinTransformer):
-        raise ValueError(
-            f"arch={arch!r} is a {type(swin).__name__}; TimmSwin takes timm's SwinTransformer (version 1) only, "
-            "e.g. swin_tiny_patch4_window7_224; for a ViT take mst_transfer.TimmViTPyramid"
-        )
+    assert isinstance(swin, SwinTransformer)
     return swin
 
 
