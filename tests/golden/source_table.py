@@ -1,0 +1,339 @@
+"""The table "source x (loads, features, detection step, segmentation step)" of docs/checkpoints.md.
+
+    python tests/golden/source_table.py [--markdown OUT] [--only NAME …]
+
+For every example (a small checkpoint with a source's real names and shapes, and the features that the source's own code
+gives): is it recognised and loaded completely into the adapter, do the features agree, and does Mask R-CNN of mmdet and
+a head of mmseg take a training step from it? Exits with 1 if a cell says no.
+"""
+
+import argparse
+import importlib
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import MMLogger
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData, PixelData
+from torch import Tensor, nn
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "mst_transfer")]
+
+from golden_swin import PROJECTS, golden_swin  # noqa: E402
+from live_sources import LIVE_EXAMPLES  # noqa: E402
+from source_examples import golden_examples  # noqa: E402
+
+from mst_transfer.checkpoint import BackboneMetadata, LoadReport, load_backbone, save_backbone  # noqa: E402
+from mst_transfer.models.backbones import TimmSwin, TimmViT  # noqa: E402
+from pretrain.build_backbone import build_backbone  # noqa: E402
+
+TOLERANCE = 1e-5
+SIDE = 64
+OPTIMIZER = dict(
+    type="OptimWrapper",
+    optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.05),
+    constructor="mst_transfer.LayerDecayOptimWrapperConstructor",
+    paramwise_cfg=dict(layer_decay_rate=0.8),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One example as an adapter takes it.
+
+    Attributes:
+        name: of the example.
+        backbone: the adapter's config, without checkpoint.
+        write: writes the checkpoint into a folder and returns its path.
+        difference: largest difference of the adapter's features from the source's.
+        widths: channels of the adapter's maps.
+    """
+
+    name: str
+    backbone: dict[str, Any]
+    write: Callable[[Path], Path]
+    difference: Callable[[nn.Module], float]
+    widths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A row. ``missing`` are what the adapter has beside the checkpoint's own tensors: fresh norms of Swin's stages."""
+
+    name: str
+    source: str
+    loaded: int
+    total: int
+    missing: int
+    difference: float
+    detection: str
+    segmentation: str
+
+    @property
+    def sound(self) -> bool:
+        """Whether every cell says yes."""
+        complete = self.loaded + self.missing == self.total
+        return complete and self.difference <= TOLERANCE and self.detection == self.segmentation == "yes"
+
+
+def vit_case(example: Any) -> Case:
+    """Of a ViT."""
+    options = {k: v for k, v in example.arch_kwargs.items() if k not in ("num_classes",)}
+    last = options.get("depth", 12) - 1
+    out_norm = "none" if isinstance(example.build().norm, nn.Identity) else "last"  # none: it stands in the classifier
+    backbone = dict(type="mst_transfer.TimmViT", arch=example.arch, out_indices=(last,), out_norm=out_norm, **options)
+    if example.option:
+        backbone["pos_embed_interpolation"] = example.option
+
+    def difference(module: nn.Module) -> float:
+        worst = 0.0
+        for image, tokens in example.views:
+            grid = module(image)[-1]  # [1, D, h, w]
+            worst = max(worst, (grid.flatten(2).transpose(1, 2) - tokens).abs().max().item())
+        return worst
+
+    return Case(example.name, backbone, example.write, difference, (int(options["embed_dim"]),))
+
+
+def swin_case(project: str) -> Case:
+    """Of a Swin."""
+    golden = golden_swin(project)
+    role = next(iter(golden.maps))
+    backbone = dict(
+        type="mst_transfer.TimmSwin",
+        arch=golden.arch,
+        role=role,
+        out_norm="last",
+        shift_single_windows=False,
+        **golden.arch_kwargs,
+    )
+
+    def difference(module: nn.Module) -> float:
+        maps, theirs = module(golden.image), golden.maps[role]
+        names = [*(f"stage_{number}" for number in range(len(maps) - 1)), "features"]
+        return max((ours - theirs[name]).abs().max().item() for ours, name in zip(maps, names, strict=True))
+
+    widths = tuple(golden.maps[role][f"stage_{number}"].shape[1] for number in range(4))
+    return Case(f"swin_{project}", backbone, lambda folder: golden.save(folder / "swin.pth"), difference, widths)
+
+
+def own_case(arch: str) -> Case:
+    """What ``pretrain`` writes."""
+    swin = arch.startswith("swin")
+    kwargs: dict[str, Any] = dict(img_size=64, patch_size=16, embed_dim=24, depth=2, num_heads=2)
+    if swin:
+        kwargs = dict(img_size=224, embed_dim=8, depths=(1, 1, 2, 1), num_heads=(1, 1, 2, 2))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build_backbone(arch, with_mask_token=False, **kwargs).eval()
+    side = kwargs["img_size"]  # at other sizes timm pads the shifted windows elsewhere than mmdet
+    image = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        tokens = network(image, patch_tokens=True).patch_tokens.permute(0, 3, 1, 2)  # [1, D, h, w]
+    metadata = BackboneMetadata(
+        arch=arch,
+        arch_kwargs=kwargs,
+        patch_size=network.patch_size,
+        img_size=(side, side),
+        embed_dim=network.vit.patch_embed.proj.out_channels,
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+        role="teacher",
+    )
+
+    def write(folder: Path) -> Path:
+        save_backbone(folder / "teacher.safetensors", network.vit.state_dict(), metadata)
+        return folder / "teacher.safetensors"
+
+    options: dict[str, Any] = dict(type="mst_transfer.TimmViT", out_indices=(1,))
+    widths: tuple[int, ...] = (24,)
+    if swin:
+        options, widths = dict(type="mst_transfer.TimmSwin", shift_single_windows=False), (8, 16, 32, 64)
+    backbone = dict(arch=arch, out_norm="last", **options, **kwargs)
+    return Case(f"mst_{arch}", backbone, write, lambda m: (m(image)[-1] - tokens).abs().max().item(), widths)
+
+
+OWN = ("vit_tiny_patch16_224", "swin_tiny_patch4_window7_224")
+
+
+def cases(only: list[str] | None = None) -> Iterator[Case]:
+    """All of them; those of packages that are not installed are named on stderr and left out."""
+    for arch in OWN:
+        if not only or f"mst_{arch}" in only:
+            yield own_case(arch)
+    for example in golden_examples():
+        if not only or example.name in only:
+            yield vit_case(example)
+    for live in LIVE_EXAMPLES:
+        if only and live.name not in only:
+            continue
+        if live.available:
+            yield vit_case(replace(live.make(), name=live.name))
+        else:
+            print(f"{live.name}: left out, {live.package} is not installed", file=sys.stderr)
+    for project in PROJECTS:
+        if not only or f"swin_{project}" in only:
+            yield swin_case(project)
+
+
+def load(case: Case, folder: Path) -> tuple[nn.Module, LoadReport, dict[str, Any]]:
+    """The adapter with the example's weights, the report, and its config."""
+    backbone = case.backbone | {"checkpoint": str(case.write(folder))}
+    kind = TimmSwin if backbone["type"].endswith("TimmSwin") else TimmViT
+    module = kind(**{k: v for k, v in backbone.items() if k != "type"})
+    module.init_weights()  # refuses what does not cover the backbone
+    report = load_backbone(
+        module.vit,
+        backbone["checkpoint"],
+        role=backbone.get("role", "teacher"),
+        may_miss=[n for n in module.vit.state_dict() if n.startswith("norm") and n[4:5].isdigit()],
+        unused=module._unused,
+    )
+    return module.eval(), report, backbone
+
+
+def detector_config(backbone: dict[str, Any], widths: tuple[int, ...]) -> dict[str, Any]:
+    """A small Mask R-CNN: ViTDet's pyramid on one map, FPN on four."""
+    from mmengine.config import Config
+
+    cfg = Config.fromfile("det_configs/_base_/maskrcnn_swin_tiny.py").model
+    neck: dict[str, Any] = dict(type="FPN", in_channels=list(widths), out_channels=16, num_outs=5)
+    if len(widths) == 1:
+        patch = int(backbone.get("patch_size", 16))
+        neck = dict(type="mst_transfer.SimpleFeaturePyramid", in_channels=widths[0], out_channels=16, patch_size=patch)
+    changes = dict(
+        backbone=dict(_delete_=True, **backbone),
+        neck=dict(_delete_=True, **neck),
+        rpn_head=dict(in_channels=16, feat_channels=16),
+        roi_head=dict(
+            bbox_roi_extractor=dict(out_channels=16),
+            mask_roi_extractor=dict(out_channels=16),
+            bbox_head=dict(in_channels=16, fc_out_channels=16, num_classes=3),
+            mask_head=dict(in_channels=16, conv_out_channels=16, num_convs=1, num_classes=3),
+        ),
+    )
+    whole = Config(dict(model=cfg))
+    whole.merge_from_dict(dict(model=changes))
+    return whole.model
+
+
+def segmentor_config(backbone: dict[str, Any], widths: tuple[int, ...]) -> dict[str, Any]:
+    """A fully convolutional head on the last map."""
+    return dict(
+        type="EncoderDecoder",
+        data_preprocessor=dict(type="SegDataPreProcessor", size=(SIDE, SIDE), mean=[0.0] * 3, std=[255.0] * 3),
+        backbone=backbone,
+        decode_head=dict(
+            type="FCNHead",
+            in_channels=widths[-1],
+            in_index=len(widths) - 1,
+            channels=8,
+            num_convs=1,
+            num_classes=3,
+            norm_cfg=dict(type="BN"),
+            loss_decode=dict(type="CrossEntropyLoss"),
+        ),
+        test_cfg=dict(mode="whole"),
+    )
+
+
+def detection_samples() -> list[Any]:
+    """One instance an image."""
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
+
+    shape = (SIDE, SIDE)
+    sample = DetDataSample(metainfo=dict(img_shape=shape, ori_shape=shape, batch_input_shape=shape))
+    mask = np.zeros((1, *shape), dtype=np.uint8)
+    mask[0, 8:48, 8:40] = 1
+    sample.gt_instances = InstanceData(
+        bboxes=torch.tensor([[8.0, 8.0, 40.0, 48.0]]), labels=torch.tensor([1]), masks=BitmapMasks(mask, *shape)
+    )
+    return [sample]
+
+
+def segmentation_samples() -> list[Any]:
+    """Random labels."""
+    from mmseg.structures import SegDataSample
+
+    labels = torch.randint(0, 3, (1, SIDE, SIDE))
+    metainfo = dict(img_shape=(SIDE, SIDE))
+    return [SegDataSample(gt_sem_seg=PixelData(data=labels), metainfo=metainfo) for _ in range(2)]
+
+
+def step(library: str, config: dict[str, Any], samples: list[Any]) -> str:
+    """``yes`` if a training step gives finite losses and moves every trained tensor of the backbone."""
+    init_default_scope(library)
+    importlib.import_module(f"{library}.models")
+    torch.manual_seed(0)
+    model = importlib.import_module(f"{library}.registry").MODELS.build(config)
+    model.init_weights()
+    model.train()
+    optimizer = build_optim_wrapper(model, OPTIMIZER)
+    before = {name: p.detach().clone() for name, p in model.backbone.named_parameters() if p.requires_grad}
+    images = [torch.randint(0, 256, (3, SIDE, SIDE), dtype=torch.uint8) for _ in samples]
+    losses: dict[str, Tensor] = model.train_step(dict(inputs=images, data_samples=samples), optimizer)
+    if not all(torch.isfinite(loss).all() for loss in losses.values()):
+        return f"losses {losses}"
+    still = [name for name, p in model.backbone.named_parameters() if name in before and torch.equal(p, before[name])]
+    return f"unmoved: {still[:3]}" if still else "yes"
+
+
+def measure(case: Case) -> Result:
+    """One row."""
+    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
+        module, report, backbone = load(case, Path(folder))
+        with torch.no_grad():
+            difference = case.difference(module)
+        return Result(
+            case.name,
+            report.scheme or "MST",
+            len(report.loaded) + len(report.resized),
+            len(module.vit.state_dict()),
+            len(report.missing),
+            difference,
+            step("mmdet", detector_config(backbone, case.widths), detection_samples()),
+            step("mmseg", segmentor_config(backbone, case.widths), segmentation_samples()),
+        )
+
+
+def cells(result: Result) -> list[str]:
+    """As text."""
+    share = f"{result.loaded} of {result.total - result.missing}"
+    extra = f" (+{result.missing} fresh norms)" if result.missing else ""
+    return [
+        *(result.source, result.name, share + extra, f"{result.difference:.0e}"),
+        *(result.detection, result.segmentation),
+    ]
+
+
+HEADER = ["source", "example", "tensors loaded", "largest difference", "detection step", "segmentation step"]
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Which projects' checkpoints load, and what they then compute.")
+    parser.add_argument("--markdown", type=Path, help="write the table here too")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="examples to take (default: all)")
+    args = parser.parse_args()
+    MMLogger.get_instance("source_table", log_level="ERROR")  # loads report to the current logger
+    results = [measure(case) for case in cases(args.only)]
+    table = [HEADER, *(cells(result) for result in results)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(HEADER))]
+    for row in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if args.markdown:
+        lines = ["| " + " | ".join(row) + " |" for row in table]
+        args.markdown.write_text("\n".join([lines[0], "|---" * len(HEADER) + "|", *lines[1:]]) + "\n")
+    return 0 if results and all(result.sound for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
