@@ -94,6 +94,7 @@ setup(
         "ftfy",  # imported by mmsegmentation, not declared by it
         "regex",  # imported by mmsegmentation, not declared by it
         "pycocotools>=2.0.7",
+        "hotcoco>=1.3,<2",  # COCO's figures, some 50 times quicker
         "numpy>=1.24",
         "opencv-python>=4.8",
         "scikit-image>=0.22",

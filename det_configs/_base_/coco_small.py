@@ -36,3 +36,5 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
+val_evaluator = dict(type="mst_transfer.CocoMetric")
+test_evaluator = val_evaluator

@@ -1,0 +1,226 @@
+"""mmdet's COCO metric on a quick backend."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os.path as osp
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.datasets.api_wrappers import COCO
+from mmdet.evaluation.metrics import CocoMetric as MMDetCocoMetric
+from mmengine.fileio import dump
+from mmengine.logging import MessageHub, MMLogger
+from terminaltables import AsciiTable
+
+from mst_transfer.evaluation import coco_backends as backends
+from mst_transfer.evaluation.coco_detections import collect_detections
+from mst_transfer.evaluation.coco_ground_truth import coco_from_samples
+from mst_transfer.evaluation.coco_summary import (
+    METRIC_NAMES,
+    Evaluation,
+    category_figures,
+    describe,
+    summarize,
+)
+from mst_transfer.evaluation.mask_encoding import encode_masks
+from mst_transfer.evaluation.proposal_recall import average_recalls
+from mst_transfer.registry import METRICS
+
+BACKEND_KEY = "coco_backend"  # entry of the message hub: the library that evaluated, with its version
+_PROPOSAL_ITEMS = METRIC_NAMES[6:]
+_DEFAULT_ITEMS = METRIC_NAMES[:6]
+
+
+@METRICS.register_module()
+class CocoMetric(MMDetCocoMetric):
+    """mmdet's ``CocoMetric``: the same options, figures and files, without its detours.
+
+    Masks are encoded a batch at a time, predictions go to the backend as columns (JSON is written only where
+    ``outfile_prefix`` asks for it), and the backend matches in compiled code. Where mmdet errs, this does not:
+    per-category figures belong to their category also if the file's categories are not in the order of their ids,
+    ``iou_thrs`` may be a number or a list, and ``proposal_fast`` finds an
+    image's boxes whatever the order of the results and runs with today's numpy.
+
+    Args:
+        ann_file: Annotation file in COCO's format; without one the samples' ``instances`` are the ground truth.
+        metric: One or more of ``bbox``, ``segm``, ``proposal``, ``proposal_fast``.
+        backend: ``auto`` (the quickest that is installed), ``hotcoco``, ``faster_coco_eval`` or ``pycocotools``.
+        **kwargs: As in mmdet: ``classwise``, ``proposal_nums`` (three numbers), ``iou_thrs``, ``metric_items``,
+            ``format_only``, ``outfile_prefix``, ``backend_args``, ``collect_device``, ``prefix``,
+            ``sort_categories``, ``use_mp_eval`` (without effect).
+
+    Raises:
+        KeyError: on an unknown metric or item.
+        ModuleNotFoundError: if the backend is not installed.
+        ValueError: on an unknown backend or another number of ``proposal_nums``.
+    """
+
+    _coco_api: Any
+    cat_ids: Any
+    img_ids: Any
+    iou_thrs: Any
+
+    def __init__(
+        self,
+        ann_file: str | None = None,
+        metric: str | list[str] = "bbox",
+        *,
+        backend: str = "auto",
+        **kwargs: Any,
+    ) -> None:
+        self.backend, self._warning = backends.choose_backend(backend)
+        super().__init__(ann_file=ann_file, metric=metric, **kwargs)
+        self.iou_thrs = np.atleast_1d(np.asarray(self.iou_thrs, dtype=np.float64))
+        if len(self.proposal_nums) != 3 and set(self.metrics) != {"proposal_fast"}:
+            raise ValueError(f"proposal_nums={self.proposal_nums}: three numbers are needed, such as (100, 300, 1000)")
+        for item in self.metric_items or ():
+            if item not in METRIC_NAMES:
+                raise KeyError(f"metric_items: {item!r} is not one of {METRIC_NAMES}")
+        self._ground_truth: Any = None
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Keeps a batch's predictions, with their masks encoded."""
+        super().process(data_batch, [_with_encoded_masks(sample) for sample in data_samples])
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """The figures of all results, as ``mmdet.evaluation.CocoMetric.compute_metrics`` names them.
+
+        Raises:
+            ValueError: if results are of images or labels that the annotations do not have.
+        """
+        logger: MMLogger = MMLogger.get_current_instance()
+        samples, predictions = zip(*results, strict=True)
+        self._prepare(samples, logger)
+        if self.outfile_prefix is not None:
+            self.results2json([_with_listed_masks(result) for result in predictions], self.outfile_prefix)
+        figures: OrderedDict[str, float] = OrderedDict()
+        if self.format_only:
+            logger.info(f"results are saved in {osp.dirname(self.outfile_prefix)}")
+            return figures
+        for metric in self.metrics:
+            logger.info(f"Evaluating {metric}...")
+            if metric == "proposal_fast":
+                figures.update(self._fast_recalls(predictions, logger))
+                continue
+            with _paused_garbage_collection():
+                evaluation = self._evaluate(predictions, metric)
+            if evaluation is None:
+                logger.error("No detection in the whole dataset: there is nothing to evaluate. Lower score_thr?")
+                break
+            figures.update(self._report(evaluation, metric, logger))
+        return figures
+
+    def _prepare(self, samples: Sequence[dict], logger: MMLogger) -> None:
+        """Ground truth, categories, images and backend, at the first evaluation."""
+        if self._coco_api is None:
+            logger.info("Converting ground truth to coco format...")
+            self._coco_api = COCO()
+            self._coco_api.dataset = coco_from_samples(samples, self.dataset_meta["classes"])
+            self._coco_api.createIndex()
+            if self.outfile_prefix is not None:
+                dump(self._coco_api.dataset, f"{self.outfile_prefix}.gt.json")
+        if self.cat_ids is None:
+            self.cat_ids = self._coco_api.get_cat_ids(cat_names=self.dataset_meta["classes"])
+        if self.img_ids is None:
+            self.img_ids = self._coco_api.get_img_ids()
+        if self._ground_truth is not None or self.format_only:
+            return
+        unsuited = backends.why_unsuited(self.backend, self._coco_api.dataset)
+        if unsuited:
+            self._warning = f"COCO evaluation uses pycocotools, which is slow: {unsuited}"
+            self.backend = "pycocotools"
+        if self._warning:
+            logger.warning(self._warning)
+        self._ground_truth = backends.load_ground_truth(self.backend, self._coco_api)
+        used = backends.backend_version(self.backend)
+        logger.info(f"COCO evaluation by {used}")
+        MessageHub.get_current_instance().update_info(BACKEND_KEY, used)
+
+    def _evaluate(self, predictions: Sequence[dict], metric: str) -> Evaluation | None:
+        """Evaluates one metric; None if nothing was detected."""
+        iou_type = "bbox" if metric == "proposal" else metric
+        detections = collect_detections(predictions, self.cat_ids, iou_type)
+        strange = set(detections.image_ids.tolist()) - set(self.img_ids)
+        if strange:
+            raise ValueError(
+                f"detections of {len(strange)} images, such as id {min(strange)}, that the annotations do not have: "
+                "the evaluator's ann_file must be that of the dataloader's dataset"
+            )
+        if not len(detections):
+            return None
+        settings = backends.EvaluationSettings(
+            iou_type=iou_type,
+            image_ids=self.img_ids,
+            category_ids=self.cat_ids,
+            iou_thresholds=self.iou_thrs,
+            max_dets=self.proposal_nums,
+            use_categories=metric != "proposal",
+        )
+        return backends.evaluate(self.backend, self._ground_truth, detections, settings)
+
+    def _report(self, evaluation: Evaluation, metric: str, logger: MMLogger) -> dict[str, float]:
+        """Logs an evaluation and names its figures."""
+        values = summarize(evaluation)
+        logger.info("\n" + describe(evaluation, values))
+        value_of = dict(zip(METRIC_NAMES, values, strict=True))
+        if metric == "proposal":
+            return {item: float(f"{value_of[item]:.3f}") for item in self.metric_items or _PROPOSAL_ITEMS}
+        figures = self._classwise(evaluation, logger) if self.classwise else {}
+        for item in self.metric_items or _DEFAULT_ITEMS:
+            figures[f"{metric}_{item}"] = float(round(value_of[item], 3))
+        logger.info(f"{metric}_mAP_copypaste: " + " ".join(f"{value:.3f}" for value in values[:6]))
+        return figures
+
+    def _classwise(self, evaluation: Evaluation, logger: MMLogger) -> dict[str, float]:
+        """Logs a table of all categories; returns their average precisions."""
+        figures: dict[str, float] = {}
+        rows = [["category", *_DEFAULT_ITEMS]]
+        for category in self._coco_api.loadCats(self.cat_ids):
+            values = category_figures(evaluation, category["id"])
+            rows.append([f"{category['name']}", *(f"{round(value, 3)}" for value in values)])
+            figures[f"{category['name']}_precision"] = round(values[0], 3)
+        logger.info("\n" + AsciiTable(rows).table)
+        return figures
+
+    def _fast_recalls(self, predictions: Sequence[dict], logger: MMLogger) -> dict[str, float]:
+        """Average recalls by matching without categories, crowds and areas."""
+        proposals = {result["img_id"]: result["bboxes"] for result in predictions}
+        truths = []
+        for image_id in proposals:
+            boxes = [a["bbox"] for a in self._coco_api.imgToAnns[image_id] if not (a.get("ignore") or a["iscrowd"])]
+            corners = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+            corners[:, 2:] += corners[:, :2]
+            truths.append(corners)
+        recalls = average_recalls(truths, list(proposals.values()), self.proposal_nums, self.iou_thrs)
+        names = [f"AR@{number}" for number in self.proposal_nums]
+        logger.info("".join(f"\n{name}\t{recall:.4f}" for name, recall in zip(names, recalls, strict=True)))
+        return dict(zip(names, recalls, strict=True))
+
+
+def _with_encoded_masks(sample: dict) -> dict:
+    predicted = sample["pred_instances"]
+    masks = predicted.get("masks")
+    if not isinstance(masks, torch.Tensor) or masks.dtype != torch.bool:
+        return sample
+    return {**sample, "pred_instances": {**predicted, "masks": encode_masks(masks, predicted.get("bboxes"))}}
+
+
+def _with_listed_masks(result: dict) -> dict:
+    return {**result, "masks": list(result["masks"])} if "masks" in result else result
+
+
+@contextlib.contextmanager
+def _paused_garbage_collection() -> Iterator[None]:
+    """Hundreds of thousands of run lengths become dicts: searching them for cycles takes longer than making them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -1,0 +1,383 @@
+"""The quick COCO metric equals mmdet's on pycocotools: figures, files and arrays, on every backend."""
+
+import copy
+import json
+import logging
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from mmdet.evaluation.metrics import CocoMetric as MMDetCocoMetric
+from mmengine.logging import MessageHub
+from mmengine.registry import METRICS as ROOT
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from random_coco import random_dataset, random_samples, run_metric, with_instances, write
+
+from mst_transfer.evaluation import coco_backends, coco_summary
+from mst_transfer.evaluation.coco_detections import collect_detections
+from mst_transfer.evaluation.coco_metric import BACKEND_KEY, CocoMetric
+
+BACKENDS = ["hotcoco", "faster_coco_eval", "pycocotools"]
+TWELVE = list(coco_summary.METRIC_NAMES)
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    pytest.importorskip(request.param, reason=f"{request.param} is not installed")
+    return request.param
+
+
+def classes_of(dataset):
+    return [category["name"] for category in dataset["categories"]]
+
+
+def both(path, samples, dataset, backend, **options):
+    """Figures of mmdet's metric and of ours on the same predictions."""
+    names = classes_of(dataset)
+    theirs = run_metric(MMDetCocoMetric(path, **copy.deepcopy(options)), samples, names)
+    ours = run_metric(CocoMetric(path, backend=backend, **options), samples, names)
+    return theirs, ours
+
+
+def assert_same(theirs, ours):
+    assert list(ours) == list(theirs)
+    np.testing.assert_array_equal(list(ours.values()), list(theirs.values()))  # NaN equals NaN
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_all_figures_equal_mmdets(seed, backend, tmp_path):
+    dataset = random_dataset(seed)
+    samples = random_samples(dataset, seed)
+    path = write(dataset, tmp_path / "gt.json")
+    options = dict(metric=["bbox", "segm"], classwise=True, metric_items=TWELVE)
+    assert_same(*both(path, samples, dataset, backend, **options))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_more_detections_than_count(seed, backend, tmp_path):
+    dataset = random_dataset(seed, num_images=3, num_categories=2)
+    samples = random_samples(dataset, seed, most=60)
+    path = write(dataset, tmp_path / "gt.json")
+    for numbers in ((5, 10, 30), (100, 3, 20), (1, 10, 100)):
+        options = dict(metric=["bbox", "segm"], proposal_nums=numbers, metric_items=TWELVE, classwise=True)
+        assert_same(*both(path, samples, dataset, backend, **options))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_proposals_match_whatever_the_category(seed, backend, tmp_path):
+    dataset = random_dataset(seed)
+    samples = random_samples(dataset, seed)
+    path = write(dataset, tmp_path / "gt.json")
+    assert_same(*both(path, samples, dataset, backend, metric="proposal", metric_items=TWELVE))
+    assert_same(*both(path, samples, dataset, backend, metric="proposal"))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_fast_recalls_equal_mmdets(seed, monkeypatch, tmp_path):
+    def array(values, *args, **kwargs):
+        try:
+            return np.array(values, *args, **kwargs)
+        except ValueError:  # arrays of several shapes, which numpy once took
+            joined = np.empty(len(values), dtype=object)
+            joined[:] = values
+            return joined
+
+    shim = types.SimpleNamespace(**{**vars(np), "array": array})
+    monkeypatch.setattr(sys.modules["mmdet.evaluation.functional.recall"], "np", shim)
+    dataset = random_dataset(seed)
+    samples = random_samples(dataset, seed, most=30)
+    path = write(dataset, tmp_path / "gt.json")
+    options = dict(metric="proposal_fast", proposal_nums=(3, 10, 100))
+    theirs, ours = both(path, samples, dataset, "auto", **options)
+    assert list(ours) == list(theirs)
+    np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=1e-12)
+    shuffled = run_metric(CocoMetric(path, **options), samples[::-1], classes_of(dataset))
+    assert_same(ours, shuffled)
+
+
+@pytest.mark.parametrize("thresholds", [[0.5], [0.5, 0.75, 0.85], [0.3, 0.6, 0.9]])
+def test_other_thresholds(thresholds, backend, tmp_path):
+    dataset = random_dataset(3)
+    samples = random_samples(dataset, 3)
+    path = write(dataset, tmp_path / "gt.json")
+    options = dict(metric=["bbox", "segm"], metric_items=TWELVE)
+    names = classes_of(dataset)
+    # With a list mmdet loses its thresholds 0.5 and 0.75: an array is what pycocotools expects.
+    theirs = run_metric(MMDetCocoMetric(path, iou_thrs=np.array(thresholds), **options), samples, names)
+    assert_same(theirs, run_metric(CocoMetric(path, iou_thrs=thresholds, backend=backend, **options), samples, names))
+    assert_same(theirs, run_metric(CocoMetric(path, iou_thrs=tuple(thresholds), **options), samples, names))
+
+
+def test_a_subset_of_the_classes(backend, tmp_path):
+    for seed in range(4):
+        dataset = random_dataset(seed, num_categories=5)
+        samples = random_samples(dataset, seed)
+        path = write(dataset, tmp_path / "gt.json")
+        chosen = {**dataset, "categories": dataset["categories"][1:4]}
+        for sample in samples:
+            sample["pred_instances"]["labels"] %= 3
+        for metric in ("bbox", "segm", "proposal"):
+            assert_same(*both(path, samples, chosen, backend, metric=metric, metric_items=TWELVE))
+
+
+def test_annotation_ids_from_zero(backend, tmp_path):
+    """pycocotools takes a match with the annotation of id 0 for none; the figures must stay comparable."""
+    dataset = random_dataset(1, first_id=0)
+    samples = random_samples(dataset, 1)
+    path = write(dataset, tmp_path / "gt.json")
+    assert_same(*both(path, samples, dataset, backend, metric=["bbox", "segm"], metric_items=TWELVE))
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_arrays_equal_pycocotools(backend, iou_type, tmp_path):
+    for seed in range(20, 26):
+        dataset = random_dataset(seed)
+        metric = CocoMetric()
+        samples = random_samples(dataset, seed)
+        metric.process({}, [with_instances(sample, dataset) for sample in samples])
+        results = [result for _, result in metric.results]
+        ids = [category["id"] for category in dataset["categories"]]
+        detections = collect_detections(results, ids, iou_type)
+        if not len(detections):
+            continue
+        truth = COCO()
+        truth.dataset = copy.deepcopy(dataset)
+        truth.createIndex()
+        run = COCOeval(truth, truth.loadRes(detections.as_results()), iou_type)
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+        settings = coco_backends.EvaluationSettings(
+            iou_type, [i["id"] for i in dataset["images"]], ids, run.params.iouThrs, run.params.maxDets
+        )
+        evaluation = coco_backends.evaluate(
+            backend, coco_backends.load_ground_truth(backend, truth), detections, settings
+        )
+        rounding = 1e-15 if backend == "faster_coco_eval" else 0
+        np.testing.assert_allclose(evaluation.precision, run.eval["precision"], rtol=0, atol=rounding)
+        np.testing.assert_array_equal(evaluation.recall, run.eval["recall"])
+        np.testing.assert_allclose(coco_summary.summarize(evaluation), run.stats, rtol=0, atol=rounding)
+
+
+def test_ground_truth_from_the_samples(backend):
+    for seed in range(4):
+        dataset = random_dataset(seed)
+        samples = [with_instances(sample, dataset) for sample in random_samples(dataset, seed)]
+        options = dict(metric=["bbox", "segm"], metric_items=TWELVE, classwise=True)
+        assert_same(*both(None, samples, dataset, backend, **options))
+
+
+def test_no_annotation_at_all(backend, tmp_path):
+    dataset = {**random_dataset(0), "annotations": []}
+    samples = random_samples(dataset, 0)
+    path = write(dataset, tmp_path / "gt.json")
+    assert_same(*both(path, samples, dataset, backend, metric=["bbox", "segm"], metric_items=TWELVE, classwise=True))
+
+
+def test_no_prediction_at_all(backend, tmp_path):
+    dataset = random_dataset(0)
+    samples = random_samples(dataset, 0)
+    for sample in samples:
+        sample["pred_instances"] = {name: values[:0] for name, values in sample["pred_instances"].items()}
+    path = write(dataset, tmp_path / "gt.json")
+    theirs, ours = both(path, samples, dataset, backend, metric=["bbox", "segm"])
+    assert theirs == ours == {}
+
+
+def test_other_scores_of_masks(backend, tmp_path):
+    dataset = random_dataset(5)
+    samples = random_samples(dataset, 5)
+    for sample in samples:
+        sample["pred_instances"]["mask_scores"] = 1 - sample["pred_instances"]["scores"]
+    path = write(dataset, tmp_path / "gt.json")
+    assert_same(*both(path, samples, dataset, backend, metric=["bbox", "segm"], metric_items=TWELVE))
+
+
+def test_encoded_masks_are_taken_as_they_are(backend, tmp_path):
+    dataset = random_dataset(6)
+    samples = random_samples(dataset, 6)
+    path = write(dataset, tmp_path / "gt.json")
+    expected = run_metric(CocoMetric(path, "segm", backend=backend), samples, classes_of(dataset))
+    from mst_transfer.evaluation.mask_encoding import encode_masks
+
+    for sample in samples:
+        sample["pred_instances"]["masks"] = list(encode_masks(sample["pred_instances"]["masks"]))
+    assert_same(*both(path, samples, dataset, backend, metric="segm"))
+    assert expected == run_metric(CocoMetric(path, "segm", backend=backend), samples, classes_of(dataset))
+
+
+def test_files_equal_mmdets(tmp_path):
+    dataset = random_dataset(7)
+    samples = [with_instances(sample, dataset) for sample in random_samples(dataset, 7)]
+    names = classes_of(dataset)
+    path = write(dataset, tmp_path / "gt.json")
+    for kind, cls in (("theirs", MMDetCocoMetric), ("ours", CocoMetric)):
+        for case, file in (("file", path), ("samples", None)):
+            prefix = str(tmp_path / f"{kind}_{case}")
+            figures = run_metric(cls(file, ["bbox", "segm"], format_only=True, outfile_prefix=prefix), samples, names)
+            assert figures == {}
+    for name in ("file.bbox", "file.segm", "samples.bbox", "samples.segm"):
+        assert (tmp_path / f"ours_{name}.json").read_bytes() == (tmp_path / f"theirs_{name}.json").read_bytes()
+    ours, theirs = (json.loads((tmp_path / f"{kind}_samples.gt.json").read_text()) for kind in ("ours", "theirs"))
+    for part in ("images", "categories", "annotations"):
+        assert ours[part] == theirs[part]
+
+
+def test_files_and_figures_together(tmp_path):
+    dataset = random_dataset(7)
+    samples = random_samples(dataset, 7)
+    path = write(dataset, tmp_path / "gt.json")
+    options = dict(metric=["bbox", "segm"], outfile_prefix=str(tmp_path / "out"))
+    assert_same(*both(path, samples, dataset, "auto", **options))
+
+
+def test_categories_of_a_file_in_another_order_than_their_ids(backend, tmp_path):
+    """Each category's figure is its own; mmdet's table gives it to another one."""
+    dataset = random_dataset(2, num_categories=4)
+    samples = random_samples(dataset, 2, most=30)
+    names = classes_of(dataset)
+    options = dict(metric="bbox", classwise=True)
+    path = write(dataset, tmp_path / "sorted.json")
+    expected = run_metric(MMDetCocoMetric(path, **options), samples, names)
+    order = [2, 0, 3, 1]
+    turned = {**dataset, "categories": [dataset["categories"][index] for index in order]}
+    for sample in samples:
+        labels = sample["pred_instances"]["labels"]
+        sample["pred_instances"]["labels"] = labels.new_tensor([order.index(int(label)) for label in labels])
+    path = write(turned, tmp_path / "turned.json")
+    ours = run_metric(CocoMetric(path, backend=backend, **options), samples, classes_of(turned))
+    assert len(set(expected.values())) > 4
+    np.testing.assert_equal(ours, expected)
+
+
+def test_evaluating_again_starts_afresh(backend, tmp_path):
+    dataset = random_dataset(8)
+    path = write(dataset, tmp_path / "gt.json")
+    metric = CocoMetric(path, ["bbox", "segm"], backend=backend, metric_items=TWELVE)
+    for seed in (8, 9, 8):
+        samples = random_samples(dataset, seed)
+        theirs = MMDetCocoMetric(path, ["bbox", "segm"], metric_items=TWELVE)
+        assert_same(run_metric(theirs, samples, classes_of(dataset)), run_metric(metric, samples, classes_of(dataset)))
+
+
+def _rank(rank, folder, samples, path, classes, backend):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    metric = CocoMetric(path, ["bbox", "segm"], backend=backend, metric_items=TWELVE)
+    metric.dataset_meta = {"classes": classes}
+    share = samples[rank::2]
+    if len(share) * 2 < len(samples) + len(samples) % 2:
+        share = [*share, samples[0]]  # a sampler fills up the shorter share; the gathering drops it
+    for sample in share:
+        metric.process({}, [sample])
+    figures = metric.evaluate(len(samples))
+    Path(folder, f"{rank}.json").write_text(json.dumps(figures))
+    dist.destroy_process_group()
+
+
+def test_two_processes_equal_one(tmp_path):
+    dataset = random_dataset(11, num_images=7)
+    samples = random_samples(dataset, 11)
+    path = write(dataset, tmp_path / "gt.json")
+    expected = run_metric(
+        CocoMetric(path, ["bbox", "segm"], backend="pycocotools", metric_items=TWELVE), samples, classes_of(dataset)
+    )
+    # pycocotools, as hotcoco's threads do not survive a fork
+    arguments = (str(tmp_path), samples, path, classes_of(dataset), "pycocotools")
+    mp.start_processes(_rank, args=arguments, nprocs=2, start_method="fork")
+    for rank in (0, 1):
+        assert json.loads((tmp_path / f"{rank}.json").read_text()) == dict(expected)
+
+
+def test_from_a_config_and_the_backend_is_named(tmp_path):
+    dataset = random_dataset(0)
+    samples = random_samples(dataset, 0)
+    metric = ROOT.build(dict(type="mst_transfer.CocoMetric", ann_file=write(dataset, tmp_path / "gt.json")))
+    assert isinstance(metric, MMDetCocoMetric)
+    run_metric(metric, samples, classes_of(dataset))
+    assert MessageHub.get_current_instance().get_info(BACKEND_KEY) == coco_backends.backend_version(metric.backend)
+
+
+def test_ids_that_are_texts_fall_back_on_pycocotools(tmp_path):
+    dataset = random_dataset(4)
+    samples = random_samples(dataset, 4)
+    for item in (*dataset["images"], *samples):
+        key = "id" if "id" in item else "img_id"
+        item[key] = f"image {item[key]}"
+    for annotation in dataset["annotations"]:
+        annotation["image_id"] = f"image {annotation['image_id']}"
+    path = write(dataset, tmp_path / "gt.json")
+    assert_same(*both(path, samples, dataset, "auto", metric=["bbox", "segm"], metric_items=TWELVE))
+
+
+def test_the_quickest_backend_is_chosen(monkeypatch):
+    present = {"hotcoco", "faster_coco_eval", "pycocotools"}
+    monkeypatch.setattr(coco_backends, "find_spec", lambda name: name in present or None)
+    assert coco_backends.choose_backend("auto") == ("hotcoco", "")
+    present.discard("hotcoco")
+    assert coco_backends.choose_backend("auto") == ("faster_coco_eval", "")
+    with pytest.raises(ModuleNotFoundError, match="pip install hotcoco"):
+        coco_backends.choose_backend("hotcoco")
+    present.discard("faster_coco_eval")
+    name, warning = coco_backends.choose_backend("auto")
+    assert name == "pycocotools" and "pip install hotcoco" in warning
+    with pytest.raises(ValueError, match="must be one of"):
+        coco_backends.choose_backend("fast")
+
+
+def test_the_fallback_warns(monkeypatch, tmp_path):
+    from mmengine.logging import MMLogger
+
+    monkeypatch.setattr(coco_backends, "find_spec", lambda name: name == "pycocotools" or None)
+    dataset = random_dataset(0)
+    metric = CocoMetric(write(dataset, tmp_path / "gt.json"))
+    records = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    try:
+        for _ in range(2):
+            run_metric(metric, random_samples(dataset, 0), classes_of(dataset))
+    finally:
+        logger.removeHandler(handler)
+    warnings = [record.getMessage() for record in records if record.levelno == logging.WARNING]
+    assert len([text for text in warnings if "pip install hotcoco" in text]) == 1
+
+
+def test_refusals(tmp_path):
+    dataset = random_dataset(0)
+    path = write(dataset, tmp_path / "gt.json")
+    samples = [s for s in random_samples(dataset, 0) if len(s["pred_instances"]["labels"])]
+    names = classes_of(dataset)
+    with pytest.raises(ValueError, match="three numbers"):
+        CocoMetric(path, proposal_nums=(1, 100))
+    with pytest.raises(KeyError, match="AR@1"):
+        CocoMetric(path, metric_items=["AR@1"])
+    with pytest.raises(KeyError, match="metric should be one of"):
+        CocoMetric(path, metric="boxes")
+    with pytest.raises(ValueError, match="999.*ann_file"):
+        run_metric(CocoMetric(path), [{**samples[0], "img_id": 999}], names)
+    predicted = samples[0]["pred_instances"]
+    strange = {**predicted, "labels": predicted["labels"] * 0 + 9}
+    with pytest.raises(ValueError, match="label 9 is predicted, but only 4"):
+        run_metric(CocoMetric(path), [{**samples[0], "pred_instances": strange}], names)
+    boxes_only = {name: values for name, values in predicted.items() if name != "masks"}
+    with pytest.raises(KeyError, match="predicts no masks"):
+        run_metric(CocoMetric(path, "segm"), [{**samples[0], "pred_instances": boxes_only}], names)
+
+
+def test_real_annotations(backend, tmp_path, shared_data):
+    dataset = json.loads((shared_data / "coco_mini" / "annotations" / "instances_val.json").read_text())
+    crowded = {a["image_id"] for a in dataset["annotations"] if a["iscrowd"]}
+    dataset["images"] = sorted(dataset["images"], key=lambda image: image["id"] not in crowded)[:10]
+    chosen = {image["id"] for image in dataset["images"]}
+    dataset["annotations"] = [a for a in dataset["annotations"] if a["image_id"] in chosen]
+    samples = random_samples(dataset, 0)
+    path = write(dataset, tmp_path / "gt.json")
+    options = dict(metric=["bbox", "segm"], classwise=True, metric_items=TWELVE)
+    assert_same(*both(path, samples, dataset, backend, **options))

@@ -1,0 +1,86 @@
+"""Encoded masks equal pycocotools', whatever the hint."""
+
+import numpy as np
+import pycocotools.mask as mask_util
+import pytest
+import torch
+
+from mst_transfer.evaluation.mask_encoding import _changes_on_device, _changes_on_host, encode_masks
+
+
+def random_masks(seed):
+    """Masks with something in a part of each, and the boxes of these parts."""
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(1, 40, 2)
+    masks = np.zeros((rng.integers(1, 6), height, width), dtype=bool)
+    boxes = []
+    for mask in masks:
+        (top, bottom), (left, right) = (np.sort(rng.integers(0, n + 1, 2)) for n in (height, width))
+        mask[top:bottom, left:right] = rng.random((bottom - top, right - left)) < rng.choice([0, 0.05, 0.5, 0.95, 1])
+        boxes.append([left, top, right, bottom])
+    return masks, np.array(boxes, dtype=np.float64)
+
+
+def expected(masks):
+    return [mask_util.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
+
+
+@pytest.mark.parametrize("hint", ["none", "right", "too small", "nonsense"])
+def test_equals_pycocotools(hint):
+    for seed in range(200):
+        masks, boxes = random_masks(seed)
+        if hint == "too small":
+            boxes = boxes * 0.5
+        elif hint == "nonsense":
+            boxes = np.full_like(boxes, [np.nan, 1e30, -np.inf, 7][seed % 4])
+        given = None if hint == "none" else torch.from_numpy(boxes)
+        assert list(encode_masks(torch.from_numpy(masks), given)) == expected(masks), seed
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (300, 400)])
+@pytest.mark.parametrize("value", [True, False])
+def test_full_and_empty_masks(shape, value):
+    masks = np.full((2, *shape), value)
+    assert list(encode_masks(torch.from_numpy(masks))) == expected(masks)
+
+
+def test_long_runs_take_many_letters():
+    masks = np.zeros((1, 2000, 3000), dtype=bool)
+    masks[0, 5, [3, 2990]] = True
+    masks[0, 7, 2995:] = True
+    assert list(encode_masks(torch.from_numpy(masks))) == expected(masks)
+
+
+def test_a_device_is_searched_alike(monkeypatch):
+    monkeypatch.setattr("mst_transfer.evaluation.mask_encoding._MAX_ELEMENTS", 500)  # several masks at once or one
+    for seed in range(100):
+        masks, _ = random_masks(seed)
+        host, device = _changes_on_host(masks, None), _changes_on_device(torch.from_numpy(masks))
+        for ours, theirs in zip(host, device, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_view_of_other_strides():
+    masks, boxes = random_masks(3)
+    view = torch.from_numpy(np.ascontiguousarray(masks.transpose(2, 1, 0))).permute(2, 1, 0)
+    assert list(encode_masks(view, torch.from_numpy(boxes))) == expected(masks)
+
+
+def test_behaves_as_a_sequence():
+    masks, _ = random_masks(1)
+    encoded = encode_masks(torch.from_numpy(masks))
+    assert len(encoded) == len(masks)
+    assert encoded[-1] == expected(masks)[-1] and encoded[:2] == expected(masks)[:2]
+    empty = encode_masks(torch.zeros(0, 4, 5, dtype=torch.bool))
+    assert len(empty) == 0 and list(empty) == []
+
+
+@pytest.mark.parametrize("masks", [torch.zeros(2, 3, 3), torch.zeros(3, 3, dtype=torch.bool)])
+def test_other_tensors_are_refused(masks):
+    with pytest.raises(ValueError, match=r"bool \[N, H, W\]"):
+        encode_masks(masks)
+
+
+def test_images_without_pixels_are_refused():
+    with pytest.raises(ValueError, match="no pixels"):
+        encode_masks(torch.zeros(1, 0, 5, dtype=torch.bool))
