@@ -244,6 +244,9 @@ def build_runner(cfg: Any, notices: list[str]) -> Any:
 def _write(runner: Any, cfg: Any, metrics: dict[str, float], mode: str, start: float, **extra: Any) -> dict[str, Any]:
     if runner.rank != 0:
         return {}
+    coco_backend = runner.message_hub.get_info("coco_backend")  # of mst_transfer.CocoMetric: library and version
+    if coco_backend:
+        extra["coco_backend"] = coco_backend
     written = results.write_results(
         runner.work_dir,
         cfg,
