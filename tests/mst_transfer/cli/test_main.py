@@ -28,7 +28,9 @@ def test_wrong_verbs_get_usage(words: list[str], capsys: pytest.CaptureFixture) 
     assert "usage: mst VERB" in error and all(repr(word) in error for word in words)
 
 
-@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["test", "--help"], ["complexity", "--help"], ["params", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["train", "--help"], ["test", "--help"], ["complexity", "--help"], ["params", "--help"]]
+)
 def test_help_loads_no_library(words: list[str], root: Path) -> None:
     code = (
         "import sys, mst_transfer.cli.main as m\n"
