@@ -156,7 +156,7 @@ def draw(args: argparse.Namespace) -> PictureFolder:
         frozen, report = load_frozen(args.checkpoint, role=args.role, arch=args.arch)
         print(report, file=sys.stderr)
         backbone, side, mode = frozen.backbone, frozen.img_size, None
-        role = args.role if args.arch is None else "network"  # files of others may hold neither role
+        role = frozen.role or "network"  # files of others may hold neither role
     height, width = (args.size or [side])[0], (args.size or [side])[-1]
     backbone.num_patches(height, width)
     paths = choose_images(args.images, args.num)

@@ -60,7 +60,7 @@ def infer_architecture(tensors: Mapping[str, Tensor], source: str) -> tuple[str,
     arch, options = infer(tensors, source)
     model = timm.create_model(arch, pretrained=False, num_classes=0, device="meta", **options)
     wanted, trunk = model.state_dict(), family_of(model).trunk
-    respelt, _ = respell(tensors, wanted)
+    respelt, _ = respell(tensors, wanted, rotary=getattr(model, "rope", None) is not None)
     given = {n: t for n, t in respelt.items() if n in wanted or not (is_head_tensor(n) or is_derived_tensor(n))}
     wrong = [n for n in given if is_under(n, trunk) and (n not in wanted or given[n].shape != wanted[n].shape)]
     missing = [name for name in wanted if name not in given and not is_head_tensor(name)]

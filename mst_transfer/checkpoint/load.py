@@ -59,7 +59,7 @@ def load_backbone(
     family, wanted = family_of(model), model.state_dict()
     file, source = find_backbone(path, role), str(path)
     interpolation = pos_embed_interpolation or file.interpolation
-    tensors, zeros = respell(file.tensors, wanted)
+    tensors, zeros = respell(file.tensors, wanted, rotary=getattr(model, "rope", None) is not None)
     skipped = tuple(
         n for n in tensors if n not in wanted and (is_head_tensor(n) or is_derived_tensor(n) or is_under(n, unused))
     )

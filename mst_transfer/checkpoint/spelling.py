@@ -26,12 +26,15 @@ _SHARED_TABLE = "rel_pos_bias.relative_position_bias_table"
 _TABLE = "attn.relative_position_bias_table"
 
 
-def respell(tensors: Mapping[str, Tensor], wanted: Collection[str]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def respell(
+    tensors: Mapping[str, Tensor], wanted: Collection[str], rotary: bool = False
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Gives tensors the names by which a model asks for them.
 
     Args:
         tensors: of a checkpoint, under the names of any of timm's ViTs.
         wanted: the model's names.
+        rotary: whether the model has rotary position embeddings.
 
     Returns:
         The tensors, and names of biases that were left out because the model has no place for them and they have no
@@ -45,8 +48,7 @@ def respell(tensors: Mapping[str, Tensor], wanted: Collection[str]) -> tuple[dic
         else:
             respelt[name] = tensor
     left_out: list[str] = []
-    shares = _SHARED_TABLE in wanted
-    shared = None if shares else respelt.get(_SHARED_TABLE)
+    shared = None if _SHARED_TABLE in wanted else respelt.get(_SHARED_TABLE)
     for block, members in blocks.items():
         asked = {name.removeprefix(f"{block}.") for name in wanted if name.startswith(f"{block}.")}
         if shared is not None and _TABLE in asked and _TABLE not in members:
@@ -55,11 +57,14 @@ def respell(tensors: Mapping[str, Tensor], wanted: Collection[str]) -> tuple[dic
         if asked:
             _respell_scale(members, asked)
             _respell_gate(members, asked)
-            left_out += [
-                f"{block}.{name}" for name in _respell_bias(members, asked, _TABLE not in asked and not shares)
-            ]
+            left_out += [f"{block}.{name}" for name in _respell_bias(members, asked, rotary)]
         respelt |= {f"{block}.{name}": tensor for name, tensor in members.items()}
     return respelt, tuple(left_out)
+
+
+def has_effect(bias: Tensor) -> bool:
+    """Whether a bias is not all zero; one without memory counts as such."""
+    return bias.is_meta or bool((bias != 0).any())
 
 
 def _respell_scale(members: dict[str, Tensor], asked: Collection[str]) -> None:
@@ -79,7 +84,7 @@ def _respell_gate(members: dict[str, Tensor], asked: Collection[str]) -> None:
             members[gate], members[value] = members.pop(whole).chunk(2)
 
 
-def _respell_bias(members: dict[str, Tensor], asked: Collection[str], with_rotation: bool) -> list[str]:
+def _respell_bias(members: dict[str, Tensor], asked: Collection[str], rotary: bool) -> list[str]:
     """Joins or splits the biases; returns the names of those without effect that nobody asked for."""
     whole, q, k, v = "attn.qkv.bias", "attn.q_bias", "attn.k_bias", "attn.v_bias"
     if {q, v} <= set(members) and whole in asked:
@@ -87,13 +92,13 @@ def _respell_bias(members: dict[str, Tensor], asked: Collection[str], with_rotat
         del members[q], members[v]
     elif whole in members and whole not in asked:
         parts = dict(zip((q, k, v), members[whole].chunk(3), strict=True))
-        if not with_rotation or not bool((parts[k] != 0).any()):
+        if not rotary or not has_effect(parts[k]):
             del members[whole]
             members |= parts
     without_effect = [
         name
         for name in (q, k, v)
-        if name in members and name not in asked and (name == k or not bool((members[name] != 0).any()))
+        if name in members and name not in asked and (name == k or not has_effect(members[name]))
     ]
     for name in without_effect:
         del members[name]

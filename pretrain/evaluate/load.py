@@ -19,6 +19,7 @@ class FrozenBackbone:
     Attributes:
         backbone: in evaluation mode.
         img_size: side of the views it was trained with, in pixels.
+        role: ``teacher`` or ``student`` where its file says so.
     """
 
     def __init__(
@@ -29,7 +30,9 @@ class FrozenBackbone:
         img_size: int,
         device: torch.device | str,
         dtype: torch.dtype | None = None,
+        role: str | None = None,
     ) -> None:
+        self.role = role
         self.backbone = backbone.eval().requires_grad_(False).to(device)
         self.img_size, self.device, self.dtype = img_size, torch.device(device), dtype
         self._mean = torch.tensor(mean, device=device).view(3, 1, 1) * 255
@@ -106,7 +109,7 @@ def load_frozen(
     if report.pos_embed_interpolation == "dino":
         use_pos_embed_interpolation(backbone.vit, "dino")
     size = metadata.img_size[0] if metadata else backbone.vit.patch_embed.img_size[0]
-    return FrozenBackbone(backbone, mean, std, size, device, dtype), report.table()
+    return FrozenBackbone(backbone, mean, std, size, device, dtype, report.role), report.table()
 
 
 def _show_architecture(tensors: dict[str, Tensor], path: str | Path) -> tuple[str, dict]:

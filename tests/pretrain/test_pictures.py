@@ -172,7 +172,7 @@ def test_files_of_others_show_their_architecture_or_need_its_name(photo_folder: 
     arguments = ["--checkpoint", str(tmp_path / "timm.pth"), "--images", str(photo_folder / "part_0" / "00.png")]
     arguments += ["--out", str(tmp_path / "pictures"), "--size", "64"]
     assert main(arguments) == 1 and "--arch vit_small_patch16_224" in capsys.readouterr().err
-    torch.save({"teacher": timm.create_model("vit_tiny_patch16_224").state_dict()}, tmp_path / "timm.pth")
+    torch.save({"model": timm.create_model("vit_tiny_patch16_224").state_dict()}, tmp_path / "timm.pth")
     assert main([*arguments, "--arch", "vit_tiny_patch16_224"]) == 0 and main(arguments) == 0
     assert "attention of the network's class token" in (tmp_path / "pictures" / "index.json").read_text()
     assert "loaded" in capsys.readouterr().err and (tmp_path / "pictures" / "importance.png").is_file()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mst_transfer.checkpoint.checks import BackboneRefusedError
 from mst_transfer.checkpoint.sources.facebook import is_moco_v3
+from mst_transfer.checkpoint.spelling import has_effect
 
 _SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge", 1408: "giant", 1536: "giant"}
 _HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 1536: 24, 1664: 16, 4096: 32}
@@ -164,7 +165,7 @@ def _infer_dinov3(tensors: Mapping[str, Tensor], shapes: _Shapes, source: str) -
     if size == "small" and shapes.gated:
         size = "small_plus"
     biases = [tensors[name] for name in tensors if name.endswith((".attn.q_bias", ".attn.v_bias"))]
-    biased = any(bool((bias != 0).any()) for bias in biases)
+    biased = any(map(has_effect, biases))
     arch = f"vit_{size}_patch16_dinov3"
     if (biased and timm.is_model(f"{arch}_qkvb")) or not timm.is_model(arch):
         arch += "_qkvb"

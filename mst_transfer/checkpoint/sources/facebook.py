@@ -100,7 +100,7 @@ def moco_v3_position(num_patches: int, dim: int) -> Tensor:
 def is_moco_v3(tensors: Mapping[str, Tensor]) -> bool:
     """Whether the position embedding is MoCo v3's."""
     found = tensors.get("pos_embed")
-    if found is None or found.ndim != 3 or found.shape[-1] % 4 or math.isqrt(found.shape[1] - 1) ** 2 < 1:
+    if found is None or found.is_meta or found.ndim != 3 or found.shape[1] < 2 or found.shape[2] % 4:
         return False
     expected = moco_v3_position(found.shape[1] - 1, found.shape[2])
     return expected.shape == found.shape and torch.allclose(found.float(), expected, atol=1e-3)

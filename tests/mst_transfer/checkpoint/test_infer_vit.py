@@ -1,0 +1,118 @@
+"""Architectures of full-size models, told from their names and shapes alone; nothing takes memory."""
+
+import pytest
+import timm
+import torch
+from small_vit import make_metadata, make_vit
+
+from mst_transfer.checkpoint import BackboneRefusedError, save_backbone
+from mst_transfer.checkpoint.architecture import architecture_of, infer_architecture
+from mst_transfer.checkpoint.recognise import recognise
+from mst_transfer.checkpoint.sources.facebook import moco_v3_position
+
+PUBLISHED = [
+    *("vit_tiny_patch16_224", "vit_small_patch16_224", "vit_small_patch8_224", "vit_base_patch16_224"),
+    *("vit_base_patch8_224", "vit_base_patch32_224", "vit_large_patch16_224", "vit_huge_patch14_224"),
+    *("vit_small_patch14_dinov2", "vit_base_patch14_dinov2", "vit_large_patch14_dinov2", "vit_giant_patch14_dinov2"),
+    *("vit_small_patch14_reg4_dinov2", "vit_base_patch14_reg4_dinov2", "vit_giant_patch14_reg4_dinov2"),
+    *("vit_small_patch16_dinov3", "vit_small_plus_patch16_dinov3", "vit_base_patch16_dinov3"),
+    *("vit_large_patch16_dinov3", "vit_huge_plus_patch16_dinov3", "vit_7b_patch16_dinov3"),
+    *("vit_small_patch16_dinov3_qkvb", "vit_large_patch16_dinov3_qkvb", "deit_small_distilled_patch16_224"),
+    *("beit_base_patch16_224", "beit_large_patch16_224"),
+]
+
+
+def on_meta(arch: str, **options) -> dict[str, torch.Tensor]:
+    return dict(timm.create_model(arch, device="meta", **options).state_dict())
+
+
+def marked(arch: str):
+    """Large models take seconds even without memory."""
+    large = any(size in arch for size in ("large", "huge", "giant", "7b"))
+    return pytest.param(arch, marks=pytest.mark.slow if large else ())
+
+
+@pytest.mark.parametrize("arch", map(marked, PUBLISHED))
+def test_full_size_models_are_told_by_name(arch):
+    assert infer_architecture(on_meta(arch), "file") == (arch, {})
+
+
+@pytest.mark.parametrize(
+    ("arch", "options"),
+    [
+        ("vit_small_patch16_224", dict(img_size=96, depth=6)),
+        ("vit_small_patch16_224", dict(patch_size=4, in_chans=1, img_size=32)),
+        ("vit_base_patch16_224", dict(reg_tokens=8, no_embed_class=True, init_values=1e-5)),
+        ("vit_small_patch14_dinov2", dict(img_size=224)),
+        ("vit_base_patch16_224", dict(global_pool="avg", qkv_bias=False)),
+        ("beit_base_patch16_224", dict(use_rel_pos_bias=False, use_shared_rel_pos_bias=True, use_fc_norm=False)),
+        ("beit_large_patch16_224", dict(img_size=384, use_abs_pos_emb=True)),
+        ("vit_base_patch16_dinov3", dict(num_reg_tokens=1)),
+    ],
+)
+def test_other_sizes_are_told_by_overrides(arch, options):
+    assert infer_architecture(on_meta(arch, **options), "file") == (arch, options)
+
+
+def test_moco_v3s_small_vit_has_twelve_heads():
+    model = timm.create_model("vit_small_patch16_224", depth=1)
+    model.pos_embed.data.copy_(moco_v3_position(196, 384))
+    assert infer_architecture(model.state_dict(), "file") == ("vit_small_patch16_224", dict(depth=1, num_heads=12))
+    model.pos_embed.data[0, 7, 7] += 0.1
+    assert infer_architecture(model.state_dict(), "file") == ("vit_small_patch16_224", dict(depth=1))
+
+
+@pytest.mark.parametrize(
+    ("arch", "options", "message"),
+    [
+        ("vit_tiny_patch16_224", dict(embed_dim=24, num_heads=3), "width 24, for which no number .*num_heads="),
+        ("vit_base_patch16_clip_224", {}, "QuickGELU"),
+        ("vit_small_patch16_224", dict(img_size=(32, 96)), "12 positions, .*img_size=.height, width"),
+        ("vit_base_patch16_224", dict(qk_norm=True), "like vit_base_patch16_224 .*q_norm"),
+    ],
+)
+def test_what_the_tensors_leave_open_is_refused(arch, options, message):
+    with pytest.raises(BackboneRefusedError, match=message):
+        infer_architecture(on_meta(arch, **options), "file")
+
+
+def test_metadata_win(tmp_path):
+    save_backbone(tmp_path / "t.safetensors", make_vit().state_dict(), make_metadata())
+    arch, options = architecture_of(tmp_path / "t.safetensors")
+    assert (arch, options) == (make_metadata().arch, make_metadata().arch_kwargs)
+
+
+HUGGINGFACE = [
+    ("ViTModel", "ViTConfig", {}, ("vit_base_patch16_224", {})),
+    ("Dinov2Model", "Dinov2Config", dict(image_size=518, patch_size=14), ("vit_base_patch14_dinov2", {})),
+    (
+        "Dinov2WithRegistersModel",
+        "Dinov2WithRegistersConfig",
+        dict(
+            image_size=518,
+            patch_size=14,
+            hidden_size=1536,
+            num_hidden_layers=3,
+            num_attention_heads=24,
+            use_swiglu_ffn=True,
+        ),
+        ("vit_giant_patch14_reg4_dinov2", dict(depth=3)),
+    ),
+    (
+        "DINOv3ViTModel",
+        "DINOv3ViTConfig",
+        dict(hidden_size=384, intermediate_size=1536, num_attention_heads=6, num_register_tokens=4),
+        ("vit_small_patch16_dinov3_qkvb", {}),
+    ),
+    ("ViTMAEForPreTraining", "ViTMAEConfig", {}, ("vit_base_patch16_224", {})),
+    ("BeitModel", "BeitConfig", dict(use_relative_position_bias=True), ("beit_base_patch16_224", {})),
+]
+
+
+@pytest.mark.parametrize(("model", "config", "options", "expected"), HUGGINGFACE)
+def test_full_size_models_of_transformers_are_told(model, config, options, expected):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    with torch.device("meta"):
+        network = getattr(transformers, model)(getattr(transformers, config)(**options))
+    found = recognise(network.state_dict(), None, "file")
+    assert infer_architecture(found.tensors, "file") == expected

@@ -1,0 +1,71 @@
+"""Weights by timm's name: from a cache, and refusals that say what to do. No network is used."""
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from mst_transfer.checkpoint import load_backbone, read_backbone
+
+NAME, REPOSITORY = (
+    "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
+    "models--timm--vit_tiny_patch16_224.augreg_in21k_ft_in1k",
+)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache of the hub with one model in it, and no network."""
+    from huggingface_hub import constants
+
+    revision = "0" * 40
+    folder = tmp_path / REPOSITORY
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text(revision)
+    snapshot = folder / "snapshots" / revision
+    snapshot.mkdir(parents=True)
+    model = timm.create_model("vit_tiny_patch16_224")
+    save_file(model.state_dict(), snapshot / "model.safetensors")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_OFFLINE", True, raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return model
+
+
+@pytest.mark.parametrize("address", [f"timm://{NAME}", f"timm:/{NAME}", "timm://vit_tiny_patch16_224"])
+def test_weights_come_from_timms_cache(cache, address):
+    tensors, metadata = read_backbone(address)
+    assert metadata.arch in NAME or metadata.arch == NAME
+    assert (metadata.patch_size, metadata.img_size, metadata.embed_dim) == (16, (224, 224), 192)
+    assert metadata.mean == (0.5, 0.5, 0.5) and metadata.provenance["tag"] == "augreg_in21k_ft_in1k"
+    assert metadata.pos_embed_interpolation == "timm"
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=(64, 96))
+    report = load_backbone(model, address)
+    assert report.resized == {"pos_embed": "14x14 -> 4x6"} and report.scheme == "timm, published"
+    torch.testing.assert_close(model.blocks[3].mlp.fc1.weight, cache.blocks[3].mlp.fc1.weight, rtol=0, atol=0)
+    assert "head.weight" not in tensors
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("timm://vit_tiny_patch61_224", "no model 'vit_tiny_patch61_224'; near: vit_tiny_patch16_224"),
+        ("timm://vit_small_patch16_224.dino", "could not get the weights.*without a network|could not get the weights"),
+        (
+            "timm://vit_tiny_patch16_224.nonsense",
+            r"could not get the weights.*timm.list_pretrained\('vit_tiny_patch16_224",
+        ),
+        ("timm://vit_tiny_patch14_dinov2", "no model"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_with_the_next_step(cache, address, message):
+    with pytest.raises(ValueError, match=message) as refusal:
+        read_backbone(address)
+    if "could not" in message:
+        assert all(word in str(refusal.value) for word in ("HF_HOME", "TORCH_HOME", "path of a downloaded file"))
+
+
+def test_published_weights_have_no_student(cache):
+    with pytest.raises(ValueError, match="holds the teacher, not the student"):
+        read_backbone(f"timm://{NAME}", role="student")

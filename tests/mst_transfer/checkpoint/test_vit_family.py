@@ -1,0 +1,199 @@
+"""What differs between timm's ViT classes: names, tables of relative positions, rotary positions, heads."""
+
+import pytest
+import timm
+import torch
+from small_vit import make_metadata, make_vit
+
+from mst_transfer.checkpoint import BackboneNotCoveredError, BackboneRefusedError, load_backbone, save_backbone
+from mst_transfer.checkpoint.sources.facebook import moco_v3_position
+from mst_transfer.checkpoint.spelling import respell
+
+SIZE = dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=0)
+
+
+def make(arch: str, **changes):
+    """A model of random weights, biases and tables included."""
+    model = timm.create_model(arch, **(SIZE | changes)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model
+
+
+def features(model, size=(32, 32)):
+    torch.manual_seed(3)
+    with torch.no_grad():
+        return model.forward_features(torch.randn(1, 3, *size))
+
+
+def saved_state(model, path):
+    torch.save(model.state_dict(), path)
+    return path
+
+
+def test_a_shared_table_serves_every_block(tmp_path):
+    shared = make("beit_base_patch16_224", use_rel_pos_bias=False, use_shared_rel_pos_bias=True)
+    each = make("beit_base_patch16_224")
+    load_backbone(each, saved_state(shared, tmp_path / "shared.pth"))
+    torch.testing.assert_close(features(each), features(shared), atol=1e-5, rtol=1e-5)
+
+
+def test_tables_of_each_block_do_not_fit_a_shared_one(tmp_path):
+    shared = make("beit_base_patch16_224", use_rel_pos_bias=False, use_shared_rel_pos_bias=True)
+    with pytest.raises(BackboneRefusedError, match="blocks.0.attn.relative_position_bias_table"):
+        load_backbone(shared, saved_state(make("beit_base_patch16_224"), tmp_path / "each.pth"))
+
+
+@pytest.mark.parametrize("size", [(48, 48), (32, 64), (24, 40)])
+@pytest.mark.parametrize("shared", [False, True])
+def test_tables_are_resized_as_timm_does(tmp_path, size, shared):
+    options = dict(use_rel_pos_bias=not shared, use_shared_rel_pos_bias=shared)
+    model = make("beit_base_patch16_224", **options)
+    other = make("beit_base_patch16_224", img_size=size, **options)
+    report = load_backbone(other, saved_state(model, tmp_path / "beit.pth"))
+    assert set(report.resized.values()) == {f"4x4 -> {size[0] // 8}x{size[1] // 8}"}
+    model.set_input_size(size)
+    torch.testing.assert_close(features(other, size), features(model, size), atol=1e-5, rtol=1e-5)
+
+
+def test_tables_of_a_rectangle_are_read_by_the_metadata(tmp_path):
+    model, other = make("beit_base_patch16_224", img_size=(16, 32)), make("beit_base_patch16_224")
+    metadata = make_metadata(arch="beit_base_patch16_224", arch_kwargs=dict(num_heads=2), img_size=(16, 32))
+    save_backbone(
+        tmp_path / "wide.safetensors", {n: t for n, t in model.state_dict().items() if "fc_norm" not in n}, metadata
+    )
+    load_backbone(other, tmp_path / "wide.safetensors", may_miss=["fc_norm"])
+    model.set_input_size((32, 32))
+    torch.testing.assert_close(features(other), features(model), atol=1e-5, rtol=1e-5)
+    torch.save(make("beit_base_patch16_224", img_size=(16, 32)).state_dict(), tmp_path / "wide.pth")
+    with pytest.raises(BackboneRefusedError, match="has 24 rows, which is not that of a grid"):
+        load_backbone(other, tmp_path / "wide.pth")
+
+
+def test_other_heads_show_in_the_tables(tmp_path):
+    path = saved_state(make("beit_base_patch16_224", num_heads=3), tmp_path / "beit.pth")
+    with pytest.raises(BackboneRefusedError, match="checkpoint: heads 3; model: heads 2"):
+        load_backbone(make("beit_base_patch16_224"), path)
+
+
+@pytest.mark.parametrize(
+    ("give", "take", "options"),
+    [
+        ("beit_base_patch16_224", "vit_tiny_patch16_224", dict(init_values=0.1)),  # q_bias and gamma_1
+        ("vit_tiny_patch16_224", "beit_base_patch16_224", dict(init_values=0.1)),
+    ],
+)
+def test_classes_of_equal_function_take_each_others_weights(tmp_path, give, take, options):
+    def build(arch):
+        beit = dict(use_abs_pos_emb=True, use_rel_pos_bias=False, use_fc_norm=False) if "beit" in arch else {}
+        return make(arch, **options, **beit)
+
+    model, other = build(give), build(take)
+    report = load_backbone(other, saved_state(model, tmp_path / "file.pth"))
+    assert not report.missing and not report.unexpected
+    torch.testing.assert_close(features(other), features(model), atol=1e-5, rtol=1e-5)
+
+
+def test_biases_are_left_out_only_without_effect():
+    zeros = {"blocks.0.attn.q_bias": torch.zeros(4), "blocks.0.attn.v_bias": torch.zeros(4)}
+    wanted = ["blocks.0.attn.qkv.weight"]
+    assert respell(zeros, wanted) == ({}, tuple(zeros))
+    ones = {name: tensor + 1 for name, tensor in zeros.items()}
+    kept, left_out = respell(ones, wanted)
+    assert set(kept) == set(ones) and left_out == ()
+
+
+def test_a_bias_of_keys_matters_with_rotary_positions_only(tmp_path):
+    """Without them it is left out; timm's plain attention, which has it, gives the same features."""
+    plain = make("vit_tiny_patch16_224")
+    with torch.no_grad():
+        without = {name: tensor.clone() for name, tensor in plain.state_dict().items()}
+        for block in range(2):
+            without[f"blocks.{block}.attn.qkv.bias"][24:48] = 0
+    other = make("vit_tiny_patch16_224")
+    other.load_state_dict(without)
+    torch.testing.assert_close(features(other), features(plain), atol=1e-5, rtol=1e-5)
+    rotary = make("vit_small_patch16_dinov3_qkvb")
+    state = {n: t for n, t in rotary.state_dict().items() if not n.endswith(("q_bias", "v_bias"))}
+    state |= {f"blocks.{block}.attn.qkv.bias": torch.ones(72) for block in range(2)}
+    torch.save(state, tmp_path / "rotary.pth")
+    with pytest.raises(BackboneRefusedError, match="no place for: blocks.0.attn.qkv.bias"):
+        load_backbone(make("vit_small_patch16_dinov3_qkvb"), tmp_path / "rotary.pth")
+
+
+def official_dinov3(model, **changes):
+    """The names of DINOv3's own code for timm's weights."""
+    state = {"storage_tokens": model.reg_token.detach(), "rope_embed.periods": model.rope.periods.bfloat16()}
+    for name, tensor in model.state_dict().items():
+        if name.endswith("q_bias"):
+            v = model.state_dict()[name.replace("q_bias", "v_bias")]
+            state[name.replace("q_bias", "qkv.bias")] = torch.cat([tensor, 9 * torch.ones_like(tensor), v])
+            mask = torch.cat([torch.ones(24), torch.zeros(24), torch.ones(24)])
+            state[name.replace("q_bias", "qkv.bias_mask")] = mask
+        elif not name.endswith("v_bias") and name != "reg_token":
+            state[name.replace("gamma_", "ls").replace("ls1", "ls1.gamma").replace("ls2", "ls2.gamma")] = tensor
+    return state | changes
+
+
+def test_periods_of_rotary_positions_are_compared(tmp_path):
+    model = make("vit_small_patch16_dinov3_qkvb")
+    torch.save(official_dinov3(model), tmp_path / "dinov3.pth")  # rounded, as published
+    other = make("vit_small_patch16_dinov3_qkvb")
+    report = load_backbone(other, tmp_path / "dinov3.pth")
+    assert "rope.periods" in report.skipped and not report.unexpected
+    torch.testing.assert_close(features(other), features(model), rtol=0, atol=0)
+    for changes, message in (
+        (dict(num_heads=3), "heads of width 12"),
+        (dict(rope_temperature=50.0), "rope_temperature"),
+    ):
+        with pytest.raises(BackboneRefusedError, match=message):
+            load_backbone(make("vit_small_patch16_dinov3_qkvb", **changes), tmp_path / "dinov3.pth")
+
+
+def test_keys_with_a_bias_and_norms_apart_are_refused(tmp_path):
+    model = make("vit_small_patch16_dinov3_qkvb")
+    state = {name: t for name, t in official_dinov3(model).items() if not name.endswith("bias_mask")}
+    torch.save(state, tmp_path / "biased.pth")
+    with pytest.raises(
+        BackboneRefusedError, match=r"biased.pth \(DINOv3\): blocks.0.attn.qkv.bias gives the keys a bias"
+    ):
+        load_backbone(make("vit_small_patch16_dinov3_qkvb"), tmp_path / "biased.pth")
+    torch.save(official_dinov3(model) | {"cls_norm.weight": torch.ones(24)}, tmp_path / "norms.pth")
+    with pytest.raises(BackboneRefusedError, match="no place for: cls_norm.weight"):
+        load_backbone(make("vit_small_patch16_dinov3_qkvb"), tmp_path / "norms.pth")
+    torch.save(official_dinov3(model) | {"local_cls_norm.weight": torch.ones(24)}, tmp_path / "local.pth")
+    assert "local_cls_norm.weight" in load_backbone(model, tmp_path / "local.pth").skipped
+
+
+def test_moco_v3s_heads_are_twelve(tmp_path):
+    model = make_vit(embed_dim=384, depth=1, num_heads=12)
+    model.pos_embed.data.copy_(moco_v3_position(16, 384))
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "moco.pth")
+    with pytest.raises(BackboneRefusedError, match="a MoCo v3 of width 384 has 12 attention heads, the model has 6"):
+        load_backbone(make_vit(embed_dim=384, depth=1, num_heads=6), tmp_path / "moco.pth")
+    load_backbone(make_vit(embed_dim=384, depth=1, num_heads=12), tmp_path / "moco.pth")
+
+
+def test_incomplete_queries_keys_and_values_are_named(tmp_path):
+    state = {
+        f"embeddings.patch_embeddings.projection.{kind}": t
+        for kind, t in make_vit().patch_embed.proj.state_dict().items()
+    }
+    for part in ("query", "key"):
+        state[f"encoder.layer.0.attention.attention.{part}.weight"] = torch.ones(24, 24)
+    torch.save(state, tmp_path / "part.pth")
+    with pytest.raises(
+        BackboneNotCoveredError, match="part.pth .transformers.*blocks.0.attn has no weight of v beside"
+    ):
+        load_backbone(make_vit(), tmp_path / "part.pth")
+
+
+def test_tensors_are_mapped_from_the_file_not_copied(tmp_path):
+    model = make_vit(depth=4, embed_dim=192)
+    torch.save(model.state_dict(), tmp_path / "new.pth")
+    torch.save(model.state_dict(), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    for name in ("new.pth", "old.pth"):
+        other = make_vit(depth=4, embed_dim=192)
+        load_backbone(other, tmp_path / name)
+        torch.testing.assert_close(other.norm.weight, model.norm.weight, rtol=0, atol=0)
