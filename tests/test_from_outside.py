@@ -1,0 +1,105 @@
+"""The wheel, in an environment of its own and an empty folder: configs of a user's own train, evaluate and export."""
+
+import json
+import os
+import site
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+DETECTION = """\
+_base_ = "mst_transfer::det_configs/mst_maskrcnn_sample.py"
+model = dict(backbone=dict(checkpoint=None))
+train_dataloader = dict(batch_size=2, num_workers=0, dataset=dict(indices=4))
+val_dataloader = dict(num_workers=0, dataset=dict(indices=4))
+val_evaluator = dict(ann_file=None)
+train_cfg = dict(max_epochs=1, val_interval=1)
+"""
+SEGMENTATION = """\
+_base_ = "mst_transfer::seg_configs/mst_setr_pup_sample.py"
+model = dict(backbone=dict(checkpoint=None))
+train_dataloader = dict(batch_size=2, num_workers=0)
+val_dataloader = dict(num_workers=0)
+train_cfg = dict(max_iters=2, val_interval=2)
+default_hooks = dict(checkpoint=dict(interval=2))
+"""
+
+
+class Outside:
+    """An environment in which only the wheel and what it depends on is installed."""
+
+    def __init__(self, python: Path, folder: Path) -> None:
+        self.python, self.folder = python, folder
+        self.environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "MST_DATA_ROOT")}
+
+    def mst(self, *words: str) -> str:
+        """What a command prints; it must succeed."""
+        script = self.python.parent / ("mst.exe" if os.name == "nt" else "mst")
+        done = subprocess.run(
+            [script, *words], cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=600
+        )
+        assert done.returncode == 0, f"mst {' '.join(words)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done.stdout
+
+    def run(self, code: str) -> str:
+        """What a piece of Python prints."""
+        done = subprocess.run(
+            [self.python, "-c", code], cwd=self.folder, env=self.environment, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def outside(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Outside:
+    """The dependencies are those of this environment, by a ``.pth`` file; this checkout is not among them."""
+    place = tmp_path_factory.mktemp("outside")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(place / "wheel"), str(root)]
+    done = subprocess.run(build, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = (place / "wheel").glob("mst_transfer-*.whl")
+    venv.create(place / "environment", symlinks=os.name != "nt")
+    python = place / "environment" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    subprocess.run([*pip, "--python", str(python), "install", "--no-deps", str(wheel)], check=True)
+    own = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True
+    ).stdout.strip()
+    ours = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}
+    (Path(own) / "dependencies.pth").write_text("\n".join(sorted(ours)) + "\n")
+    (place / "empty").mkdir()
+    return Outside(python, place / "empty")
+
+
+def test_the_package_is_the_wheels(outside: Outside, root: Path) -> None:
+    where = outside.run("import mst_transfer, pretrain; print(mst_transfer.__file__, pretrain.__file__)").split()
+    assert all(path.startswith(str(outside.python.parent.parent)) for path in where)
+    assert not any(path.startswith(str(root)) for path in where)
+
+
+def test_six_lines_of_ones_own_train_and_evaluate(outside: Outside) -> None:
+    outside.mst("sample-data", "data/sample", "--num-train", "8", "--num-val", "4", "--num-photos", "4")
+    for name, text, metric in (("own_det", DETECTION, "bbox_mAP"), ("own_seg", SEGMENTATION, "mIoU")):
+        assert len(text.splitlines()) == 6
+        (outside.folder / f"{name}.py").write_text(text)
+        outside.mst("train", f"{name}.py")
+        results = json.loads((outside.folder / "work_dirs" / name / "results.json").read_text())
+        assert any(key.endswith(metric) for key in results["metrics"]), results["metrics"]
+    outside.mst("test", "own_seg.py", "work_dirs/own_seg/iter_2.pth")
+
+
+def test_what_was_trained_is_inspected_and_exported(outside: Outside) -> None:
+    trained = "work_dirs/own_det/epoch_1.pth"
+    if not (outside.folder / trained).is_file():
+        pytest.skip("the run that writes the checkpoint failed")
+    arch = ["--arch", "vit_tiny_patch16_224", "--arch-options", "img_size=64", "patch_size=8"]
+    arch += ["embed_dim=128", "depth=4", "num_heads=4"]
+    for target, out in (("mst", "backbone.safetensors"), ("timm", "timm.pth")):
+        printed = outside.mst("convert", trained, "--to", target, "-o", out, *arch)
+        assert (outside.folder / out).is_file() and f"wrote {out}" in printed
+    assert "vit_tiny_patch16_224" in outside.mst("inspect", "backbone.safetensors")
