@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mst_transfer.export.errors import ConversionError
+from mst_transfer.export.names import require_plain_mlp
 from mst_transfer.export.original import Original
 from mst_transfer.export.resampling import plain_bicubic
 from mst_transfer.export.target import Options, Target
@@ -39,6 +40,7 @@ def names_of(original: Original) -> dict[str, Tensor]:
         )
     if original.tensors["pos_embed"].shape[1] != rows * columns + 1 or rows != columns:
         raise ConversionError("detectron2's ViT takes square position embeddings with a class token's before them")
+    require_plain_mlp(original.skeleton, "detectron2's ViT")
     return {PREFIX + name: tensor for name, tensor in original.tensors.items()}
 
 
@@ -100,7 +102,7 @@ def build(vit: Any, original: Original, tensors: dict[str, Tensor]) -> Any:
     Raises:
         ConversionError: the class misses a tensor.
     """
-    skeleton = original.skeleton()
+    skeleton = original.skeleton
     block = skeleton.blocks[0]
     side = original.metadata.img_size[0]
     model = vit(

@@ -5,12 +5,13 @@ Shapes: image [B, 3, H, W], p patch side, h = H / p and w = W / p, P prefix toke
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-_COEFFICIENTS = {"timm": -0.5, "dino": -0.75}  # of the cubic: torch's with antialiasing and without
+CUBIC = -0.75  # coefficient of torch's cubic without smoothing
 
 
 class Normalised(nn.Module):
@@ -75,38 +76,43 @@ class AnySizeViT(nn.Module):
                 grid.permute(0, 3, 1, 2), size=(h, w), mode="bicubic", antialias=True, align_corners=False
             )
             return resized.flatten(2).transpose(1, 2)
-        rows, columns = (dino_weights(new, old) for new, old in zip((h, w), grid.shape[1:3], strict=True))
+        rows, columns = dino_weights((h, w), grid.shape[1:3])
         return torch.einsum("hr,brcd,wc->bhwd", rows, grid, columns).flatten(1, 2)
 
 
-def dino_weights(new: Any, old: int) -> Tensor:
-    """The matrix [new, old] of bicubic interpolation at a scale of (new + 0.1) / old, as DINO resamples.
+def dino_weights(new: Sequence[Any], old: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """DINO's resampling as two matrices, [new rows, old rows] and [new columns, old columns].
 
-    It is the identity where the sizes are equal, as DINO leaves the embeddings alone then.
+    Bicubic at a scale of (new + 0.1) / old on both sides; identities where both sides are as they were, since DINO
+    leaves the embeddings alone then.
 
     Args:
-        new: number of cells after; may be symbolic.
-        old: number of cells before.
+        new: rows and columns after; may be symbolic.
+        old: rows and columns before.
     """
-    a = _COEFFICIENTS["dino"]
-    target = torch.arange(new)
-    centre = (target + 0.5) * (old / (new + 0.1)) - 0.5
-    first = centre.floor()
+    targets = [torch.arange(side) for side in new]
+    same = torch.ones(())
+    for target, side in zip(targets, old, strict=True):
+        same = same * (torch.ones_like(target).sum() == side)  # not a comparison of sizes: the graph is for all of them
+    matrices = []
+    for target, after, before in zip(targets, new, old, strict=True):
+        identity = (torch.arange(before)[None] == target[:, None]).float()
+        matrices.append(same * identity + (1 - same) * _cubic_weights(target, before, before / (after + 0.1)))
+    return matrices[0], matrices[1]
+
+
+def _cubic_weights(target: Tensor, old: int, step: Any) -> Tensor:
+    """Weights [new, old] of four neighbours each, those beyond the border counted for the cell at the border."""
+    centre = (target + 0.5) * step - 0.5
     weights = torch.zeros(target.shape[0], old)
     for tap in range(-1, 3):
-        cell = first + tap
+        cell = centre.floor() + tap
         distance = (centre - cell).abs()
-        near = ((a + 2) * distance - (a + 3)) * distance * distance + 1
-        far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
-        weight = torch.where(distance <= 1, near, far)
+        near = ((CUBIC + 2) * distance - (CUBIC + 3)) * distance * distance + 1
+        far = ((CUBIC * distance - 5 * CUBIC) * distance + 8 * CUBIC) * distance - 4 * CUBIC
         hit = torch.arange(old)[None] == cell.clamp(0, old - 1).long()[:, None]
-        weights = weights + hit * weight[:, None]
-    same = (
-        (target.shape[0] == old) * torch.ones(1)
-        if isinstance(new, int)
-        else (torch.ones_like(target).sum() == old).float()
-    )
-    return same * (torch.arange(old)[None] == target[:, None]) + (1 - same) * weights
+        weights = weights + hit * torch.where(distance <= 1, near, far)[:, None]
+    return weights
 
 
 class Tokens(nn.Module):

@@ -21,7 +21,7 @@ def class_of(original: Original) -> str:
     """
     if original.is_swin():
         return "SwinModel"
-    model, names = original.skeleton(), original.tensors
+    model, names = original.skeleton, original.tensors
     rows, columns = original.metadata.grid_size
     if "pos_embed" in names and rows != columns:
         raise ConversionError(f"transformers takes square position embeddings only; these are {rows}x{columns}")
@@ -56,7 +56,7 @@ def _beit_class(original: Original) -> str:
 
 def config_of(original: Original) -> dict[str, Any]:
     """The content of ``config.json``."""
-    kind, model = class_of(original), original.skeleton()
+    kind, model = class_of(original), original.skeleton
     stored = str(original.tensors["patch_embed.proj.weight"].dtype).removeprefix("torch.")
     config: dict[str, Any] = {"architectures": [kind], "model_type": _MODEL_TYPES[kind], "torch_dtype": stored}
     config |= {"image_size": _square(original), "patch_size": original.metadata.patch_size, "num_channels": 3}

@@ -88,18 +88,19 @@ def names_of(original: Original) -> dict[str, Tensor]:
         pos_embed = tensors["pos_embed"]
         tensors["pos_embed"] = torch.cat([torch.zeros_like(pos_embed[:, :1]), pos_embed], dim=1)
         tensors["mask_token"] = torch.zeros_like(pos_embed[0, :1])
-    prepared = {_prepare(name, kind, config_of(original)): tensor for name, tensor in tensors.items()}
+    gated = bool(config_of(original).get("use_swiglu_ffn"))
+    prepared = {_prepare(name, kind, gated): tensor for name, tensor in tensors.items()}
     return rename(prepared, _TABLES[kind], f"transformers' {kind}")
 
 
-def _prepare(name: str, kind: str, config: dict[str, Any]) -> str:
+def _prepare(name: str, kind: str, gated: bool) -> str:
     """What patterns alone cannot say: the stage of patch merging, SwiGLU's names, BEiT's two biases."""
     if kind == "SwinModel" and ".downsample." in name:  # timm merges before a stage, transformers after the one before
         _, stage, rest = name.split(".", 2)
         return f"encoder.layers.{int(stage) - 1}.{rest}"
     if kind == "BeitModel" and name.endswith(("attn.q_bias", "attn.v_bias")):
         return name.replace("q_bias", "query.bias").replace("v_bias", "value.bias")
-    if config.get("use_swiglu_ffn"):
+    if gated:
         return name.replace(".mlp.fc1.", ".mlp.weights_in.").replace(".mlp.fc2.", ".mlp.weights_out.")
     return name
 
@@ -183,7 +184,7 @@ def load(path: Path, kind: str) -> Any:
 
 
 def _last_grid(original: Original, size: tuple[int, int]) -> tuple[int, int]:
-    stride = int(original.skeleton().feature_info[-1]["reduction"])
+    stride = int(original.skeleton.feature_info[-1]["reduction"])
     return -(-size[0] // stride), -(-size[1] // stride)
 
 

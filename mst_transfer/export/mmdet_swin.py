@@ -52,7 +52,7 @@ def unfold_order(tensor: Tensor) -> Tensor:
 
 def names_of(original: Original) -> dict[str, Tensor]:
     """The tensors under these libraries' names; the published model's last norm is that of the last stage."""
-    last = len(original.skeleton().layers) - 1
+    last = len(original.skeleton.layers) - 1
     prepared: dict[str, Tensor] = {}
     for name, tensor in original.tensors.items():
         parts = name.split(".")
@@ -129,7 +129,7 @@ def _last(model: Any, image: Tensor) -> Tensor:
 
 def arguments(original: Original) -> dict[str, Any]:
     """What mmdet's ``SwinTransformer`` has to be built with."""
-    swin = original.skeleton()
+    swin = original.skeleton
     depths = tuple(len(stage.blocks) for stage in swin.layers)
     block = swin.layers[0].blocks[0]
     return dict(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mst_transfer.export import mmdet_swin
 from mst_transfer.export.errors import ConversionError
-from mst_transfer.export.names import Table, rename
+from mst_transfer.export.names import Table, rename, require_plain_mlp
 from mst_transfer.export.original import Original
 from mst_transfer.export.resampling import plain_bicubic, resampling_remark
 from mst_transfer.export.target import Options, Target
@@ -43,6 +43,7 @@ def names_of(original: Original) -> dict[str, Tensor]:
         raise ConversionError(f"{original.path}: mmpretrain's layout is written for ViT and Swin only")
     if "cls_token" not in original.tensors or "reg_token" in original.tensors:
         raise ConversionError("mmpretrain's VisionTransformer has one class token and no register tokens")
+    require_plain_mlp(original.skeleton, "mmpretrain's VisionTransformer")
     return rename(original.tensors, NAMES, "mmpretrain's VisionTransformer")
 
 
@@ -86,7 +87,7 @@ def _last(model: Any, image: Tensor) -> Tensor:
 
 def arguments(original: Original) -> dict[str, Any]:
     """What mmpretrain's ``VisionTransformer`` has to be built with."""
-    vit = original.skeleton()
+    vit = original.skeleton
     block = vit.blocks[0]
     arch = dict(
         embed_dims=vit.embed_dim,

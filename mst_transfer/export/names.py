@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
-from torch import Tensor
+from timm.layers import GELU, Mlp
+from torch import Tensor, nn
 
 from mst_transfer.export.errors import ConversionError
 
@@ -48,6 +50,25 @@ def refuse_strangers(names: Iterable[str], layout: str) -> None:
         raise ConversionError(
             f"{layout} has no place for {len(strangers)} of the backbone's tensors, e.g. {strangers[0]}: without them "
             "its features would differ. Choose another target"
+        )
+
+
+def require_plain_mlp(vit: Any, layout: str) -> None:
+    """Refuses a ViT whose MLP is not two layers with an exact GELU between them: that leaves little trace in names.
+
+    Args:
+        vit: a timm ``VisionTransformer``.
+        layout: which library cannot compute it, for messages.
+
+    Raises:
+        ConversionError: names what the MLP is.
+    """
+    mlp = vit.blocks[0].mlp
+    plain = type(mlp) is Mlp and type(mlp.act) in (nn.GELU, GELU) and getattr(mlp.act, "approximate", "none") == "none"
+    if not plain:
+        raise ConversionError(
+            f"{layout} has an MLP with GELU; this backbone has {type(mlp).__name__} with {type(mlp.act).__name__}. "
+            "Choose another target"
         )
 
 

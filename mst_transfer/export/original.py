@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -107,17 +108,18 @@ class Original:
             )
         return replace(self, tensors=tensors)
 
+    @cached_property
     def skeleton(self) -> Any:
         """The timm model without memory for its tensors, to ask for its options."""
         return _create(self.metadata, device="meta")
 
     def is_vit(self) -> bool:
         """Whether it is timm's plain ``VisionTransformer``."""
-        return isinstance(self.skeleton(), VisionTransformer)
+        return isinstance(self.skeleton, VisionTransformer)
 
     def is_swin(self) -> bool:
         """Whether it is a Swin Transformer of the first version."""
-        return isinstance(self.skeleton(), SwinTransformer)
+        return isinstance(self.skeleton, SwinTransformer)
 
     def window_size(self) -> int:
         """Side of a Swin's attention windows, in tokens."""

@@ -34,7 +34,7 @@ def verify(original: Original, path: Path, options: Options) -> Agreement:
 
 def usage(original: Original, path: Path) -> str:
     """Config lines that use the file."""
-    kind, metadata = type(original.skeleton()).__name__, original.metadata
+    kind, metadata = type(original.skeleton).__name__, original.metadata
     return config_lines({"class": kind, **asdict(metadata)}, str(path), metadata.role)
 
 

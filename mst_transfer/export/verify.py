@@ -50,7 +50,7 @@ def two_sizes(original: Original) -> tuple[tuple[int, int], tuple[int, int]]:
     """
     height, width = original.metadata.img_size
     if original.is_swin():
-        side = original.window_size() * int(original.skeleton().feature_info[-1]["reduction"])
+        side = original.window_size() * int(original.skeleton.feature_info[-1]["reduction"])
         return (height, width), (2 * side, 3 * side)
     step = original.metadata.patch_size
     return (height, width), (height + step, width + 2 * step)
