@@ -18,6 +18,7 @@ from mmengine.registry import init_default_scope
 
 from mst_transfer.datasets.sample_data import SampleDataRequest, make_sample_data
 from mst_transfer.engine.adapt import adapt_to_devices
+from mst_transfer.engine.complexity import measure
 from mst_transfer.engine.meta_model import build_meta_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -248,6 +249,40 @@ def test_vitdet_has_the_numbers_of_detectron2():
     assert build_meta_model(cfg).backbone.global_blocks == (2, 5, 8, 11)
     resize = next(step for step in cfg.train_dataloader.dataset.pipeline if step.type == "RandomResize")
     assert (resize.scale, resize.ratio_range) == ((1024, 1024), (0.1, 2.0))
+
+
+# ---- the table
+
+
+@functools.cache
+def table() -> dict[str, list[str]]:
+    """The rows of docs/recipes.md by config."""
+    rows = {}
+    for line in (ROOT / "docs" / "recipes.md").read_text().splitlines():
+        if line.startswith("| `mst_"):
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            rows[cells[0].strip("`")] = cells
+    return rows
+
+
+def test_the_table_has_every_recipe():
+    assert sorted(table()) == sorted(Path(name).name for name in RECIPES)
+    assert {cells[-1] for cells in table().values()} == {"–"}  # nothing was measured here
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_table_says_what_the_recipe_is(name: str):
+    cfg = read(name)
+    _, _, _, schedule, batch, lr, millions, shape, macs, _, _ = table()[Path(name).name]
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (int(batch), lr) == (cfg.auto_scale_lr.base_batch_size, f"{optimizer.type} {optimizer.lr:g}")
+    length = cfg.train_cfg.get("max_epochs") or cfg.train_cfg.max_iters
+    assert schedule.split()[0] in (str(length), f"{length // 1000}k", "100" if length == 184375 else "")
+    parameters = sum(value for part, value in count_parts(name).items() if part not in ("vit", "last_norm"))
+    assert millions == f"{parameters / 1e6:.1f}"
+    if "vit_small" in name:  # one backbone is enough to see that they are current
+        found = measure(cfg, name)
+        assert (shape, macs) == (f"{found.shape[0]}×{found.shape[1]}", f"{found.macs / 1e9:.1f}")
 
 
 # ---- a step of a small copy
