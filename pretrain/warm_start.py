@@ -19,8 +19,8 @@ def start_from(network: Any, path: str, center: Tensor | None = None, with_head:
 
     Args:
         network: has ``backbone.vit`` (timm's) and ``head``.
-        path: see :func:`mst_transfer.checkpoint.read_backbone`; the teacher where the file holds both, the student where
-            it holds only that.
+        path: see :func:`mst_transfer.checkpoint.read_backbone`; the teacher where the file holds both, the student
+            where it holds only that.
         center: of the teacher's outputs; belongs to the head, and is loaded in place with it where the file has one.
         with_head: the head of the file's teacher goes to ``network.head``.
 

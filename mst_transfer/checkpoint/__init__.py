@@ -3,7 +3,9 @@
 A backbone checkpoint is one safetensors file. Its tensors carry timm's names (``cls_token``, ``pos_embed``,
 ``patch_embed.proj.weight``, ``blocks.0.…``, ``norm.weight``), without head and without mask token; its metadata
 (:class:`~mst_transfer.checkpoint.metadata.BackboneMetadata`) say which architecture they belong to. Files of other
-projects are read too: see :mod:`mst_transfer.checkpoint.sources`.
+projects are read too, whatever they call their tensors: see :mod:`mst_transfer.checkpoint.sources`; and weights that
+timm publishes, by name: ``timm://vit_small_patch16_224.dino``. The architecture of a file that does not name it is told
+from its tensors (:mod:`mst_transfer.checkpoint.architecture`).
 
 Loading never half-succeeds: everything is checked before the first tensor is copied, and a model whose
 backbone is not covered raises :class:`BackboneNotCoveredError`.
@@ -11,6 +13,7 @@ backbone is not covered raises :class:`BackboneNotCoveredError`.
 Shapes: D embedding width, N tokens (prefix + patches), p patch side in pixels.
 """
 
+from mst_transfer.checkpoint.architecture import architecture_of, infer_architecture
 from mst_transfer.checkpoint.checks import BackboneNotCoveredError, BackboneRefusedError
 from mst_transfer.checkpoint.load import load_backbone
 from mst_transfer.checkpoint.metadata import FORMAT, FORMAT_VERSION, ROLES, BackboneMetadata
@@ -26,6 +29,8 @@ __all__ = [
     "BackboneNotCoveredError",
     "BackboneRefusedError",
     "LoadReport",
+    "architecture_of",
+    "infer_architecture",
     "load_backbone",
     "read_backbone",
     "save_backbone",

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mst_transfer.checkpoint.checks import BackboneRefusedError
@@ -74,8 +75,16 @@ def use_pos_embed_interpolation(vit: nn.Module, interpolation: str) -> None:
     Args:
         vit: a timm ``VisionTransformer``.
         interpolation: ``timm`` or ``dino``.
+
+    Raises:
+        ValueError: ``dino`` for another class, whose position embeddings are of another kind.
     """
     check_interpolation(interpolation)
+    if interpolation == "dino" and not isinstance(vit, VisionTransformer):
+        raise ValueError(
+            f"pos_embed_interpolation='dino' is for timm's VisionTransformer; this is a {type(vit).__name__}, whose "
+            "position embeddings are of another kind: leave it out"
+        )
     vars(vit).pop("_pos_embed", None)
     if interpolation == "dino":
         vars(vit)["_pos_embed"] = MethodType(_add_pos_embed_as_dino, vit)

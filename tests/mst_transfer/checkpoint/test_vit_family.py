@@ -6,6 +6,7 @@ import torch
 from small_vit import make_metadata, make_vit
 
 from mst_transfer.checkpoint import BackboneNotCoveredError, BackboneRefusedError, load_backbone, save_backbone
+from mst_transfer.checkpoint.pos_embed import use_pos_embed_interpolation
 from mst_transfer.checkpoint.sources.facebook import moco_v3_position
 from mst_transfer.checkpoint.spelling import respell
 
@@ -197,3 +198,9 @@ def test_tensors_are_mapped_from_the_file_not_copied(tmp_path):
         other = make_vit(depth=4, embed_dim=192)
         load_backbone(other, tmp_path / name)
         torch.testing.assert_close(other.norm.weight, model.norm.weight, rtol=0, atol=0)
+
+
+def test_dinos_resampling_is_refused_where_it_means_nothing():
+    for arch in ("beit_base_patch16_224", "vit_small_patch16_dinov3"):
+        with pytest.raises(ValueError, match="pos_embed_interpolation='dino' is for timm's VisionTransformer"):
+            use_pos_embed_interpolation(make(arch), "dino")
