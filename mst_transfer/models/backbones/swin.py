@@ -112,8 +112,7 @@ class TimmSwin(BaseModule):
         if out_norm == "none" or kept < len(stages):
             self.vit.norm = nn.Identity()
             unused.append("norm")
-        if out_norm != "all" or kept < len(stages):
-            unused += [f"norm{index}" for index in range(len(stages)) if index not in self.out_indices]
+        unused += [f"norm{index}" for index in range(len(stages))]  # of detectors; those that are there are loaded
         self.vit.layers = stages[:kept]
         self.vit.head = nn.Identity()
         return tuple(unused)

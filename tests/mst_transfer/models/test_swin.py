@@ -243,6 +243,15 @@ def test_norms_of_a_detector_are_taken_over(tmp_path):
         compare(ours(image), theirs(image))
 
 
+def test_norms_of_a_detector_that_have_no_place_are_skipped(tmp_path, messages):
+    _, theirs = make_pair("mmdet")
+    torch.save({f"backbone.{name}": tensor for name, tensor in theirs.state_dict().items()}, tmp_path / "detector.pth")
+    ours = TimmSwin(out_indices=(1, 3), checkpoint=str(tmp_path / "detector.pth"), **SMALL)
+    ours.init_weights()
+    assert "missing        0" in messages[0] and "unexpected     0" in messages[0]
+    assert "skipped        4  norm0.weight, norm0.bias, norm2.weight, norm2.bias" in messages[0]
+
+
 def test_pruned_stages_and_norms_may_be_in_the_file(tmp_path):
     source = save_small(tmp_path / "teacher.safetensors")
     ours = TimmSwin(out_indices=(0, 1), out_norm="none", checkpoint=str(tmp_path / "teacher.safetensors"), **SMALL)
