@@ -204,6 +204,6 @@ def test_defaults_are_those_of_dinos_command_line(golden_texts):
 
 def test_golden_files_are_small_and_say_where_they_are_from(root, golden_texts):
     files = list((root / "tests/golden").glob("*.safetensors"))
-    assert sum(path.stat().st_size for path in files) < 300_000
+    assert max(path.stat().st_size for path in files) < 700_000
     assert golden_texts["commit"].startswith("7c446df") and golden_texts["torch"] and golden_texts["date"]
     assert all(tensor.isfinite().all() for path in files for tensor in load_file(path).values())
