@@ -133,8 +133,14 @@ def alone(work: str, ours: tuple[str, Sequence[float]], *, unit: str = "s", scal
 
 
 def peak_memory() -> float:
-    """Largest resident memory of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Largest resident memory of this process so far, in bytes.
+
+    Linux's ``ru_maxrss`` starts with the memory of the process that started this one; ``VmHWM`` does not.
+    """
+    status = Path("/proc/self/status")
+    lines = status.read_text(encoding="utf-8").splitlines() if status.is_file() else []
+    peak = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
+    return 1024 * int(peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def machine() -> dict[str, str]:
