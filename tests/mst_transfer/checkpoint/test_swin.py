@@ -49,6 +49,7 @@ def test_checkpoint_of_each_project_gives_its_features(project, role, tmp_path):
     model = build(golden.arch, **golden.arch_kwargs)
     report = load_backbone(model, path, role=role)
     assert report.scheme == golden.source
+    assert report.role == (role if project == "moby" else None)
     assert len(report.loaded) == len(model.state_dict())
     assert not (report.missing or report.unexpected or report.resized or report.remark)
     x = model.patch_embed(golden.image)
