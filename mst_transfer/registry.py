@@ -17,7 +17,7 @@ MODELS = Registry(
     "model",
     parent=MMENGINE_MODELS,
     scope=SCOPE,
-    locations=["mst_transfer.models.backbones", "mst_transfer.models.necks", "mst_transfer.models.norms"],
+    locations=[f"mst_transfer.models.{room}" for room in ("backbones", "necks", "norms", "decode_heads", "segmentors")],
 )
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     "optimizer wrapper constructor",

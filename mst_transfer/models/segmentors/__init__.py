@@ -1,0 +1,5 @@
+"""Segmentors. Importing this registers them."""
+
+from mst_transfer.models.segmentors.slide import SlideEncoderDecoder
+
+__all__ = ["SlideEncoderDecoder"]

@@ -1,0 +1,226 @@
+"""Sliding inference equals mmseg's for all sizes, strides, batches and steps, in less memory."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS as ROOT
+from mmseg.models.segmentors import EncoderDecoder, SegTTAModel
+from mmseg.structures import SegDataSample
+
+from mst_transfer.models.segmentors import SlideEncoderDecoder
+from mst_transfer.models.segmentors.slide import _classes
+from mst_transfer.models.segmentors.windows import coverage, window_starts
+
+
+def config(**test_cfg):
+    """A small SETR with BatchNorm in its head."""
+    return dict(
+        backbone=dict(
+            type="mst_transfer.TimmViT",
+            arch="vit_tiny_patch16_224",
+            img_size=(32, 32),
+            patch_size=8,
+            embed_dim=24,
+            depth=2,
+            num_heads=3,
+            out_indices=(1,),
+            checkpoint=None,
+        ),
+        decode_head=dict(
+            type="mst_transfer.SETRUPHead",
+            in_channels=24,
+            channels=8,
+            num_classes=5,
+            in_index=-1,
+            num_convs=2,
+            up_scale=4,
+            dropout_ratio=0,
+            norm_cfg=dict(type="BN"),
+            align_corners=False,
+            loss_decode=dict(type="CrossEntropyLoss"),
+        ),
+        train_cfg=dict(),
+        test_cfg=ConfigDict(mode="slide", crop_size=(32, 32), stride=(20, 20), **test_cfg),
+    )
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """mmseg's segmentor and ours with the same random weights."""
+    torch.manual_seed(0)
+    theirs = EncoderDecoder(**config()).eval()
+    ours = SlideEncoderDecoder(**config()).eval()
+    for module in theirs.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    ours.load_state_dict(theirs.state_dict())
+    return theirs, ours
+
+
+def set_test_cfg(pair, **options):
+    for model in pair:
+        model.test_cfg = ConfigDict({"mode": "slide", "crop_size": (32, 32), "stride": (20, 20), **options})
+    return pair
+
+
+def samples(number, size, **meta):
+    return [
+        SegDataSample(
+            metainfo={"ori_shape": size, "img_shape": size, "pad_shape": size, "padding_size": [0] * 4, **meta}
+        )
+        for _ in range(number)
+    ]
+
+
+def predict(model, images, given):
+    with torch.no_grad():
+        return model.predict(images.clone(), copy.deepcopy(given))
+
+
+def assert_same(theirs, ours, atol=1e-5):
+    for a, b in zip(theirs, ours, strict=True):
+        torch.testing.assert_close(b.seg_logits.data, a.seg_logits.data, rtol=0, atol=atol)
+        assert b.pred_sem_seg.data.dtype == a.pred_sem_seg.data.dtype
+        assert b.pred_sem_seg.data.shape == a.pred_sem_seg.data.shape
+        assert (b.pred_sem_seg.data == a.pred_sem_seg.data).float().mean() > 0.999
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 64), (57, 91), (33, 100), (20, 70), (17, 23)], ids=str)
+@pytest.mark.parametrize("step", [1, 2, 3, 50])
+def test_logits_equal_mmsegs(pair, size, step):
+    theirs, ours = set_test_cfg(pair, windows_per_step=step)
+    images = torch.randn(2, 3, *size)
+    assert_same(predict(theirs, images, samples(2, size)), predict(ours, images, samples(2, size)))
+    assert_same(predict(theirs, images, None), predict(ours, images, None))
+
+
+@pytest.mark.parametrize("crop", [(32, 32), (24, 40), (48, 8)], ids=str)
+@pytest.mark.parametrize("stride", [(8, 8), (7, 13), (24, 8)], ids=str)
+def test_strides_and_crops(pair, crop, stride):
+    stride = tuple(min(pairs) for pairs in zip(stride, crop, strict=True))
+    theirs, ours = set_test_cfg(pair, crop_size=crop, stride=stride, windows_per_step=4)
+    images = torch.randn(1, 3, 61, 50)
+    assert_same(predict(theirs, images, samples(1, (61, 50))), predict(ours, images, samples(1, (61, 50))))
+
+
+def test_one_window_at_a_time_is_bitwise_equal(pair):
+    theirs, ours = set_test_cfg(pair, accumulate_on="cpu")
+    images = torch.randn(1, 3, 57, 91)
+    assert_same(predict(theirs, images, None), predict(ours, images, None), atol=0)
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        dict(ori_shape=(80, 61)),
+        dict(flip=True, flip_direction="horizontal"),
+        dict(flip=True, flip_direction="vertical", ori_shape=(30, 20)),
+        dict(padding_size=[0, 3, 0, 7], ori_shape=(43, 48)),
+        dict(img_padding_size=(1, 2, 3, 4)),
+    ],
+    ids=str,
+)
+def test_resized_mirrored_and_padded_images(pair, meta):
+    theirs, ours = set_test_cfg(pair)
+    images, given = torch.randn(2, 3, 50, 51), samples(2, (50, 51), **meta)
+    assert_same(predict(theirs, images, given), predict(ours, images, given))
+
+
+def test_whole_mode_is_mmsegs(pair):
+    theirs, ours = set_test_cfg(pair, mode="whole")
+    images = torch.randn(2, 3, 40, 48)
+    assert_same(predict(theirs, images, samples(2, (40, 48))), predict(ours, images, samples(2, (40, 48))))
+
+
+def test_test_time_augmentation(pair):
+    results = []
+    for model in set_test_cfg(pair, windows_per_step=3):
+        torch.manual_seed(3)
+        image = torch.randn(1, 3, 50, 44)
+        views = [image, image.flip(-1)]
+        given = [samples(1, (50, 44), flip=f, flip_direction="horizontal", img_path="a.png") for f in (False, True)]
+        tta = SegTTAModel(module=model).eval()
+        with torch.no_grad():
+            results.append(tta.merge_preds([[p[0] for p in map(model.predict, views, given)]])[0])
+    theirs, ours = (result.pred_sem_seg.data for result in results)
+    assert (theirs == ours).float().mean() > 0.999
+
+
+def test_metas_are_left_as_they_are(pair):
+    _, ours = set_test_cfg(pair)
+    metas = [dict(ori_shape=(40, 40), img_shape=(40, 40))]
+    with torch.no_grad():
+        ours.slide_inference(torch.randn(1, 3, 40, 40), metas)
+    assert metas == [dict(ori_shape=(40, 40), img_shape=(40, 40))]
+
+
+def test_one_copy_of_the_logits(pair):
+    """mmseg's accumulation holds three: the sum, a padded window, the quotient."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        """Counts the allocations of full-size logits."""
+
+        def __init__(self, numel):
+            super().__init__()
+            self.numel, self.storages = numel, set()
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            for tensor in out if isinstance(out, tuple | list) else [out]:
+                if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().nbytes() >= 4 * self.numel:
+                    self.kept.append(tensor)  # so that no address is used twice
+                    self.storages.add(tensor.untyped_storage().data_ptr())
+            return out
+
+    counts = []
+    for model in set_test_cfg(pair):
+        image, given = torch.randn(1, 3, 120, 200), samples(1, (120, 200))
+        with torch.no_grad(), Largest(5 * 120 * 200) as largest:
+            largest.kept = []
+            model.predict(image, given)
+        counts.append(len(largest.storages))
+    theirs, ours = counts
+    assert ours == 1 and theirs > 3
+
+
+def test_window_starts_are_mmsegs():
+    for length in range(5, 60):
+        for window in range(1, length + 1, 3):
+            for stride in range(1, window + 1, 2):
+                number = max(length - window + stride - 1, 0) // stride + 1
+                ends = [min(index * stride + window, length) for index in range(number)]
+                assert window_starts(length, window, stride) == [max(end - window, 0) for end in ends]
+
+
+def test_coverage_counts_windows():
+    starts, size = [[0, 4, 5], [0, 2]], (6, 5)
+    expected = torch.zeros(11, 7)
+    for top in starts[0]:
+        for left in starts[1]:
+            expected[top : top + 6, left : left + 5] += 1
+    torch.testing.assert_close(coverage(starts, (11, 7), size), expected)
+
+
+def test_first_of_equal_classes():
+    logits = torch.randint(0, 3, (19, 64, 200)).float()
+    assert torch.equal(_classes(logits), logits.argmax(dim=0, keepdim=True))
+
+
+def test_gaps_are_refused(pair):
+    _, ours = set_test_cfg(pair, stride=(40, 40))
+    with pytest.raises(ValueError, match="stride must not exceed"):
+        ours.slide_inference(torch.randn(1, 3, 80, 80), [dict(img_shape=(80, 80))])
+
+
+@pytest.mark.parametrize("options", [dict(windows_per_step=0), dict(windows_per_step=1.5), dict(accumulate_on="disk")])
+def test_wrong_options_are_refused(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        SlideEncoderDecoder(**config(**options))
+
+
+def test_built_from_its_name():
+    assert type(ROOT.build(dict(type="mst_transfer.SlideEncoderDecoder", **config()))) is SlideEncoderDecoder
