@@ -129,6 +129,11 @@ def verify(original: Original, path: Path, options: Options) -> Agreement:
             "use last_hidden_state; AutoModel's pooler_output comes from a layer that this backbone does not have (in "
             "ViTModel a random one: pass add_pooling_layer=False)"
         )
+    if kind == "SwinModel":
+        remarks.append(
+            "transformers' Swin does not shift a stage any more once it has seen an image that the stage's window "
+            "covers: give one model images of one size, or load it anew"
+        )
     if kind == "ViTModel":
         remarks.append("pass interpolate_pos_encoding=True to the model for images of other sizes")
 
@@ -141,9 +146,9 @@ def verify(original: Original, path: Path, options: Options) -> Agreement:
         remarks.insert(0, f"transformers cannot be imported here ({error}), so its own class was not asked")
         differences = compare_at(sizes, expected, lambda size, x: features(loaded.model(size, resample), x))
         return Agreement("mst_transfer's reader of this layout", differences, tuple(remarks))
-    model = load(path, kind)
 
     def found(size: tuple[int, int], image: Tensor) -> Tensor:
+        model = load(path, kind)  # anew: a Swin remembers the sizes that it has seen
         interpolate = {"interpolate_pos_encoding": True} if kind == "ViTModel" else {}
         with torch.no_grad():
             result: Tensor = model(image, **interpolate).last_hidden_state

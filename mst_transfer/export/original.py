@@ -160,7 +160,7 @@ def read_original(
         ValueError: it holds no backbone, or not of that architecture, or numbers that are none.
     """
     file = find_backbone(path, role)
-    path, remarks = Path(path), list[str]()
+    given, path, remarks = path, Path(path), list[str]()  # given: a Path would spoil timm://NAME
     metadata = file.metadata
     if metadata is None or arch is not None or arch_kwargs:
         metadata = _complete(file, path, arch, arch_kwargs, remarks)
@@ -168,7 +168,7 @@ def read_original(
         remarks.append("the file says nothing of its normalisation: ImageNet's mean and std assumed (--mean, --std)")
     metadata = replace(metadata, mean=tuple(mean or metadata.mean), std=tuple(std or metadata.std))
     model = _create(metadata)
-    report = load_backbone(model, path, role=metadata.role)
+    report = load_backbone(model, given, role=metadata.role)
     if report.resized:
         changes = ", ".join(f"{name} {how}" for name, how in report.resized.items())
         raise ConversionError(

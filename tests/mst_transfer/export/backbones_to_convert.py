@@ -13,9 +13,9 @@ KINDS = {
     "layer_scale": ("vit_tiny_patch16_224", SCALED),
     "registers": ("vit_tiny_patch16_224", SCALED | {"reg_tokens": 4, "no_embed_class": True}),
     "swiglu": ("vit_giant_patch14_dinov2", SCALED),
-    "swin": (
+    "swin": (  # whose last stage is one window at the checkpoint's own size, as in the published models
         "swin_tiny_patch4_window7_224",
-        {"img_size": 64, "embed_dim": 12, "depths": [2, 2], "num_heads": [2, 3], "window_size": 4},
+        {"img_size": 32, "embed_dim": 12, "depths": [2, 2], "num_heads": [2, 3], "window_size": 4},
     ),
     "beit": ("beit_base_patch16_224", SMALL | {"use_fc_norm": False}),
     "dinov3": ("vit_small_patch16_dinov3", SMALL | {"embed_dim": 48}),
