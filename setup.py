@@ -16,6 +16,8 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 CONFIG_FOLDERS = ("det_configs", "seg_configs", "pretrain/configs")
 MMCV_CHOICES = ("mmcv-lite", "mmcv")
+EXPORT = ["onnx>=1.16", "onnxscript>=0.3", "onnxruntime>=1.19"]  # mst convert --to onnx
+HUGGING_FACE = ["transformers>=4.41"]  # mst convert --to hf checks its result with it
 
 
 def mmcv_requirement() -> str:
@@ -103,9 +105,9 @@ setup(
         "tensorboard>=2.14",
     ],
     extras_require={
-        "dev": ["pytest>=8", "ruff>=0.8", "mypy>=1.11", "wheel"],
-        "export": ["onnx>=1.16", "onnxscript>=0.3", "onnxruntime>=1.19"],  # mst convert --to onnx
-        "hf": ["transformers>=4.41"],  # mst convert --to hf checks its result with it
+        "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.8", "mypy>=1.11", "wheel", *EXPORT, *HUGGING_FACE],
+        "export": EXPORT,
+        "hf": HUGGING_FACE,
     },
     entry_points={
         "console_scripts": [
