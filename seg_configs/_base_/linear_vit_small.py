@@ -1,6 +1,6 @@
 # What the tokens of a ViT-S/16 are worth as they are: one linear layer a patch on the last block, backbone frozen.
 model = dict(
-    type="EncoderDecoder",
+    type="mst_transfer.SlideEncoderDecoder",
     data_preprocessor=dict(
         type="SegDataPreProcessor",
         mean=[123.675, 116.28, 103.53],

@@ -1,6 +1,7 @@
 # SETR-MLA on a ViT-S/16 at 768x768: four blocks, aggregated from the last to the first, then up-sampled and joined.
 _base_ = "mmseg::_base_/models/setr_mla.py"
 model = dict(
+    type="mst_transfer.SlideEncoderDecoder",
     data_preprocessor=dict(size=(768, 768)),
     pretrained=None,
     backbone=dict(

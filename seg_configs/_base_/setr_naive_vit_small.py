@@ -2,6 +2,7 @@
 # heads, on three earlier ones.
 _base_ = "mmseg::_base_/models/setr_naive.py"
 model = dict(
+    type="mst_transfer.SlideEncoderDecoder",
     data_preprocessor=dict(size=(768, 768)),
     pretrained=None,
     backbone=dict(
@@ -11,10 +12,10 @@ model = dict(
         img_size=(768, 768),
         checkpoint="work_dirs/mst_vit_small_16_imagenet_100e/teacher.safetensors",
     ),
-    decode_head=dict(in_channels=384),
+    decode_head=dict(type="mst_transfer.SETRUPHead", in_channels=384),
     auxiliary_head=[
         dict(
-            type="SETRUPHead",
+            type="mst_transfer.SETRUPHead",
             in_channels=384,
             channels=256,
             in_index=index,

@@ -1,6 +1,7 @@
 # UPerNet on the four stages of a Swin-T.
 _base_ = "mmseg::_base_/models/upernet_swin.py"
 model = dict(
+    type="mst_transfer.SlideEncoderDecoder",
     data_preprocessor=dict(size=(512, 512)),
     backbone=dict(
         _delete_=True,

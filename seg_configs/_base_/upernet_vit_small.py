@@ -1,6 +1,7 @@
 # UPerNet on a ViT-S/16 whose four evenly spaced blocks give the maps at strides 4, 8, 16 and 32.
 _base_ = "mmseg::_base_/models/upernet_swin.py"
 model = dict(
+    type="mst_transfer.SlideEncoderDecoder",
     data_preprocessor=dict(size=(768, 768)),
     backbone=dict(
         _delete_=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmseg.models.decode_heads import SETRUPHead as MMSegSETRUPHead
@@ -17,8 +18,14 @@ class SETRUPHead(MMSegSETRUPHead):
     A classifier of single pixels and a bilinear up-sampling are both linear, and the weights of an up-sampling sum
     to one: they commute. So the last up-sampling enlarges ``num_classes`` maps instead of ``channels`` (256): at
     768x768 that is 45 MB instead of 604 MB a head and image, which training would keep for the gradient. On the CPU
-    the convolutions run channels-last, as the tokens come. Where dropout acts between the two, mmseg's order stays.
+    the convolutions run channels-last, as the tokens come, and in evaluation BatchNorm is folded into them. Where
+    dropout acts between the two, mmseg's order stays.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for convolution, _ in self.up_convs:
+            convolution.turn_on_efficient_conv_bn_eval()
 
     def forward(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
         """Logits ``[B, num_classes, H, W]`` from features, of which ``in_index`` chooses ``[B, C, h, w]``."""
