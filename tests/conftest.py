@@ -1,6 +1,8 @@
 """Fixtures and options of all tests."""
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,18 @@ def shared_data() -> Path:
     if missing:
         pytest.skip(f"no {', '.join(missing)} in {folder}; MST_TEST_DATA names another folder")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def default_scope() -> Iterator[None]:
+    """What a test makes mmengine's default scope is not the next test's."""
+    yield
+    registry = sys.modules.get("mmengine.registry")
+    if registry is None:
+        return
+    current = registry.DefaultScope.get_current_instance()
+    if current is not None and current.scope_name != "mmengine":
+        registry.init_default_scope("mmengine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
