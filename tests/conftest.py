@@ -31,13 +31,13 @@ def shared_data() -> Path:
 @pytest.fixture(autouse=True)
 def default_scope() -> Iterator[None]:
     """What a test makes mmengine's default scope is not the next test's."""
+    registry = sys.modules.get("mmengine.registry")
+    before = dict(registry.DefaultScope._instance_dict) if registry else {}
     yield
     registry = sys.modules.get("mmengine.registry")
-    if registry is None:
-        return
-    current = registry.DefaultScope.get_current_instance()
-    if current is not None and current.scope_name != "mmengine":
-        registry.init_default_scope("mmengine")
+    if registry is not None:
+        registry.DefaultScope._instance_dict.clear()
+        registry.DefaultScope._instance_dict.update(before)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
