@@ -40,8 +40,18 @@ def default_scope() -> Iterator[None]:
         registry.DefaultScope._instance_dict.update(before)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked ``cuda`` show as skipped, with the reason, where torch sees no GPU."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--faults``: the tests that do harm for minutes, and no others."""
+    parser.addoption("--faults", action="store_true", help="run the tests marked faults, and only them")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """``--faults`` chooses between the tests marked ``faults`` and all others; ``cuda`` tests need a GPU."""
+    wanted = bool(config.getoption("--faults"))
+    left_out = [item for item in items if bool(item.get_closest_marker("faults")) != wanted]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
     if not any(item.get_closest_marker("cuda") for item in items):
         return
     import torch
