@@ -6,6 +6,7 @@ modules in ``locations``: no ``custom_imports`` are needed, whichever project th
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
@@ -28,3 +29,4 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
 DATASETS = Registry("dataset", parent=MMENGINE_DATASETS, scope=SCOPE, locations=["mst_transfer.datasets.cityscapes"])
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope=SCOPE, locations=["mst_transfer.engine"])
 METRICS = Registry("metric", parent=MMENGINE_METRICS, scope=SCOPE, locations=["mst_transfer.evaluation"])
+LOOPS = Registry("loop", parent=MMENGINE_LOOPS, scope=SCOPE, locations=["mst_transfer.engine.exact_loops"])

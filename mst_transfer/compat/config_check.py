@@ -22,7 +22,7 @@ from typing import Any
 LIVE_KEYS = frozenset(
     """
     activation_checkpointing compile efficient_conv_bn_eval find_unused_parameters model_wrapper_cfg
-    sync_bn strategy runner_type custom_imports allowed_keys tta_model tta_pipeline launcher
+    sync_bn strategy runner_type custom_imports allowed_keys tta_model tta_pipeline launcher exact_resume
     """.split()
 )
 # Read by the Runner beside its arguments, or by the libraries' tools, metrics and hooks.
@@ -32,7 +32,7 @@ LIBRARY_KEYS = frozenset(
     sync_bn strategy runner_type custom_imports allowed_keys dataset_type data_root backend_args
     file_client_args metainfo num_classes crop_size img_scale image_size train_pipeline val_pipeline
     test_pipeline tta_model tta_pipeline img_ratios vis_backends norm_cfg max_epochs max_iters
-    class_name classes palette albu_train_transforms launcher
+    class_name classes palette albu_train_transforms launcher exact_resume
     """.split()
 )
 

@@ -21,7 +21,7 @@ def adapt_to_devices(cfg: Any, world_size: int, on_cuda: bool) -> list[str]:
     """
     notices = []
     if world_size == 1 or not on_cuda:
-        synced = [node for node in _dicts(cfg.model) if node.get("type") in ("SyncBN", "mmcv.SyncBN")]
+        synced = [node for node in all_dicts(cfg.model) if node.get("type") in ("SyncBN", "mmcv.SyncBN")]
         for node in synced:
             node["type"] = "BN"
         if synced:
@@ -79,11 +79,11 @@ def enable_auto_scale_lr(cfg: Any) -> None:
     cfg.auto_scale_lr.enable = True
 
 
-def _dicts(node: Any) -> Iterator[Any]:
+def all_dicts(node: Any) -> Iterator[Any]:
     """All dicts of a nested config."""
     if isinstance(node, dict):
         yield node
         node = list(node.values())
     if isinstance(node, (list, tuple)):
         for child in node:
-            yield from _dicts(child)
+            yield from all_dicts(child)

@@ -169,6 +169,7 @@ def run_training(cfg: Any) -> dict[str, Any]:
         RunRefusedError: The model cannot be built, or the backbone's checkpoint is not of its architecture.
     """
     from mst_transfer.checkpoint.checks import BackboneRefusedError
+    from mst_transfer.engine.exact_loops import ResumeRefusedError
 
     start = time.time()
     launch.init_distributed(cfg.launcher)
@@ -182,6 +183,8 @@ def run_training(cfg: Any) -> dict[str, Any]:
         runner.train()
     except BackboneRefusedError as error:
         raise RunRefusedError(f"model.backbone.checkpoint: {error}") from error
+    except ResumeRefusedError as error:
+        raise RunRefusedError(f"--resume {cfg.load_from}: {error}") from error
     metrics = results.last_validation_metrics(runner.message_hub)
     written = _write(runner, cfg, metrics, "train", start, batch=plan.as_dict())
     del runner
@@ -228,10 +231,12 @@ def build_runner(cfg: Any, notices: list[str]) -> Any:
     import torch
     from mmengine.runner import Runner
 
+    from mst_transfer.engine.exact_runner import SWITCH, ExactRunner
+
     launch.init_distributed(cfg.launcher)
     notices += adapt_to_devices(cfg, launch.world_size(), torch.cuda.is_available())
     try:
-        runner = Runner.from_cfg(cfg)
+        runner = (ExactRunner if cfg.get(SWITCH, True) else Runner).from_cfg(cfg)
     except ValueError as error:
         raise RunRefusedError(f"{cfg.filename}: {error}") from error
     if cfg.get("resume") and cfg.get(results.BEGINNING):
