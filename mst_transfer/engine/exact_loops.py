@@ -86,8 +86,8 @@ class _ExactLoop:
         if differing:
             raise ResumeRefusedError(
                 f"the checkpoint's run had {'; '.join(differing)}: its iterations would not fit. "
-                "Next step: resume with the same data, batch_size × processes and accumulation; or start anew in another "
-                "work dir with load_from; or set exact_resume=False, and mmengine goes on from there as well as it can"
+                "Next step: resume with the same data, batch_size × processes and accumulation; or start anew in "
+                "another work dir with load_from; or set exact_resume=False, and mmengine goes on as well as it can"
             )
         if batches.aspect_unit is not None:
             batches.aspect_unit = record.get("aspect unit") or batches.aspect_unit  # with fewer processes, it stays
