@@ -83,8 +83,9 @@ class PatchFinder(MetaPathFinder):
         return spec
 
 
-def _installed(kind: type, name: str) -> bool:
-    return any(isinstance(finder, kind) and getattr(finder, "name", None) == name for finder in sys.meta_path)
+def _installed(kind: type, name: str, patch: str | None = None) -> bool:
+    finders = (finder for finder in sys.meta_path if isinstance(finder, kind))
+    return any(getattr(one, "name", None) == name and getattr(one, "patch", None) == patch for one in finders)
 
 
 def provide(name: str, substitute: str) -> None:
@@ -95,9 +96,9 @@ def provide(name: str, substitute: str) -> None:
 
 def on_import(name: str, patch: str) -> None:
     """Calls ``patch.install()`` when ``name`` gets imported, or now if it was. ``install`` must be
-    idempotent.
+    idempotent. A module may have several patches.
     """
     if name in sys.modules:
         importlib.import_module(patch).install()
-    elif not _installed(PatchFinder, name):
+    elif not _installed(PatchFinder, name, patch):
         sys.meta_path.insert(0, PatchFinder(name, patch))

@@ -1,0 +1,104 @@
+"""Files of the libraries' formats that would run code when they are read: refused, or read without running it.
+
+mmengine reads an annotation or proposal file by its ending, ``.pkl`` with ``pickle`` and ``.yaml`` with the loader that
+makes any Python object; its checkpoint loaders leave ``weights_only`` to torch, which an environment variable can turn
+off; mmseg and mmdet unpickle images and class hierarchies if a config says so.
+"""
+
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+_NEXT_STEP = "unpickling can run any code. Next step: write the data as JSON, where the file was made"
+
+
+class RefusedFileError(ValueError):
+    """Reading the file could run code."""
+
+
+class _WithFunctions:
+    """A module, some of whose functions are others."""
+
+    def __init__(self, module: ModuleType, **functions: Any) -> None:
+        self.__dict__.update(functions, _module=module)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_module"], name)
+
+
+def _adapt_handlers(module: ModuleType) -> None:
+    """Pickles are still written by mmengine's ``dump``, but not read."""
+    import yaml
+
+    class PickleHandler(module.PickleHandler):  # type: ignore[name-defined]
+        def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
+            raise RefusedFileError(f"{getattr(file, 'name', 'a pickle')} was refused: {_NEXT_STEP}")
+
+        def load_from_path(self, filepath: str, **kwargs: Any) -> Any:
+            raise RefusedFileError(f"{filepath} was refused: {_NEXT_STEP}")
+
+    class YamlHandler(module.YamlHandler):  # type: ignore[name-defined]
+        def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
+            loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+            try:
+                return yaml.load(file, **{**kwargs, "Loader": loader})
+            except yaml.constructor.ConstructorError as error:
+                raise RefusedFileError(
+                    f"a YAML file was refused: {error.problem}; it may hold plain data only"
+                ) from error
+
+    for ending, handler in module.file_handlers.items():
+        if isinstance(handler, module.PickleHandler):
+            module.file_handlers[ending] = PickleHandler()
+        elif isinstance(handler, module.YamlHandler):
+            module.file_handlers[ending] = YamlHandler()
+
+
+def _adapt_torch_load(module: Any) -> None:
+    """``weights_only=True`` said by the caller, so that no environment variable changes it."""
+    torch = module.torch
+
+    def load(*args: Any, **kwargs: Any) -> Any:
+        return torch.load(*args, **{**kwargs, "weights_only": True})
+
+    module.torch = _WithFunctions(torch, load=load)
+
+
+def _adapt_numpy_load(module: Any) -> None:
+    numpy = module.np
+
+    def load(*args: Any, **kwargs: Any) -> Any:
+        return numpy.load(*args, **{**kwargs, "allow_pickle": False})
+
+    module.np = _WithFunctions(numpy, load=load)
+
+
+def _adapt_data_from_bytes(module: Any) -> None:
+    original = module.datafrombytes
+
+    def datafrombytes(content: bytes, backend: str = "numpy") -> Any:
+        if backend == "pickle":
+            raise RefusedFileError(f"an image with decode_backend='pickle' was refused: {_NEXT_STEP}")
+        return original(content, backend)
+
+    module.datafrombytes = datafrombytes
+
+
+_ADAPTATIONS: dict[str, Callable[[Any], None]] = {
+    "mmengine.fileio.handlers.registry_utils": _adapt_handlers,
+    "mmengine.runner.checkpoint": _adapt_torch_load,
+    "mmengine.utils.dl_utils.hub": _adapt_torch_load,
+    "mmdet.datasets.openimages": _adapt_numpy_load,
+    "mmseg.utils.io": _adapt_data_from_bytes,
+}
+ADAPTED_MODULES = tuple(_ADAPTATIONS)
+
+
+def install() -> None:
+    """Adapts those of the modules that are imported. Idempotent."""
+    for name, adapt in _ADAPTATIONS.items():
+        module: Any = sys.modules.get(name)
+        if module is not None and not getattr(module, "_reads_without_running", False):
+            adapt(module)
+            module._reads_without_running = True
