@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import mmap
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mst_transfer.garbage_collection import paused_collection
 
 # Only the categories of larger files are read where no more is needed.
 MAX_BYTES_TO_PARSE = 64 * 2**20
@@ -79,7 +79,7 @@ def load_json(path: str) -> dict[str, Any]:
         ValueError: if it is not one.
     """
     try:
-        with open(path, encoding="utf-8") as file, _without_garbage_collection():
+        with open(path, encoding="utf-8") as file, paused_collection():
             content = json.load(file)
         content = {key: content[key] for key in ("categories", "images")} | content
         for key in ("categories", "images", "annotations"):
@@ -90,18 +90,6 @@ def load_json(path: str) -> dict[str, Any]:
         raise ValueError(
             f"{path} is not an annotation file in COCO's format (images, annotations, categories): {error!r}"
         ) from error
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Millions of new objects set off collection after collection, none of which finds anything."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def read_categories(path: str) -> list[dict[str, Any]]:

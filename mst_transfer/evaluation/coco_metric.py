@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import os.path as osp
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +27,7 @@ from mst_transfer.evaluation.coco_summary import (
 )
 from mst_transfer.evaluation.mask_encoding import encode_masks
 from mst_transfer.evaluation.proposal_recall import average_recalls
+from mst_transfer.garbage_collection import paused_collection
 from mst_transfer.registry import METRICS
 
 BACKEND_KEY = "coco_backend"  # entry of the message hub: the library that evaluated, with its version
@@ -107,7 +106,7 @@ class CocoMetric(MMDetCocoMetric):
             if metric == "proposal_fast":
                 figures.update(self._fast_recalls(predictions, logger))
                 continue
-            with _paused_garbage_collection():
+            with paused_collection():
                 evaluation = self._evaluate(predictions, metric)
             if evaluation is None:
                 logger.error("No detection in the whole dataset: there is nothing to evaluate. Lower score_thr?")
@@ -212,15 +211,3 @@ def _with_encoded_masks(sample: dict) -> dict:
 
 def _with_listed_masks(result: dict) -> dict:
     return {**result, "masks": list(result["masks"])} if "masks" in result else result
-
-
-@contextlib.contextmanager
-def _paused_garbage_collection() -> Iterator[None]:
-    """Hundreds of thousands of run lengths become dicts: searching them for cycles takes longer than making them."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

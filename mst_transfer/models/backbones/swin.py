@@ -14,20 +14,18 @@ Shapes: image [B, 3, H, W], stage i from 0, p patch side (4), map [B, C * 2^i, c
 from __future__ import annotations
 
 import difflib
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 import timm
 import torch.nn.functional as F
-from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from timm.models import is_model_in_modules
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
-from mst_transfer.checkpoint import load_backbone
+from mst_transfer.models.backbones.initial_weights import load_or_warn
 from mst_transfer.models.backbones.shifted_windows import swin_block
 from mst_transfer.models.backbones.vit_arguments import merge_checkpoints
 from mst_transfer.registry import MODELS
@@ -155,15 +153,8 @@ class TimmSwin(BaseModule):
             FileNotFoundError: if there is no such file.
             ValueError: if it is of another architecture, or does not cover the backbone.
         """
-        if self.checkpoint is None:
-            message = f"{type(self).__name__}: random initialisation (checkpoint=None)"
-            print_log(message, logger="current", level=logging.WARNING)
-        else:
-            report = load_backbone(
-                self.vit, self.checkpoint, role=self.role, unused=self._unused, may_miss=self._may_miss
-            )
-            level = logging.WARNING if report.remark else logging.INFO
-            print_log(report.table(), logger="current", level=level)
+        name, options = type(self).__name__, dict(may_miss=self._may_miss)
+        load_or_warn(name, self.vit, self.checkpoint, self.role, self._unused, **options)
         self._is_init = True
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:

@@ -12,19 +12,17 @@ Shapes: image [B, C, H, W], p patch side, D embedding width, token grid [B, D, c
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
-from mst_transfer.checkpoint import load_backbone
 from mst_transfer.checkpoint.pos_embed import MARK, check_interpolation, mark_interpolation
+from mst_transfer.models.backbones.initial_weights import load_or_warn
 from mst_transfer.models.backbones.vit_arguments import check_out_indices, check_windows, merge_checkpoints
 from mst_transfer.models.backbones.vit_create import create_vit, read_architecture
 from mst_transfer.models.backbones.vit_pass import ViTPass
@@ -197,24 +195,10 @@ class TimmViT(BaseModule):
             FileNotFoundError: if there is no such file.
             ValueError: if it is of another architecture, or does not cover the backbone.
         """
-        if self.checkpoint is None:
-            print_log(
-                f"{type(self).__name__}: random initialisation (checkpoint=None)",
-                logger="current",
-                level=logging.WARNING,
-            )
-        else:
-            report = load_backbone(
-                self.vit,
-                self.checkpoint,
-                role=self.role,
-                may_miss=self.may_miss,
-                unused=self._unused,
-                pos_embed_interpolation=self._wanted_interpolation,
-            )
+        options = dict(may_miss=self.may_miss, pos_embed_interpolation=self._wanted_interpolation)
+        report = load_or_warn(type(self).__name__, self.vit, self.checkpoint, self.role, self._unused, **options)
+        if report is not None:
             self._set_interpolation(report.pos_embed_interpolation)
-            level = logging.WARNING if report.remark else logging.INFO
-            print_log(report.table(), logger="current", level=level)
         self._is_init = True
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
