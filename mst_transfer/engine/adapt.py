@@ -5,6 +5,8 @@ from typing import Any
 
 from mst_transfer.compat import launch
 
+GLOO_SYNC_BN = "mst_transfer.GlooSyncBN"
+SAME_BUFFERS_HOOK = "mst_transfer.SameBuffersHook"
 DATALOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 
@@ -22,11 +24,13 @@ def adapt_to_devices(cfg: Any, world_size: int, on_cuda: bool) -> list[str]:
     notices = []
     if world_size == 1 or not on_cuda:
         synced = [node for node in all_dicts(cfg.model) if node.get("type") in ("SyncBN", "mmcv.SyncBN")]
+        kind, reason = ("BN", "one process") if world_size == 1 else (GLOO_SYNC_BN, "on the CPU")
         for node in synced:
-            node["type"] = "BN"
+            node["type"] = kind
         if synced:
-            reason = "one process" if world_size == 1 else "on the CPU"
-            notices.append(f"SyncBN became BN in {len(synced)} places ({reason})")
+            notices.append(f"SyncBN became {kind} in {len(synced)} places ({reason})")
+    if world_size > 1:
+        cfg.custom_hooks = [*(cfg.get("custom_hooks") or ()), dict(type=SAME_BUFFERS_HOOK)]
     if cfg.get("model_wrapper_cfg") is None:
         wrapper = launch.model_wrapper_cfg(cfg.get("find_unused_parameters", False))
         if wrapper is not None:

@@ -64,7 +64,7 @@ class LinearProbes:
         effective_batch: images a step, over all processes.
         epochs: length of the cosine.
         seed: of the initial weights.
-        sharded: whether each process feeds other images, so that gradients are averaged.
+        sharded: whether each process feeds other images, so that gradients are added up.
         device: where the classifiers live; features may come from any.
     """
 
@@ -101,19 +101,27 @@ class LinearProbes:
         return 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
 
     def step(self, features: Tensor, labels: Tensor, epoch: int) -> Tensor:
-        """One step of SGD for every classifier; their mean losses [R] before it."""
+        """One step of SGD for every classifier; their mean losses [R] before it, over the images of all processes.
+
+        Processes may have different numbers of images, or none: each image counts the same.
+        """
         logits = self.logits(features)
         labels = labels.to(logits.device)
-        losses = torch.stack([F.cross_entropy(one, labels) for one in logits])
+        count = torch.tensor(float(len(labels)), device=logits.device)
+        if self.sharded:
+            all_reduce(count)
+        losses = torch.stack([F.cross_entropy(one, labels, reduction="sum") for one in logits]) / count
         gradients = torch.autograd.grad(losses.sum(), [self.weight, self.bias])
+        losses = losses.detach()
+        if self.sharded:
+            for summand in (*gradients, losses):
+                all_reduce(summand)
         rates = self.rates * (self.scale * self.lr_factor(epoch))
         with torch.no_grad():
             for parameter, gradient, momentum in zip((self.weight, self.bias), gradients, self.momentum, strict=True):
-                if self.sharded:
-                    all_reduce(gradient, op="mean")
                 momentum.mul_(0.9).add_(gradient)
                 parameter.sub_(rates.view(-1, *[1] * (parameter.ndim - 1)) * momentum)
-        return losses.detach()
+        return losses
 
     @torch.no_grad()
     def accuracy(self, features: Tensor, labels: Tensor) -> dict[float, float]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from mmengine.dist import get_rank, get_world_size, is_main_process
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader
 
 from mst_transfer.compat.config_check import parse_cfg_options
 from pretrain.dataset import worker_init
@@ -76,21 +76,37 @@ def run_knn(args: argparse.Namespace) -> dict:
 
 
 class _ShardedViews:
-    """Batches of features of random views, computed anew each epoch; each process has its share."""
+    """Batches of features of random views, computed anew each epoch; each process has its share.
+
+    A step takes the next ``batch_size`` x processes images of the epoch's order, whatever the number of processes.
+    Nothing is padded: of an epoch's last step a process may have fewer images than another, or none.
+
+    Args:
+        args: of the command line: ``batch_size``, ``num_workers``, ``seed``.
+        function: of the backbone.
+        images: with random views.
+        device: of the backbone.
+        width: D, of the features.
+    """
 
     def __init__(
-        self, args: argparse.Namespace, function: FeatureFunction, images: LabelledImages, device: torch.device
+        self,
+        args: argparse.Namespace,
+        function: FeatureFunction,
+        images: LabelledImages,
+        device: torch.device,
+        width: int,
     ) -> None:
-        self.args, self.function, self.images, self.device = args, function, images, device
+        self.args, self.function, self.images, self.device, self.width = args, function, images, device, width
 
     def __call__(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         self.images.set_epoch(epoch)
-        sampler: DistributedSampler = DistributedSampler(self.images, get_world_size(), get_rank(), seed=self.args.seed)
-        sampler.set_epoch(epoch)
+        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(self.args.seed + epoch))
+        rank, world = get_rank(), get_world_size()
+        steps = [step[rank::world].tolist() for step in order.split(self.args.batch_size * world)]
         loader = DataLoader(
             self.images,
-            batch_size=self.args.batch_size,
-            sampler=sampler,
+            batch_sampler=[step for step in steps if step],
             num_workers=self.args.num_workers,
             worker_init_fn=worker_init,
         )
@@ -98,6 +114,8 @@ class _ShardedViews:
             with torch.no_grad():
                 features = self.function(views.to(self.device, non_blocking=True)).float()
             yield features, labels
+        if not steps[-1]:
+            yield torch.empty(0, self.width), torch.empty(0, dtype=torch.int64)
 
 
 def run_linear(args: argparse.Namespace) -> dict:
@@ -110,6 +128,7 @@ def run_linear(args: argparse.Namespace) -> dict:
     options = dict(batch_size=args.batch_size, num_workers=args.num_workers, device=frozen.device)
     function = frozen.features(args.blocks, args.average_patches)
     val_set = extract_features(function, val, title="val", **options)
+    width, sharded = val_set[0].shape[1], not args.cache
     kept, held_out = split_held_out(len(train), args.held_out if len(args.lr) > 1 else 0.0, args.seed)
     batch, held = args.batch_size, None
     if args.cache:
@@ -119,11 +138,10 @@ def run_linear(args: argparse.Namespace) -> dict:
             held = features[held_out], labels[held_out]
     else:
         random_views = LabelledImages(args.data / "train", size, augment=True, seed=args.seed)
-        batches = _ShardedViews(args, function, random_views.select(kept.tolist()), frozen.device)
+        batches = _ShardedViews(args, function, random_views.select(kept.tolist()), frozen.device, width)
         if len(held_out):
             held = extract_features(function, train.select(held_out.tolist()), title="held out", **options)
         batch *= get_world_size()
-    width, sharded = val_set[0].shape[1], not args.cache
     probes = LinearProbes(
         width, len(train.classes), args.lr, batch, args.epochs, args.seed, sharded=sharded, device=frozen.device
     )

@@ -7,7 +7,7 @@ import pytest
 
 from mst_transfer.checkpoint import save_backbone
 
-sys.path.insert(0, str(Path(__file__).parent))  # for small_vit
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]  # for small_vit, process_groups
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Small models, images and configs for the pre-training tests."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 import torch
 
 from pretrain.model import MST
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]  # for agreeing_runs, process_groups
 
 TINY_BACKBONE = dict(arch="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
 TINY_HEAD = dict(out_dim=32, hidden_dim=16, bottleneck_dim=8)

@@ -106,11 +106,11 @@ def test_sync_bn_becomes_bn_where_it_cannot_work() -> None:
     def config() -> Config:
         return Config(dict(model=dict(a=dict(type="SyncBN"), b=[dict(c=dict(type="SyncBN"), d=dict(type="LN"))])))
 
-    for world_size, on_cuda, expected in ((1, True, "BN"), (2, False, "BN"), (2, True, "SyncBN")):
+    for world_size, on_cuda, expected in ((1, True, "BN"), (2, False, adapt.GLOO_SYNC_BN), (2, True, "SyncBN")):
         cfg = config()
         notices = adapt.adapt_to_devices(cfg, world_size, on_cuda)
         assert [cfg.model.a.type, cfg.model.b[0].c.type, cfg.model.b[0].d.type] == [expected, expected, "LN"]
-        assert bool(notices) == (expected == "BN")
+        assert bool(notices) == (expected != "SyncBN")
 
 
 def test_mixed_precision_needs_a_gpu() -> None:

@@ -1,0 +1,72 @@
+"""Runs functions in groups of gloo processes that are forked from one server, which imports torch once for all."""
+
+import multiprocessing
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PRELOADED = ["torch", "mmengine.runner", "mst_transfer.engine.run", "pretrain.train", "pretrain.model", "pretrain.loop"]
+TIMEOUT_SECONDS = 240
+
+
+def _context() -> Any:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*PRELOADED, "pytest"])  # without effect once the server runs
+    return context
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def _enter(function: Callable, arguments: Sequence, folder: Path, environment: dict[str, str]) -> None:
+    """The whole life of a process: its output and what the function returns go to files."""
+    name = f"rank_{environment['RANK']}"
+    log = os.open(folder / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1), os.dup2(log, 2)
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    os.chdir(folder)
+    torch.save(function(*arguments), folder / f"{name}.pt")
+    sys.stdout.flush()
+
+
+def run_group(function: Callable, processes: int, folder: Path, *arguments: Any) -> list[Any]:
+    """Calls a function in each of several processes that find torchrun's variables in their environment.
+
+    Args:
+        function: Of a module that the processes can import; it joins and leaves the group itself.
+        processes: Their number; a single one gets the variables too.
+        folder: New; their working directory, logs and results.
+        *arguments: Of the function, the same for all.
+
+    Returns:
+        What each process returned: plain containers of tensors, numbers and strings.
+    """
+    folder.mkdir(parents=True)
+    context, port, members = _context(), str(_free_port()), []
+    for rank in range(processes):
+        environment = dict(
+            RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes),
+            MASTER_ADDR="127.0.0.1", MASTER_PORT=port, OMP_NUM_THREADS="1",
+        )  # fmt: skip
+        members.append(context.Process(target=_enter, args=(function, arguments, folder, environment), daemon=True))
+        members[-1].start()
+    for member in members:
+        member.join(TIMEOUT_SECONDS)
+    codes = [member.exitcode for member in members]
+    for member in members:
+        if member.is_alive():
+            member.kill()
+    tails = [
+        f"--- rank {r}\n{(folder / f'rank_{r}.log').read_text()[-3000:]}" for r in range(processes) if codes[r] != 0
+    ]
+    assert codes == [0] * processes, f"exit codes {codes}\n" + "\n".join(tails)
+    return [torch.load(folder / f"rank_{rank}.pt", weights_only=True) for rank in range(processes)]
