@@ -85,20 +85,21 @@ def _adapt_data_from_bytes(module: Any) -> None:
     module.datafrombytes = datafrombytes
 
 
-_ADAPTATIONS: dict[str, Callable[[Any], None]] = {
-    "mmengine.fileio.handlers.registry_utils": _adapt_handlers,
-    "mmengine.runner.checkpoint": _adapt_torch_load,
-    "mmengine.utils.dl_utils.hub": _adapt_torch_load,
-    "mmdet.datasets.openimages": _adapt_numpy_load,
-    "mmseg.utils.io": _adapt_data_from_bytes,
+# Module → what is adapted in it, and how.
+_ADAPTATIONS: dict[str, tuple[str, Callable[[Any], None]]] = {
+    "mmengine.fileio.handlers.registry_utils": ("file_handlers", _adapt_handlers),
+    "mmengine.runner.checkpoint": ("torch", _adapt_torch_load),
+    "mmengine.utils.dl_utils.hub": ("torch", _adapt_torch_load),
+    "mmdet.datasets.openimages": ("np", _adapt_numpy_load),
+    "mmseg.utils.io": ("datafrombytes", _adapt_data_from_bytes),
 }
 ADAPTED_MODULES = tuple(_ADAPTATIONS)
 
 
 def install() -> None:
-    """Adapts those of the modules that are imported. Idempotent."""
-    for name, adapt in _ADAPTATIONS.items():
+    """Adapts those of the modules that are imported; one that is just being imported gets its turn. Idempotent."""
+    for name, (attribute, adapt) in _ADAPTATIONS.items():
         module: Any = sys.modules.get(name)
-        if module is not None and not getattr(module, "_reads_without_running", False):
+        if hasattr(module, attribute) and not hasattr(module, "_reads_without_running"):
             adapt(module)
             module._reads_without_running = True
