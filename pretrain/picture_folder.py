@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.runner import load_checkpoint
 
+from mst_transfer.compat.config_data_only import data_only
 from mst_transfer.compat.serialization import latest_checkpoint
 from pretrain.build_backbone import Backbone
 from pretrain.drawing import draw_heads, draw_rows, grey_out, heat_map, overlay, save_figure
@@ -23,8 +24,11 @@ from pretrain.swin import MaskedSwin
 from pretrain.views import Views, look, look_with_backbone, read_crop
 
 
+@data_only()
 def load_run(work_dir: Path, config: Path | None = None) -> tuple[MST, int]:
     """The newest checkpoint of a run, in evaluation mode, and the side of its global views in pixels.
+
+    The run's config is read as data only.
 
     Raises:
         FileNotFoundError: no checkpoint, or not exactly one config, in ``work_dir``.

@@ -3,6 +3,7 @@
 mmengine runs a ``.py`` config as a program. With ``MST_DATA_ONLY_CONFIGS=1`` in the environment, or inside
 :func:`data_only`, ``Config.fromfile`` computes the same config from the file's syntax tree instead, takes ``.json`` and
 ``.yaml`` as they are, and refuses imports, calls, ``custom_imports`` and ``type`` names that are not registered.
+``0`` reads them as programs even where data would be enough, as in ``mst report``.
 """
 
 import ast
@@ -38,12 +39,12 @@ def enabled() -> bool:
     value = os.environ.get(VARIABLE, "")
     if value not in ("", "0", "1"):
         raise ValueError(f"{VARIABLE}={value!r} must be 1 (read configs as data only) or 0 (run them)")
-    return bool(_inside) or value == "1"
+    return value == "1" or (bool(_inside) and value == "")
 
 
 @contextmanager
 def data_only() -> Iterator[None]:
-    """Within this block configs are read as data only, whatever the environment says."""
+    """Within this block configs are read as data only, unless the environment says ``0``."""
     global _inside
     _inside += 1
     try:
@@ -212,9 +213,13 @@ def install() -> None:
 
     Each of mmengine's two modules is adapted when it is imported.
     """
-    for name, adapt in (("mmengine.config.config", _adapt_config), ("mmengine.registry.registry", _adapt_registry)):
+    adaptations = {
+        "mmengine.config.config": ("Config", _adapt_config),
+        "mmengine.registry.registry": ("get_object_from_string", _adapt_registry),
+    }
+    for name, (attribute, adapt) in adaptations.items():
         module: Any = sys.modules.get(name)
-        if module is not None and not getattr(module, "_obeys_data_only", False):
+        if hasattr(module, attribute) and not hasattr(module, "_obeys_data_only"):
             adapt(module)
             module._obeys_data_only = True
 

@@ -260,11 +260,16 @@ def _read_pictures(out: Path, missing: list[Missing]) -> list[Picture]:
     except json.JSONDecodeError as error:
         missing.append(Missing(index, command, f"not JSON ({error})"))
         return []
+    if not isinstance(entries, list) or not all(
+        isinstance(e, dict) and isinstance(e.get("file"), str) for e in entries
+    ):
+        missing.append(Missing(index, command, "not a list of {file, title, caption}"))
+        return []
     pictures = []
     for entry in entries:
         path = folder / Path(entry["file"]).name
         if path.is_file():
-            pictures.append(Picture(path, entry.get("title", path.stem), entry.get("caption", "")))
+            pictures.append(Picture(path, str(entry.get("title", path.stem)), str(entry.get("caption", ""))))
         else:
             missing.append(Missing(path, command))
     return pictures

@@ -6,8 +6,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from mst_transfer.compat.config_budget import ConfigRefusedError
+from mst_transfer.compat.config_data_only import VARIABLE, data_only
 from mst_transfer.engine.results import BEGINNING
 from mst_transfer.report.collect import Collected, Missing, Picture, Run, collect
 from mst_transfer.report.curves import draw_finetune_curves, draw_pretrain_curves
@@ -19,10 +22,11 @@ from mst_transfer.report.table import as_markdown, build_table
 MIN_SCORE = 0.3
 
 
+@data_only()
 def write_report(
     out: str | Path, title: str | None = None, num_images: int = 5, with_predictions: bool = True
 ) -> tuple[Path, str, list[Missing]]:
-    """Write ``out/report.html``, its pictures under ``out/report/``.
+    """Write ``out/report.html``, its pictures under ``out/report/``. The runs' configs are read as data only.
 
     Args:
         out: folder of the runs, see :mod:`mst_transfer.report.collect`.
@@ -36,7 +40,7 @@ def write_report(
     Raises:
         FileNotFoundError: there is nothing to report under ``out``.
     """
-    collected = collect(out)
+    collected = _without_refused_configs(collect(out))
     folder = collected.out / "report"
     folder.mkdir(exist_ok=True)
     drawn: dict[str, list[Picture]] = {"pretrain": _pretrain_pictures(collected.pretrain, folder)}
@@ -52,6 +56,24 @@ def write_report(
     temporary.write_text(page, encoding="utf-8")
     os.replace(temporary, path)
     return path, as_markdown(table), collected.missing
+
+
+def _without_refused_configs(collected: Collected) -> Collected:
+    """A run whose config is more than data is shown without what the config would say of it."""
+    from mmengine.config import Config
+
+    def checked(run: Run) -> Run:
+        if run.config is None:
+            return run
+        try:
+            Config.fromfile(run.config)
+            return run
+        except ConfigRefusedError as error:
+            collected.missing.append(Missing(run.config, f"{VARIABLE}=0 mst report {collected.out}", str(error)))
+            return replace(run, config=None)
+
+    runs = {task: [checked(run) for run in several] for task, several in collected.runs.items()}
+    return replace(collected, pretrain=collected.pretrain and checked(collected.pretrain), runs=runs)
 
 
 def _pretrain_pictures(run: Run | None, folder: Path) -> list[Picture]:
