@@ -8,6 +8,7 @@ from typing import Any
 
 from mst_transfer.compat import config_check, config_paths, launch
 from mst_transfer.compat.serialization import latest_checkpoint
+from mst_transfer.compat.untrusted_files import RefusedFileError
 from pretrain.training_stopped import TrainingStoppedError
 
 
@@ -112,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     status = 0
     try:
         runner.train()
-    except (FloatingPointError, TrainingStoppedError) as error:  # raised on every process alike
+    except (FloatingPointError, RefusedFileError, TrainingStoppedError) as error:  # raised on every process alike
         print(f"mst-pretrain: {error}", file=sys.stderr)
         status = 1
     del runner  # its reducer must go before the process group

@@ -66,6 +66,7 @@ def run_or_refuse(verb: str, launcher: str, run: Callable[[], Any]) -> tuple[int
         The exit status, and what ``run`` returned, None if it was refused.
     """
     from mst_transfer.compat.launch import init_distributed
+    from mst_transfer.compat.untrusted_files import RefusedFileError
     from mst_transfer.engine.run import RunRefusedError
 
     try:
@@ -75,7 +76,8 @@ def run_or_refuse(verb: str, launcher: str, run: Callable[[], Any]) -> tuple[int
         return 1, None
     try:
         return 0, run()
-    except (RunRefusedError, FileNotFoundError) as error:  # the same in every process: said once on each machine
+    except (RunRefusedError, RefusedFileError, FileNotFoundError) as error:
+        # the same in every process: said once on each machine
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"mst {verb}: {error}", file=sys.stderr)
         return 1, None

@@ -5,12 +5,16 @@ makes any Python object; its checkpoint loaders leave ``weights_only`` to torch,
 off; mmseg and mmdet unpickle images and class hierarchies if a config says so.
 """
 
+import pickle
+import re
 import sys
 from collections.abc import Callable
+from functools import wraps
 from types import ModuleType
 from typing import Any
 
-_NEXT_STEP = "unpickling can run any code. Next step: write the data as JSON, where the file was made"
+_RUNS_CODE = "unpickling can run any code"
+_NEXT_STEP = f"{_RUNS_CODE}. Next step: write the data as JSON, where the file was made"
 
 
 class RefusedFileError(ValueError):
@@ -33,20 +37,15 @@ def _adapt_handlers(module: ModuleType) -> None:
 
     class PickleHandler(module.PickleHandler):  # type: ignore[name-defined]
         def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
-            raise RefusedFileError(f"{getattr(file, 'name', 'a pickle')} was refused: {_NEXT_STEP}")
-
-        def load_from_path(self, filepath: str, **kwargs: Any) -> Any:
-            raise RefusedFileError(f"{filepath} was refused: {_NEXT_STEP}")
+            raise RefusedFileError(f"it is a pickle, and {_NEXT_STEP}")
 
     class YamlHandler(module.YamlHandler):  # type: ignore[name-defined]
         def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
-            loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+            SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
             try:
-                return yaml.load(file, **{**kwargs, "Loader": loader})
+                return yaml.load(file, Loader=SafeLoader)
             except yaml.constructor.ConstructorError as error:
-                raise RefusedFileError(
-                    f"a YAML file was refused: {error.problem}; it may hold plain data only"
-                ) from error
+                raise RefusedFileError(f"{error.problem}; YAML may hold plain data only") from error
 
     for ending, handler in module.file_handlers.items():
         if isinstance(handler, module.PickleHandler):
@@ -55,12 +54,34 @@ def _adapt_handlers(module: ModuleType) -> None:
             module.file_handlers[ending] = YamlHandler()
 
 
+def _adapt_load(module: Any) -> None:
+    """A refusal names the file."""
+    original = module.load
+
+    @wraps(original)
+    def load(file: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return original(file, *args, **kwargs)
+        except RefusedFileError as error:
+            raise RefusedFileError(f"{getattr(file, 'name', file)} was refused: {error}") from error
+
+    module.load = load
+
+
 def _adapt_torch_load(module: Any) -> None:
     """``weights_only=True`` said by the caller, so that no environment variable changes it."""
     torch = module.torch
 
-    def load(*args: Any, **kwargs: Any) -> Any:
-        return torch.load(*args, **{**kwargs, "weights_only": True})
+    def load(file: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return torch.load(file, *args, **{**kwargs, "weights_only": True})
+        except pickle.UnpicklingError as error:
+            found = re.search(r"GLOBAL (\S+)", str(error))
+            raise RefusedFileError(
+                f"{file if isinstance(file, str) else 'a checkpoint'} was refused: "
+                f"{f'it holds {found[1]}, and' if found else 'it is damaged or no file of weights, and'} {_RUNS_CODE}. "
+                "Next step: save the weights anew where the file was made; mst inspect says whether it can be read"
+            ) from error
 
     module.torch = _WithFunctions(torch, load=load)
 
@@ -88,6 +109,7 @@ def _adapt_data_from_bytes(module: Any) -> None:
 # Module → what is adapted in it, and how.
 _ADAPTATIONS: dict[str, tuple[str, Callable[[Any], None]]] = {
     "mmengine.fileio.handlers.registry_utils": ("file_handlers", _adapt_handlers),
+    "mmengine.fileio.io": ("load", _adapt_load),
     "mmengine.runner.checkpoint": ("torch", _adapt_torch_load),
     "mmengine.utils.dl_utils.hub": ("torch", _adapt_torch_load),
     "mmdet.datasets.openimages": ("np", _adapt_numpy_load),
