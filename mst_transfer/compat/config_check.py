@@ -23,6 +23,7 @@ LIVE_KEYS = frozenset(
     """
     activation_checkpointing compile efficient_conv_bn_eval find_unused_parameters model_wrapper_cfg
     sync_bn strategy runner_type custom_imports allowed_keys tta_model tta_pipeline launcher exact_resume
+    image_checks
     """.split()
 )
 # Read by the Runner beside its arguments, or by the libraries' tools, metrics and hooks.
@@ -32,7 +33,7 @@ LIBRARY_KEYS = frozenset(
     sync_bn strategy runner_type custom_imports allowed_keys dataset_type data_root backend_args
     file_client_args metainfo num_classes crop_size img_scale image_size train_pipeline val_pipeline
     test_pipeline tta_model tta_pipeline img_ratios vis_backends norm_cfg max_epochs max_iters
-    class_name classes palette albu_train_transforms launcher exact_resume
+    class_name classes palette albu_train_transforms launcher exact_resume image_checks
     """.split()
 )
 
@@ -228,7 +229,7 @@ def parse_cfg_options(items: Iterable[str]) -> dict[str, Any]:
     text.
 
     Raises:
-        ValueError: A word has no ``=``.
+        ValueError: A word has no ``=``, or brackets that make no list or tuple.
     """
     from mmengine.config import DictAction
 
@@ -237,5 +238,11 @@ def parse_cfg_options(items: Iterable[str]) -> dict[str, Any]:
         key, equals, value = item.partition("=")
         if not equals or not key:
             raise ValueError(f"--cfg-options {item!r}: it must be KEY=VALUE, e.g. train_cfg.max_epochs=20")
-        options[key] = DictAction._parse_iterable(value)
+        try:
+            options[key] = DictAction._parse_iterable(value)
+        except (AssertionError, RecursionError) as error:
+            raise ValueError(
+                f"--cfg-options {item[:200]!r}: its brackets do not close, or stand behind a word; a list is [1,2] and a "
+                "tuple (1,2), without blanks"
+            ) from error
     return options
