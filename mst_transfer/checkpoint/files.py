@@ -6,7 +6,6 @@ import argparse
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from mst_transfer.checkpoint.bounds import check_archive, named_tensors
+from mst_transfer.compat.checksums import verify_checkpoint
 from mst_transfer.compat.serialization import allowed_types
 
 
@@ -21,8 +22,9 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Reads all tensors and the metadata of a safetensors file.
 
     Raises:
-        ValueError: if it is none, or cut short.
+        ValueError: if it is none, cut short, or does not match the checksum in it.
     """
+    verify_checkpoint(path)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
@@ -45,6 +47,7 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
             histories.
     """
     try:
+        verify_checkpoint(path)
         content = _load_weights_only(path)
     except pickle.UnpicklingError as error:
         raise ValueError(
@@ -52,9 +55,11 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
             f"({_reason(error)}). If you trust its origin, load it where it was made and save only "
             "its state_dict()."
         ) from error
-    except (RuntimeError, EOFError) as error:
+    except ValueError:
+        raise
+    except Exception as error:  # torch's readers raise nearly every type on broken files
         raise ValueError(f"{path} is not a readable checkpoint ({_reason(error)}); copy or write it again") from error
-    return dict(_walk(content, ""))
+    return dict(named_tensors(content, path))
 
 
 def _load_weights_only(path: Path) -> Any:
@@ -63,6 +68,8 @@ def _load_weights_only(path: Path) -> Any:
     Tensors are mapped from the file, not read, where its format allows: an optimizer's state costs nothing then.
     """
     mapped = zipfile.is_zipfile(path)
+    if mapped:
+        check_archive(path)
 
     def load(*allowed: Any) -> Any:
         with torch.serialization.safe_globals(list(allowed)):
@@ -80,12 +87,3 @@ def _reason(error: Exception) -> str:
     """The object that was refused, or the start of the message."""
     refused = re.search(r"GLOBAL (\S+)", str(error))
     return f"it holds {refused.group(1)}" if refused else str(error).split("\n")[0][:200]
-
-
-def _walk(content: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(content, Tensor):
-        yield prefix, content
-    elif isinstance(content, Mapping):
-        for key, value in content.items():
-            if isinstance(key, str):
-                yield from _walk(value, f"{prefix}.{key}" if prefix else key)

@@ -11,11 +11,14 @@ from torch import Tensor
 from mst_transfer.checkpoint.checks import list_names
 from mst_transfer.checkpoint.metadata import BackboneMetadata
 from mst_transfer.checkpoint.recognise import is_head_tensor
-from mst_transfer.compat.serialization import write_atomically
+from mst_transfer.compat.atomic_files import write_atomically
+from mst_transfer.compat.checksums import HEADER_ENTRY, NO_DIGEST, content_size, sealed
 
 
 def save_backbone(path: str | Path, state_dict: Mapping[str, Tensor], metadata: BackboneMetadata) -> None:
     """Writes a backbone checkpoint under a temporary name, then renames it: a reader never sees half a file.
+
+    Its metadata hold a checksum of the file, which reading compares.
 
     Args:
         path: where to write; folders are made. Conventionally ends in ``.safetensors``.
@@ -23,6 +26,7 @@ def save_backbone(path: str | Path, state_dict: Mapping[str, Tensor], metadata: 
         metadata: must agree with the tensors.
 
     Raises:
+        FileNotWrittenError: no space, no right; an older file stays as it was.
         ValueError: if the tensors are not a backbone's, or disagree with ``metadata``.
     """
     if "patch_embed.proj.weight" not in state_dict:
@@ -41,4 +45,7 @@ def save_backbone(path: str | Path, state_dict: Mapping[str, Tensor], metadata: 
             f"the tensors have width {found[0]}, patch {found[1]}"
         )
     tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in state_dict.items()}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata.to_strings()))
+    strings = {**metadata.to_strings(), HEADER_ENTRY: NO_DIGEST}
+    write_atomically(
+        path, sealed(lambda temporary: save_file(tensors, temporary, metadata=strings)), content_size(tensors)
+    )

@@ -1,45 +1,23 @@
-"""Safe loading and atomic writing of mmengine checkpoints.
+"""Safe loading of mmengine checkpoints, and their writing: atomic, with a checksum.
 
 torch loads with ``weights_only=True``: a checkpoint may hold tensors and plain containers only, since
 unpickling anything else can run code. mmengine's checkpoints also hold log histories; exactly the types of
 those are allowed here. Nothing is ever loaded with ``weights_only=False``.
 """
 
-import os
 import pickle
-import re
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-STEP_CHECKPOINT = re.compile(r"(?:epoch|iter)_(\d+)\.pth")
+from mst_transfer.compat.atomic_files import write_atomically
+from mst_transfer.compat.checkpoint_choice import latest_checkpoint
+from mst_transfer.compat.checksums import verify_checkpoint, write_checkpoint
 
-
-def write_atomically(path: str | os.PathLike, write: Callable[[str], None]) -> None:
-    """Writes a file under a temporary name beside it, then renames it: a reader sees all of it or none.
-
-    Args:
-        path: The file; its folder is made if missing. An older file is replaced.
-        write: Called with the temporary path, which it must fill.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    try:
-        write(temporary)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+__all__ = ["allowed_types", "history_statistic", "install", "latest_checkpoint", "write_atomically"]
 
 
 def history_statistic(owner: object, name: str) -> Callable:
@@ -74,24 +52,6 @@ def allowed_types() -> list:
     return [HistoryBuffer, np.ndarray, np.dtype, *dtypes, *names]
 
 
-def latest_checkpoint(work_dir: str | os.PathLike) -> Path | None:
-    """The checkpoint to resume a run from: the one that ``last_checkpoint`` names, else the one of the
-    highest step.
-
-    Returns:
-        Its path, or None if ``work_dir`` has no checkpoint.
-    """
-    folder = Path(work_dir)
-    pointer = folder / "last_checkpoint"
-    if pointer.is_file():
-        named = Path(pointer.read_text(encoding="utf-8").strip())
-        for path in (named, folder / named.name):
-            if path.is_file():
-                return path
-    steps = {int(match[1]): path for path in folder.glob("*.pth") if (match := STEP_CHECKPOINT.fullmatch(path.name))}
-    return steps[max(steps)] if steps else None
-
-
 def install() -> None:
     """Allows the types, makes mmengine write files atomically and load from the web safely. Idempotent."""
     import torch
@@ -105,12 +65,42 @@ def install() -> None:
         """mmengine's local file backend, whose files appear whole or not at all."""
 
         def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
-            write_atomically(filepath, lambda temporary: _write_bytes(temporary, obj))
+            write_atomically(filepath, lambda temporary: _write_bytes(temporary, obj), len(obj))
 
     register_backend("local", AtomicLocalBackend, force=True, prefixes="")
     mmengine_io.backend_instances.clear()
 
     checkpoint.load_url = partial(torch.hub.load_state_dict_from_url, weights_only=True)
+    if not hasattr(checkpoint.save_checkpoint, "of_mmengine"):
+        checkpoint.save_checkpoint = _with_checksum(checkpoint.save_checkpoint)
+        checkpoint.CheckpointLoader.register_scheme(
+            prefixes="", loader=_verified(checkpoint.load_from_local), force=True
+        )
+
+
+def _with_checksum(of_mmengine: Callable) -> Callable:
+    """mmengine's ``save_checkpoint``, straight to the disk and with a checksum where the file is a local one."""
+
+    def save_checkpoint(content: Any, filename: str, file_client_args: Any = None, backend_args: Any = None) -> None:
+        if "://" in str(filename) or file_client_args is not None or backend_args is not None:
+            of_mmengine(content, filename, file_client_args=file_client_args, backend_args=backend_args)
+        else:
+            write_checkpoint(filename, content)
+
+    save_checkpoint.of_mmengine = of_mmengine  # type: ignore[attr-defined]
+    return save_checkpoint
+
+
+def _verified(load: Callable) -> Callable:
+    """mmengine's loader of local files, which refuses broken ones."""
+
+    def load_whole(filename: str, map_location: Any) -> Any:
+        path = Path(filename).expanduser()
+        if path.is_file():
+            verify_checkpoint(path)
+        return load(filename, map_location)
+
+    return load_whole
 
 
 def _write_bytes(path: str, content: bytes | memoryview) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints of a real Runner resume; a malicious one is refused; files appear whole or not at all."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -138,7 +139,7 @@ class Malicious:
 def test_a_malicious_checkpoint_is_refused_and_runs_nothing(tmp_path: Path) -> None:
     trace, path = tmp_path / "executed", tmp_path / "evil.pth"
     torch.save(dict(state_dict={}, meta=Malicious(trace)), path)
-    with pytest.raises(Exception, match="(?i)weights.only"):
+    with pytest.raises(Exception, match="(?i)weights.only|can run any code"):
         CheckpointLoader.load_checkpoint(str(path))
     assert not trace.exists()
 
@@ -151,7 +152,7 @@ def test_getattr_stands_open_for_log_histories_alone(tmp_path: Path) -> None:
             return (getattr, (HistoryBuffer, "__init__"))
 
     torch.save(dict(meta=Reach()), tmp_path / "evil.pth")
-    with pytest.raises(Exception, match="refuses getattr"):
+    with pytest.raises(Exception, match="refuses getattr|can run any code"):
         CheckpointLoader.load_checkpoint(str(tmp_path / "evil.pth"))
 
 
@@ -164,7 +165,7 @@ def test_checkpoints_from_the_web_are_loaded_safely_too(tmp_path: Path, monkeypa
         lambda url, dst, *args, **kw: Path(dst).write_bytes(path.read_bytes()),
     )
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    with pytest.raises(Exception, match="(?i)weights.only"):
+    with pytest.raises(Exception, match="(?i)weights.only|can run any code"):
         CheckpointLoader.load_checkpoint("https://example.org/evil.pth")
     assert not trace.exists()
 
@@ -174,11 +175,11 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: p
     save_checkpoint(dict(a=1), str(path))
     before = path.read_bytes()
 
-    def interrupted(temporary: str, content: bytes) -> None:
-        Path(temporary).write_bytes(bytes(content)[:10])
+    def interrupted(content: object, file: Any) -> None:
+        file.write(before[:10])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(serialization, "_write_bytes", interrupted)
+    monkeypatch.setattr(torch, "save", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(dict(a=2), str(path))
     assert path.read_bytes() == before

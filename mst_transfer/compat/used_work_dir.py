@@ -1,0 +1,54 @@
+"""A folder that holds an earlier run's checkpoints: a new run does not mix its own with them."""
+
+import os
+from pathlib import Path
+
+from mst_transfer.compat.checkpoint_choice import POINTER, STEP_CHECKPOINT
+
+BELONGINGS = ("*.pth", "*.safetensors", "*.py", POINTER, "results.json")  # of a run, in its folder's first level
+
+
+class UsedWorkDirError(ValueError):
+    """The work dir holds another run's checkpoints."""
+
+
+def earlier_checkpoints(work_dir: str | os.PathLike) -> list[str]:
+    """Names of the checkpoints that a run has left in its folder."""
+    paths = Path(work_dir).glob("*.pth")
+    return sorted(path.name for path in paths if STEP_CHECKPOINT.fullmatch(path.name) or path.name.startswith("best_"))
+
+
+def check_unused(work_dir: str | os.PathLike) -> None:
+    """Refuses to start a new run among an earlier run's checkpoints.
+
+    Raises:
+        UsedWorkDirError: names them, and the ways out.
+    """
+    found = earlier_checkpoints(work_dir)
+    if found:
+        shown = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+        raise UsedWorkDirError(
+            f"{work_dir} holds checkpoints of an earlier run: {shown}. Next step: --resume to go on with it, "
+            "another --work-dir, or --fresh to start anew and keep the earlier run's files in a folder of their own "
+            "beside the new ones"
+        )
+
+
+def set_aside(work_dir: str | os.PathLike) -> Path | None:
+    """Moves an earlier run's checkpoints, config and results into ``earlier_1``, ``earlier_2``, … in its folder.
+
+    Returns:
+        The new folder; None if there are no checkpoints, and so nothing to move.
+    """
+    folder = Path(work_dir)
+    if not earlier_checkpoints(folder):
+        return None
+    number = 1
+    while (folder / f"earlier_{number}").exists():
+        number += 1
+    aside = folder / f"earlier_{number}"
+    aside.mkdir()
+    belongings = [path for pattern in BELONGINGS for path in sorted(folder.glob(pattern)) if path.is_file()]
+    for path in belongings:
+        path.rename(aside / path.name)
+    return aside
