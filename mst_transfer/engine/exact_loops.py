@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from mmengine.dist import get_rank
+from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
 from mst_transfer.engine.adapt import all_dicts
@@ -26,7 +27,7 @@ from mst_transfer.engine.exact_random import Stream, derive_seed, seed_iteration
 from mst_transfer.registry import LOOPS
 
 RECORD = "exact_resume"  # entry of the checkpoint's message hub: what the iterations consist of
-VALIDATED = "validated_iter"  # entry of the checkpoint's message hub: iteration whose validation has begun
+VALIDATED = "newest_validation"  # entry of the checkpoint's message hub: iteration whose validation has begun
 # They keep something from sample to sample, or from iteration to iteration, that no checkpoint has.
 WITH_MEMORY = ("CachedMosaic", "CachedMixUp", "BatchSyncRandomResize")
 
@@ -59,6 +60,7 @@ class _ExactLoop:
             self.seed -= get_rank()
         self.dataloader.set_seed(self.seed)
         self._check_record()
+        self._recall_newest_checkpoint()
         self._warn()
         self._replay_open_window()
 
@@ -93,6 +95,13 @@ class _ExactLoop:
             batches.aspect_unit = record.get("aspect unit") or batches.aspect_unit  # with fewer processes, it stays
         hub.update_info(RECORD, {**ours, "aspect unit": batches.aspect_unit})
 
+    def _recall_newest_checkpoint(self) -> None:
+        """Tells checkpoint hooks of the one resumed from: they write it again if its validation is the best so far."""
+        newest = self.runner.message_hub.runtime_info.get("last_ckpt")
+        for hook in self.runner.hooks:
+            if isinstance(hook, CheckpointHook) and hook.last_ckpt is None:
+                hook.last_ckpt = newest
+
     def _warn(self) -> None:
         """Says what may differ after resuming."""
         warnings = []
@@ -110,7 +119,7 @@ class _ExactLoop:
         runner, behind = self.runner, self._iter % self._accumulation()
         if not behind or self._iter >= self._max_iters:
             return
-        runner.logger.info(f"computing the gradients of {behind} iterations again, which were to be accumulated")
+        runner.logger.info(f"gradients of {behind} accumulated iterations are computed again, so that none is lost")
         statistics = [buffer.clone() for buffer in runner.model.buffers()]
         runner.optim_wrapper.initialize_count_status(runner.model, self._iter - behind, self._max_iters)
         runner.model.train()
