@@ -29,8 +29,9 @@ def adapt_to_devices(cfg: Any, world_size: int, on_cuda: bool) -> list[str]:
             node["type"] = kind
         if synced:
             notices.append(f"SyncBN became {kind} in {len(synced)} places ({reason})")
-    if world_size > 1:
-        cfg.custom_hooks = [*(cfg.get("custom_hooks") or ()), dict(type=SAME_BUFFERS_HOOK)]
+    hooks = list(cfg.get("custom_hooks") or ())
+    if world_size > 1 and all(hook.get("type") != SAME_BUFFERS_HOOK for hook in hooks):
+        cfg.custom_hooks = [*hooks, dict(type=SAME_BUFFERS_HOOK)]
     if cfg.get("model_wrapper_cfg") is None:
         wrapper = launch.model_wrapper_cfg(cfg.get("find_unused_parameters", False))
         if wrapper is not None:

@@ -1,7 +1,7 @@
 # A small SETR-PUP for two CPU cores: 192-d ViT of 6 blocks, 64 channels, ×8 progressive up-sampling,
 # one auxiliary head on the second of four blocks.
 _base_ = "mmseg::_base_/models/setr_pup.py"
-norm_cfg = dict(type="BN", requires_grad=True)
+norm_cfg = dict(type="SyncBN", requires_grad=True)
 model = dict(
     pretrained=None,
     backbone=dict(

@@ -129,6 +129,8 @@ def test_metrics_are_the_same_to_the_last_digit(groups: dict, name: str) -> None
 def test_what_is_validated_is_what_is_saved(groups: dict) -> None:
     """Plain BatchNorm has other statistics in each process; the main one's are saved, and count everywhere."""
     outcomes = groups["outcomes"][2]
+    assert any("running_var" in name for name in outcomes["plain"][0]["state"])
+    assert_same_state(outcomes["plain"][0], outcomes["plain"])
     assert outcomes["plain"][0]["metrics"] == outcomes["test_plain"][0]["metrics"]
 
 

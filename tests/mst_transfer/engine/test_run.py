@@ -111,6 +111,8 @@ def test_sync_bn_becomes_bn_where_it_cannot_work() -> None:
         notices = adapt.adapt_to_devices(cfg, world_size, on_cuda)
         assert [cfg.model.a.type, cfg.model.b[0].c.type, cfg.model.b[0].d.type] == [expected, expected, "LN"]
         assert bool(notices) == (expected != "SyncBN")
+        adapt.adapt_to_devices(cfg, world_size, on_cuda)  # of a config that such a run has dumped
+        assert len(cfg.get("custom_hooks") or ()) == (world_size > 1)
 
 
 def test_mixed_precision_needs_a_gpu() -> None:
