@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from mst_transfer.checkpoint.pos_embed import check_interpolation
 FORMAT = "mst_transfer.backbone"
 FORMAT_VERSION = "1"
 ROLES = ("teacher", "student")
+MAX_SIZE = 100_000
+_NOT_OF_ARCHITECTURES = ("pretrained", "checkpoint", "cache_dir")
 _JSON_FIELDS = ("arch_kwargs", "img_size", "mean", "std", "provenance")
 
 
@@ -82,10 +85,56 @@ class BackboneMetadata:
             text = strings[item.name]
             try:
                 values[item.name] = json.loads(text) if item.name in _JSON_FIELDS else text
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{source}: metadata entry {item.name!r} is not JSON: {text!r}") from error
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"{source}: metadata entry {item.name!r} is not JSON: {text[:200]!r}") from error
+        for name, fits in _PLAUSIBLE.items():
+            if not fits(values[name]):
+                raise ValueError(
+                    f"{source}: metadata entry {name}={strings[name][:200]!r} cannot be; write the checkpoint again"
+                )
         for name in ("patch_size", "embed_dim"):
             values[name] = int(values[name])
         for name in ("img_size", "mean", "std"):
             values[name] = tuple(values[name])
-        return cls(**values)
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= MAX_SIZE
+
+
+def _is_short_number(text: str) -> bool:
+    return re.fullmatch(r"\d{1,6}", text) is not None and _is_size(int(text))
+
+
+def _is_colour(value: Any, lowest: float) -> bool:
+    numbers = isinstance(value, list) and all(type(one) in (int, float) for one in value)
+    return numbers and 1 <= len(value) <= 64 and all(lowest <= one <= 255 for one in value)
+
+
+def _is_options(value: Any) -> bool:
+    """Options of an architecture: none of those by which timm would fetch or read other weights, no endless size."""
+
+    def plain(one: Any) -> bool:
+        if isinstance(one, list):
+            return len(one) <= 64 and all(map(plain, one))
+        return one is None or isinstance(one, bool | str) or (type(one) in (int, float) and abs(one) <= MAX_SIZE)
+
+    names = isinstance(value, dict) and not any(name.startswith(_NOT_OF_ARCHITECTURES) for name in value)
+    return names and all(map(plain, value.values()))
+
+
+# What a file may say of itself. It is not trusted: the architecture is built from it.
+_PLAUSIBLE: dict[str, Callable[[Any], bool]] = {
+    "arch": lambda value: re.fullmatch(r"\w[\w.]{0,200}", value) is not None,
+    "arch_kwargs": _is_options,
+    "patch_size": _is_short_number,
+    "embed_dim": _is_short_number,
+    "img_size": lambda value: isinstance(value, list) and len(value) == 2 and all(map(_is_size, value)),
+    "mean": lambda value: _is_colour(value, -255),
+    "std": lambda value: _is_colour(value, 1e-6),
+    "provenance": lambda value: isinstance(value, dict),
+}

@@ -242,7 +242,7 @@ def parse_cfg_options(items: Iterable[str]) -> dict[str, Any]:
             options[key] = DictAction._parse_iterable(value)
         except (AssertionError, RecursionError) as error:
             raise ValueError(
-                f"--cfg-options {item[:200]!r}: its brackets do not close, or stand behind a word; a list is [1,2] and a "
+                f"--cfg-options {item[:200]!r}: its brackets do not close, or stand behind a word; a list is [1,2], a "
                 "tuple (1,2), without blanks"
             ) from error
     return options

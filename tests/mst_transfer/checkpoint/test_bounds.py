@@ -1,0 +1,187 @@
+"""Files of weights that claim more than they hold: refused within bounded time and memory."""
+
+import json
+import struct
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_vit import make_metadata, make_vit
+
+from mst_transfer.checkpoint import BackboneMetadata, read_backbone
+
+
+def doubled_dicts(path: Path) -> None:
+    """2^40 names for one tensor."""
+    content: Any = torch.zeros(1)
+    for _ in range(40):
+        content = {"a": content, "b": content}
+    torch.save(content, path)
+
+
+def own_child(path: Path) -> None:
+    content: dict = {}
+    content["a"] = content
+    torch.save(content, path)
+
+
+def deep(path: Path) -> None:
+    content: Any = torch.zeros(1)
+    for _ in range(300):
+        content = {"a": content}
+    torch.save(content, path)
+
+
+def deep_lists(path: Path) -> None:
+    """A pickle written by hand: a million lists, each in the next."""
+    path.write_bytes(b"\x80\x02" + b"]" * 1_000_000 + b"a" * 999_999 + b".")
+
+
+def expanded(path: Path) -> None:
+    torch.save({"cls_token": torch.zeros(1, 1, 1).expand(10**5, 10**4, 24)}, path)
+
+
+def packed(path: Path) -> None:
+    torch.save({"cls_token": torch.zeros(2**22)}, path)
+    with zipfile.ZipFile(path) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in records.items():
+            archive.writestr(name, data)
+
+
+def claimed_shape(path: Path) -> None:
+    """The storage has four numbers, the tensor 10^11."""
+    torch.save({"x": torch.zeros(4)}, path)
+    with zipfile.ZipFile(path) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    shape, stride = b"K\x04\x85q", b"K\x01\x85q"
+    pickled = next(data for name, data in records.items() if name.endswith("data.pkl"))
+    assert shape in pickled and stride in pickled
+    changed = pickled.replace(shape, b"\x8a\x05\x00\xe8vH\x17\x85q", 1)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in records.items():
+            archive.writestr(name, changed if name.endswith("data.pkl") else data)
+
+
+def claimed_record(path: Path) -> None:
+    """The archive's directory says that a record unpacks to 4 GB."""
+    torch.save({"x": torch.zeros(4)}, path)
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"PK\x01\x02")
+    while entry != -1:
+        data[entry + 24 : entry + 28] = struct.pack("<I", 2**32 - 2)
+        entry = data.find(b"PK\x01\x02", entry + 4)
+    path.write_bytes(data)
+
+
+def meta(path: Path) -> None:
+    torch.save({"x": torch.empty(10**12, device="meta")}, path)
+
+
+def sparse(path: Path) -> None:
+    torch.save({"x": torch.sparse_coo_tensor(torch.zeros(2, 1, dtype=torch.long), [1.0], (10**6, 10**6))}, path)
+
+
+def header(path: Path, content: bytes, claimed: int | None = None) -> None:
+    path.write_bytes(struct.pack("<Q", len(content) if claimed is None else claimed) + content)
+
+
+def tensor_of(size: int, offsets: tuple[int, int]) -> bytes:
+    return json.dumps({"cls_token": {"dtype": "F32", "shape": [size], "data_offsets": offsets}}).encode()
+
+
+BOMBS: dict[str, Callable[[Path], None]] = {
+    "doubled_dicts.pth": doubled_dicts,
+    "own_child.pth": own_child,
+    "deep.pth": deep,
+    "deep_lists.pth": deep_lists,
+    "expanded.pth": expanded,
+    "packed.pth": packed,
+    "claimed_shape.pth": claimed_shape,
+    "claimed_record.pth": claimed_record,
+    "meta.pth": meta,
+    "sparse.pth": sparse,
+    "header_2gb.safetensors": lambda path: header(path, b"{}", 2**31),
+    "header_2_63.safetensors": lambda path: header(path, b"{}", 2**63),
+    "header_depth.safetensors": lambda path: header(path, b'{"__metadata__":' + b"[" * 10**6 + b"]" * 10**6 + b"}"),
+    "header_digits.safetensors": lambda path: header(path, b'{"a": ' + b"9" * 10**6 + b"}"),
+    "claimed_size.safetensors": lambda path: header(path, tensor_of(2**40, (0, 2**42))),
+    "overlap.safetensors": lambda path: header(path, tensor_of(2, (0, 4)) + b" " * 100),
+    "empty.pth": lambda path: path.write_bytes(b""),
+    "empty.safetensors": lambda path: path.write_bytes(b""),
+    "zeros.pth": lambda path: path.write_bytes(bytes(10**6)),
+}
+READ = """
+import resource, sys, time
+import torch
+from mst_transfer.checkpoint import read_backbone
+used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, used + 2**30))
+for path in sys.argv[1:]:
+    started = time.process_time()
+    try:
+        read_backbone(path)
+        print(path, 'was read')
+    except ValueError as error:
+        assert path in str(error) and len(str(error)) < 1500, str(error)[:3000]
+    except BaseException as error:
+        print(path, type(error), str(error)[:200])
+    if time.process_time() - started > 10:
+        print(path, 'took', time.process_time() - started)
+"""
+
+
+def test_claims_are_refused_in_bounded_time_and_memory(tmp_path: Path) -> None:
+    """One GiB for all of them, ten seconds of the processor for each."""
+    for name, write in BOMBS.items():
+        write(tmp_path / name)
+    paths = [str(tmp_path / name) for name in BOMBS]
+    done = subprocess.run([sys.executable, "-c", READ, *paths], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and not done.stdout, done.stdout + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("arch", "hf_hub:someone/model"), ("arch", "local-dir:/tmp"), ("arch", ""),
+        ("arch_kwargs", '{"pretrained": true}'), ("arch_kwargs", '{"checkpoint_path": "other.pth"}'),
+        ("arch_kwargs", '{"pretrained_cfg_overlay": {"url": "http://x"}}'), ("arch_kwargs", '{"depth": 1e9}'),
+        ("arch_kwargs", '{"depth": NaN}'), ("arch_kwargs", '{"norm_layer": {"a": 1}}'), ("arch_kwargs", "[]"),
+        ("patch_size", "0"), ("patch_size", "1.5"), ("patch_size", "9" * 5000), ("embed_dim", "-1"),
+        ("img_size", "[32]"), ("img_size", "[32, 1e99]"), ("img_size", "7"), ("img_size", "[" * 10_000),
+        ("mean", '["a", 1, 2]'), ("mean", "[NaN, 1, 2]"), ("std", "[0, 1, 1]"), ("std", "[]"), ("role", "king"),
+        ("provenance", "3"), ("pos_embed_interpolation", "magic"), ("img_size", "9" * 5000),
+    ],
+)  # fmt: skip
+def test_what_a_file_says_of_itself_is_not_trusted(name: str, value: str) -> None:
+    """timm.create_model would fetch, or read, whatever these name."""
+    strings = make_metadata().to_strings() | {name: value}
+    with pytest.raises(ValueError, match="some.safetensors") as caught:
+        BackboneMetadata.from_strings(strings, "some.safetensors")
+    assert len(str(caught.value)) < 500
+
+
+def test_usual_metadata_pass() -> None:
+    options = {
+        "img_size": [32, 48],
+        "drop_path_rate": 0.1,
+        "class_token": True,
+        "norm_layer": None,
+        "act_layer": "gelu",
+    }
+    metadata = make_metadata(arch_kwargs=options)
+    assert BackboneMetadata.from_strings(metadata.to_strings(), "x").arch_kwargs == options
+
+
+def test_shared_and_expanded_tensors_still_load(tmp_path: Path) -> None:
+    model = make_vit()
+    state = model.state_dict() | {"norm.weight": torch.ones(1).expand(24)}
+    torch.save({"teacher": state, "again": {"weights": state["norm.bias"]}}, tmp_path / "a.pth")
+    tensors, _ = read_backbone(tmp_path / "a.pth")
+    assert torch.equal(tensors["norm.weight"], torch.ones(24))
