@@ -55,9 +55,9 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
             f"({_reason(error)}). If you trust its origin, load it where it was made and save only "
             "its state_dict()."
         ) from error
-    except ValueError:
-        raise
     except Exception as error:  # torch's readers raise nearly every type on broken files
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
         raise ValueError(f"{path} is not a readable checkpoint ({_reason(error)}); copy or write it again") from error
     return dict(named_tensors(content, path))
 
