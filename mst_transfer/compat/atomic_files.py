@@ -98,21 +98,24 @@ def write_atomically(
     except OSError as error:
         raise FileNotWrittenError(path, error, needed) from error
     try:
-        _lock(handle)
-        write(temporary)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        _sync(temporary)
-        os.replace(temporary, path)
-    except BaseException as error:
-        with suppress(OSError):
-            os.unlink(temporary)
-        if isinstance(error, OSError) and not isinstance(error, FileNotWrittenError):
-            raise FileNotWrittenError(path, error, needed) from error
+        try:
+            _lock(handle)
+            write(temporary)
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o666 & ~umask)
+            _sync(temporary)
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+        finally:
+            os.close(handle)  # gives its space back, where it was removed
+    except FileNotWrittenError:
         raise
-    finally:
-        os.close(handle)
+    except OSError as error:
+        raise FileNotWrittenError(path, error, needed) from error
     sync_folder(path.parent)
 
 

@@ -104,7 +104,7 @@ def choose_checkpoint(work_dir: str | os.PathLike, resume: str) -> Choice:
         found = sorted(file.name for file in folder.glob("*.pth")) if folder.is_dir() else []
         there = f"that folder has {', '.join(found)}" if found else f"there is no .pth file in {folder}"
         raise FileNotFoundError(
-            f"checkpoint {path}: no such file; {there}. Next step: name one that is there, or leave the name out to "
+            f"checkpoint {path} does not exist; {there}. Next step: name one that is there, or leave the name out to "
             "take the newest one"
         )
     try:

@@ -52,3 +52,11 @@ def set_aside(work_dir: str | os.PathLike) -> Path | None:
     for path in belongings:
         path.rename(aside / path.name)
     return aside
+
+
+def begin_anew(work_dir: str | os.PathLike, fresh: bool) -> Path | None:
+    """:func:`set_aside` if ``fresh``, else :func:`check_unused`."""
+    if fresh:
+        return set_aside(work_dir)
+    check_unused(work_dir)
+    return None
