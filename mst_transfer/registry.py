@@ -10,6 +10,7 @@ from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
 SCOPE = "mst_transfer"
@@ -27,6 +28,9 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     locations=["mst_transfer.engine.layer_decay"],
 )
 DATASETS = Registry("dataset", parent=MMENGINE_DATASETS, scope=SCOPE, locations=["mst_transfer.datasets.cityscapes"])
+TRANSFORMS = Registry(
+    "transform", parent=MMENGINE_TRANSFORMS, scope=SCOPE, locations=["mst_transfer.datasets.load_image"]
+)
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope=SCOPE, locations=["mst_transfer.engine.same_buffers"])
 METRICS = Registry("metric", parent=MMENGINE_METRICS, scope=SCOPE, locations=["mst_transfer.evaluation"])
 LOOPS = Registry("loop", parent=MMENGINE_LOOPS, scope=SCOPE, locations=["mst_transfer.engine.exact_loops"])

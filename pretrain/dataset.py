@@ -1,7 +1,8 @@
 """Multi-crop views of an image folder."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import cv2
@@ -9,13 +10,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from mst_transfer.compat.image_files import MAX_PIXELS, UnreadableImageError, shown_path
+from mst_transfer.compat.unreadable_images import MAX_IN_A_ROW, TooManyUnreadableError
+
 from .augment import MultiCropOptions, draw_crops, render_crops
 from .counter_random import derive_key
-from .image_folder import IMAGE_EXTENSIONS, UnreadableImageError, find_images, read_image, warn_unreadable
+from .image_folder import IMAGE_EXTENSIONS, find_images, read_image, warn_unreadable
 from .image_ops import Image
 from .registry import DATASETS
-
-_MAX_REPLACEMENTS = 100
 
 
 @DATASETS.register_module()
@@ -31,6 +33,7 @@ class MultiCropDataset(Dataset):
         extensions: endings of the files taken for images, in any case.
         max_images: take only so many, evenly spread over the sorted list; None takes all.
         exif_orientation: turn images as their EXIF tag says; DINO's loader does not.
+        max_pixels: width × height that a file may declare; one that declares more is unreadable, whatever its content.
         augmentation: any field of :class:`pretrain.augment.MultiCropOptions`, e.g. ``num_local_crops=8``,
             ``global_size=224``, ``local_scale=(0.05, 0.4)``, ``global_blur_probs=(1.0, 0.1)``.
 
@@ -53,13 +56,16 @@ class MultiCropDataset(Dataset):
         extensions: Sequence[str] = IMAGE_EXTENSIONS,
         max_images: int | None = None,
         exif_orientation: bool = False,
+        max_pixels: int = MAX_PIXELS,
         **augmentation: Any,
     ) -> None:
         self.options = MultiCropOptions.from_kwargs(**augmentation)
+        if max_pixels < 1:
+            raise ValueError(f"max_pixels={max_pixels} is not allowed: at least 1.")
         if max_images is not None and max_images < 1:
             raise ValueError(f"max_images={max_images} is not allowed: at least 1, or None for all images.")
         self.seed = seed
-        self.exif_orientation = exif_orientation
+        self.exif_orientation, self.max_pixels = exif_orientation, max_pixels
         paths = find_images(data_root, extensions)
         if max_images is not None and max_images < len(paths):
             paths = [paths[i * len(paths) // max_images] for i in range(max_images)]
@@ -99,21 +105,28 @@ class MultiCropDataset(Dataset):
             "num_unreadable": num_unreadable,
         }
 
+    def candidates(self, epoch: int, index: int) -> Iterator[str]:
+        """File ``index``, then those that take its place as long as none can be read: a function of its arguments."""
+        yield self.paths[index]
+        for attempt in range(MAX_IN_A_ROW - 1):
+            yield self.paths[derive_key(self.seed, epoch, index, attempt) % len(self.paths)]
+
+    def given_up(self, epoch: int, index: int, num_unreadable: int) -> list[str]:
+        """The files behind the ``num_unreadable`` of a sample, whichever process has loaded it."""
+        return list(islice(self.candidates(epoch, index), num_unreadable))
+
     def _read(self, epoch: int, index: int) -> tuple[Image, int]:
-        """Image ``index``, or the first readable one of a sequence that follows from (epoch, index)."""
-        candidate = index
-        for attempt in range(_MAX_REPLACEMENTS):
-            path = self.paths[candidate]
+        """The first of the candidates that can be read, and how many could not."""
+        for attempt, path in enumerate(self.candidates(epoch, index)):
             try:
-                return read_image(path, self.exif_orientation), attempt
+                return read_image(path, self.exif_orientation, self.max_pixels), attempt
             except UnreadableImageError as error:
                 if path not in self.unreadable:
                     self.unreadable.append(path)
                     warn_unreadable(error)
-            candidate = derive_key(self.seed, epoch, index, attempt) % len(self.paths)
-        raise RuntimeError(
-            f"{_MAX_REPLACEMENTS} files tried in the place of '{self.paths[index]}' could not be read, "
-            f"among them {self.unreadable[:3]}. Check that the data set is complete."
+        raise TooManyUnreadableError(
+            f"{MAX_IN_A_ROW} files tried in the place of '{shown_path(self.paths[index])}' could not be read, "
+            f"among them {', '.join(map(shown_path, self.unreadable[:3]))}. Check that the data set is complete."
         )
 
 

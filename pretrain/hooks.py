@@ -8,7 +8,7 @@ from pathlib import Path
 import mmengine
 import timm
 import torch
-from mmengine.dist import all_reduce, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 
@@ -166,27 +166,4 @@ class ThroughputHook(Hook):
             runner.logger.warning(
                 f"{share:.0%} of the time is spent waiting for data: give train_dataloader.num_workers more "
                 "processes, use smaller source images, or a faster disk"
-            )
-
-
-@HOOKS.register_module()
-class UnreadableImagesHook(Hook):
-    """Counts the images that could not be read, and says so at the end of each epoch."""
-
-    def __init__(self) -> None:
-        self._count = 0
-
-    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Count this process's."""
-        self._count += sum(int(batch["num_unreadable"].sum()) for batch in data_batch or ())
-
-    def after_train_epoch(self, runner) -> None:
-        """Add up all processes'."""
-        total = torch.tensor(self._count)
-        all_reduce(total)
-        self._count = 0
-        if total:
-            runner.logger.warning(
-                f"{int(total)} image(s) could not be read in epoch {runner.epoch + 1} and were replaced by others; "
-                "the warnings above name those that the main process met"
             )

@@ -9,19 +9,24 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import PIL.Image
 import PIL.ImageOps
 from mmengine.logging import print_log
+
+from mst_transfer.compat.image_files import (
+    FLOATS,
+    MAX_PIXELS,
+    UnreadableImageError,
+    check_gif,
+    open_with_pil,
+    read_image_file,
+    shown_path,
+)
 
 from .image_ops import Image
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 _NOTICE_SECONDS = 10.0
 _IMREAD_RGB = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR)  # older OpenCV: BGR only
-
-
-class UnreadableImageError(ValueError):
-    """A file that holds no complete image."""
 
 
 def find_images(
@@ -68,13 +73,19 @@ def _scan(root: str, suffixes: tuple[str, ...]) -> list[str]:
     last_notice = time.monotonic()
     while pending:
         folder, real_folder = pending.pop()
-        with os.scandir(folder) as entries:
-            in_order = sorted(entries, key=lambda entry: entry.name)
+        try:
+            with os.scandir(folder) as entries:
+                in_order = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            raise ValueError(
+                f"folder '{shown_path(folder)}' below data_root cannot be listed ({error.strerror}): mend that, or "
+                "name the folders beside it in data_root"
+            ) from error
         for entry in in_order:
             name = entry.name
             if name.startswith("."):
                 continue
-            if entry.is_dir():
+            if is_folder(entry):
                 is_link = entry.is_symlink()
                 real = os.path.realpath(entry.path) if is_link else os.path.join(real_folder, name)
                 if real not in seen:
@@ -89,27 +100,46 @@ def _scan(root: str, suffixes: tuple[str, ...]) -> list[str]:
     return found
 
 
-def read_image(path: str | os.PathLike[str], exif_orientation: bool = False) -> Image:
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is one itself, or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads back to itself: read_image will say so
+        return False
+
+
+def read_image(path: str | os.PathLike[str], exif_orientation: bool = False, max_pixels: int = MAX_PIXELS) -> Image:
     """Decodes a file to uint8 RGB [H, W, 3], whatever its mode.
 
-    Complete JPEG and PNG files are decoded by OpenCV, everything else by PIL. Grey and palette images become
-    RGB, transparency is dropped, 16-bit values are divided by 256.
+    Complete JPEG and PNG files are decoded by OpenCV, everything else by PIL. Grey, palette and CMYK images become
+    RGB, transparency is dropped, 16-bit values are divided by 256, colour profiles are ignored; of an animation or a
+    file of several pages the first is taken.
 
     Args:
         exif_orientation: turn the image as its EXIF tag says. The default leaves it, as DINO's loader does.
+        max_pixels: width × height that the header may declare; see :mod:`mst_transfer.compat.image_files`.
 
     Raises:
-        UnreadableImageError: not an image, or a truncated one.
+        UnreadableImageError: not an image, a truncated one, or one that is too large.
+        OSError: the machine has no file handle left.
+        MemoryError: the image is allowed, but does not fit into memory.
     """
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        data = read_image_file(path, max_pixels)
         image = _decode_opencv(data, exif_orientation)
         return _decode_pil(data, exif_orientation) if image is None else image
-    except MemoryError:
-        raise
+    except (MemoryError, OSError) as error:
+        if isinstance(error, MemoryError) or error.errno is not None:
+            raise
+        raise UnreadableImageError(_message(path, error)) from error
     except Exception as error:  # PIL's decoders raise nearly every type on broken files
-        raise UnreadableImageError(f"Cannot read image '{os.fspath(path)}': {error}") from error
+        if isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem:
+            raise MemoryError(f"no memory for image '{shown_path(path)}'") from error
+        raise UnreadableImageError(_message(path, error)) from error
+
+
+def _message(path: str | os.PathLike[str], error: Exception) -> str:
+    return f"Cannot read image '{shown_path(path)}': {error}"
 
 
 def _decode_opencv(data: bytes, exif_orientation: bool) -> Image | None:
@@ -126,11 +156,13 @@ def _decode_opencv(data: bytes, exif_orientation: bool) -> Image | None:
 
 
 def _decode_pil(data: bytes, exif_orientation: bool) -> Image:
-    with PIL.Image.open(io.BytesIO(data)) as picture:
+    if data[:3] == b"GIF":
+        check_gif(data)
+    with open_with_pil(io.BytesIO(data)) as picture:
         picture.load()
         upright = PIL.ImageOps.exif_transpose(picture) if exif_orientation else picture
         if upright.mode == "F":
-            raise ValueError("floating-point images have no fixed range; store them with 8 or 16 bits")
+            raise ValueError(FLOATS)
         if upright.mode.startswith("I"):  # 16-bit grey, which PIL would clip to 255
             gray = (np.asarray(upright).clip(0, 65535) >> 8).astype(np.uint8)
             return cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB)

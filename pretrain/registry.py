@@ -30,7 +30,12 @@ SCOPE = "pretrain"
 DATASETS = Registry("dataset", parent=MMENGINE_DATASETS, scope=SCOPE, locations=["pretrain.dataset"])
 DATA_SAMPLERS = Registry("data sampler", parent=MMENGINE_DATA_SAMPLERS, scope=SCOPE, locations=["pretrain.sampler"])
 MODELS = Registry("model", parent=MMENGINE_MODELS, scope=SCOPE, locations=["pretrain.model"])
-HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope=SCOPE, locations=["pretrain.hooks", "pretrain.evaluate.hooks"])
+HOOKS = Registry(
+    "hook",
+    parent=MMENGINE_HOOKS,
+    scope=SCOPE,
+    locations=["pretrain.hooks", "pretrain.unreadable_images_hook", "pretrain.evaluate.hooks"],
+)
 LOOPS = Registry("loop", parent=MMENGINE_LOOPS, scope=SCOPE, locations=["pretrain.loop"])
 OPTIM_WRAPPERS = Registry(
     "optimizer wrapper", parent=MMENGINE_OPTIM_WRAPPERS, scope=SCOPE, locations=["pretrain.optim"]

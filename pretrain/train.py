@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mst_transfer.compat import config_check, config_paths, launch
+from mst_transfer.compat.image_files import UnreadableImageError
 from mst_transfer.compat.serialization import latest_checkpoint
+from mst_transfer.compat.unreadable_images import plain_message
 from mst_transfer.compat.untrusted_files import RefusedFileError
 from pretrain.training_stopped import TrainingStoppedError
 
@@ -115,6 +117,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         runner.train()
     except (FloatingPointError, RefusedFileError, TrainingStoppedError) as error:  # raised on every process alike
         print(f"mst-pretrain: {error}", file=sys.stderr)
+        status = 1
+    except UnreadableImageError as error:  # by the process that has met it, whose end ends the others
+        print(f"mst-pretrain: {plain_message(error)}", file=sys.stderr)
         status = 1
     del runner  # its reducer must go before the process group
     launch.shutdown_distributed()

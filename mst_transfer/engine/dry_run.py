@@ -39,6 +39,7 @@ def dry_run(cfg: Any, num_steps: int = 3) -> DryRunReport:
         RunRefusedError: if a model or checkpoint is refused, memory is too small, or a loss is not finite; the
             message says what to change.
     """
+    from mst_transfer.engine.checked_images import refused
     from mst_transfer.engine.run import RunRefusedError
 
     launch.init_distributed(cfg.launcher)
@@ -53,7 +54,8 @@ def dry_run(cfg: Any, num_steps: int = 3) -> DryRunReport:
         _keep_nothing(cfg, folder)
         memory = PeakMemory()
         try:
-            report = _measure(cfg, num_steps, plan, memory, notices)
+            with refused(RunRefusedError):
+                report = _measure(cfg, num_steps, plan, memory, notices)
         except BackboneRefusedError as error:
             raise RunRefusedError(f"model.backbone.checkpoint: {error}") from error
         except (RuntimeError, MemoryError) as error:

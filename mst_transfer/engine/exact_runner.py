@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from mmengine.runner import Runner
+from mst_transfer.engine.checked_images import CheckedRunner
 
 SWITCH = "exact_resume"  # entry of a config; False: mmengine's own loops
 _COUNTERPARTS = {"EpochBasedTrainLoop": "ExactEpochLoop", "IterBasedTrainLoop": "ExactIterLoop"}
 
 
-class ExactRunner(Runner):
+class ExactRunner(CheckedRunner):
     """A Runner whose runs, killed at any moment and resumed, end as if nothing had happened."""
 
     def build_train_loop(self, loop: Any) -> Any:

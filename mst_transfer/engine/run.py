@@ -169,6 +169,7 @@ def run_training(cfg: Any) -> dict[str, Any]:
         RunRefusedError: The model cannot be built, or the backbone's checkpoint is not of its architecture.
     """
     from mst_transfer.checkpoint.checks import BackboneRefusedError
+    from mst_transfer.engine.checked_images import refused
     from mst_transfer.engine.exact_loops import ResumeRefusedError
 
     start = time.time()
@@ -180,7 +181,8 @@ def run_training(cfg: Any) -> dict[str, Any]:
         raise RunRefusedError(str(error)) from error
     runner = build_runner(cfg, notices)
     try:
-        runner.train()
+        with refused(RunRefusedError):
+            runner.train()
     except BackboneRefusedError as error:
         raise RunRefusedError(f"model.backbone.checkpoint: {error}") from error
     except ResumeRefusedError as error:
@@ -208,6 +210,8 @@ def run_testing(cfg: Any, checkpoint: str, augmented: bool = False) -> dict[str,
         RunRefusedError: It does not fit the config's model, or the model cannot be built.
         ValueError: ``augmented``, and the config does not say how.
     """
+    from mst_transfer.engine.checked_images import refused
+
     start = time.time()
     checkpoint = existing_checkpoint(checkpoint)
     cfg.load_from, cfg.resume = None, False
@@ -219,7 +223,8 @@ def run_testing(cfg: Any, checkpoint: str, augmented: bool = False) -> dict[str,
             f"checkpoint {checkpoint} does not fit the model of {cfg.filename}: {error}\n"
             "Next step: give the config that it was trained with, which stands in its work dir"
         ) from error
-    metrics = results.scalar_metrics(runner.test())
+    with refused(RunRefusedError):
+        metrics = results.scalar_metrics(runner.test())
     written = _write(runner, cfg, metrics, "test", start, tested_checkpoint=str(checkpoint), augmented=augmented)
     del runner
     launch.shutdown_distributed()
@@ -229,14 +234,15 @@ def run_testing(cfg: Any, checkpoint: str, augmented: bool = False) -> dict[str,
 def build_runner(cfg: Any, notices: list[str]) -> Any:
     """Joins the process group, adapts the config to the devices and builds the Runner, whose log gets the notices."""
     import torch
-    from mmengine.runner import Runner
 
+    from mst_transfer.engine.checked_images import CheckedRunner, ImageChecks
     from mst_transfer.engine.exact_runner import SWITCH, ExactRunner
 
     launch.init_distributed(cfg.launcher)
     notices += adapt_to_devices(cfg, launch.world_size(), torch.cuda.is_available())
     try:
-        runner = (ExactRunner if cfg.get(SWITCH, True) else Runner).from_cfg(cfg)
+        ImageChecks.of(cfg)
+        runner = (ExactRunner if cfg.get(SWITCH, True) else CheckedRunner).from_cfg(cfg)
     except ValueError as error:
         raise RunRefusedError(f"{cfg.filename}: {error}") from error
     if cfg.get("resume") and cfg.get(results.BEGINNING):
@@ -252,6 +258,9 @@ def _write(runner: Any, cfg: Any, metrics: dict[str, float], mode: str, start: f
     coco_backend = runner.message_hub.get_info("coco_backend")  # of mst_transfer.CocoMetric: library and version
     if coco_backend:
         extra["coco_backend"] = coco_backend
+    unreadable = runner.message_hub.get_info("unreadable_images")  # of training: see engine.checked_images
+    if unreadable:
+        extra["unreadable_images"] = unreadable
     written = results.write_results(
         runner.work_dir,
         cfg,

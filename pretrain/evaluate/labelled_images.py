@@ -11,17 +11,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mst_transfer.compat.image_files import UnreadableImageError
 from pretrain.augment import draw_box, sample_generator
-from pretrain.image_folder import find_images, read_image
+from pretrain.image_folder import find_images, is_folder, read_image
 from pretrain.image_ops import Image, resize, resized_crop
 
 _STREAM_LINEAR = 2
 _NUM_DRAWS = 23  # those of a box (0-21), and the flip
+_MAX_ASPECT_RATIO = 16
 _CROP_SCALE, _CROP_RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
 
 def central_view(image: Image, size: int) -> Image:
     """Shorter side to ``size * 256 / 224`` (bicubic, antialiased), then the central square.
+
+    Of an image more than 16 times as long as wide only the middle is resized: the whole of a line of pixels would
+    become gigabytes.
 
     Args:
         image: uint8 RGB [H, W, 3].
@@ -30,6 +35,7 @@ def central_view(image: Image, size: int) -> Image:
     Returns:
         uint8 [size, size, 3].
     """
+    image = _middle(image)
     height, width = image.shape[:2]
     short = max(size, math.floor(size * 256 / 224))
     scale = short / min(height, width)
@@ -40,6 +46,13 @@ def central_view(image: Image, size: int) -> Image:
     image = resize(np.ascontiguousarray(image), *target)
     top, left = round((target[0] - size) / 2), round((target[1] - size) / 2)
     return image[top : top + size, left : left + size]
+
+
+def _middle(image: Image) -> Image:
+    height, width = image.shape[:2]
+    limit = _MAX_ASPECT_RATIO * min(height, width)
+    top, left = max(height - limit, 0) // 2, max(width - limit, 0) // 2
+    return image[top : top + limit, left : left + limit]
 
 
 def random_view(image: Image, size: int, draws: list[float]) -> Image:
@@ -88,12 +101,13 @@ class LabelledImages(Dataset):
         if not os.path.isdir(root):
             raise FileNotFoundError(f"there is no folder {root!r} of class folders, one a class, with their images")
         self.classes = sorted(
-            entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")
+            entry.name for entry in os.scandir(root) if is_folder(entry) and not entry.name.startswith(".")
         )
         if not self.classes:
             raise FileNotFoundError(
                 f"{root!r} holds no class folder: put the images of each class in a folder of its own there"
             )
+        self.root = root
         self.size, self.augment, self.resize, self.seed = size, augment, resize, seed
         self.paths: list[str] = []
         self.labels: list[int] = []
@@ -121,9 +135,15 @@ class LabelledImages(Dataset):
         """uint8 [3, size, size], label, index.
 
         Raises:
-            UnreadableImageError: an evaluation must not leave out an image in silence.
+            UnreadableImageError: an evaluation must not leave out an image: its score would be of another set.
         """
-        image = read_image(self.paths[index])
+        try:
+            image = read_image(self.paths[index])
+        except UnreadableImageError as error:
+            raise UnreadableImageError(
+                f"{error}. A score must be of all images: put the file in order, or take it away from {self.root} and "
+                "say so beside the score"
+            ) from error
         if self.augment:
             draws = sample_generator(self.seed, self.epoch, index, _STREAM_LINEAR).random(_NUM_DRAWS).tolist()
             view = random_view(image, self.size, draws)

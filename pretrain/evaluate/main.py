@@ -60,7 +60,9 @@ def main(program: str, argv: Sequence[str] | None = None) -> int:
         launch.init_distributed(args.launcher)
         result = (run_knn if program == "eval_knn" else run_linear)(args)
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        from mst_transfer.compat.unreadable_images import plain_message
+
+        print(f"{program}: {plain_message(error)}", file=sys.stderr)
         return 1
     result.update(checkpoint=args.checkpoint, data=str(args.data), seconds=round(time.monotonic() - start, 1))
     if is_main_process():

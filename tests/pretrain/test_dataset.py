@@ -11,6 +11,7 @@ from PIL import Image
 from skimage import data
 from torch.utils.data import DataLoader
 
+from mst_transfer.compat.unreadable_images import TooManyUnreadableError
 from pretrain.dataset import MultiCropDataset
 from pretrain.image_folder import read_image
 from pretrain.sampler import EpochSampler
@@ -131,7 +132,7 @@ def test_replacement_may_be_unreadable_too(folder: Path) -> None:
 def test_nothing_readable_stops_with_names(folder: Path) -> None:
     dataset = MultiCropDataset(folder, **SMALL)
     spoil(folder, dataset, *range(10))
-    with pytest.raises(RuntimeError, match=r"class0.*could not be read"):
+    with pytest.raises(TooManyUnreadableError, match=r"class0.*could not be read"):
         dataset[(0, 0)]
 
 

@@ -78,6 +78,21 @@ def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
         find_images([])
 
 
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "open" / "1.jpg", PHOTOGRAPH[:8, :8])
+    (tmp_path / "locked").mkdir()
+    scandir = os.scandir
+
+    def refusing(folder: str) -> Iterator[os.DirEntry[str]]:  # chmod would not stop root
+        if folder.endswith("locked"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(ValueError, match=r"locked' below data_root cannot be listed \(Permission denied\): mend that"):
+        find_images(tmp_path)
+
+
 @pytest.mark.parametrize("extension", ["jpg", "png", "webp", "bmp", "tif", "gif", "ppm"])
 def test_every_format_equals_pil(tmp_path: Path, extension: str) -> None:
     path = save(tmp_path / f"a.{extension}")

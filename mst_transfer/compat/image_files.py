@@ -1,0 +1,275 @@
+"""Image files that nobody vouches for: opened without hanging, measured before anything is decoded.
+
+Both sides read images through :func:`read_image_file`. It refuses what is no ordinary file (a pipe would block for
+ever), no image, or an image whose header declares more pixels than allowed: a file of some kilobytes can ask a decoder
+for gigabytes. PIL looks only for the formats in ``FORMATS``: by itself it would hand a PostScript file, whatever its
+name, to Ghostscript.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import PIL.Image
+
+MAX_PIXELS = 178_956_970  # where PIL refuses by default: 0.5 GB of 8-bit RGB
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
+FLOATS = "floating-point images have no fixed range; store them with 8 or 16 bits"
+_WHOLE_BYTES = 2**26  # files up to here are read at once; of larger ones the header first
+_MAX_BYTES_A_PIXEL = 16  # four channels of 32 bits
+_EXTRA_BYTES = 2**26  # headers, profiles, further pages
+_OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # not of the file
+_PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN)  # network disks
+_PAUSES = (0.1, 0.5)  # seconds before further attempts
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+_PIL_LIMIT = threading.RLock()
+
+
+class UnreadableImageError(ValueError):
+    """A file that holds no complete image, or one that is not allowed."""
+
+
+def shown_path(path: str | os.PathLike[str]) -> str:
+    """A path in one line of valid text: line breaks and bytes that are no UTF-8 are written as ``\\n``, ``\\xff``."""
+    text = os.fspath(path).replace("\\", "\\\\")
+    text = "".join(char if char.isprintable() or 0xDC80 <= ord(char) <= 0xDCFF else _escape(char) for char in text)
+    return "".join(f"\\x{ord(char) - 0xDC00:02x}" if 0xDC80 <= ord(char) <= 0xDCFF else char for char in text)
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def read_image_file(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, *, any_format: bool = False) -> bytes:
+    """The content of an image file.
+
+    Args:
+        path: the file.
+        max_pixels: width × height that its header may declare.
+        any_format: take formats that are not known here too; then only the size of the file is limited.
+
+    Raises:
+        UnreadableImageError: not an ordinary file, not readable, empty, no image, or too many pixels.
+        OSError: the machine has no file handle or memory left.
+    """
+    for pause in (*_PAUSES, None):
+        try:
+            return _read(path, max_pixels, any_format)
+        except OSError as error:
+            if error.errno in _OF_THE_MACHINE:
+                raise
+            if error.errno not in _PASSING or pause is None:
+                raise UnreadableImageError(_reason(path, error)) from error
+        time.sleep(pause)
+    raise AssertionError
+
+
+def _read(path: str | os.PathLike[str], max_pixels: int, any_format: bool) -> bytes:
+    kind = stat.S_IFMT(os.stat(path).st_mode)
+    if kind != stat.S_IFREG:  # before opening: a device may act on it
+        raise UnreadableImageError(f"it is {_KINDS.get(kind, 'not a file')}, not a file")
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableImageError("it is not a file any more")
+        if status.st_size > _WHOLE_BYTES:
+            if not any_format:
+                check_pixels(file, max_pixels)
+            if status.st_size > max_pixels * _MAX_BYTES_A_PIXEL + _EXTRA_BYTES:
+                raise UnreadableImageError(f"{status.st_size:,} bytes are more than {max_pixels:,} pixels can need")
+            file.seek(0)
+            return file.read()
+        data = file.read()
+    if not data:
+        raise UnreadableImageError("the file is empty")
+    if not any_format:
+        check_pixels(io.BytesIO(data), max_pixels)
+    return data
+
+
+def _reason(path: str | os.PathLike[str], error: OSError) -> str:
+    if error.errno == errno.ENOENT and os.path.islink(path):
+        return f"it is a link to {shown_path(os.readlink(path))}, which does not exist"
+    return error.strerror or str(error)
+
+
+def check_pixels(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> None:
+    """Looks at the header of an image.
+
+    Raises:
+        UnreadableImageError: no image that is known here, or more pixels than allowed.
+    """
+    width, height = declared_size(file)
+    if width * height > max_pixels:
+        raise UnreadableImageError(
+            f"its header declares {width} × {height} pixels, more than max_pixels={max_pixels:,}; if that is right, "
+            "raise max_pixels, or scale the image down"
+        )
+
+
+def declared_size(file: BinaryIO) -> tuple[int, int]:
+    """Width and height in pixels as the header of an image says them; nothing is decoded.
+
+    Raises:
+        UnreadableImageError: no image that is known here.
+    """
+    file.seek(0)
+    head = file.read(30)
+    if head[:3] == b"\xff\xd8\xff":
+        size = _jpeg_size(file)
+    elif head[:8] == b"\x89PNG\r\n\x1a\n":
+        size = (_big(head[16:20]), _big(head[20:24])) if head[12:16] == b"IHDR" else None
+    elif head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        size = _webp_size(head)  # PIL would make a canvas of that size on opening
+    else:
+        file.seek(0)
+        with open_with_pil(file) as picture:
+            size = picture.size
+    if size is None or min(size) < 1:
+        raise UnreadableImageError("its header is incomplete")
+    return size
+
+
+@contextmanager
+def open_with_pil(file: BinaryIO) -> Iterator[PIL.Image.Image]:
+    """PIL's image of a file in one of the formats known here, not yet decoded, and without PIL's own limit.
+
+    Raises:
+        UnreadableImageError: it is none of them, or broken.
+    """
+    PIL.Image.init()
+    known = [name for name in FORMATS if name in PIL.Image.OPEN]
+    with _PIL_LIMIT:
+        limit, PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, None
+        try:
+            picture: Any = PIL.Image.open(file, formats=known)
+        except PIL.UnidentifiedImageError:
+            raise UnreadableImageError("it is no image") from None
+        except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, EOFError) as error:
+            if getattr(error, "errno", None):
+                raise
+            raise UnreadableImageError(f"its header is broken ({error})") from error
+        finally:
+            PIL.Image.MAX_IMAGE_PIXELS = limit
+    with picture:
+        yield picture
+
+
+def check_complete(data: bytes) -> None:
+    """Finds truncated files that OpenCV would show in part, the rest grey, without a word.
+
+    JPEG and PNG files that end as they must are taken as complete; other formats that OpenCV is lenient with, and odd
+    ends, are decoded by PIL, which is strict. Damage inside a JPEG's data cannot be told from a picture.
+
+    Raises:
+        UnreadableImageError: the file is truncated or broken.
+    """
+    is_jpeg, is_png = data[:3] == b"\xff\xd8\xff", data[:8] == b"\x89PNG\r\n\x1a\n"
+    if is_jpeg and data[-2:] == b"\xff\xd9" or is_png and data[-8:-4] == b"IEND":
+        return
+    if data[:3] == b"GIF":
+        check_gif(data)
+        return
+    if data[:4] in (b"II*\0", b"MM\0*") or data[:4] == b"RIFF":  # OpenCV refuses these by itself
+        return
+    check_by_decoding(data)
+
+
+def check_gif(data: bytes) -> None:
+    """Looks for the end of the first picture of a GIF: no decoder misses what a truncated file lacks.
+
+    Raises:
+        UnreadableImageError: the file ends before.
+    """
+    place = 13 + _colour_table(data, 10)
+    while place < len(data):
+        block, place = data[place], place + 1
+        if block == 0x3B:  # the end, without a picture
+            break
+        if block == 0x2C:
+            place += 9 + _colour_table(data, place + 8) + 1  # descriptor, colours, size of a code
+        elif block == 0x21:
+            place += 1  # kind of an extension
+        while place < len(data) and data[place]:
+            place += data[place] + 1
+        place += 1
+        if block == 0x2C and place <= len(data):
+            return
+    raise UnreadableImageError("it is truncated")
+
+
+def _colour_table(data: bytes, flags_at: int) -> int:
+    """Bytes of the colour table that flags announce."""
+    flags = data[flags_at] if flags_at < len(data) else 0
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def check_by_decoding(data: bytes) -> None:
+    """Decodes an image with PIL, to learn why another decoder does not.
+
+    Raises:
+        UnreadableImageError: says what is wrong.
+    """
+    with open_with_pil(io.BytesIO(data)) as picture:
+        if picture.mode == "F":
+            raise UnreadableImageError(FLOATS)
+        try:
+            picture.load()
+        except MemoryError:
+            raise
+        except Exception as error:  # PIL's decoders raise nearly every type on broken files
+            raise UnreadableImageError(f"it is truncated or broken ({error})") from error
+
+
+def _jpeg_size(file: BinaryIO) -> tuple[int, int] | None:
+    """Walks from marker to marker up to the frame header."""
+    file.seek(2)
+    while byte := file.read(1):
+        if byte != b"\xff":
+            continue
+        while byte == b"\xff":
+            byte = file.read(1)
+        marker = byte[0] if byte else 0xD9
+        if marker == 0x00 or marker == 0x01 or 0xD0 <= marker <= 0xD8:
+            continue
+        if marker in (0xD9, 0xDA):  # end, or scan: without a frame
+            return None
+        length = _big(file.read(2))
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            frame = file.read(5)
+            return (_big(frame[3:5]), _big(frame[1:3])) if len(frame) == 5 else None
+        file.seek(max(length - 2, 0), io.SEEK_CUR)
+    return None
+
+
+def _webp_size(head: bytes) -> tuple[int, int] | None:
+    kind, little = head[12:16], head[20:30]
+    if len(little) < 10:
+        return None
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(little[4:7], "little"), 1 + int.from_bytes(little[7:10], "little")
+    if kind == b"VP8L":
+        bits = int.from_bytes(little[1:5], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 ":
+        return int.from_bytes(little[6:8], "little") & 0x3FFF, int.from_bytes(little[8:10], "little") & 0x3FFF
+    return None
+
+
+def _big(data: bytes) -> int:
+    return int.from_bytes(data, "big")

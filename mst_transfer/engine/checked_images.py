@@ -1,0 +1,202 @@
+"""A Runner whose pipelines check every image file; configs, and what is dumped of them, stay as they were written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import all_gather_object, get_rank, is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mst_transfer.compat.image_files import MAX_PIXELS
+from mst_transfer.compat.unreadable_images import LIST_NAME, UnreadableLimit, read_list, write_list
+
+OPTIONS = "image_checks"  # entry of a config: the fields of ImageChecks, or False for mmcv's own loading
+INFO = "unreadable_images"  # entry of the message hub, and of results.json
+
+
+@dataclass(frozen=True)
+class ImageChecks:
+    """The config's entry ``image_checks``.
+
+    Args:
+        max_pixels: width × height that the header of a file may declare.
+        max_aspect_ratio: longer side by shorter side of an image.
+        max_unreadable_share: of the training images that may be skipped, in [0, 1], before the run stops.
+        min_unreadable: so few never stop it.
+    """
+
+    max_pixels: int = MAX_PIXELS
+    max_aspect_ratio: float = 100.0
+    max_unreadable_share: float = 0.01
+    min_unreadable: int = 10
+
+    @classmethod
+    def of(cls, cfg: Any) -> ImageChecks | None:
+        """The checks that a config asks for; None where it asks for none.
+
+        Raises:
+            ValueError: an option is unknown or out of range.
+        """
+        options = cfg.get(OPTIONS, {})
+        if options is False:
+            return None
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(options or {}) - set(known))
+        if unknown:
+            raise ValueError(f"{OPTIONS} has no option {', '.join(unknown)}; it has {', '.join(known)}")
+        checks = cls(**(options or {}))
+        for name in ("max_pixels", "max_aspect_ratio"):
+            if not getattr(checks, name) >= 1:
+                raise ValueError(f"{OPTIONS}.{name}={getattr(checks, name)!r} must be at least 1")
+        checks.limit()
+        return checks
+
+    def limit(self) -> UnreadableLimit:
+        """When there are too many."""
+        return UnreadableLimit(self.max_unreadable_share, self.min_unreadable)
+
+
+class CheckedRunner(Runner):
+    """mmengine's Runner with :class:`~mst_transfer.datasets.load_image.LoadImage` in the place of mmcv's loader."""
+
+    _may_skip = False
+
+    def build_train_loop(self, loop: Any) -> Any:
+        """Only what is built here may leave out samples."""
+        checks = ImageChecks.of(self.cfg)
+        self._may_skip = True
+        try:
+            built = super().build_train_loop(loop)
+        finally:
+            self._may_skip = False
+        if checks is not None:
+            self.register_hook(UnreadableImagesHook(checks.limit()), priority="NORMAL")
+        return built
+
+    def build_dataloader(self, dataloader: Any, seed: int | None = None, diff_rank_seed: bool = False) -> Any:
+        """As mmengine's, and the pipelines of its data sets check."""
+        loader = Runner.build_dataloader(dataloader, seed=seed, diff_rank_seed=diff_rank_seed)
+        checks = ImageChecks.of(self.cfg)
+        if checks is not None:
+            for dataset in _leaves(loader.dataset):
+                skip = self._may_skip and not getattr(dataset, "test_mode", False)
+                options = dict(skip_unreadable=skip, list_file=str(list_of_rank(self.work_dir, get_rank())))
+                _check_pipeline(dataset, checks, options if skip else {})
+        return loader
+
+
+def list_of_rank(work_dir: str, rank: int) -> Path:
+    """Where one process's workers write while the run lasts; at the end all are in the main one's."""
+    return Path(work_dir) / (LIST_NAME if rank == 0 else f"unreadable_images.rank{rank}.txt")
+
+
+def _leaves(dataset: Any) -> Iterator[Any]:
+    """Data sets that load, inside those that repeat, join or mix them."""
+    inner = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
+    if isinstance(inner, Sequence) and inner[0] is not None:
+        for one in inner:
+            yield from _leaves(one)
+    else:
+        yield dataset
+
+
+def _check_pipeline(dataset: Any, checks: ImageChecks, options: dict[str, Any]) -> None:
+    from mmcv.transforms import BaseTransform, LoadImageFromFile
+
+    from mst_transfer.datasets.load_image import LoadImage, LoadSegMap
+
+    def checked(node: Any) -> Any:
+        kind = type(node)
+        if kind is LoadImageFromFile:
+            both = dict(max_pixels=checks.max_pixels, max_aspect_ratio=checks.max_aspect_ratio)
+            return LoadImage.like(node, **both, **options)
+        if kind.__module__ == "mmseg.datasets.transforms.loading" and kind.__name__ == "LoadAnnotations":
+            return LoadSegMap(node, max_pixels=checks.max_pixels, **options)
+        if isinstance(node, list | tuple):
+            return kind(map(checked, node)) if kind in (list, tuple) else node
+        if kind is dict:
+            return {key: checked(value) for key, value in node.items()}
+        if isinstance(node, BaseTransform) or kind.__name__ == "Compose":
+            for name, value in list(vars(node).items()):
+                setattr(node, name, checked(value))
+        return node
+
+    if hasattr(dataset, "pipeline"):
+        dataset.pipeline = checked(dataset.pipeline)
+
+
+class UnreadableImagesHook(Hook):
+    """Logs and counts the images that training skips, and stops a run with too many of them.
+
+    Args:
+        limit: how many there may be; each process judges its own at every step, all together at the end of an epoch.
+    """
+
+    def __init__(self, limit: UnreadableLimit) -> None:
+        self.limit = limit
+        self._found: dict[str, str] = {}
+        self._size = 0
+
+    def before_train(self, runner: Any) -> None:
+        """A new run begins a new list; a resumed one goes on."""
+        path = list_of_rank(runner.work_dir, get_rank())
+        if not runner.iter:
+            path.unlink(missing_ok=True)
+        self._found, self._size = read_list(path), path.stat().st_size if path.is_file() else 0
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Looks whether workers have named more.
+
+        Raises:
+            TooManyUnreadableError: too many.
+        """
+        path = list_of_rank(runner.work_dir, get_rank())
+        size = path.stat().st_size if path.is_file() else 0
+        if size == self._size:
+            return
+        self._size, now = size, read_list(path)
+        for name in now.keys() - self._found.keys():
+            runner.logger.warning(f"{name} cannot be read: {now[name]}. Another sample takes its place")
+        self._found = {**self._found, **now}
+        self.limit.check(self._found, self._num_images(runner), path)
+
+    def after_train_epoch(self, runner: Any) -> None:
+        """Puts the lists of all processes together.
+
+        Raises:
+            TooManyUnreadableError: the same on every process.
+        """
+        self._found = {name: reason for found in all_gather_object(self._found) for name, reason in found.items()}
+        self.limit.check(self._found, self._num_images(runner), list_of_rank(runner.work_dir, get_rank()))
+
+    def after_train(self, runner: Any) -> None:
+        """Writes the whole list, and says how many there are."""
+        path = list_of_rank(runner.work_dir, 0)
+        if is_main_process():
+            write_list(path, self._found)
+        else:
+            list_of_rank(runner.work_dir, get_rank()).unlink(missing_ok=True)
+        place = f", named in {path}" if self._found else ""
+        runner.logger.info(f"images that could not be read and were skipped: {len(self._found)}{place}")
+        runner.message_hub.update_info(INFO, {"skipped": len(self._found), "list": LIST_NAME if self._found else None})
+
+    @staticmethod
+    def _num_images(runner: Any) -> int:
+        return len(runner.train_loop.dataloader.dataset)
+
+
+@contextmanager
+def refused(refusal: type[Exception]) -> Iterator[None]:
+    """Turns an unreadable image, found by whatever process, into a refusal of the run in a few words."""
+    from mst_transfer.compat.image_files import UnreadableImageError
+    from mst_transfer.compat.unreadable_images import plain_message
+
+    try:
+        yield
+    except UnreadableImageError as error:
+        raise refusal(plain_message(error)) from error
