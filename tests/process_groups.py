@@ -4,14 +4,16 @@ import multiprocessing
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 import torch
 
 PRELOADED = ["torch", "mmengine.runner", "mst_transfer.engine.run", "pretrain.train", "pretrain.model", "pretrain.loop"]
-TIMEOUT_SECONDS = 240
+TIMEOUT_SECONDS, GRACE_SECONDS = 600, 10
 
 
 def _context() -> Any:
@@ -38,6 +40,20 @@ def _enter(function: Callable, arguments: Sequence, folder: Path, environment: d
     sys.stdout.flush()
 
 
+def _wait(members: list[Any]) -> list[int | None]:
+    """Exit codes; once one has failed the others wait for it in vain, and have a little time to say so."""
+    end = time.monotonic() + TIMEOUT_SECONDS
+    while any(member.is_alive() for member in members) and time.monotonic() < end:
+        wait([member.sentinel for member in members if member.is_alive()], timeout=1)
+        if any(member.exitcode for member in members):
+            end = min(end, time.monotonic() + GRACE_SECONDS)
+    codes = [member.exitcode for member in members]
+    for member in members:
+        if member.is_alive():
+            member.kill()
+    return codes
+
+
 def run_group(function: Callable, processes: int, folder: Path, *arguments: Any) -> list[Any]:
     """Calls a function in each of several processes that find torchrun's variables in their environment.
 
@@ -59,14 +75,8 @@ def run_group(function: Callable, processes: int, folder: Path, *arguments: Any)
         )  # fmt: skip
         members.append(context.Process(target=_enter, args=(function, arguments, folder, environment), daemon=True))
         members[-1].start()
-    for member in members:
-        member.join(TIMEOUT_SECONDS)
-    codes = [member.exitcode for member in members]
-    for member in members:
-        if member.is_alive():
-            member.kill()
-    tails = [
-        f"--- rank {r}\n{(folder / f'rank_{r}.log').read_text()[-3000:]}" for r in range(processes) if codes[r] != 0
-    ]
+    codes = _wait(members)
+    failed = [rank for rank, code in enumerate(codes) if code != 0]
+    tails = [f"--- rank {rank}\n{(folder / f'rank_{rank}.log').read_text()[-3000:]}" for rank in failed]
     assert codes == [0] * processes, f"exit codes {codes}\n" + "\n".join(tails)
     return [torch.load(folder / f"rank_{rank}.pt", weights_only=True) for rank in range(processes)]
