@@ -8,12 +8,13 @@ from pathlib import Path
 import mmengine
 import timm
 import torch
-from mmengine.dist import is_main_process
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
 import mst_transfer
 from mst_transfer.checkpoint import BackboneMetadata, save_backbone
+from mst_transfer.compat.checkpoint_hook import SafeCheckpointHook
+from mst_transfer.compat.checksums import content_size
 from pretrain.model import MST
 from pretrain.registry import HOOKS
 
@@ -46,7 +47,7 @@ def backbone_metadata(mst: MST, role: str, provenance: dict) -> BackboneMetadata
 
 
 @HOOKS.register_module()
-class BackboneCheckpointHook(CheckpointHook):
+class BackboneCheckpointHook(SafeCheckpointHook):
     """mmengine's checkpoints, each with the backbone files that the transfer side reads.
 
     Next to ``epoch_N.pth`` stand ``epoch_N_teacher.safetensors`` and ``epoch_N_student.safetensors``; the newest are
@@ -54,15 +55,13 @@ class BackboneCheckpointHook(CheckpointHook):
     backbone files go too. All arguments are mmengine's.
     """
 
-    def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
-        before = list(self.keep_ckpt_ids) if self.max_keep_ckpts > 0 else []
-        super()._save_checkpoint_with_step(runner, step, meta)
-        if is_main_process():
-            self._write_backbones(runner, meta)
-            self._remove_backbones([old for old in before if old not in self.keep_ckpt_ids])
+    def bytes_beside(self, runner) -> int:
+        """Both networks' backbones, each under two names."""
+        return 2 * len(ROLES) * content_size(unwrap(runner.model).student.backbone.vit.state_dict())
 
-    def _write_backbones(self, runner, meta: dict) -> None:
-        mst, stem = unwrap(runner.model), Path(self.last_ckpt).stem
+    def write_beside(self, runner, step: int, meta: dict) -> None:
+        """The backbones of a step. Those under the step's name come first: they are whole before others name them."""
+        mst, stem = unwrap(runner.model), self._stem(step)
         provenance = {
             "method": "MST",
             "config": Path(runner.cfg.filename or "unnamed").name,
@@ -87,11 +86,13 @@ class BackboneCheckpointHook(CheckpointHook):
             for name in (f"{stem}_{role}.safetensors", f"{role}.safetensors"):
                 save_backbone(Path(self.out_dir) / name, state, metadata)
 
-    def _remove_backbones(self, steps: list[int]) -> None:
-        for step in steps:
-            stem = self.filename_tmpl.format(step).removesuffix(".pth")
-            for role in ROLES:
-                (Path(self.out_dir) / f"{stem}_{role}.safetensors").unlink(missing_ok=True)
+    def remove_beside(self, step: int) -> None:
+        """The backbones that stand beside a checkpoint."""
+        for role in ROLES:
+            (Path(self.out_dir) / f"{self._stem(step)}_{role}.safetensors").unlink(missing_ok=True)
+
+    def _stem(self, step: int) -> str:
+        return self.filename_tmpl.format(step).removesuffix(".pth")
 
 
 @HOOKS.register_module()

@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mst_transfer.compat import config_check, config_paths, launch, serialization
+from mst_transfer.compat import config_check, config_paths, launch
 from mst_transfer.engine import batch_plan, results
 from mst_transfer.engine.adapt import adapt_to_devices, check_amp, enable_amp, enable_auto_scale_lr
 from mst_transfer.engine.augmented_testing import with_augmentation
 
 DEFAULT_SEED = 0
-AUTO_RESUME = "auto"
 TRAINING_LOADERS = ("train_dataloader", "val_dataloader")
 TEST_LOADERS = ("test_dataloader",)
 
@@ -45,7 +44,7 @@ def load_run_config(
         work_dir: Where checkpoints and logs go; the default is the config's, or ``work_dirs/<config's
             name>``.
         seed: Seed of every random draw; the default is the config's, or 0.
-        resume: Checkpoint to go on from; ``auto`` takes the newest one in the work dir, if there is one.
+        resume: Checkpoint to go on from; ``auto`` takes the newest whole one in the work dir, if there is one.
         amp: Mixed precision.
         auto_scale_lr: Scale the learning rate by the batch size.
         accumulate: Batches whose gradients make one step; ``auto``: as many as make the recipe's batch.
@@ -58,6 +57,7 @@ def load_run_config(
         An mmengine ``Config``.
 
     Raises:
+        BrokenCheckpointError: The checkpoint is cut short or changed.
         FileNotFoundError: No such config or checkpoint.
         UnknownConfigKeyError: A name in the config or in ``cfg_options`` that nothing reads.
         ValueError: An option that does not go with the config, or classes to be taken from the data that contradict
@@ -101,13 +101,12 @@ def _take_classes_from_data(cfg: Any, coco: Sequence[str] | None, coco_images: S
 
 
 def _set_resume(cfg: Any, resume: str) -> None:
-    if resume == AUTO_RESUME:
-        newest = serialization.latest_checkpoint(cfg.work_dir)
-        if newest is None:
-            print(f"--resume: {cfg.work_dir} has no checkpoint yet, so the run starts anew")
-            return
-        resume = str(newest)
-    cfg.load_from, cfg.resume = existing_checkpoint(resume), True
+    from mst_transfer.engine.checkpoints import find_checkpoint
+
+    checkpoint = find_checkpoint(cfg.work_dir, resume, cfg.launcher)
+    if checkpoint is None:
+        return
+    cfg.load_from, cfg.resume = checkpoint, True
     _leave_out_backbone_file(cfg)
 
 
@@ -156,27 +155,34 @@ def check_inputs(cfg: Any, training: bool) -> list[Any]:
     return summaries
 
 
-def run_training(cfg: Any) -> dict[str, Any]:
+def run_training(cfg: Any, fresh: bool = False) -> dict[str, Any]:
     """Trains, validates as the config says, and writes ``results.json``.
 
     Args:
         cfg: From ``load_run_config``.
+        fresh: Where the work dir holds an earlier run's checkpoints, set them aside instead of refusing to start.
 
     Returns:
         The content of ``results.json``: see ``results.write_results``.
 
     Raises:
-        RunRefusedError: The model cannot be built, or the backbone's checkpoint is not of its architecture.
+        CheckpointNotSavedError: A checkpoint could not be written; earlier ones are as they were.
+        RunRefusedError: The model cannot be built, or the backbone's checkpoint is not of its architecture; the
+            checkpoint to resume is of another run; or the work dir is another run's.
     """
     from mst_transfer.checkpoint.checks import BackboneRefusedError
+    from mst_transfer.compat.checksums import BrokenCheckpointError
+    from mst_transfer.compat.run_identity import OtherRunError
     from mst_transfer.engine.checked_images import refused
+    from mst_transfer.engine.checkpoints import prepare_work_dir
     from mst_transfer.engine.exact_loops import ResumeRefusedError
 
     start = time.time()
     launch.init_distributed(cfg.launcher)
     try:
+        moved = prepare_work_dir(cfg, fresh)
         plan = batch_plan.plan_batch(cfg, launch.world_size())
-        notices = batch_plan.apply_batch_plan(cfg, plan)
+        notices = [*([moved] if moved else []), *batch_plan.apply_batch_plan(cfg, plan)]
     except ValueError as error:
         raise RunRefusedError(str(error)) from error
     runner = build_runner(cfg, notices)
@@ -185,7 +191,7 @@ def run_training(cfg: Any) -> dict[str, Any]:
             runner.train()
     except BackboneRefusedError as error:
         raise RunRefusedError(f"model.backbone.checkpoint: {error}") from error
-    except ResumeRefusedError as error:
+    except (ResumeRefusedError, OtherRunError, BrokenCheckpointError) as error:
         raise RunRefusedError(f"--resume {cfg.load_from}: {error}") from error
     metrics = results.last_validation_metrics(runner.message_hub)
     written = _write(runner, cfg, metrics, "train", start, batch=plan.as_dict())
@@ -210,10 +216,16 @@ def run_testing(cfg: Any, checkpoint: str, augmented: bool = False) -> dict[str,
         RunRefusedError: It does not fit the config's model, or the model cannot be built.
         ValueError: ``augmented``, and the config does not say how.
     """
+    from mst_transfer.compat.checksums import BrokenCheckpointError, verify_checkpoint
     from mst_transfer.engine.checked_images import refused
 
     start = time.time()
     checkpoint = existing_checkpoint(checkpoint)
+    if Path(checkpoint).is_file():
+        try:
+            verify_checkpoint(checkpoint)
+        except BrokenCheckpointError as error:
+            raise RunRefusedError(str(error)) from error
     cfg.load_from, cfg.resume = None, False
     runner = build_runner(with_augmentation(cfg) if augmented else cfg, [])
     try:
@@ -236,9 +248,11 @@ def build_runner(cfg: Any, notices: list[str]) -> Any:
     import torch
 
     from mst_transfer.engine.checked_images import CheckedRunner, ImageChecks
+    from mst_transfer.engine.checkpoints import use_safe_checkpoints
     from mst_transfer.engine.exact_runner import SWITCH, ExactRunner
 
     launch.init_distributed(cfg.launcher)
+    use_safe_checkpoints(cfg)
     notices += adapt_to_devices(cfg, launch.world_size(), torch.cuda.is_available())
     try:
         ImageChecks.of(cfg)

@@ -182,7 +182,7 @@ def test_a_backbone_of_another_depth_is_one_message(
 def test_a_resumed_run_needs_no_backbone_file_but_remembers_it(tiny_seg_config: Path, tmp_path: Path) -> None:
     with tiny_seg_config.open("a") as file:
         file.write("model['backbone'].update(type='mst_transfer.TimmViT', checkpoint='gone.pth')\n")
-    (tmp_path / "epoch_1.pth").write_bytes(b"")
+    torch.save({}, tmp_path / "epoch_1.pth")
     arguments = dict(work_dir=str(tmp_path), resume=str(tmp_path / "epoch_1.pth"))
     cfg = run.load_run_config(str(tiny_seg_config), **arguments)
     assert cfg.model.backbone.checkpoint is None and results.backbone_checkpoint(cfg) == "gone.pth"
