@@ -129,7 +129,7 @@ def _compare(folder: Path, num_images: int, rounds: int, what: str, quick: bool)
             ("ours", times["ours"]),
             unit="ms/image",
             scale=scale,
-            goal=7.0 if what.endswith("500x375") and not quick else None,
+            goal=goal,
         ),
         compare(title, theirs, ("ours + normalize", times["ours + normalize"]), unit="ms/image", scale=scale),
     ]
