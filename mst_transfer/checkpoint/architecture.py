@@ -57,8 +57,14 @@ def infer_architecture(tensors: Mapping[str, Tensor], source: str) -> tuple[str,
         BackboneRefusedError: the tensors are of no architecture of timm, or leave open of which.
     """
     infer = infer_swin if SwinFamily.anchor in tensors else infer_vit
-    arch, options = infer(tensors, source)
-    model = timm.create_model(arch, pretrained=False, num_classes=0, device="meta", **options)
+    try:
+        arch, options = infer(tensors, source)
+        model = timm.create_model(arch, pretrained=False, num_classes=0, device="meta", **options)
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError) as error:
+        raise BackboneRefusedError(
+            f"{source} leaves its architecture open: its tensors have names of a backbone, but not the shapes "
+            f"({type(error).__name__}: {str(error)[:200]}). Is the file whole? Else name the architecture: arch=…"
+        ) from error
     wanted, trunk = model.state_dict(), family_of(model).trunk
     respelt, _ = respell(tensors, wanted, rotary=getattr(model, "rope", None) is not None)
     given = {n: t for n, t in respelt.items() if n in wanted or not (is_head_tensor(n) or is_derived_tensor(n))}

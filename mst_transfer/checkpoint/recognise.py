@@ -103,6 +103,10 @@ def recognise(tensors: Mapping[str, Tensor], role: str | None, source: str) -> R
             return Recognised(scheme.rename(beside | inside), scheme, found_role, interpolation)
         except (BackboneNotCoveredError, BackboneRefusedError) as error:
             raise type(error)(f"{source} ({scheme.name}): {error}") from error
+        except (LookupError, RuntimeError, TypeError) as error:
+            raise BackboneRefusedError(
+                f"{source} ({scheme.name}): its tensors do not have the shapes of a backbone ({str(error)[:200]})"
+            ) from error
     anchors = ", ".join(repr(anchor) for anchor in dict.fromkeys(scheme.anchor for scheme in SOURCES))
     raise ValueError(
         f"{source} holds no ViT or Swin backbone: none of its {len(tensors)} tensors is named {anchors} "

@@ -79,11 +79,16 @@ def _shapes(tensors: Mapping[str, Tensor], source: str) -> _Shapes:
             "GELU; the file does not tell. Name the architecture, e.g. arch='vit_base_patch16_clip_224' or "
             "'vit_base_patch16_clip_quickgelu_224'"
         )
+    numbers = {match[1] for match in map(_BLOCK.match, tensors) if match}
+    if numbers != {str(number) for number in range(len(numbers))}:
+        raise BackboneRefusedError(
+            f"{source} has {len(numbers)} blocks that are not numbered from 0 on: some are missing"
+        )
     return _Shapes(
         width=projection.shape[0],
         channels=projection.shape[1],
         patch=projection.shape[2],
-        depth=1 + max(int(match[1]) for match in map(_BLOCK.match, tensors) if match),
+        depth=len(numbers),
         hidden=layer.shape[0],
         gated=f"{first}_g.weight" in tensors or layer.shape[0] != out.shape[1],
     )

@@ -14,6 +14,7 @@ import torch
 from small_vit import make_metadata, make_vit
 
 from mst_transfer.checkpoint import BackboneMetadata, read_backbone
+from mst_transfer.checkpoint.architecture import infer_architecture
 
 
 def doubled_dicts(path: Path) -> None:
@@ -185,3 +186,14 @@ def test_shared_and_expanded_tensors_still_load(tmp_path: Path) -> None:
     torch.save({"teacher": state, "again": {"weights": state["norm.bias"]}}, tmp_path / "a.pth")
     tensors, _ = read_backbone(tmp_path / "a.pth")
     assert torch.equal(tensors["norm.weight"], torch.ones(24))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("blocks.0.mlp.fc2.weight", (24,)), ("pos_embed", (17,)), ("cls_token", (24,)), ("blocks.1000000000.x", (1,))],
+)
+def test_shapes_of_no_backbone_leave_the_architecture_open(name: str, shape: tuple[int, ...]) -> None:
+    """Found by fuzzing: an IndexError; and a file of a few kilobytes for which a billion blocks were built."""
+    tensors = make_vit(embed_dim=192).state_dict() | {name: torch.zeros(shape)}
+    with pytest.raises(ValueError, match="a file"):
+        infer_architecture(tensors, "a file")

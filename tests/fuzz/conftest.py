@@ -1,0 +1,7 @@
+"""Paths of the helpers of these tests, and a picture of the machine's limits."""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "mst_transfer"), str(HERE.parent / "mst_transfer" / "datasets")]
