@@ -54,9 +54,9 @@ def check_categories(columns: CocoColumns) -> Iterator[Finding]:
             yield Finding(
                 f"categories with the same {what}: {shown(twice)}; mmdet cannot tell them apart. Rename or merge them"
             )
-    known = np.array([number for number in ids if type(number) is int], np.int64)
+    known = np.array([number for number in ids if type(number) is int and abs(number) < 2**63], np.int64)
     if len(known) < len(ids):
-        yield Finding(f"category ids must be whole numbers; they are {shown(ids)}")
+        yield Finding(f"category ids must be whole numbers of at most 63 bits; they are {shown(ids)}")
     strangers = ~np.isin(columns.of_category, known)
     if strangers.any():
         yield Finding(

@@ -86,9 +86,9 @@ def load_json(path: str) -> dict[str, Any]:
             if any(not isinstance(item, dict) for item in content.get(key, ())):
                 raise TypeError(f"{key} must be a list of objects")
         return content
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
-            f"{path} is not an annotation file in COCO's format (images, annotations, categories): {error!r}"
+            f"{path} is not an annotation file in COCO's format (images, annotations, categories): {repr(error)[:300]}"
         ) from error
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from mst_transfer.datasets.label_ids import choose_masks, label_map_of_ids
-from mst_transfer.datasets.preflight_paths import dataset_path
+from mst_transfer.datasets.preflight_paths import dataset_path, leaves_folder
 
 IGNORED = 255  # what mmseg maps to "ignore"
 
@@ -45,6 +45,12 @@ def list_pairs(place: str, dataset: Mapping[str, Any], kind: Any) -> list[tuple[
             )
     if not stems:
         raise ValueError(f"{place}: {list_file} names no image")
+    climbing = [stem for stem in stems if leaves_folder(stem)]
+    if climbing:
+        raise ValueError(
+            f"{place}: {len(climbing)} of {len(stems)} names in {list_file} lead out of {images}, e.g. "
+            f"{climbing[0]!r}. Write them relative to data_prefix.img_path, without '..'"
+        )
     paths = [f"{masks}/{stem}{mask_suffix}" for stem in stems]
     if getattr(kind, "reads_label_ids", False):
         paths = [path for path, _ in choose_masks(paths)]

@@ -21,7 +21,7 @@ from mst_transfer.datasets.coco_segmentations import check_segmentations
 from mst_transfer.datasets.config_datasets import coco_base, numbers_by_file
 from mst_transfer.datasets.findings import Finding, shown
 from mst_transfer.datasets.preflight_images import check_sizes, missing_files
-from mst_transfer.datasets.preflight_paths import dataset_path
+from mst_transfer.datasets.preflight_paths import dataset_path, leaves_folder
 from mst_transfer.datasets.summary import SetSummary
 
 
@@ -175,6 +175,14 @@ def _summary(place: str, columns: CocoColumns, selection: Selection, classes: Se
 def _check_images(place: str, columns: CocoColumns, dataset: Mapping[str, Any]) -> Iterator[Finding]:
     folder = dataset_path(dataset, (dataset.get("data_prefix") or {}).get("img", ""))
     named = [index for index, name in enumerate(columns.file_names) if isinstance(name, str) and name]
+    climbing = [columns.file_names[index] for index in named if leaves_folder(columns.file_names[index])]
+    if climbing:
+        yield Finding(
+            f"{place}: {len(climbing)} of {len(named)} images of {columns.path} have a file_name that leads out of "
+            f"{folder or 'the folder'}, e.g. {climbing[0]!r}: a file of unknown origin could name any file of this "
+            "machine. Set data_prefix.img to a folder that holds all images, and write file_name relative to it"
+        )
+        return
     paths = [os.path.join(folder, columns.file_names[index]) for index in named]
     absent = set(missing_files(paths))
     if absent:

@@ -26,6 +26,14 @@ def dataset_path(dataset: Mapping[str, Any], relative: str) -> str:
     return relative if os.path.isabs(relative) or "://" in relative else os.path.join(root, relative)
 
 
+def leaves_folder(name: str) -> bool:
+    """Whether a file's name, as an annotation gives it, leads out of the folder that it is to be in.
+
+    Only the name counts: links that the user has put into a folder are followed.
+    """
+    return os.path.isabs(name) or "\0" in name or os.path.normpath(name).split(os.sep)[0] == os.pardir
+
+
 def list_paths(dataset: Mapping[str, Any]) -> list[str]:
     """The annotation file and the folders that a dataset reads; empty for one on remote storage."""
     parts = [dataset.get("ann_file") or "", *(dataset.get("data_prefix") or {}).values()]

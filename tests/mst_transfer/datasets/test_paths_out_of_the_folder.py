@@ -1,0 +1,76 @@
+"""Annotations name files inside the folder of the images; a name that leads out of it is refused."""
+
+import json
+import os
+
+import pytest
+from small_sets import coco_config, seg_config, write_coco, write_masks
+
+from mst_transfer.datasets.preflight import check_datasets
+from mst_transfer.datasets.preflight_paths import leaves_folder
+from pretrain.image_folder import find_images
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "/etc/passwd", "a/../../b.png", "..", "./../x", "a/b/../../../c", "a\0b"]
+)
+def test_names_that_lead_out_are_refused(name, tmp_path):
+    path = write_coco(tmp_path)
+    content = json.loads(path.read_text())
+    content["images"][1]["file_name"] = name
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"1 of 3 images .* lead out|1 of 3 images .* leads out of"):
+        check_datasets(coco_config(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a/b.png", "a/../b.png", "..a.png", "a..png", "...", "./a.png", "ä b.png"])
+def test_names_inside_stay_allowed(name):
+    assert not leaves_folder(name)
+
+
+def test_links_that_the_user_made_are_followed(tmp_path):
+    """A data set is often linked into place: what its annotations say is not trusted, the folder is."""
+    write_coco(tmp_path / "elsewhere")
+    write_coco(tmp_path / "here")
+    for file in (tmp_path / "here" / "train").iterdir():
+        file.unlink()
+        file.symlink_to(tmp_path / "elsewhere" / "train" / file.name)
+    check_datasets(coco_config(tmp_path / "here"))
+
+
+def test_lists_of_masks_that_lead_out_are_refused(tmp_path):
+    write_masks(tmp_path)
+    (tmp_path / "train.txt").write_text("../../secret\n")
+    with pytest.raises(ValueError, match=r"1 of 1 names in .*train\.txt lead out of"):
+        check_datasets(seg_config(tmp_path, ann_file="train.txt"))
+
+
+def test_loops_of_links_end(tmp_path):
+    (tmp_path / "photos" / "inner").mkdir(parents=True)
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
+    os.symlink(tmp_path / "photos", tmp_path / "photos" / "inner" / "again")
+    os.symlink(tmp_path / "photos" / "inner", tmp_path / "photos" / "inner" / "self")
+    os.symlink("nowhere", tmp_path / "photos" / "dead.jpg")
+    found = find_images(tmp_path / "photos")
+    assert sum(path.endswith("a.jpg") for path in found) == 1 and len(found) <= 2
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 200_000, '{"images": ' + "9" * 10_000 + "}", '{"images": 1e999999}', "\ufeff{}", "NaN", "", "\0"]
+)
+def test_bombs_of_json_are_refused(text, tmp_path):
+    path = write_coco(tmp_path)
+    path.write_text(text)
+    with pytest.raises(ValueError, match="not an annotation file in COCO's format") as caught:
+        check_datasets(coco_config(tmp_path))
+    assert len(str(caught.value)) < 1000
+
+
+def test_ids_beyond_64_bits_are_refused(tmp_path):
+    """Found by fuzzing: an OverflowError."""
+    path = write_coco(tmp_path)
+    content = json.loads(path.read_text())
+    content["categories"][0]["id"] = 10**30
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="category ids must be whole numbers of at most 63 bits"):
+        check_datasets(coco_config(tmp_path))
