@@ -96,6 +96,6 @@ def test_the_config_itself_stays_as_it_is(root: Path):
     cfg = Config.fromfile(root / "seg_configs" / "mst_setr_pup_cityscapes.py")
     before = cfg.pretty_text
     augmented = with_augmentation(cfg)
-    assert cfg.pretty_text == before and augmented.model.module.type == "EncoderDecoder"
+    assert cfg.pretty_text == before and augmented.model.module.type == cfg.model.type
     assert augmented.test_dataloader.dataset.pipeline == cfg.tta_pipeline
     assert augmented.val_dataloader.dataset.pipeline == cfg.val_dataloader.dataset.pipeline
