@@ -181,7 +181,7 @@ def _read_results(path: Path, missing: list[Missing], command: str) -> dict[str,
     except FileNotFoundError:
         missing.append(Missing(path, command))
         return {}
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         missing.append(Missing(path, command, f"not JSON ({error})"))
         return {}
     if not isinstance(content, dict):
@@ -257,7 +257,7 @@ def _read_pictures(out: Path, missing: list[Missing]) -> list[Picture]:
     except FileNotFoundError:
         missing.append(Missing(index, command))
         return []
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         missing.append(Missing(index, command, f"not JSON ({error})"))
         return []
     if not isinstance(entries, list) or not all(

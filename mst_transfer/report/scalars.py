@@ -65,7 +65,7 @@ def _json_lines(path: Path) -> Iterator[Row]:
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(row, dict):
             yield row
