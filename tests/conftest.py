@@ -30,14 +30,11 @@ def shared_data() -> Path:
 
 @pytest.fixture(autouse=True)
 def default_scope() -> Iterator[None]:
-    """What a test makes mmengine's default scope is not the next test's."""
-    registry = sys.modules.get("mmengine.registry")
-    before = dict(registry.DefaultScope._instance_dict) if registry else {}
-    yield
+    """Every test begins without a default scope of mmengine, whatever those before it, or their fixtures, have set."""
     registry = sys.modules.get("mmengine.registry")
     if registry is not None:
         registry.DefaultScope._instance_dict.clear()
-        registry.DefaultScope._instance_dict.update(before)
+    yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
