@@ -71,7 +71,7 @@ def test_two_processes_on_the_cpu_train_and_test(tiny_seg_config: Path, tmp_path
     assert "2 processes" in trained["hardware"] and "mIoU" in trained["metrics"]
     (log,) = work_dir.glob("*/*.log")
     text = log.read_text()
-    assert "joined by gloo" in text and "SyncBN became BN" in text
+    assert "joined by gloo" in text and "SyncBN became mst_transfer.GlooSyncBN" in text
     assert "[2/2]" in text.replace("  ", " ")  # 8 images, 2 a batch, 2 processes: two steps an epoch
 
     words = [str(tiny_seg_config), str(work_dir / "epoch_2.pth"), "2", "--work-dir", str(tmp_path / "t")]
