@@ -245,5 +245,5 @@ def test_killed_while_saving(tmp_path: Path) -> None:
 
 
 @pytest.mark.faults
-def test_killed_while_saving_three_hundred_times(tmp_path: Path) -> None:
-    assert kill_while_saving(tmp_path, 300) > 0
+def test_killed_very_often_while_saving(tmp_path: Path) -> None:
+    assert kill_while_saving(tmp_path, 200) > 0

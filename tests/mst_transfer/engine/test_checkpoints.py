@@ -1,0 +1,106 @@
+"""Checkpoints of the heads, from the command line: broken ones, full disks, used folders, two processes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from choosing_together import choose_together
+from full_disks import remount, small_disk
+from mmengine.config import Config
+from process_groups import run_group
+
+from mst_transfer.cli.main import main
+from mst_transfer.compat.checksums import verify_checkpoint
+from mst_transfer.engine import checkpoints
+
+ONE_EPOCH = ["--cfg-options", "train_cfg.max_epochs=1"]
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def weights(path: Path) -> dict:
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def test_a_broken_newest_checkpoint_is_passed_over(
+    tiny_seg_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    words = ["train", str(tiny_seg_config), "--work-dir", str(run)]
+    assert main(words) == 0
+    assert all(verify_checkpoint(path) for path in run.glob("*.pth"))
+    expected = weights(run / "epoch_2.pth")
+    flip(run / "epoch_2.pth")
+    assert main([*words, "--resume", str(run / "epoch_2.pth")]) == 1
+    assert f"does not match its checksum. Next step: --resume {run / 'epoch_1.pth'}" in capsys.readouterr().err
+    assert main(["test", str(tiny_seg_config), str(run / "epoch_2.pth"), "--work-dir", str(tmp_path / "t")]) == 1
+    assert "epoch_2.pth is broken" in capsys.readouterr().err
+    assert main([*words, "--resume"]) == 0
+    assert f"epoch_2.pth is broken (its content does not match its checksum); going on from {run / 'epoch_1.pth'}" in (
+        capsys.readouterr().out
+    )
+    torch.testing.assert_close(weights(run / "epoch_2.pth"), expected, rtol=0, atol=0)
+
+    assert main(words) == 1  # neither --resume nor --fresh
+    assert (
+        "holds checkpoints of an earlier run: epoch_1.pth, epoch_2.pth. Next step: --resume" in capsys.readouterr().err
+    )
+    assert main([*words, "--resume", "--cfg-options", "model.decode_head.channels=4"]) == 1
+    assert "model.decode_head.channels: 8 in the checkpoint, 4 now" in capsys.readouterr().err
+    assert main([*words, "--fresh", *ONE_EPOCH]) == 0
+    assert {path.name for path in run.glob("*.pth")} == {"epoch_1.pth"}
+    torch.testing.assert_close(weights(run / "earlier_1" / "epoch_2.pth"), expected, rtol=0, atol=0)
+
+
+def test_a_full_disk_ends_the_run_with_one_message(
+    tiny_seg_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    with small_disk(tmp_path / "disk", 20_000) as disk:
+        words = ["train", str(tiny_seg_config), "--work-dir", str(disk / "run")]
+        assert main([*words, *ONE_EPOCH]) == 0
+        size = (disk / "run" / "epoch_1.pth").stat().st_size
+        used = sum(path.stat().st_size for path in disk.rglob("*") if path.is_file())
+        remount(disk, f"size={(used + size // 2) // 1000 + 200}k")
+        (disk / "ballast").write_bytes(bytes(size // 8))
+        assert main([*words, "--resume"]) == 1
+        assert "Next step: make space" in capsys.readouterr().err
+        assert {path.name for path in (disk / "run").glob("*.pth")} == {"epoch_1.pth"}
+        assert verify_checkpoint(disk / "run" / "epoch_1.pth") and not list((disk / "run").glob(".*.tmp"))
+        remount(disk, "size=40m")
+        assert main([*words, "--resume"]) == 0 and verify_checkpoint(disk / "run" / "epoch_2.pth")
+
+
+@pytest.mark.parametrize(
+    ("hooks", "kind"),
+    [
+        (None, checkpoints.HOOK),
+        (dict(logger=dict(type="LoggerHook")), checkpoints.HOOK),
+        (dict(checkpoint=dict(interval=3)), checkpoints.HOOK),
+        (dict(checkpoint=dict(type="CheckpointHook", interval=3)), checkpoints.HOOK),
+        (dict(checkpoint=dict(type="my.Hook", interval=3)), "my.Hook"),
+    ],
+)
+def test_our_hook_stands_in_for_mmengines_alone(hooks: dict | None, kind: str) -> None:
+    cfg = Config(dict(default_hooks=hooks) if hooks else {})
+    checkpoints.use_safe_checkpoints(cfg)
+    hook = (cfg.get("default_hooks") or hooks)["checkpoint"]
+    assert hook["type"] == kind and hook.get("interval", 3) == 3
+    cfg = Config(dict(default_hooks=dict(checkpoint=None)))
+    checkpoints.use_safe_checkpoints(cfg)
+    assert cfg.default_hooks["checkpoint"] is None
+
+
+def test_the_main_process_decides_for_all(tmp_path: Path) -> None:
+    from mst_transfer.compat.checksums import write_checkpoint
+
+    for step in (1, 2):
+        write_checkpoint(tmp_path / f"epoch_{step}.pth", dict(x=torch.zeros(500)))
+    flip(tmp_path / "epoch_2.pth")
+    first, second = run_group(choose_together, 2, tmp_path / "group", str(tmp_path))
+    assert first == second and first[0] == str(tmp_path / "epoch_1.pth")
+    assert "epoch_2.pth is broken" in first[1] and "epoch_9.pth does not exist" in first[2]
+    assert "No space left" in first[3] and "go on with --resume" in first[3]
