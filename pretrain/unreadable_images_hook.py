@@ -86,8 +86,8 @@ class UnreadableImagesHook(Hook):
 
     def after_train(self, runner: Any) -> None:
         """Say it once more where the log ends."""
+        runner.message_hub.update_info("num_unreadable_images", len(self._found))
         if is_main_process():
-            runner.message_hub.update_info("num_unreadable_images", len(self._found))
             place = f", named in {self._list(runner)}" if self._found else ""
             runner.logger.info(f"images that could not be read in this run: {len(self._found)}{place}")
 

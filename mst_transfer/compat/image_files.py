@@ -79,9 +79,7 @@ def read_image_file(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, 
 
 
 def _read(path: str | os.PathLike[str], max_pixels: int, any_format: bool) -> bytes:
-    kind = stat.S_IFMT(os.stat(path).st_mode)
-    if kind != stat.S_IFREG:  # before opening: a device may act on it
-        raise UnreadableImageError(f"it is {_KINDS.get(kind, 'not a file')}, not a file")
+    _check_kind(path)
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with os.fdopen(handle, "rb") as file:
         status = os.fstat(handle)
@@ -95,11 +93,19 @@ def _read(path: str | os.PathLike[str], max_pixels: int, any_format: bool) -> by
             file.seek(0)
             return file.read()
         data = file.read()
-    if not data:
-        raise UnreadableImageError("the file is empty")
     if not any_format:
         check_pixels(io.BytesIO(data), max_pixels)
     return data
+
+
+def _check_kind(path: str | os.PathLike[str]) -> None:
+    """Before a file is opened: a pipe would block, and a device may act on it."""
+    status = os.stat(path)
+    kind = stat.S_IFMT(status.st_mode)
+    if kind != stat.S_IFREG:
+        raise UnreadableImageError(f"it is {_KINDS.get(kind, 'not a file')}, not a file")
+    if not status.st_size:
+        raise UnreadableImageError("the file is empty")
 
 
 def _reason(path: str | os.PathLike[str], error: OSError) -> str:
@@ -143,6 +149,27 @@ def declared_size(file: BinaryIO) -> tuple[int, int]:
     if size is None or min(size) < 1:
         raise UnreadableImageError("its header is incomplete")
     return size
+
+
+@contextmanager
+def open_image_file(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Iterator[PIL.Image.Image]:
+    """PIL's image of a file, not yet decoded; of a large file only the header is read.
+
+    Raises:
+        UnreadableImageError: see :func:`read_image_file`.
+    """
+    try:
+        _check_kind(path)
+        file = open(path, "rb")  # noqa: SIM115
+    except OSError as error:
+        if error.errno in _OF_THE_MACHINE:
+            raise
+        raise UnreadableImageError(_reason(path, error)) from error
+    with file:
+        check_pixels(file, max_pixels)
+        file.seek(0)
+        with open_with_pil(file) as picture:
+            yield picture
 
 
 @contextmanager

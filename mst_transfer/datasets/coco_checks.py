@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mst_transfer.compat.image_files import MAX_PIXELS
 from mst_transfer.datasets.coco_columns import CocoColumns
 from mst_transfer.datasets.coco_filter import Selection
 from mst_transfer.datasets.findings import Finding, note, shown
@@ -25,11 +26,15 @@ class Use:
         masks: whether training reads instance masks.
         scores: whether an evaluator reads the file.
         scores_masks: whether it scores instance masks.
+        max_pixels: that the header of an image may declare.
+        max_aspect_ratio: longer side by shorter side of an image.
     """
 
     masks: bool = False
     scores: bool = False
     scores_masks: bool = False
+    max_pixels: int = MAX_PIXELS
+    max_aspect_ratio: float = 100.0
 
 
 def check_unique_ids(columns: CocoColumns) -> Iterator[Finding]:
@@ -72,7 +77,8 @@ def check_image_records(columns: CocoColumns) -> Iterator[Finding]:
     if unnamed.any():
         yield Finding(f"{_images(columns, unnamed)} without a file_name. Add it, relative to data_prefix.img")
     with np.errstate(invalid="ignore"):
-        sized = (np.isfinite(columns.image_sizes) & (columns.image_sizes >= 1)).all(axis=1)
+        sizes = columns.image_sizes
+        sized = (np.isfinite(sizes) & (sizes >= 1) & (np.floor(sizes) == sizes)).all(axis=1)
     if not sized.all():
         first = columns.image_sizes[~sized][0].tolist()
         yield Finding(
@@ -120,6 +126,11 @@ def check_fields(columns: CocoColumns, selection: Selection, use: Use) -> Iterat
         yield Finding(
             f"{_annotations(columns, no_area)} without an area; mmdet needs it. Add width × height of the box"
         )
+    if columns.odd_crowd.any():
+        yield Finding(
+            f"{_annotations(columns, columns.odd_crowd)} with an iscrowd that is neither 0 nor 1; any text would count "
+            "as a crowd. Write 0 or 1, without quotes"
+        )
     if use.scores and not columns.has_crowd.all():
         yield Finding(
             f'{_annotations(columns, ~columns.has_crowd)} without iscrowd; the evaluation needs it. Add "iscrowd": 0'
@@ -135,6 +146,20 @@ def check_fields(columns: CocoColumns, selection: Selection, use: Use) -> Iterat
             f"{_annotations(columns, without)} without a segmentation, which the evaluation of masks needs. Add them, "
             "or evaluate metric='bbox'"
         )
+
+
+def check_proportions(columns: CocoColumns, use: Use) -> Iterator[Finding]:
+    """Images of which resizing leaves something on both sides."""
+    with np.errstate(invalid="ignore"):
+        long = columns.image_sizes.max(axis=1, initial=0) > use.max_aspect_ratio * columns.image_sizes.min(
+            axis=1, initial=np.inf
+        )
+    if long.any():
+        text = (
+            f"{_images(columns, long)} with one side more than {use.max_aspect_ratio:g} times the other: resizing "
+            "would leave nothing of the shorter one. Cut them, take them out, or set image_checks.max_aspect_ratio"
+        )
+        yield Finding(text, stops=use.scores)
 
 
 def left_out_notes(columns: CocoColumns, selection: Selection, num_chosen: int) -> Iterator[Finding]:

@@ -38,6 +38,7 @@ class CocoColumns:
         areas: ``[M]``; NaN where the file has none.
         crowd: ``[M]`` whether ``iscrowd`` is set.
         has_crowd: ``[M]`` whether there is an ``iscrowd`` at all.
+        odd_crowd: ``[M]`` whether it is something else than 0 or 1.
         ignored: ``[M]`` whether ``ignore`` is set.
         segmentations: M values of the file, None where it has none.
     """
@@ -54,6 +55,7 @@ class CocoColumns:
     areas: NDArray[np.float64]
     crowd: NDArray[np.bool_]
     has_crowd: NDArray[np.bool_]
+    odd_crowd: NDArray[np.bool_]
     ignored: NDArray[np.bool_]
     segmentations: list[Any]
 
@@ -140,9 +142,14 @@ def columns_of(path: str, content: Mapping[str, Any]) -> CocoColumns:
         areas=_numbers(column(annotations, "area")),
         crowd=np.array([bool(item.get("iscrowd")) for item in annotations], bool),
         has_crowd=np.array(["iscrowd" in item for item in annotations], bool),
+        odd_crowd=np.array([not _is_zero_or_one(item.get("iscrowd", 0)) for item in annotations], bool),
         ignored=np.array([bool(item.get("ignore")) for item in annotations], bool),
         segmentations=column(annotations, "segmentation"),
     )
+
+
+def _is_zero_or_one(value: Any) -> bool:
+    return type(value) in (int, bool, float) and value in (0, 1)
 
 
 def column(items: Sequence[Mapping[str, Any]], key: str) -> list[Any]:

@@ -17,7 +17,8 @@ from mst_transfer.datasets.findings import Finding, note
 from mst_transfer.datasets.progress import Progress
 
 CHUNK = 20_000  # annotations at a time: bounds the memory for coordinates
-MAX_DECODED = 200
+_FIRST_CHAR, _LAST_CHAR = 48, 48 + 63  # six bits a character: five of a number, one that says whether more follow
+_MAX_GROUPS = 7  # of five bits: a number of 32 bits
 _ALLOWED = "a list of polygons [[x1, y1, x2, y2, x3, y3, …], …] or run lengths {size: [height, width], counts: …}"
 
 
@@ -43,6 +44,32 @@ def check_segmentations(columns: CocoColumns, selection: Selection, use: Use) ->
     yield from found.findings(columns, use)
 
 
+def run_lengths(text: str) -> NDArray[np.int64] | None:
+    """The numbers of COCO's compressed run lengths; None if the text is not made of such.
+
+    The format is that of ``rleFrString`` in pycocotools: numbers of 5-bit groups, lowest first, with a sign; from the
+    fourth on each is the difference to the last but one.
+    """
+    codes = np.frombuffer(text.encode("utf-8", "replace"), np.uint8).astype(np.int64)
+    if not len(codes) or codes.min() < _FIRST_CHAR or codes.max() > _LAST_CHAR:
+        return None
+    codes -= _FIRST_CHAR
+    is_last = (codes & 0x20) == 0
+    if not is_last[-1]:
+        return None
+    ends = np.flatnonzero(is_last)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    if (ends - starts).max() >= _MAX_GROUPS:
+        return None
+    place = np.arange(len(codes)) - np.repeat(starts, ends - starts + 1)
+    values = np.add.reduceat((codes & 0x1F) << (5 * place), starts)
+    negative = (codes[ends] & 0x10) != 0
+    values[negative] -= 1 << (5 * (ends - starts + 1)[negative])
+    for first in (1, 2):  # 1, 3, 5, … and 2, 4, 6, …: the first number stands alone
+        values[first::2] = np.cumsum(values[first::2])
+    return values
+
+
 class _Found:
     """Rows of annotations by what is wrong with their mask."""
 
@@ -55,7 +82,7 @@ class _Found:
         self.size: list[int] = []  # run lengths of another size than the image
         self.counts: list[int] = []  # run lengths that do not add up, or cannot be decoded
         self.outside: list[int] = []  # polygons that leave the image
-        self.run_lengths: list[int] = []  # compressed ones, decoded in samples
+        self.run_lengths: list[int] = []  # compressed ones
 
     def look(self, columns: CocoColumns, rows: NDArray[np.int64], indices: Sequence[int]) -> None:
         """Sorts the masks of some annotations."""
@@ -125,13 +152,11 @@ class _Found:
         self.outside += np.unique(indices[owner[outside]]).tolist()
 
     def decode(self, columns: CocoColumns) -> None:
-        """Decodes some of the compressed run lengths."""
-        from pycocotools import mask as coco_mask
-
-        for index in self.run_lengths[:: max(len(self.run_lengths) // MAX_DECODED, 1)]:
-            try:
-                coco_mask.decode(columns.segmentations[index])
-            except (ValueError, TypeError, RuntimeError):
+        """Adds up compressed run lengths: pycocotools would write beyond the mask, or leave a part of it undefined."""
+        for index in self.run_lengths:
+            value = columns.segmentations[index]
+            counts = run_lengths(value["counts"])
+            if counts is None or counts.min() < 0 or counts.sum() != value["size"][0] * value["size"][1]:
                 self.counts.append(index)
 
     def findings(self, columns: CocoColumns, use: Use) -> Iterator[Finding]:

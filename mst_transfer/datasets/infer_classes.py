@@ -67,7 +67,7 @@ def _infer_coco(cfg: Any, datasets: Sequence[tuple[str, Any, Any]], former: int 
         if any(own_classes(item) is not None for _, item, _ in datasets):
             return
         try:
-            found = {category.get("name") for category in read_categories(path)}
+            found = {str(category.get("name")) for category in read_categories(path)}
         except ValueError:  # said by the preflight checks, with everything else
             return
         if not found or found & set(usual):

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
+from mst_transfer.compat.image_files import MAX_PIXELS, open_image_file, shown_path
 from mst_transfer.datasets.label_ids import choose_masks, label_map_of_ids
 from mst_transfer.datasets.preflight_paths import dataset_path, leaves_folder
 
@@ -86,20 +86,27 @@ def raw_value_map(dataset: Mapping[str, Any], kind: Any, classes: Sequence[str])
     return label_map_of_ids({train: new for train, new in value_map(dataset, kind, classes, IGNORED).items()})
 
 
-def count_values(path: str) -> tuple[dict[int, int], tuple[int, int]]:
+def count_values(path: str, max_pixels: int = MAX_PIXELS) -> tuple[dict[int, int], tuple[int, int]]:
     """Number of pixels of each value of a mask file, and its width and height.
 
     Raises:
-        ValueError: if it cannot be read or has several channels.
+        ValueError: if it cannot be read, has several channels, or other numbers than whole ones.
     """
     try:
-        with Image.open(path) as image:
+        with open_image_file(path, max_pixels) as image:
             values: NDArray[Any] = np.asarray(image)
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise ValueError(f"mask {path} cannot be read ({error}); write it again") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise nearly every type on broken files
+        raise ValueError(f"mask {shown_path(path)} cannot be read ({error}); write it again") from error
     if values.ndim != 2:
         raise ValueError(
             f"mask {path} has {values.shape[-1]} channels: colours instead of class ids? A mask is one "
+            "channel of 8 bits, whose value is the number of the class"
+        )
+    if values.dtype.kind == "f":
+        raise ValueError(
+            f"mask {path} holds floating-point numbers: colours or probabilities instead of class ids? A mask is one "
             "channel of 8 bits, whose value is the number of the class"
         )
     if values.dtype == np.uint8:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mst_transfer.compat.image_files import MAX_PIXELS
 from mst_transfer.datasets.coco_checks import Use
 from mst_transfer.datasets.config_datasets import (
     LOADERS,
@@ -78,7 +79,9 @@ def _inspect(
         may_be_empty = place.startswith("test_dataloader.")
         findings, summary = check_coco(place, dataset, kind, classes, use, may_be_empty=may_be_empty)
     elif is_segmentation(kind):
-        findings, summary = check_masks(place, dataset, kind, classes, model)
+        findings, summary = check_masks(
+            place, dataset, kind, classes, model, _limits(cfg).get("max_pixels", MAX_PIXELS)
+        )
     else:
         findings, summary = [], None
     if classes:
@@ -89,10 +92,17 @@ def _inspect(
 def _use(cfg: Any, place: str, dataset: Mapping[str, Any]) -> Use:
     loader = place.partition(".")[0]
     with_mask = any(isinstance(step, Mapping) and step.get("with_mask") for step in dataset.get("pipeline") or ())
+    limits = _limits(cfg)
     if loader == "train_dataloader":
-        return Use(masks=with_mask)
+        return Use(masks=with_mask, **limits)
     scores = any(metric.get("ann_file") for _, metric in evaluators(cfg, loader))
-    return Use(masks=with_mask, scores=scores, scores_masks=scores and evaluates_masks(cfg, loader))
+    return Use(masks=with_mask, scores=scores, scores_masks=scores and evaluates_masks(cfg, loader), **limits)
+
+
+def _limits(cfg: Any) -> dict[str, Any]:
+    """What the config's ``image_checks`` allow an image to be; see :mod:`mst_transfer.engine.checked_images`."""
+    options = cfg.get("image_checks") or {}
+    return {name: options[name] for name in ("max_pixels", "max_aspect_ratio") if name in options}
 
 
 def check_backbone(cfg: Any) -> None:

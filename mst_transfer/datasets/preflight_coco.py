@@ -62,6 +62,7 @@ def check_coco(
     if not any(finding.stops for finding in [*findings, *records]):
         selection = _select(columns, dataset, classes)
         records += coco_checks.check_fields(columns, selection, use)
+        records += coco_checks.check_proportions(columns, use)
         records += coco_checks.left_out_notes(columns, selection, len(classes))
         records += check_segmentations(columns, selection, use)
         findings += _check_content(place, columns, selection, classes, may_be_empty)
@@ -69,13 +70,18 @@ def check_coco(
     else:
         summary = SetSummary(place, path, len(columns.image_ids), tuple(classes))
     findings += [Finding(f"{place}: {path}: {one.text}", one.stops) for one in records]
-    findings += _check_images(place, columns, dataset)
+    findings += _check_images(place, columns, dataset, use.max_pixels)
     summary.notes = [finding.text.removeprefix(f"{place}: {path}: ") for finding in findings if not finding.stops]
     return findings, summary
 
 
 def _names(columns: CocoColumns) -> list[Any]:
-    return [category.get("name") for category in columns.categories]
+    return [_hashable(category.get("name")) for category in columns.categories]
+
+
+def _hashable(name: Any) -> Any:
+    """A name that is none, such as a list, as text; check_categories refuses it."""
+    return name if isinstance(name, str) or name is None else repr(name)
 
 
 def _select(columns: CocoColumns, dataset: Mapping[str, Any], classes: Sequence[str]) -> Selection:
@@ -88,7 +94,7 @@ def _check_foreign(
     place: str, path: str, classes: Sequence[str], ordered: bool, may_be_empty: bool
 ) -> Iterator[Finding]:
     """A file that its dataset reads by rules of its own: only the classes are compared, and that it has any."""
-    names = [category.get("name") for category in read_categories(path)]
+    names = [_hashable(category.get("name")) for category in read_categories(path)]
     yield from compare_classes(place, path, names, classes, ordered=ordered)
     if may_be_empty or not ordered:
         return
@@ -172,7 +178,7 @@ def _summary(place: str, columns: CocoColumns, selection: Selection, classes: Se
     return SetSummary(place, columns.path, len(columns.image_ids), tuple(names), counts, facts=facts)
 
 
-def _check_images(place: str, columns: CocoColumns, dataset: Mapping[str, Any]) -> Iterator[Finding]:
+def _check_images(place: str, columns: CocoColumns, dataset: Mapping[str, Any], max_pixels: int) -> Iterator[Finding]:
     folder = dataset_path(dataset, (dataset.get("data_prefix") or {}).get("img", ""))
     named = [index for index, name in enumerate(columns.file_names) if isinstance(name, str) and name]
     climbing = [columns.file_names[index] for index in named if leaves_folder(columns.file_names[index])]
@@ -194,5 +200,5 @@ def _check_images(place: str, columns: CocoColumns, dataset: Mapping[str, Any]) 
         )
     there = [(path, index) for path, index in zip(paths, named, strict=True) if path not in absent]
     sizes = [(float(width), float(height)) for width, height in columns.image_sizes[[index for _, index in there]]]
-    for finding in check_sizes([path for path, _ in there], sizes):
+    for finding in check_sizes([path for path, _ in there], sizes, max_pixels):
         yield Finding(f"{place}: {columns.path}: {finding.text}", finding.stops)

@@ -6,8 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 
-from PIL import Image, UnidentifiedImageError
-
+from mst_transfer.compat.image_files import MAX_PIXELS, UnreadableImageError, open_image_file, shown_path
 from mst_transfer.datasets.findings import Finding
 from mst_transfer.datasets.progress import Progress
 
@@ -36,32 +35,35 @@ def missing_files(paths: Sequence[str]) -> list[str]:
     return absent
 
 
-def image_size(path: str) -> tuple[int, int]:
+def image_size(path: str, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Width and height as mmcv reads the image: turned as its EXIF data say. Reads the header only.
 
     Raises:
-        ValueError: if it cannot be read.
+        ValueError: if it cannot be read, or declares more pixels than allowed.
     """
     try:
-        with Image.open(path) as image:
+        with open_image_file(path, max_pixels) as image:
             turned = image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS
             return (image.height, image.width) if turned else (image.width, image.height)
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise ValueError(f"image {path} cannot be read ({error}); write it again, or remove it") from error
+    except (OSError, UnreadableImageError, SyntaxError, ValueError, EOFError) as error:
+        raise ValueError(f"image {shown_path(path)} cannot be read ({error}); write it again, or remove it") from error
 
 
-def check_sizes(paths: Sequence[str], sizes: Sequence[tuple[float, float]]) -> Iterator[Finding]:
+def check_sizes(
+    paths: Sequence[str], sizes: Sequence[tuple[float, float]], max_pixels: int = MAX_PIXELS
+) -> Iterator[Finding]:
     """Compares some of the files, evenly spaced, with the sizes that the annotations give.
 
     Args:
         paths: image files that exist.
         sizes: their width and height by the annotations.
+        max_pixels: of an image.
     """
     step = max(-(-len(paths) // MAX_IMAGES), 1)
     started, read, wrong, broken = time.monotonic(), 0, [], []
     for path, (width, height) in list(zip(paths, sizes, strict=True))[::step]:
         try:
-            found = image_size(path)
+            found = image_size(path, max_pixels)
         except ValueError as error:
             broken.append(str(error))
         else:

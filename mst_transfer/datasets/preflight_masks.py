@@ -6,8 +6,10 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
+from mst_transfer.compat.image_files import MAX_PIXELS, open_image_file
 from mst_transfer.datasets.findings import Finding
 from mst_transfer.datasets.label_ids import LABEL_IDS_SUFFIX
 from mst_transfer.datasets.mask_values import IGNORED, count_values, list_pairs, option, raw_value_map, value_map
@@ -22,7 +24,12 @@ _MAX_SHOWN = 3
 
 
 def check_masks(
-    place: str, dataset: Mapping[str, Any], kind: Any, classes: Sequence[str], model: Mapping[str, Any]
+    place: str,
+    dataset: Mapping[str, Any],
+    kind: Any,
+    classes: Sequence[str],
+    model: Mapping[str, Any],
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[list[Finding], SetSummary | None]:
     """Checks one dataset of mmseg: images, their masks, and sizes and values of a sample of the masks.
 
@@ -34,6 +41,7 @@ def check_masks(
         kind: its class, a ``BaseSegDataset``.
         classes: names of the classes of the config.
         model: config of the model.
+        max_pixels: of an image or mask.
 
     Returns:
         Findings, and what is in the masks as far as they could be read.
@@ -57,7 +65,7 @@ def check_masks(
             text += f"or correct data_prefix.{name}_path and {suffix}."
             findings.append(Finding(text, missing_file=True))
     there = [pair for pair in pairs if not absent.intersection(pair)]
-    read = _Reading(place, dataset, kind, list(classes))
+    read = _Reading(place, dataset, kind, list(classes), max_pixels)
     read.look(there[:: max(-(-len(there) // MAX_MASKS), 1)])
     findings += read.findings(there)
     return findings, read.summary(there, len(pairs), tuple(classes))
@@ -95,6 +103,13 @@ def _check_options(place: str, dataset: Mapping[str, Any], kind: Any, model: Map
                 f"{place}: ignore_index={ignored}, but {path}.ignore_index={value}: pixels to be ignored would be "
                 f"learned, or the other way round. Set both to the value in the masks (255 is mmseg's default)"
             )
+    for step in dataset.get("pipeline") or ():
+        by_opencv = step.get("type") == "LoadAnnotations" and step.get("imdecode_backend") == "cv2"
+        if by_opencv and _has_palette(dataset, kind):
+            yield Finding(
+                f"{place}: the masks have palettes, and LoadAnnotations with imdecode_backend='cv2' would read their "
+                "colours instead of their values. Leave imdecode_backend out: mmseg's default, 'pillow', reads values"
+            )
     suffix = str(option(dataset, kind, "seg_map_suffix"))
     cityscapes = "rider" in (getattr(kind, "METAINFO", {}).get("classes") or ())
     if suffix.endswith(LABEL_IDS_SUFFIX) and cityscapes and not getattr(kind, "reads_label_ids", False):
@@ -104,11 +119,19 @@ def _check_options(place: str, dataset: Mapping[str, Any], kind: Any, model: Map
         )
 
 
+def _has_palette(dataset: Mapping[str, Any], kind: Any) -> bool:
+    """Whether the first mask that can be read has a palette."""
+    for _, mask in list_pairs("", dataset, kind)[:_MAX_SHOWN]:
+        with suppress(ValueError, OSError), open_image_file(mask) as image:
+            return image.mode == "P"
+    return False
+
+
 class _Reading:
     """Values and sizes of the masks that were read."""
 
-    def __init__(self, place: str, dataset: Mapping[str, Any], kind: Any, classes: list[str]) -> None:
-        self._place, self._num_classes = place, len(classes)
+    def __init__(self, place: str, dataset: Mapping[str, Any], kind: Any, classes: list[str], max_pixels: int) -> None:
+        self._place, self._num_classes, self._max_pixels = place, len(classes), max_pixels
         self._ignored = int(dataset.get("ignore_index", IGNORED))
         self._reduced = bool(option(dataset, kind, "reduce_zero_label"))
         self._map = value_map(dataset, kind, classes, self._ignored)
@@ -125,9 +148,9 @@ class _Reading:
         for image, path in pairs:
             self.num_read += 1
             try:
-                counts, size = count_values(path)
-                if image_size(image) != size:
-                    found = image_size(image)
+                counts, size = count_values(path, self._max_pixels)
+                found = image_size(image, self._max_pixels)
+                if found != size:
                     self._sizes.append(f"{path} is {size[0]} × {size[1]}, its image {found[0]} × {found[1]}")
             except ValueError as error:
                 self._broken.append(str(error))

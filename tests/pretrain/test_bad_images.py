@@ -11,7 +11,9 @@ import bad_images
 import numpy as np
 import pytest
 import torch
+import unreadable_together
 from mmengine.logging import MessageHub
+from process_groups import run_group
 from torch.utils.data import DataLoader
 
 from mst_transfer.compat.image_files import UnreadableImageError
@@ -202,3 +204,10 @@ def test_lists_of_work_dirs_are_json_free_text(tmp_path: Path) -> None:
     append_to_list(dataset_file, shown_path(os.fsdecode(b"a\nb\xe9.jpg")), "first\nsecond\t")
     assert dataset_file.read_bytes() == b"a\\nb\\xe9.jpg\tfirst second\n"
     assert json.dumps(read_list(dataset_file))
+
+
+def test_two_processes_make_one_list(mixed: Path, tmp_path: Path) -> None:
+    listed = [case for case in bad_images.BROKEN if case.is_listed]
+    counts = run_group(unreadable_together.pretrain, 2, tmp_path / "all", tmp_path / "run", mixed)
+    assert counts == [len(listed)] * 2
+    assert set(read_list(tmp_path / "run" / "unreadable_images.txt")) == {str(mixed / case.name) for case in listed}

@@ -63,6 +63,6 @@ def test_a_sample_is_looked_at(tmp_path, monkeypatch):
     write_coco(tmp_path, num_images=9)
     looked = []
     monkeypatch.setattr(preflight_images, "MAX_IMAGES", 4)
-    monkeypatch.setattr(preflight_images, "image_size", lambda path: looked.append(path) or (8, 8))
+    monkeypatch.setattr(preflight_images, "image_size", lambda path, _: looked.append(path) or (8, 8))
     check_datasets(coco_config(tmp_path))
     assert [path[-5] for path in looked] == ["0", "3", "6"]

@@ -89,7 +89,7 @@ def test_number_of_masks_read_is_bounded(tmp_path, monkeypatch):
     write_masks(tmp_path, count=9)
     read = []
     monkeypatch.setattr(preflight_masks, "MAX_MASKS", 4)
-    monkeypatch.setattr(preflight_masks, "count_values", lambda path: read.append(path) or ({0: 64}, (8, 8)))
+    monkeypatch.setattr(preflight_masks, "count_values", lambda path, _: read.append(path) or ({0: 64}, (8, 8)))
     check_datasets(seg_config(tmp_path))
     assert len(read) == 3
 
