@@ -31,6 +31,11 @@ DATASETS = Registry("dataset", parent=MMENGINE_DATASETS, scope=SCOPE, locations=
 TRANSFORMS = Registry(
     "transform", parent=MMENGINE_TRANSFORMS, scope=SCOPE, locations=["mst_transfer.datasets.load_image"]
 )
-HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope=SCOPE, locations=["mst_transfer.engine.same_buffers"])
+HOOKS = Registry(
+    "hook",
+    parent=MMENGINE_HOOKS,
+    scope=SCOPE,
+    locations=["mst_transfer.engine.same_buffers", "mst_transfer.engine.checkpoints"],
+)
 METRICS = Registry("metric", parent=MMENGINE_METRICS, scope=SCOPE, locations=["mst_transfer.evaluation"])
 LOOPS = Registry("loop", parent=MMENGINE_LOOPS, scope=SCOPE, locations=["mst_transfer.engine.exact_loops"])

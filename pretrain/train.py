@@ -8,7 +8,6 @@ from typing import Any
 
 from mst_transfer.compat import config_check, config_paths, launch
 from mst_transfer.compat.image_files import UnreadableImageError
-from mst_transfer.compat.serialization import latest_checkpoint
 from mst_transfer.compat.unreadable_images import plain_message
 from mst_transfer.compat.untrusted_files import RefusedFileError
 from pretrain.training_stopped import TrainingStoppedError
@@ -20,12 +19,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("config", help="path of a config, e.g. pretrain/configs/mst_vit_sample.py")
     parser.add_argument("--work-dir", help="where checkpoints and logs go (default: work_dirs/<config's name>)")
     parser.add_argument("--seed", type=int, help="seed of every random draw (default: the config's)")
-    parser.add_argument(
+    beginning = parser.add_mutually_exclusive_group()
+    beginning.add_argument(
         "--resume",
         nargs="?",
         const="auto",
         metavar="CHECKPOINT",
-        help="go on from CHECKPOINT, or from the newest one",
+        help="go on from CHECKPOINT, or from the newest one that is whole",
+    )
+    beginning.add_argument(
+        "--fresh",
+        action="store_true",
+        help="start anew in a used work dir: the earlier run's checkpoints are moved to its folder earlier_1, …",
     )
     parser.add_argument(
         "--cfg-options",
@@ -66,29 +71,38 @@ def find_checkpoint(cfg: Any, resume: str) -> Path | None:
         resume: ``auto`` for the newest in the work directory, or a path.
 
     Raises:
+        BrokenCheckpointError: it is cut short or changed; in all but the main process a plain ``ValueError``.
         FileNotFoundError: there is no such file, here or on the main process.
     """
-    from mmengine.dist import broadcast_object_list
+    from mst_transfer.compat.checkpoint_choice import choose_checkpoint, decided_by_main
 
-    found = latest_checkpoint(cfg.work_dir) if resume == "auto" else Path(resume)
-    names = [None if found is None else str(found)]
-    broadcast_object_list(names)
-    checkpoint = None if names[0] is None else Path(names[0])
-    if checkpoint is None:
-        if launch.rank() == 0:
+    choice = decided_by_main(lambda: choose_checkpoint(cfg.work_dir, resume))
+    if launch.rank() == 0:
+        for remark in choice.remarks:
+            print(f"mst-pretrain: --resume: {remark}", file=sys.stderr)
+        if choice.path is None:
             print(f"mst-pretrain: --resume: no checkpoint in {cfg.work_dir}, starting at step 0", file=sys.stderr)
-    elif not checkpoint.is_file():
-        raise FileNotFoundError(f"--resume {checkpoint}: no such file; leave the name out to take the newest one")
-    return checkpoint
+    if choice.path is not None and not choice.path.is_file():
+        raise FileNotFoundError(f"--resume {choice.path}: this process has no such file; the folder must be shared")
+    return choice.path
 
 
-def build_runner(cfg: Any, launcher: str, resume: str | None = None) -> Any:
+def build_runner(cfg: Any, launcher: str, resume: str | None = None, fresh: bool = False) -> Any:
     """An mmengine ``Runner`` whose data, model and loop stand, so that wrong input shows before the first step.
+
+    Args:
+        cfg: from :func:`load_config`.
+        launcher: what started the processes.
+        resume: ``auto`` or a checkpoint's path.
+        fresh: set an earlier run's checkpoints in the work directory aside instead of refusing to start.
 
     Raises:
         ValueError, TypeError, FileNotFoundError: the config's values, or its data, can't be used.
     """
     from mmengine.runner import Runner
+
+    from mst_transfer.compat.checkpoint_choice import decided_by_main
+    from mst_transfer.compat.used_work_dir import begin_anew
 
     launch.init_distributed(launcher)
     cfg.launcher = launcher
@@ -96,6 +110,10 @@ def build_runner(cfg: Any, launcher: str, resume: str | None = None) -> Any:
     if checkpoint is not None:
         cfg.resume, cfg.load_from = True, str(checkpoint)
         cfg.model.update(init_from=None, init_head=False)  # the checkpoint holds what came of it
+    else:
+        moved = decided_by_main(lambda: begin_anew(cfg.work_dir, fresh))
+        if moved is not None and launch.rank() == 0:
+            print(f"mst-pretrain: the files of the earlier run are now in {moved}", file=sys.stderr)
     wrapper = launch.model_wrapper_cfg()
     if wrapper is not None:
         cfg.model_wrapper_cfg = wrapper
@@ -107,18 +125,21 @@ def build_runner(cfg: Any, launcher: str, resume: str | None = None) -> Any:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; the exit status."""
     args = build_parser().parse_args(argv)
+    from mst_transfer.compat.checkpoint_hook import CheckpointNotSavedError
+    from mst_transfer.compat.run_identity import OtherRunError
+
     try:
-        runner = build_runner(load_config(args), args.launcher, args.resume)
+        runner = build_runner(load_config(args), args.launcher, args.resume, args.fresh)
     except (ValueError, TypeError, FileNotFoundError) as error:
         print(f"mst-pretrain: {error}", file=sys.stderr)
         return 1
     status = 0
     try:
         runner.train()
-    except (FloatingPointError, RefusedFileError, TrainingStoppedError) as error:  # raised on every process alike
+    except (FloatingPointError, TrainingStoppedError, CheckpointNotSavedError, OtherRunError) as error:  # by all alike
         print(f"mst-pretrain: {error}", file=sys.stderr)
         status = 1
-    except UnreadableImageError as error:  # by the process that has met it, whose end ends the others
+    except (UnreadableImageError, RefusedFileError, OSError) as error:
         print(f"mst-pretrain: {plain_message(error)}", file=sys.stderr)
         status = 1
     del runner  # its reducer must go before the process group

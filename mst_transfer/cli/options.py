@@ -65,6 +65,7 @@ def run_or_refuse(verb: str, launcher: str, run: Callable[[], Any]) -> tuple[int
     Returns:
         The exit status, and what ``run`` returned, None if it was refused.
     """
+    from mst_transfer.compat.checkpoint_hook import CheckpointNotSavedError
     from mst_transfer.compat.launch import init_distributed
     from mst_transfer.compat.untrusted_files import RefusedFileError
     from mst_transfer.engine.run import RunRefusedError
@@ -76,7 +77,7 @@ def run_or_refuse(verb: str, launcher: str, run: Callable[[], Any]) -> tuple[int
         return 1, None
     try:
         return 0, run()
-    except (RunRefusedError, RefusedFileError, FileNotFoundError) as error:
+    except (RunRefusedError, RefusedFileError, CheckpointNotSavedError, OSError) as error:
         # the same in every process: said once on each machine
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"mst {verb}: {error}", file=sys.stderr)

@@ -28,12 +28,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mst train", description="Train a detector (mmdet) or segmentor (mmseg).")
     parser.add_argument("config", help="path of a config, or name of a shipped one: det_configs/mst_maskrcnn_coco.py")
     add_run_options(parser)
-    parser.add_argument(
+    beginning = parser.add_mutually_exclusive_group()
+    beginning.add_argument(
         "--resume",
         nargs="?",
         const="auto",
         metavar="CHECKPOINT",
-        help="go on from CHECKPOINT, or from the newest one",
+        help="go on from CHECKPOINT, or from the newest one that is whole",
+    )
+    beginning.add_argument(
+        "--fresh",
+        action="store_true",
+        help="start anew in a used work dir: the earlier run's checkpoints are moved to its folder earlier_1, …",
     )
     parser.add_argument("--amp", action="store_true", help="mixed precision (needs a GPU)")
     parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate by the batch size")
@@ -61,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     from mst_transfer.compat import launch
     from mst_transfer.compat.config_check import parse_cfg_options
+    from mst_transfer.compat.used_work_dir import check_unused
     from mst_transfer.engine import run
 
     try:
@@ -77,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             coco_images=args.coco_images,
             launcher=args.launcher,
         )
+        if not (args.resume or args.fresh or args.dry_run):
+            check_unused(cfg.work_dir)
         if launch.rank() == 0:
             print_data(run.check_inputs(cfg, training=True), notes_only=not args.check_only)
     except (ValueError, FileNotFoundError) as error:
@@ -91,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if report is not None and launch.rank() == 0:
             print(report)
         return status
-    return run_or_refuse("train", args.launcher, lambda: run.run_training(cfg))[0]
+    return run_or_refuse("train", args.launcher, lambda: run.run_training(cfg, args.fresh))[0]
 
 
 if __name__ == "__main__":
