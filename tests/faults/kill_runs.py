@@ -17,7 +17,7 @@ from pathlib import Path
 import tiny_runs
 
 WORKERS = (0, 1, 2)
-DEADLINE = 120.0  # seconds that a run may take
+DEADLINE = 300.0  # seconds that a run may take
 
 
 def start(main, words: list[str], log: Path, killed_in: str | None = None) -> int:

@@ -4,9 +4,11 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils.data import BatchSampler, RandomSampler
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "faults"))  # for tiny_runs and same_runs
 
@@ -15,6 +17,7 @@ from same_runs import check_equal, logged, read
 
 from mst_transfer.cli.main import main
 from mst_transfer.engine.exact_loops import ExactIterLoop
+from mst_transfer.engine.exact_order import exact_batches
 
 SHORT = {
     "seg": ["train_cfg.max_iters=12", "train_cfg.val_interval=6", "default_hooks.checkpoint.max_keep_ckpts=-1"],
@@ -120,3 +123,13 @@ def test_the_switch_and_loops_of_others(whole, tmp_path: Path) -> None:
         assert exact_train_cfg(dict(type=kind, max_iters=3)) == dict(type="mst_transfer.ExactIterLoop", max_iters=3)
     assert exact_train_cfg(dict(type=EpochBasedTrainLoop))["type"] == "mst_transfer.ExactEpochLoop"  # type: ignore[index]
     assert exact_train_cfg(dict(type="mmdet.TeacherStudentLoop")) is None
+
+
+def test_what_may_differ_is_said() -> None:
+    data = list(range(4))
+    batches = exact_batches(BatchSampler(RandomSampler(data), 2, False), data)
+    said: list[str] = []
+    cfg = dict(train_dataloader=dict(dataset=dict(pipeline=[dict(type="mmdet.CachedMosaic"), dict(type="Resize")])))
+    runner = SimpleNamespace(cfg=cfg, logger=SimpleNamespace(warning=said.append))
+    ExactIterLoop._warn(SimpleNamespace(runner=runner, dataloader=SimpleNamespace(batches=batches)))  # type: ignore[arg-type]
+    assert len(said) == 2 and "mmdet.CachedMosaic remember" in said[0] and "RandomSampler's" in said[1]
