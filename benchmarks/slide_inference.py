@@ -100,7 +100,7 @@ def run(quick: bool) -> list[Row]:
             clock=processor_clock,
         )
     memory = {name: [memory_apart(name == OURS, quick)] for name in models}
-    note = "the backbone and the head's convolutions, which both must do, take most of the time"
+    note = "most of the time is the backbone and convolutions, which both must do; on Intel linear layers gain nothing"
     return [
         compare(
             f"slide over {size}, SETR-PUP on ViT-S",
