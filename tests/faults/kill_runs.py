@@ -9,6 +9,7 @@ workers. What happened goes to ``FOLDER/killed.json``.
 import json
 import os
 import random
+import resource
 import signal
 import sys
 import time
@@ -143,7 +144,9 @@ def main(task: str, folder: Path, kills: int) -> None:
             endings.append(ending)
             assert not ending.startswith("status"), f"{ending}: see {log}"
             assert len(endings) < 10 * kills, f"no progress: {endings}"
-    report = dict(endings=endings, rounds=rounds, seconds=time.monotonic() - began)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = dict(seconds=time.monotonic() - began, cpu_seconds=used.ru_utime + used.ru_stime)
+    report = dict(endings=endings, rounds=rounds, **seconds)
     (folder / "killed.json").write_text(json.dumps(report))
 
 

@@ -31,7 +31,8 @@ def test_killed_at_random_moments(task: str, tmp_path: Path) -> None:
     compared = 0
     for number in range(1, report["rounds"] + 1):
         compared += check_equal(tmp_path / "whole", tmp_path / f"killed_{number}", tiny_runs.LAST[task])
-    print(f"{task}: {kinds}, {compared} rows of logs, {report['seconds']:.0f} s")
+    times = f"{report['seconds']:.0f} s, {report['cpu_seconds']:.0f} s of CPU"
+    print(f"{task}: {kinds}, {compared} rows of logs, {times}")
     assert kinds["killed"] + kinds["killed in writing"] >= 20 and kinds["killed in writing"] >= 5
 
 
