@@ -125,11 +125,16 @@ def build_runner(cfg: Any, launcher: str, resume: str | None = None, fresh: bool
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; the exit status."""
     args = build_parser().parse_args(argv)
+    try:
+        cfg = load_config(args)
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        print(f"mst-pretrain: {error}", file=sys.stderr)
+        return 1
     from mst_transfer.compat.checkpoint_hook import CheckpointNotSavedError
     from mst_transfer.compat.run_identity import OtherRunError
 
     try:
-        runner = build_runner(load_config(args), args.launcher, args.resume, args.fresh)
+        runner = build_runner(cfg, args.launcher, args.resume, args.fresh)
     except (ValueError, TypeError, FileNotFoundError) as error:
         print(f"mst-pretrain: {error}", file=sys.stderr)
         return 1
