@@ -56,6 +56,12 @@ def check_architecture(
     Raises:
         BackboneRefusedError: says what the checkpoint is and what the model is.
     """
+    found, anchor = tensors[family.anchor], model.state_dict()[family.anchor]
+    if found.ndim != anchor.ndim:
+        raise BackboneRefusedError(
+            f"{source}: {family.anchor} has shape {tuple(found.shape)}, the model's {tuple(anchor.shape)}: this is no "
+            "backbone of its kind"
+        )
     checkpoint = family.describe(tensors, [*tensors, *skipped])
     wanted = family.describe(model.state_dict(), [*model.state_dict(), *unused])
     heads = family.num_heads(model)

@@ -47,7 +47,9 @@ class SwinFamily:
             "width": projection.shape[0],
             "blocks of the stages": depths_of(names),
             "heads of the stages": tuple(
-                table.shape[1] for name, table in tensors.items() if name.endswith(f".blocks.0.attn.{TABLE}")
+                table.shape[-1] if table.ndim else 0
+                for name, table in tensors.items()
+                if name.endswith(f".blocks.0.attn.{TABLE}")
             ),
         }
 
