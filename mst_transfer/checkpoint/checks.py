@@ -56,8 +56,8 @@ def check_architecture(
     Raises:
         BackboneRefusedError: says what the checkpoint is and what the model is.
     """
-    found, anchor = tensors[family.anchor], model.state_dict()[family.anchor]
-    if found.ndim != anchor.ndim:
+    found, anchor = tensors.get(family.anchor), model.state_dict()[family.anchor]
+    if found is not None and found.ndim != anchor.ndim:
         raise BackboneRefusedError(
             f"{source}: {family.anchor} has shape {tuple(found.shape)}, the model's {tuple(anchor.shape)}: this is no "
             "backbone of its kind"
