@@ -10,6 +10,7 @@ from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
@@ -38,4 +39,7 @@ HOOKS = Registry(
     locations=["mst_transfer.engine.same_buffers", "mst_transfer.engine.checkpoints"],
 )
 METRICS = Registry("metric", parent=MMENGINE_METRICS, scope=SCOPE, locations=["mst_transfer.evaluation"])
+OPTIM_WRAPPERS = Registry(
+    "optimizer wrapper", parent=MMENGINE_OPTIM_WRAPPERS, scope=SCOPE, locations=["mst_transfer.engine.nonfinite"]
+)
 LOOPS = Registry("loop", parent=MMENGINE_LOOPS, scope=SCOPE, locations=["mst_transfer.engine.exact_loops"])

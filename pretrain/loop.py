@@ -4,21 +4,21 @@ A "step" is one update of the student, over ``accumulation_steps`` micro-batches
 logs and checkpoints count such steps.
 """
 
-import json
 import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
-from mmengine.dist import get_rank, get_world_size, is_main_process
+from mmengine.dist import get_rank, get_world_size
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop
 from torch import Tensor
 from torch import distributed as dist
 from torch.utils.data import DataLoader
 
+from mst_transfer.compat import signals
+from mst_transfer.compat.nonfinite_steps import NonfiniteSteps
 from pretrain.counter_random import derive_key
 from pretrain.dataset import MultiCropDataset
 from pretrain.model import MST
@@ -72,7 +72,7 @@ class PretrainLoop(EpochBasedTrainLoop):
         max_epochs: length of the run; all schedules end with it.
         schedule: arguments of :class:`~pretrain.schedules.Schedule`.
         accumulation_steps: micro-batches a step: effective batch = processes x batch size x accumulation_steps.
-        max_nonfinite_steps: after so many steps *in a row* with a non-finite gradient the run stops.
+        max_nonfinite_steps: after so many steps *in a row* with a loss or gradient that is not finite the run stops.
     """
 
     def __init__(
@@ -95,12 +95,12 @@ class PretrainLoop(EpochBasedTrainLoop):
         super().__init__(runner, dataloader, max_epochs)
         self.schedule = Schedule(**(schedule or {}))
         self.schedule.check_length(max_epochs)
-        self.accumulation_steps, self.max_nonfinite_steps = accumulation_steps, max_nonfinite_steps
+        self.accumulation_steps = accumulation_steps
         self.dataloader: StepLoader = StepLoader(self._loader(), accumulation_steps)
         self._max_iters = self._max_epochs * len(self.dataloader)
         self.effective_batch = get_world_size() * self.dataloader.batch_size * accumulation_steps
         self._check_views()
-        self._nonfinite_in_a_row = 0
+        self._nonfinite = NonfiniteSteps(runner, max_nonfinite_steps)
 
     def _loader(self) -> DataLoader:
         """What mmengine's loop has built."""
@@ -216,7 +216,7 @@ class PretrainLoop(EpochBasedTrainLoop):
                 sums[name] = sums.get(name, 0) + value.detach().float() / len(micro_batches)
         grad_norm = optim.clip_gradients()
         logged = self._gather({**sums, "grad_norm": grad_norm})
-        if self._gradient_is_finite(logged, micro_batches):
+        if self._is_finite(sums, logged, micro_batches):
             if not values.train_last_layer:
                 for parameter in mst.last_layer_parameters():
                     parameter.grad = None
@@ -238,43 +238,35 @@ class PretrainLoop(EpochBasedTrainLoop):
 
     @staticmethod
     def _gather(values: dict[str, Tensor]) -> dict[str, float]:
-        """Means over the processes, with one transfer from the device."""
+        """Means over the processes, with one transfer from the device; the wish to stop travels along."""
         packed = torch.stack(list(values.values()))
+        wishes = packed.new_zeros(signals.LARGEST)
+        wishes[: signals.wish()] = 1.0
+        packed = torch.cat([packed, wishes])
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(packed)
             packed /= dist.get_world_size()
-        return dict(zip(values, packed.tolist(), strict=True))
+        means = packed.tolist()
+        signals.agree(sum(share > 0 for share in means[len(values) :]))
+        return dict(zip(values, means, strict=False))
 
-    def _gradient_is_finite(self, logged: dict[str, float], micro_batches: list[Batch]) -> bool:
-        """False for a step to leave out, on every process alike: the gradient is the same on all of them."""
-        norm = logged["grad_norm"]
-        if math.isfinite(norm):
-            self._nonfinite_in_a_row = 0
+    def _is_finite(self, sums: dict[str, Tensor], logged: dict[str, float], micro_batches: list[Batch]) -> bool:
+        """False for a step to leave out, on every process alike: a mean is not finite if one process's value is not."""
+        if math.isfinite(logged["grad_norm"]) and math.isfinite(logged["loss"]):
+            self._nonfinite.taken()
             return True
         self.mst.dino_loss.discard_center_update()
         lowered = self.runner.optim_wrapper.skip()
         if lowered and math.isfinite(logged["loss"]):
             return False  # the loss scale was too high, as it is expected to be at times
-        self._nonfinite_in_a_row += 1
-        record = Path(self.runner.work_dir) / f"nonfinite_step_{self._iter}_rank_{get_rank()}.json"
-        samples = torch.cat([batch["index"] for batch in micro_batches]).tolist()
-        record.write_text(
-            json.dumps({"step": self._iter, "logged": {k: str(v) for k, v in logged.items()}, "samples": samples})
+        paths = self.dataloader.dataset.paths
+        samples = [dict(index=i, path=paths[i]) for batch in micro_batches for i in batch["index"].tolist()]
+        here = {f"{name} of this process": value.item() for name, value in sums.items()}
+        self._nonfinite.left_out(
+            self._iter,
+            {**logged, **here},
+            samples,
+            "Next step: look at those images; resume from the checkpoint with a lower train_cfg.schedule.base_lr, or "
+            "with optim_wrapper.dtype='bfloat16' or None instead of 'float16'",
         )
-        if is_main_process():
-            self.runner.logger.warning(
-                f"step {self._iter} left out: its gradient is not finite "
-                f"({self._nonfinite_in_a_row} of at most {self.max_nonfinite_steps} in a row); see {record}"
-            )
-        if self._nonfinite_in_a_row >= self.max_nonfinite_steps:
-            last = (
-                self.runner.message_hub.get_info("last_ckpt")
-                if "last_ckpt" in self.runner.message_hub.runtime_info
-                else None
-            )
-            raise FloatingPointError(
-                f"{self._nonfinite_in_a_row} steps in a row, up to step {self._iter}, had a non-finite gradient; "
-                f"last good checkpoint: {last or 'none was written'}. Resume from it with a lower "
-                "train_cfg.schedule.base_lr, or with optim_wrapper.dtype='bfloat16' or None instead of 'float16'"
-            )
         return False

@@ -39,6 +39,8 @@ class PretrainOptimWrapper(OptimWrapper):
         clip_grad: largest norm of any single parameter's gradient (DINO: 3.0); None for no clipping.
     """
 
+    carries_stop = True  # for mst_transfer.compat.stop_hook: the loop's reduction of a step's values does
+
     def __init__(self, optimizer: Optimizer, dtype: str | None = None, clip_grad: float | None = 3.0) -> None:
         super().__init__(optimizer)
         if dtype not in DTYPES:
@@ -91,9 +93,9 @@ class PretrainOptimWrapper(OptimWrapper):
         """Leave this step out; True when float16's loss scale explains it and has been lowered."""
         if self.scaler is None:
             return False
-        lowered = self.scaler.get_scale() > 1
+        before = self.scaler.get_scale()
         self.scaler.update()
-        return lowered
+        return before > 1 and self.scaler.get_scale() < before
 
     def state_dict(self) -> dict:
         """The optimiser's, and the loss scaler's."""

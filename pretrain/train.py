@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mst_transfer.compat import config_check, config_paths, launch
+from mst_transfer.compat import config_check, config_paths, endings, launch, signals
 from mst_transfer.compat.image_files import UnreadableImageError
 from mst_transfer.compat.unreadable_images import plain_message
 from mst_transfer.compat.untrusted_files import RefusedFileError
@@ -102,7 +102,9 @@ def build_runner(cfg: Any, launcher: str, resume: str | None = None, fresh: bool
     from mmengine.runner import Runner
 
     from mst_transfer.compat.checkpoint_choice import decided_by_main
+    from mst_transfer.compat.stop_hook import StopHook
     from mst_transfer.compat.used_work_dir import begin_anew
+    from mst_transfer.compat.worker_watch import watch
 
     launch.init_distributed(launcher)
     cfg.launcher = launcher
@@ -118,7 +120,8 @@ def build_runner(cfg: Any, launcher: str, resume: str | None = None, fresh: bool
     if wrapper is not None:
         cfg.model_wrapper_cfg = wrapper
     runner = Runner.from_cfg(cfg)
-    assert runner.train_loop is not None  # built by asking for it
+    watch(runner.train_loop.dataloader.loader)  # the loop is built by asking for it
+    runner.register_hook(StopHook(), priority="LOWEST")
     return runner
 
 
@@ -133,21 +136,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mst_transfer.compat.checkpoint_hook import CheckpointNotSavedError
     from mst_transfer.compat.run_identity import OtherRunError
 
+    if signals.goes_on():
+        args.resume, args.fresh = args.resume or "auto", False
     try:
         runner = build_runner(cfg, args.launcher, args.resume, args.fresh)
     except (ValueError, TypeError, FileNotFoundError) as error:
         print(f"mst-pretrain: {error}", file=sys.stderr)
-        return 1
-    status = 0
+        return endings.end_group(1)
+    refusals = (RefusedFileError, TrainingStoppedError, CheckpointNotSavedError, OtherRunError, OSError)
+    trainers = [runner.train]
+    del runner
     try:
-        runner.train()
-    except (FloatingPointError, TrainingStoppedError, CheckpointNotSavedError, OtherRunError) as error:  # by all alike
-        print(f"mst-pretrain: {error}", file=sys.stderr)
-        status = 1
-    except (UnreadableImageError, RefusedFileError, OSError) as error:
+        status = endings.train_to_end("mst-pretrain", lambda: trainers.pop()())
+    except (*refusals, UnreadableImageError) as error:
         print(f"mst-pretrain: {plain_message(error)}", file=sys.stderr)
-        status = 1
-    del runner  # its reducer must go before the process group
+        return endings.end_group(1)
+    except Exception as error:
+        endings.fail_alone(error)
+        raise
     launch.shutdown_distributed()
     return status
 

@@ -1,7 +1,10 @@
 # Sourced by the launchers beside it.
 #   mst_python                     prints the interpreter to use: that of an active environment, PYTHON, .venv's, python
 #   mst_launch NPROC SCRIPT ARGS   runs tools/SCRIPT: one process, or NPROC of them on this node under torchrun
-# Environment, for several nodes: NNODES (1), NODE_RANK (0), MASTER_ADDR (127.0.0.1), PORT (a free one; 29500 if NNODES > 1).
+# SIGINT, SIGTERM or SIGUSR1 to the launcher: all processes finish their step, save and stop; status 130 for SIGINT, 75
+# for the others ("run the same with --resume"). In a batch job, `#SBATCH --signal=B:USR1@120` and `exec bash tools/…`.
+# Environment: MAX_RESTARTS (0), how often all processes are started again, from the newest checkpoint, if one fails.
+# For several nodes: NNODES (1), NODE_RANK (0), MASTER_ADDR (127.0.0.1), PORT (a free one; 29500 if NNODES > 1).
 # On a machine without a GPU the processes run on the CPU and talk through gloo.
 
 MST_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -48,13 +51,19 @@ PY
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores / nproc > 0 ? cores / nproc : 1))}
   fi
   [ "$nnodes" -eq 1 ] || port=29500
-  exec "$python" -m torch.distributed.run \
+  exec "$python" "$MST_ROOT/tools/_torchrun.py" --max-restarts "${MAX_RESTARTS:-0}" \
     --nnodes "$nnodes" --node_rank "${NODE_RANK:-0}" --nproc_per_node "$nproc" \
     --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${PORT:-$port}" \
     "$MST_ROOT/tools/$script" "$@" --launcher pytorch
 }
 
 #   mst_srun PARTITION JOB_NAME SCRIPT ARGS   the same under Slurm, one task a GPU
+# Two minutes before a job's time is up, and when it is preempted, let Slurm tell the tasks, and start the job again:
+#   #SBATCH --requeue --open-mode=append
+#   #SBATCH --signal=USR1@120                                                    (no B: it is for the tasks of srun)
+#   bash tools/slurm_train.sh … || { [ $? -eq 75 ] && scontrol requeue "$SLURM_JOB_ID"; }
+# A job that Slurm has started again goes on with its newest checkpoint, with or without --resume. From a login node,
+# without sbatch: SRUN_ARGS="--signal=USR1@120".
 mst_srun() {
   local partition=$1 job_name=$2 script=$3 gpus=${GPUS:-8} per_node extra=()
   shift 3

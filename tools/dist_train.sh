@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains a detector or segmentor on NGPUS GPUs of this node, or as NGPUS processes on the CPU where there is no GPU.
-# Environment for several nodes: NNODES NODE_RANK MASTER_ADDR PORT.
+# Environment for several nodes: NNODES NODE_RANK MASTER_ADDR PORT. MAX_RESTARTS (0): after a process has failed.
 set -euo pipefail
 if [ $# -lt 2 ] || [[ "$1" == -* ]]; then
   echo "usage: bash tools/dist_train.sh CONFIG NGPUS [options of tools/train.py]" >&2

@@ -65,6 +65,7 @@ def run_or_refuse(verb: str, launcher: str, run: Callable[[], Any]) -> tuple[int
     Returns:
         The exit status, and what ``run`` returned, None if it was refused.
     """
+    from mst_transfer.compat import endings, worker_watch
     from mst_transfer.compat.checkpoint_hook import CheckpointNotSavedError
     from mst_transfer.compat.launch import init_distributed
     from mst_transfer.compat.untrusted_files import RefusedFileError
@@ -79,6 +80,12 @@ def run_or_refuse(verb: str, launcher: str, run: Callable[[], Any]) -> tuple[int
         return 0, run()
     except (RunRefusedError, RefusedFileError, CheckpointNotSavedError, OSError) as error:
         # the same in every process: said once on each machine
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        if os.environ.get("LOCAL_RANK", "0") == "0" or isinstance(error, OSError):
             print(f"mst {verb}: {error}", file=sys.stderr)
-        return 1, None
+        return endings.end_group(1), None
+    except Exception as error:
+        fault = worker_watch.explain(error)
+        if fault is None:
+            endings.fail_alone(error)
+        print(f"mst {verb}: {fault}", file=sys.stderr)
+        return endings.end_group(1), None

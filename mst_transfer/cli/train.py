@@ -65,11 +65,14 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs; the exit status."""
     args = build_parser().parse_args(argv)
-    from mst_transfer.compat import launch
+    from mst_transfer.compat import launch, signals
     from mst_transfer.compat.config_check import parse_cfg_options
+    from mst_transfer.compat.endings import train_to_end
     from mst_transfer.compat.used_work_dir import check_unused
     from mst_transfer.engine import run
 
+    if signals.goes_on():
+        args.resume, args.fresh = args.resume or "auto", False
     try:
         cfg = run.load_run_config(
             args.config,
@@ -100,7 +103,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if report is not None and launch.rank() == 0:
             print(report)
         return status
-    return run_or_refuse("train", args.launcher, lambda: run.run_training(cfg, args.fresh))[0]
+    status, ending = run_or_refuse(
+        "train", args.launcher, lambda: train_to_end("mst train", lambda: run.run_training(cfg, args.fresh))
+    )
+    return status if ending is None else ending
 
 
 if __name__ == "__main__":

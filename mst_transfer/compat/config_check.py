@@ -23,7 +23,7 @@ LIVE_KEYS = frozenset(
     """
     activation_checkpointing compile efficient_conv_bn_eval find_unused_parameters model_wrapper_cfg
     sync_bn strategy runner_type custom_imports allowed_keys tta_model tta_pipeline launcher exact_resume
-    image_checks
+    image_checks max_nonfinite_steps
     """.split()
 )
 # Read by the Runner beside its arguments, or by the libraries' tools, metrics and hooks.
@@ -34,6 +34,7 @@ LIBRARY_KEYS = frozenset(
     file_client_args metainfo num_classes crop_size img_scale image_size train_pipeline val_pipeline
     test_pipeline tta_model tta_pipeline img_ratios vis_backends norm_cfg max_epochs max_iters
     class_name classes palette albu_train_transforms launcher exact_resume image_checks
+    max_nonfinite_steps
     """.split()
 )
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from mmengine.dist import all_gather_object, get_rank, is_main_process
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
 
 from mst_transfer.compat.image_files import MAX_PIXELS
 from mst_transfer.compat.unreadable_images import LIST_NAME, UnreadableLimit, read_list, write_list
+from mst_transfer.engine.guarded_runner import GuardedRunner
 
 OPTIONS = "image_checks"  # entry of a config: the fields of ImageChecks, or False for mmcv's own loading
 INFO = "unreadable_images"  # entry of the message hub, and of results.json
@@ -61,8 +61,8 @@ class ImageChecks:
         return UnreadableLimit(self.max_unreadable_share, self.min_unreadable)
 
 
-class CheckedRunner(Runner):
-    """mmengine's Runner with :class:`~mst_transfer.datasets.load_image.LoadImage` in the place of mmcv's loader."""
+class CheckedRunner(GuardedRunner):
+    """A Runner with :class:`~mst_transfer.datasets.load_image.LoadImage` in the place of mmcv's loader."""
 
     _may_skip = False
 
@@ -80,7 +80,7 @@ class CheckedRunner(Runner):
 
     def build_dataloader(self, dataloader: Any, seed: int | None = None, diff_rank_seed: bool = False) -> Any:
         """As mmengine's, and the pipelines of its data sets check."""
-        loader = Runner.build_dataloader(dataloader, seed=seed, diff_rank_seed=diff_rank_seed)
+        loader = super().build_dataloader(dataloader, seed=seed, diff_rank_seed=diff_rank_seed)
         checks = ImageChecks.of(self.cfg)
         if checks is not None:
             for dataset in _leaves(loader.dataset):

@@ -148,6 +148,29 @@ def test_non_finite_steps_are_left_out_and_then_stop_the_run(tiny_config: Path, 
     assert torch.stack(statistics).isfinite().all()  # nor BatchNorm's statistics
     record = json.loads((tmp_path / "run" / "nonfinite_step_5_rank_0.json").read_text())
     assert record["step"] == 5 and len(record["samples"]) == 4
+    assert record["logged"]["loss of this process"] == "nan" and Path(record["samples"][0]["path"]).is_file()
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_loss_that_is_no_number_is_left_out_though_its_gradient_is_one(
+    tiny_config: Path, tmp_path: Path, monkeypatch, accumulation: int
+):
+    from pretrain.model import MST
+
+    forward, weights_seen = MST.forward, {}
+
+    def poisoned(self, *args, step=0, **kwargs):
+        losses = forward(self, *args, step=step, **kwargs)
+        weights_seen.setdefault(step, self.student.head.mlp[0].weight.detach().clone())
+        if step == 1:
+            losses["loss"] = losses["loss"] + float("nan")  # its gradient is as it was
+        return losses
+
+    monkeypatch.setattr(MST, "forward", poisoned)
+    words = ["--cfg-options", f"train_cfg.accumulation_steps={accumulation}", "train_dataloader.batch_size=2"]
+    assert main([str(tiny_config), "--work-dir", str(tmp_path / "run"), *words, "train_cfg.max_epochs=2"]) == 0
+    assert torch.equal(weights_seen[1], weights_seen[2]) and not torch.equal(weights_seen[2], weights_seen[3])
+    assert [path.name for path in (tmp_path / "run").glob("nonfinite_*")] == ["nonfinite_step_1_rank_0.json"]
 
 
 def test_checkpoints_beyond_the_kept_ones_go_with_their_backbones(tiny_config: Path, tmp_path: Path):

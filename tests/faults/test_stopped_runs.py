@@ -1,0 +1,156 @@
+"""Runs told to stop finish their step, save, and leave together; a process that is lost ends the others at once."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import stopped_programs
+import tiny_runs
+from same_runs import check_equal
+from stopped_programs import Program
+
+TASKS = ("pretrain", "seg", "det")
+WISHES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+def finish(task: str, config: Path, work_dir: Path, log: Path, processes: int, options: list[str]) -> None:
+    words = tiny_runs.command(task, config, work_dir, options, resume=work_dir.is_dir())
+    codes = Program(task, words, log, processes).end()
+    assert codes == [0] * processes, log.read_text()[-3000:]
+
+
+def stop_again_and_again(task: str, folder: Path, processes: int, signals: list[int], chance: random.Random) -> None:
+    """A run in peace, and one that is told to stop by each of the signals; they end alike."""
+    config = tiny_runs.write_config(task, folder)
+    finish(task, config, folder / "whole", folder / "whole.log", processes, [])
+    work_dir, log = folder / "stopped", folder / "stopped.log"
+    for number in signals:
+        options = [f"train_dataloader.num_workers={chance.choice((0, 1))}"]
+        words = tiny_runs.command(task, config, work_dir, options, resume=True)
+        program = Program(task, words, log, processes, stopped_programs.slow_steps)
+        seen = log.read_text().count("lr: ") if log.is_file() else 0
+        while log.read_text().count("lr: ") < seen + 2 if log.is_file() else True:  # two steps further
+            assert program.alive(), program.tail()
+            time.sleep(0.02)
+        time.sleep(chance.uniform(0, 0.3))
+        program.send(chance.randrange(processes), number)  # one process alone hears it
+        status = 130 if number == signal.SIGINT else 75
+        assert program.end() == [status] * processes, program.tail()
+    finish(task, config, work_dir, log, processes, [])
+    check_equal(folder / "whole", work_dir, tiny_runs.LAST[task])
+    assert not list(work_dir.glob("*.tmp"))
+
+
+def test_a_run_that_is_told_to_stop_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    """The quick one: one process of segmentation, whose checkpoints fall into open windows of accumulation."""
+    stop_again_and_again("seg", tmp_path, 1, [signal.SIGTERM], random.Random(0))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("task", TASKS)
+def test_every_signal_in_every_task(task: str, processes: int, tmp_path: Path) -> None:
+    stop_again_and_again(task, tmp_path, processes, list(WISHES), random.Random(f"{task} {processes}"))
+
+
+@pytest.mark.faults
+def test_a_second_signal_ends_the_run_at_once(tmp_path: Path) -> None:
+    config = tiny_runs.write_config("pretrain", tmp_path)
+    words = tiny_runs.command("pretrain", config, tmp_path / "run", [], resume=False)
+    program = Program("pretrain", words, tmp_path / "log", 1, stopped_programs.slow_steps)
+    program.wait_for("lr: ")
+    program.send(0, signal.SIGSTOP)
+    program.send(0, signal.SIGINT), program.send(0, signal.SIGTERM)  # both wait for it
+    program.send(0, signal.SIGCONT)
+    assert program.end()[0] in (-signal.SIGINT, -signal.SIGTERM)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("task", ["pretrain", "seg"])
+def test_an_error_in_one_process_ends_the_other_at_once(task: str, tmp_path: Path) -> None:
+    config = tiny_runs.write_config(task, tmp_path)
+    words = tiny_runs.command(task, config, tmp_path / "run", [], resume=False)
+    program = Program(task, words, tmp_path / "log", 2, stopped_programs.break_rank_one)
+    program.wait_for("an error of one process alone")
+    began = time.monotonic()
+    codes = program.end(timeout=60)
+    assert None not in codes and 0 not in codes and time.monotonic() - began < 30, (codes, program.tail())
+
+
+def test_a_loss_that_is_no_number_in_one_process_is_left_out_in_both(tmp_path: Path) -> None:
+    config = tiny_runs.write_config("seg", tmp_path)
+    options = ["train_cfg.max_iters=8", "train_cfg.val_interval=8", "default_hooks.checkpoint.interval=8"]
+    words = tiny_runs.command("seg", config, tmp_path / "run", options, resume=False)
+    program = Program("seg", words, tmp_path / "log", 2, stopped_programs.poison_rank_one)
+    assert program.end() == [0, 0], program.tail()
+    for rank in range(2):
+        record = json.loads((tmp_path / "run" / f"nonfinite_step_5_rank_{rank}.json").read_text())
+        assert record["step"] == 5 and record["rank"] == rank and len(record["samples"]) == 6
+    assert len(list((tmp_path / "run").glob("nonfinite_*.json"))) == 2
+
+
+def start_launcher(root: Path, task: str, config: Path, work_dir: Path, log: Path, **environment: str):
+    script = "pretrain.sh" if task == "pretrain" else "dist_train.sh"
+    words = tiny_runs.command(task, config, work_dir, [], resume=False)
+    command = ["bash", str(root / "tools" / script), words[0], "2", *words[1:]]
+    handle = open(log, "a")
+    settings = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, **environment}
+    return subprocess.Popen(command, env=settings, stdout=handle, stderr=handle)
+
+
+def ranks_of(work_dir: Path) -> list[int]:
+    """Processes whose command line names a work dir and torchrun's launcher, the launcher's own left out."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        own = any("torch.distributed.run" in word or "_torchrun" in word for word in words)
+        if str(work_dir) in words and "pytorch" in words and not own:
+            found.append(int(path.parent.name))
+    return sorted(found)
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes in /proc")
+@pytest.mark.parametrize("task", ["pretrain", "det"])
+def test_a_killed_process_is_started_again_and_nothing_is_lost(task: str, root: Path, tmp_path: Path) -> None:
+    config = tiny_runs.write_config(task, tmp_path)
+    whole = start_launcher(root, task, config, tmp_path / "whole", tmp_path / "whole.log")
+    assert whole.wait(timeout=400) == 0, (tmp_path / "whole.log").read_text()[-3000:]
+    work_dir, log = tmp_path / "killed", tmp_path / "killed.log"
+    process = start_launcher(root, task, config, work_dir, log, MAX_RESTARTS="3")
+    before = -1
+    for rank in (1, 0):
+        while len(list(work_dir.glob("*.pth"))) == 0 or log.read_text().count("lr: ") <= before + 4:
+            assert process.poll() is None, log.read_text()[-3000:]
+            time.sleep(0.02)
+        before = log.read_text().count("lr: ")
+        os.kill(ranks_of(work_dir)[rank], signal.SIGKILL)
+        time.sleep(3)
+    assert process.wait(timeout=400) == 0, log.read_text()[-3000:]
+    assert len(re.findall("Signal 9|SIGKILL|exitcode: -9", log.read_text())) >= 1
+    check_equal(tmp_path / "whole", work_dir, tiny_runs.LAST[task])
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGINT])
+def test_the_launcher_passes_a_wish_on_and_returns_the_status(number: int, root: Path, tmp_path: Path) -> None:
+    config = tiny_runs.write_config("pretrain", tmp_path)
+    config.write_text(config.read_text() + "\ntrain_cfg['max_epochs'] = 500\n")
+    work_dir, log = tmp_path / "run", tmp_path / "log"
+    process = start_launcher(root, "pretrain", config, work_dir, log)
+    while not (log.is_file() and "lr: " in log.read_text()):
+        assert process.poll() is None, log.read_text()[-3000:]
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.wait(timeout=120) == (130 if number == signal.SIGINT else 75), log.read_text()[-3000:]
+    assert (work_dir / "last_checkpoint").is_file() and "stopped by a signal after" in log.read_text()

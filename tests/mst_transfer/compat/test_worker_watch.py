@@ -1,0 +1,136 @@
+"""Workers that die, hang or fail: the message names the sample, and says what to do."""
+
+import ctypes
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from mst_transfer.compat import worker_watch
+from mst_transfer.compat.worker_watch import explain, watch
+
+BAD = 5
+
+
+class Pictures(Dataset):
+    """Eight samples with paths; one of them does harm."""
+
+    def __init__(self, harm: str, flag: Path | None = None) -> None:
+        self.harm, self.flag = harm, flag
+        self.paths = [f"photos/{index}.jpg" for index in range(8)]
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, key):
+        _, index = key if isinstance(key, tuple) else (0, key)
+        if index == BAD:
+            if self.harm == "exception":
+                raise ValueError("no such colour")
+            if self.harm == "hang":
+                time.sleep(60)
+            if self.harm == "segfault":
+                ctypes.string_at(0)
+            if self.harm == "exit":
+                os._exit(3)
+            if self.harm == "no shared memory":
+                raise RuntimeError("unable to allocate shared memory(shm) for file </torch_7_1>: No space left (28)")
+            if self.harm.startswith("SIG"):
+                os.kill(os.getpid(), getattr(signal, self.harm))
+                time.sleep(5)
+        return torch.tensor(index)
+
+
+def fault(dataset: Dataset, timeout: float = 0, **options) -> str:
+    loader = watch(DataLoader(dataset, num_workers=2, batch_size=2, **options))
+    loader.timeout = timeout or loader.timeout
+    with pytest.raises(Exception) as caught:
+        for _ in loader:
+            time.sleep(0.01)
+        time.sleep(1)
+    found = explain(caught.value)
+    assert found is not None, caught.value
+    return str(found)
+
+
+@pytest.mark.parametrize(
+    "harm, words",
+    [
+        ("SIGKILL", ["was killed (SIGKILL)", "memory", "num_workers"]),
+        ("segfault", ["segmentation fault"]),
+        ("SIGBUS", ["shared memory", "--shm-size"]),
+        ("no shared memory", ["shared memory", "--shm-size"]),
+        ("exit", ["ended without saying why", "num_workers=0"]),
+        ("exception", ["failed", "ValueError: no such colour"]),
+    ],
+)
+def test_the_sample_is_named(harm: str, words: list[str]) -> None:
+    message = fault(Pictures(harm), sampler=[(2, index) for index in range(8)])
+    for word in [*words, f"sample {BAD} of epoch 3, photos/5.jpg", "Next step: "]:
+        assert word in message, message
+
+
+def test_a_worker_that_hangs_is_named_and_ended() -> None:
+    began = time.monotonic()
+    message = fault(Pictures("hang"), timeout=1)
+    assert "has not delivered its batch in time" in message and "sample 5, photos/5.jpg" in message
+    assert time.monotonic() - began < 15  # it sleeps for a minute
+
+
+def test_the_wait_is_bounded_unless_the_config_says_how_long() -> None:
+    assert watch(DataLoader(Pictures(""), num_workers=1)).timeout == worker_watch.DEFAULT_TIMEOUT
+    assert watch(DataLoader(Pictures(""), num_workers=1, timeout=7)).timeout == 7
+    alone = DataLoader(Pictures(""))
+    assert watch(alone).timeout == 0 and alone.worker_init_fn is None
+
+
+def test_what_is_loaded_stays_the_same() -> None:
+    loader = watch(DataLoader(Pictures(""), num_workers=2, batch_size=4, persistent_workers=True))
+    for _ in range(2):
+        assert torch.cat(list(loader)).tolist() == list(range(8))
+
+
+def test_paths_of_wrapped_data_sets() -> None:
+    class Known:
+        def get_data_info(self, index):
+            return {"img_path": f"{index}.png"}
+
+    class Wrapper:
+        def __init__(self, dataset):
+            self.dataset = dataset
+
+    assert worker_watch.path_of(Wrapper(Known()), 3) == "3.png"
+    assert worker_watch.path_of(Wrapper([1]), 0) is None
+
+
+def test_other_errors_are_not_ours() -> None:
+    assert explain(ValueError("mat1 and mat2 shapes cannot be multiplied")) is None
+    assert explain(RuntimeError("timed out after 3 s in gloo")) is None
+
+
+def test_workers_outlive_signals_to_all_but_not_their_parents() -> None:
+    """Ctrl-C and a scheduler's SIGTERM reach the workers too; their parent still needs them for its last step."""
+    batches = iter(watch(DataLoader(Pictures(""), num_workers=1, batch_size=1, prefetch_factor=1)))
+    next(batches)
+    (worker,) = batches._workers
+    send = f"import os\nfor number in (2, 10, 15): os.kill({worker.pid}, number)"
+    subprocess.run([sys.executable, "-c", send], check=True)
+    assert [int(batch) for batch in itertools.islice(batches, 3)] == [1, 2, 3]
+    worker.terminate()
+    worker.join(10)
+    assert worker.exitcode == 0
+
+
+def test_the_shared_file_goes_with_the_loader() -> None:
+    loader = watch(DataLoader(Subset(Pictures(""), range(4)), num_workers=1))
+    path = Path(loader.worker_init_fn.path)
+    assert path.is_file()
+    del loader
+    assert not path.exists()

@@ -1,0 +1,258 @@
+"""Steps that are left out: weights, momentum, averages and statistics stay; losses by name and images are recorded."""
+
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.hooks import EMAHook
+from mmengine.logging import MessageHub
+from mmengine.optim import OptimWrapper
+from torch import nn
+
+from mst_transfer.compat import signals
+from mst_transfer.compat.nonfinite_steps import NonfiniteSteps
+from mst_transfer.engine.fp32_losses import losses_in_fp32
+from mst_transfer.engine.nonfinite import GuardedAmpOptimWrapper, GuardedOptimWrapper, guarded
+from mst_transfer.engine.nonfinite_hook import WINDOW_START, NonfiniteHook, changing_buffers
+
+
+def small_model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)).train()
+
+
+def optimizer(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(model.parameters(), lr=0.1)
+
+
+def batch(seed: int) -> torch.Tensor:
+    return torch.randn(5, 3, generator=torch.Generator().manual_seed(seed))
+
+
+class Run:
+    """As much of a Runner as the hook needs."""
+
+    def __init__(self, folder: Path, wrapper_options: dict[str, Any] | None = None, hooks: list | None = None) -> None:
+        self.model = small_model()
+        self.optim_wrapper = GuardedOptimWrapper(optimizer(self.model), **(wrapper_options or {}))
+        self.optim_wrapper.initialize_count_status(self.model, 0, 100)
+        self.message_hub = MessageHub.get_instance(f"nonfinite {folder}")
+        self.message_hub.runtime_info.clear()
+        self.work_dir, self.seed, self.iter, self.epoch, self._resume = str(folder), 3, 0, 0, False
+        self.hook = NonfiniteHook(limit=3)
+        self.hooks = [self.hook, *(hooks or [])]
+        self.logger = self
+        self.warnings: list[str] = []
+        for hook in hooks or []:
+            hook.before_run(self)
+        self.hook.before_train(self)
+
+    def warning(self, text: str) -> None:
+        self.warnings.append(text)
+
+    def step(self, factor: float = 1.0, poison_statistics: bool = False) -> None:
+        data = {"data_samples": [type("Sample", (), {"img_path": f"images/{self.iter}.jpg"})()]}
+        for hook in self.hooks:
+            hook.before_train_iter(self, self.iter, data)
+        inputs = batch(self.iter) * (float("nan") if poison_statistics else 1.0)
+        loss = self.model(inputs).square().mean() * factor
+        self.optim_wrapper.update_params(loss)
+        for hook in self.hooks:
+            hook.after_train_iter(self, self.iter, data, {"loss_cls": loss.detach()})
+        self.iter += 1
+
+    def state(self) -> dict[str, torch.Tensor]:
+        states = self.optim_wrapper.optimizer.state_dict()["state"]
+        flat = {f"{i}.{k}": torch.as_tensor(v).clone() for i, s in states.items() for k, v in s.items()}
+        return {**{k: v.clone() for k, v in self.model.state_dict().items()}, **flat}
+
+
+def same(ours: dict, theirs: dict) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in theirs)
+
+
+CLIPS = (None, dict(max_norm=0.1), dict(type="value", clip_value=0.01))
+
+
+@pytest.mark.parametrize("options", [*(dict(clip_grad=clip) for clip in CLIPS), dict(accumulative_counts=2)])
+def test_steps_that_are_taken_are_mmengines(options: dict, tmp_path: Path) -> None:
+    run, model = Run(tmp_path, copy.deepcopy(options)), small_model()
+    theirs = OptimWrapper(optimizer(model), **copy.deepcopy(options))
+    theirs.initialize_count_status(model, 0, 100)
+    for number in range(6):
+        run.step()
+        theirs.update_params(model(batch(number)).square().mean())
+    assert same(dict(run.model.state_dict()), dict(model.state_dict()))
+
+
+@pytest.mark.parametrize("way", ["loss", "gradient", "statistics"])
+@pytest.mark.parametrize("clip", CLIPS)
+def test_a_step_that_is_left_out_touches_nothing(way: str, clip: dict | None, tmp_path: Path) -> None:
+    run = Run(tmp_path, dict(clip_grad=copy.deepcopy(clip)))
+    run.step(), run.step()
+    before = run.state()
+    if way == "gradient":  # finite loss, infinite gradient in one parameter
+        handle = run.model[2].bias.register_hook(lambda gradient: gradient * float("inf"))
+        run.step()
+        handle.remove()
+    else:
+        run.step(float("nan") if way == "loss" else 1.0, poison_statistics=way == "statistics")
+    assert same(run.state(), before)
+    run.step()
+    assert not same(run.state(), before)
+    record = json.loads((tmp_path / "nonfinite_step_2_rank_0.json").read_text())
+    assert record["samples"] == ["images/2.jpg"] and "loss_cls" in record["logged"] and record["seed"] == 3
+    assert "step 2 left out" in run.warnings[0] and "1 of at most 3" in run.warnings[0]
+
+
+def test_one_bad_micro_batch_spoils_its_window_only(tmp_path: Path) -> None:
+    run = Run(tmp_path, dict(accumulative_counts=3))
+    for _ in range(3):
+        run.step()
+    before = run.state()
+    run.step(), run.step(poison_statistics=True), run.step()
+    assert same(run.state(), before)
+    record = json.loads((tmp_path / "nonfinite_step_5_rank_0.json").read_text())
+    assert record["samples"] == [f"images/{i}.jpg" for i in (3, 4, 5)]
+    assert record["logged"]["loss_cls of micro-batch 1"] == "nan"
+    assert record["logged"]["loss_cls of micro-batch 0"] != "nan"
+    for _ in range(3):
+        run.step()
+    assert not same(run.state(), before)
+
+
+def test_a_checkpoint_inside_a_window_knows_the_statistics_before_it(tmp_path: Path) -> None:
+    """A bad micro-batch, then a checkpoint, then the process dies: the resumed run must put back what was before."""
+    run = Run(tmp_path, dict(accumulative_counts=2))
+    run.step(), run.step()
+    before = [buffer.clone() for buffer in changing_buffers(run.model)]
+    run.step(poison_statistics=True)
+    checkpoint: dict = {}
+    run.hook.before_save_checkpoint(run, checkpoint)
+    resumed = Run(tmp_path / "resumed", dict(accumulative_counts=2))
+    resumed.model.load_state_dict(run.model.state_dict())
+    resumed.iter, resumed._resume = 3, True
+    resumed.hook.after_load_checkpoint(resumed, checkpoint)
+    resumed.optim_wrapper.initialize_count_status(resumed.model, 2, 100)
+    resumed.optim_wrapper.update_params(resumed.model(batch(2) * float("nan")).mean())  # as exact resume does
+    (tmp_path / "resumed").mkdir()
+    resumed.step()
+    assert all(torch.equal(a, b) for a, b in zip(changing_buffers(resumed.model), before, strict=True))
+    run.step()
+    done: dict = {}
+    run.hook.before_save_checkpoint(run, done)
+    assert WINDOW_START in checkpoint and WINDOW_START not in done
+
+
+def test_too_many_in_a_row_stop_the_run_and_name_the_checkpoint(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.message_hub.update_info("last_ckpt", "epoch_7.pth")
+    run.step(float("inf")), run.step(float("inf")), run.step()  # a good one between
+    run.step(float("nan")), run.step(float("nan"))
+    assert run.message_hub.runtime_info["nonfinite_steps"] == 4
+    with pytest.raises(FloatingPointError, match=r"3 steps in a row, up to step 5, .*epoch_7.pth.*optimizer.lr"):
+        run.step(float("nan"))
+    with pytest.raises(ValueError, match="max_nonfinite_steps = 0"):
+        NonfiniteSteps(run, 0)
+
+
+def test_an_average_of_weights_does_not_move_towards_them(tmp_path: Path) -> None:
+    average = EMAHook(momentum=0.5)
+    run = Run(tmp_path, hooks=[average])
+    run.step()
+    before = copy.deepcopy(average.ema_model.state_dict())
+    run.step(float("nan"))
+    assert same(dict(average.ema_model.state_dict()), dict(before))
+    run.step()
+    assert not same(dict(average.ema_model.state_dict()), dict(before))
+
+
+@pytest.fixture
+def amp(monkeypatch: pytest.MonkeyPatch) -> GuardedAmpOptimWrapper:
+    """Loss scaling on the CPU, which mmengine does not offer."""
+    from mmengine.optim.optimizer import amp_optimizer_wrapper as module
+
+    monkeypatch.setattr(module, "is_cuda_available", lambda: True)
+    monkeypatch.setattr(module, "GradScaler", lambda **options: torch.amp.GradScaler("cpu", **options))
+    return GuardedAmpOptimWrapper(loss_scale="dynamic", optimizer=optimizer(small_model()))
+
+
+def test_a_loss_scale_that_is_too_high_is_lowered_and_is_no_fault(amp: GuardedAmpOptimWrapper) -> None:
+    (weight, *_) = amp.optimizer.param_groups[0]["params"]
+    before, scale = weight.detach().clone(), amp.loss_scaler.get_scale()
+    amp.update_params((weight * (1e39 / scale)).sum())  # gradient finite, until it is scaled
+    assert amp.left_out and amp.excused
+    assert amp.loss_scaler.get_scale() == scale / 2
+    assert torch.equal(weight, before)
+    amp.update_params((weight * 1e30).sum())  # of finite gradients a norm that is not: no scale explains it
+    assert amp.left_out and not amp.excused and amp.loss_scaler.get_scale() == scale / 2
+    amp.update_params(weight.sum() * float("nan"))
+    assert amp.left_out and not amp.excused
+    amp.update_params(weight.square().sum())
+    assert amp.stepped and not amp.left_out and not torch.equal(weight, before)
+
+
+def test_the_wish_to_stop_travels_with_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(tmp_path, dict(accumulative_counts=2))
+    with signals.listening():
+        monkeypatch.setattr(signals, "wish", lambda: 2)
+        run.step()
+        assert signals.agreed() == 0  # in the middle of a step
+        run.step()
+        assert signals.agreed() == 2
+
+
+def test_which_wrappers_are_guarded() -> None:
+    options = dict(optimizer=dict(type="SGD", lr=1))
+    assert guarded(options)["type"] == guarded(dict(options, type=OptimWrapper))["type"]
+    assert guarded(dict(options, type="mmengine.AmpOptimWrapper"))["type"] == "mst_transfer.GuardedAmpOptimWrapper"
+    for other in (dict(options, type="ApexOptimWrapper"), dict(type="OptimWrapper", generator=1)):
+        assert guarded(other) == other
+
+
+class SquareLoss(nn.Module):
+    def forward(self, prediction: torch.Tensor, *, target: torch.Tensor) -> torch.Tensor:
+        return (prediction - target).square().sum() * 1e4
+
+
+def test_losses_get_single_precision_under_autocast() -> None:
+    model = nn.ModuleDict(dict(head=nn.Linear(2, 2), loss_dice=SquareLoss()))
+    assert losses_in_fp32(model) == ["loss_dice"] == losses_in_fp32(model)
+    assert len(model["loss_dice"]._forward_pre_hooks) == 1
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        prediction = model["head"](torch.ones(1, 2))
+        loss = model["loss_dice"](prediction, target=prediction.detach() + 1)
+        again = copy.deepcopy(model)["loss_dice"](prediction, target=prediction.detach() + 1)
+    assert prediction.dtype == torch.bfloat16 and loss.dtype == again.dtype == torch.float32
+    reference = (prediction.double() - (prediction.double() + 1).to(torch.bfloat16).double()).square().sum() * 1e4
+    assert abs(loss.item() - reference.item()) < 1e-3 * reference.item()
+
+
+def test_a_whole_run_leaves_out_steps_and_stops(
+    tiny_seg_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from mmseg.models import FCNHead
+
+    from mst_transfer.cli.main import main
+
+    by_feat, seen = FCNHead.loss_by_feat, []
+
+    def poisoned(self, *args: Any, **kwargs: Any) -> dict:
+        losses = by_feat(self, *args, **kwargs)
+        seen.append(self.conv_seg.weight.detach().clone())
+        factor = float("nan") if len(seen) > 5 else 1.0
+        return {name: value * factor for name, value in losses.items()}
+
+    monkeypatch.setattr(FCNHead, "loss_by_feat", poisoned)
+    words = ["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), "--cfg-options"]
+    assert main([*words, "+max_nonfinite_steps=3"]) == 1
+    said = capsys.readouterr().err
+    assert re.search(r"mst train: 3 steps in a row, up to step 7.*epoch_1\.pth", said), said
+    assert torch.equal(seen[5], seen[7]) and not torch.equal(seen[4], seen[5])
+    record = json.loads((tmp_path / "run" / "nonfinite_step_6_rank_0.json").read_text())
+    assert record["logged"]["decode.loss_ce"] == "nan" and len(record["samples"]) == 2
+    assert all(path.endswith(".jpg") for path in record["samples"])
