@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mst_transfer.compat.image_files import UnreadableImageError
+
 DEFAULT_TIMEOUT = 600.0  # seconds to wait for a batch; shorter than what the other processes wait for this one
 _LINE = struct.Struct("=5q")  # pid, state, epoch, index, seconds since the epoch
 _IDLE, _LOADING, _FAILED = range(3)
@@ -208,9 +210,11 @@ def explain(error: BaseException) -> DataLoadingError | None:
         error: as it was raised, by the loader or, for workers that have died, anywhere.
 
     Returns:
-        The error to show; None if this is no fault of a worker. Workers that hang are killed, so that the program can
-        end.
+        The error to show; None if this is no fault of a worker, or one that names its image itself. Workers that hang
+        are killed, so that the program can end.
     """
+    if isinstance(error, UnreadableImageError):
+        return None
     text = "\n".join(_chain(error))
     found = next((fault for fault in _FAULTS if re.search(fault[0], text)), None)
     if found is None or "DataLoader" not in text:
