@@ -96,11 +96,15 @@ def build_runner(cfg: Any, launcher: str, resume: str | None = None, fresh: bool
         resume: ``auto`` or a checkpoint's path.
         fresh: set an earlier run's checkpoints in the work directory aside instead of refusing to start.
 
+    Returns:
+        The Runner; its work directory is this process's until ``run_lock.release``.
+
     Raises:
         ValueError, TypeError, FileNotFoundError: the config's values, or its data, can't be used.
     """
     from mmengine.runner import Runner
 
+    from mst_transfer.compat import run_lock
     from mst_transfer.compat.checkpoint_choice import decided_by_main
     from mst_transfer.compat.stop_hook import StopHook
     from mst_transfer.compat.used_work_dir import begin_anew
@@ -108,6 +112,9 @@ def build_runner(cfg: Any, launcher: str, resume: str | None = None, fresh: bool
 
     launch.init_distributed(launcher)
     cfg.launcher = launcher
+    unprotected = decided_by_main(lambda: run_lock.lock(cfg.work_dir))
+    if unprotected is not None and launch.rank() == 0:
+        print(f"mst-pretrain: {unprotected}", file=sys.stderr)
     checkpoint = None if resume is None else find_checkpoint(cfg, resume)
     if checkpoint is not None:
         cfg.resume, cfg.load_from = True, str(checkpoint)
@@ -133,6 +140,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, FileNotFoundError) as error:
         print(f"mst-pretrain: {error}", file=sys.stderr)
         return 1
+    from mst_transfer.compat import run_lock
+
+    try:
+        return _run(cfg, args)
+    finally:
+        run_lock.release(cfg.work_dir)
+
+
+def _run(cfg: Any, args: argparse.Namespace) -> int:
     from mst_transfer.compat.checkpoint_hook import CheckpointNotSavedError
     from mst_transfer.compat.run_identity import OtherRunError
 

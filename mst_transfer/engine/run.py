@@ -6,6 +6,7 @@ group, dataset or model is made; their ``ValueError`` and ``FileNotFoundError`` 
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -168,8 +169,23 @@ def run_training(cfg: Any, fresh: bool = False) -> dict[str, Any]:
     Raises:
         CheckpointNotSavedError: A checkpoint could not be written; earlier ones are as they were.
         RunRefusedError: The model cannot be built, or the backbone's checkpoint is not of its architecture; the
-            checkpoint to resume is of another run; or the work dir is another run's.
+            checkpoint to resume is of another run; or the work dir is another run's, gone by or going on.
     """
+    from mst_transfer.compat import run_lock
+
+    start = time.time()
+    launch.init_distributed(cfg.launcher)
+    with ExitStack() as stack:
+        try:
+            unprotected = stack.enter_context(run_lock.locked(cfg.work_dir))
+        except ValueError as error:
+            raise RunRefusedError(str(error)) from error
+        written = _train(cfg, fresh, [] if unprotected is None else [unprotected], start)
+    launch.shutdown_distributed()
+    return written
+
+
+def _train(cfg: Any, fresh: bool, notices: list[str], start: float) -> dict[str, Any]:
     from mst_transfer.checkpoint.checks import BackboneRefusedError
     from mst_transfer.compat.checksums import BrokenCheckpointError
     from mst_transfer.compat.run_identity import OtherRunError
@@ -177,12 +193,10 @@ def run_training(cfg: Any, fresh: bool = False) -> dict[str, Any]:
     from mst_transfer.engine.checkpoints import prepare_work_dir
     from mst_transfer.engine.exact_loops import ResumeRefusedError
 
-    start = time.time()
-    launch.init_distributed(cfg.launcher)
     try:
         moved = prepare_work_dir(cfg, fresh)
         plan = batch_plan.plan_batch(cfg, launch.world_size())
-        notices = [*([moved] if moved else []), *batch_plan.apply_batch_plan(cfg, plan)]
+        notices += [*([moved] if moved else []), *batch_plan.apply_batch_plan(cfg, plan)]
     except ValueError as error:
         raise RunRefusedError(str(error)) from error
     runner = build_runner(cfg, notices)
@@ -194,10 +208,7 @@ def run_training(cfg: Any, fresh: bool = False) -> dict[str, Any]:
     except (ResumeRefusedError, OtherRunError, BrokenCheckpointError) as error:
         raise RunRefusedError(f"--resume {cfg.load_from}: {error}") from error
     metrics = results.last_validation_metrics(runner.message_hub)
-    written = _write(runner, cfg, metrics, "train", start, batch=plan.as_dict())
-    del runner
-    launch.shutdown_distributed()
-    return written
+    return _write(runner, cfg, metrics, "train", start, batch=plan.as_dict())
 
 
 def run_testing(cfg: Any, checkpoint: str, augmented: bool = False) -> dict[str, Any]:
