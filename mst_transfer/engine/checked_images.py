@@ -62,7 +62,10 @@ class ImageChecks:
 
 
 class CheckedRunner(GuardedRunner):
-    """A Runner with :class:`~mst_transfer.datasets.load_image.LoadImage` in the place of mmcv's loader."""
+    """A Runner with :class:`~mst_transfer.datasets.load_image.LoadImage` in the place of mmcv's loader.
+
+    It writes nothing outside its work dir.
+    """
 
     _may_skip = False
 
@@ -88,6 +91,14 @@ class CheckedRunner(GuardedRunner):
                 options = dict(skip_unreadable=skip, list_file=str(list_of_rank(self.work_dir, get_rank())))
                 _check_pipeline(dataset, checks, options if skip else {})
         return loader
+
+    def build_evaluator(self, evaluator: Any) -> Any:
+        """mmengine's; what processes hand each other goes through the run's own folder, not the current one."""
+        built = super().build_evaluator(evaluator)
+        for metric in built.metrics:
+            if metric.collect_device == "cpu" and metric.collect_dir is None:
+                metric.collect_dir = str(Path(self._log_dir) / "results_of_processes")
+        return built
 
 
 def list_of_rank(work_dir: str, rank: int) -> Path:

@@ -126,6 +126,14 @@ def test_metrics_are_the_same_to_the_last_digit(groups: dict, name: str) -> None
     assert any(0 < value < 100 for value in metrics[0].values()), metrics[0]
 
 
+def test_nothing_is_written_where_the_program_stands(groups: dict) -> None:
+    """Results of several processes are brought together in the run's folder, and nothing of it stays."""
+    root = groups["root"]
+    for processes in SPLITS:
+        assert not [path for path in (root / f"group_{processes}").iterdir() if not path.name.startswith("rank_")]
+    assert not list(root.rglob("results_of_processes"))
+
+
 def test_what_is_validated_is_what_is_saved(groups: dict) -> None:
     """Plain BatchNorm has other statistics in each process; the main one's are saved, and count everywhere."""
     outcomes = groups["outcomes"][2]
