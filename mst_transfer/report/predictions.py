@@ -137,11 +137,9 @@ def _predict_one(model: Any, dataset: Any, index: int, task: str, min_score: flo
 
 
 def _read_image(path: Path) -> NDArray[np.uint8]:
-    import cv2
+    from mst_transfer.datasets.load_image import LoadImage
 
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise FileNotFoundError(f"{path} is missing or is not an image that OpenCV reads")
+    image = LoadImage()(dict(img_path=str(path)))["img"]  # or UnreadableImageError, which names the file
     return np.ascontiguousarray(image[..., ::-1])
 
 

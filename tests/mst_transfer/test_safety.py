@@ -279,12 +279,18 @@ def unsafe_calls(tree: ast.AST) -> Iterator[str]:
             yield f"{node.lineno}: {name} without a safe loader"
 
 
-@pytest.mark.parametrize("folder", ["mst_transfer", "pretrain", "tools", "benchmarks", "det_configs", "seg_configs"])
+IN_TESTS = {"eval", "exec", "compile", "__import__", "pickle.loads", "np.save"}  # of what a test itself has written
+
+
+@pytest.mark.parametrize(
+    "folder", ["mst_transfer", "pretrain", "tools", "benchmarks", "det_configs", "seg_configs", "tests"]
+)
 def test_no_module_can_execute_what_it_reads(folder: str, root: Path) -> None:
     found = {
         f"{path.relative_to(root)}:{call}"
         for path in sorted((root / folder).rglob("*.py"))
         for call in unsafe_calls(ast.parse(path.read_text(encoding="utf-8")))
+        if not (folder == "tests" and call.split(": ")[1] in IN_TESTS)
     }
     assert not found
 

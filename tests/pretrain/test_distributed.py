@@ -19,7 +19,7 @@ def run(config: Path, out: Path, batch: int, processes: int) -> dict[str, torch.
     command = ["bash", str(root / "tools/pretrain.sh"), str(config), str(processes), "--work-dir", str(out)]
     done = subprocess.run([*command, "--cfg-options", *options], env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    return torch.load(out / "iter_4.pth", weights_only=False)
+    return torch.load(out / "iter_4.pth", weights_only=True)
 
 
 @pytest.mark.slow

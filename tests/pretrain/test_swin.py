@@ -198,7 +198,7 @@ def test_trains_and_writes_timms_backbone(tiny_config: Path, tmp_path: Path, mas
     config, run = tmp_path / "swin.py", tmp_path / "run"
     config.write_text(SWIN_CONFIG.format(base=str(tiny_config), masking=masking))
     assert main([str(config), "--work-dir", str(run)]) == 0
-    state = torch.load(run / "iter_2.pth", weights_only=False, map_location="cpu")["state_dict"]
+    state = torch.load(run / "iter_2.pth", weights_only=True, map_location="cpu")["state_dict"]
     assert ("student.backbone.mask_token" in state) == ("none" not in masking)
     assert "teacher.backbone.mask_token" not in state
     for role in ("teacher", "student"):

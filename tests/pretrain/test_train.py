@@ -14,7 +14,7 @@ from pretrain.train import build_parser, build_runner, load_config, main
 
 
 def weights(work_dir: Path, name: str) -> dict[str, torch.Tensor]:
-    return torch.load(work_dir / name, weights_only=False, map_location="cpu")["state_dict"]
+    return torch.load(work_dir / name, weights_only=True, map_location="cpu")["state_dict"]
 
 
 @pytest.fixture
@@ -220,7 +220,7 @@ def test_accumulation_equals_one_large_batch(sgd_config: Path, tmp_path: Path):
     }.items():
         options += [*common, "default_hooks.checkpoint.interval=6"]
         assert main([str(sgd_config), "--work-dir", str(tmp_path / name), "--cfg-options", *options]) == 0
-        results.append(torch.load(tmp_path / name / "iter_6.pth", weights_only=False))
+        results.append(torch.load(tmp_path / name / "iter_6.pth", weights_only=True))
     accumulated, large = results
     for name, tensor in large["state_dict"].items():
         torch.testing.assert_close(accumulated["state_dict"][name], tensor, rtol=1e-4, atol=2e-6, msg=name)

@@ -77,7 +77,7 @@ def test_backbone_is_untouched_while_the_head_warms_up(tiny_config: Path, tmp_pa
     runner = build_runner(load_config(build_parser().parse_args(args)), "none")
     before = {name: tensor.clone() for name, tensor in runner.model.state_dict().items()}
     runner.train()
-    state = torch.load(tmp_path / "run" / "iter_8.pth", weights_only=False)["state_dict"]
+    state = torch.load(tmp_path / "run" / "iter_8.pth", weights_only=True)["state_dict"]
     changed = {name for name, tensor in state.items() if not torch.equal(tensor, before[name])}
     assert not any("backbone.vit" in name for name in changed)
     assert {"student.backbone.mask_token", "student.head.mlp.0.weight", "decoder.to_rgb.weight"} <= changed
@@ -98,7 +98,7 @@ def test_resuming_needs_the_released_file_no_more(tiny_config: Path, tiny_mst, t
     (tmp_path / "broken" / "last_checkpoint").write_text(str(tmp_path / "broken" / "iter_8.pth"))
     assert main([*runs[1][:3], "--resume", *runs[1][3:]]) == 0
     whole, broken = (
-        torch.load(tmp_path / name / "iter_12.pth", weights_only=False)["state_dict"] for name in ("whole", "broken")
+        torch.load(tmp_path / name / "iter_12.pth", weights_only=True)["state_dict"] for name in ("whole", "broken")
     )
     for name, tensor in whole.items():
         assert torch.equal(tensor, broken[name]), name
@@ -110,7 +110,7 @@ def test_a_checkpoint_of_our_own_gives_teacher_head_and_centre(tiny_config: Path
     """As the start of another run: ``epoch_N.pth`` holds everything, ``teacher.safetensors`` the backbone."""
     first = tmp_path / "first"
     assert main([str(tiny_config), "--work-dir", str(first), "--seed", "3"]) == 0
-    state = torch.load(first / "iter_12.pth", weights_only=False)["state_dict"]
+    state = torch.load(first / "iter_12.pth", weights_only=True)["state_dict"]
     for name, head in (("iter_12.pth", True), ("teacher.safetensors", False)):
         more = [f"model.init_from={first / name}", f"model.init_head={head}"]
         args = build_parser().parse_args([str(tiny_config), "--work-dir", str(tmp_path / name), *options(*more)])

@@ -132,7 +132,7 @@ def test_a_step_that_is_done_again_replaces_its_file(tmp_path: Path) -> None:
 
 def test_one_that_a_killed_run_did_not_come_to_remove_is_removed_on_resuming(tmp_path: Path) -> None:
     build(tmp_path, epochs=2, max_keep_ckpts=1).train()
-    content = torch.load(tmp_path / "epoch_2.pth")
+    content = torch.load(tmp_path / "epoch_2.pth", weights_only=True)
     assert content["message_hub"]["runtime_info"]["keep_ckpt_ids"] == [1, 2]
     (tmp_path / "epoch_1.pth").write_bytes(b"killed before this was removed")
     (tmp_path / ".epoch_2.pth.x.tmp").touch()
@@ -149,7 +149,7 @@ def test_a_checkpoint_of_another_run_is_refused_by_name(tmp_path: Path) -> None:
     )
     build(tmp_path, epochs=1, cfg=cfg).train()
     path = str(tmp_path / "epoch_1.pth")
-    assert torch.load(path)["meta"][KEY]["model.backbone.depth"] == "12"
+    assert torch.load(path, weights_only=True)["meta"][KEY]["model.backbone.depth"] == "12"
     moved = dict(
         model=dict(backbone=dict(depth=12, checkpoint=None), norm=dict(type="BN")),
         train_dataloader=dict(

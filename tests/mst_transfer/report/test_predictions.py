@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mst_transfer.compat.image_files import UnreadableImageError
 from mst_transfer.datasets.sample_data import CLASSES, OBJECT_CLASSES, SampleDataRequest, make_sample_data
 from mst_transfer.datasets.scenes import draw_scene, scene_generator
 from mst_transfer.report.collect import Run
@@ -77,3 +78,11 @@ def test_segmentation(trained):
 def test_other_tasks_are_refused(tmp_path):
     with pytest.raises(ValueError, match="got a run of 'pretrain'"):
         predict(Run(tmp_path, "pretrain"), 1)
+
+
+def test_a_broken_picture_is_named(trained, tmp_path):
+    run = trained("det")
+    (path,) = (tmp_path / "sample").rglob("val*/000003.jpg")
+    path.write_bytes(path.read_bytes()[:400])
+    with pytest.raises(UnreadableImageError, match=r"000003\.jpg"):
+        predict(run, num_images=2)
