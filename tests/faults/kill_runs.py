@@ -1,9 +1,10 @@
 """``kill_runs.py TASK FOLDER KILLS``: one run in peace, then the same run killed again and again, and resumed.
 
 The libraries are imported once; every run is a fork of this process, with a process group of its own, and ends by
-SIGKILL to the whole group: at a random moment, or as soon as a file is being written under a temporary name, or on
-the way from there to its final name. Each start is the command line's, with ``--resume`` and another number of
-workers. What happened goes to ``FOLDER/killed.json``.
+SIGKILL to the whole group: a random number of steps further and a random moment after that, or as soon as a file is
+being written under a temporary name, or on the way from there to its final name. Moments are counted in steps and in
+files, not in seconds, so that runs get further on slow machines too. Each start is the command line's, with
+``--resume`` and another number of workers. What happened goes to ``FOLDER/killed.json``.
 """
 
 import json
@@ -19,16 +20,19 @@ import tiny_runs
 
 WORKERS = (0, 1, 2)
 DEADLINE = 300.0  # seconds that a run may take
+STEP = b"eta: "  # in the log, once a step
+FILES_A_SAVE = {"pretrain": 6, "seg": 2, "det": 2}  # checkpoint, pointer; backbones of two networks by two names
 
 
-def start(main, words: list[str], log: Path, killed_in: str | None = None) -> int:
+def start(main, words: list[str], log: Path, killed_in: str | None = None, at: int = 0) -> int:
     """Forks a run; its process id, which is its group's too.
 
     Args:
         main: the command line's function.
         words: its arguments.
         log: where what it prints goes.
-        killed_in: ``fsync`` or ``replace``: the run kills itself there at the third time, the file half done.
+        killed_in: ``fsync`` or ``replace``: the run kills itself there, the file half done.
+        at: at which call of it.
     """
     sys.stdout.flush()
     pid = os.fork()
@@ -41,7 +45,7 @@ def start(main, words: list[str], log: Path, killed_in: str | None = None) -> in
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         if killed_in is not None:
-            _kill_in(killed_in, at=3)
+            _kill_in(killed_in, at)
         status = main(words)
         sys.stdout.flush()
     finally:
@@ -76,19 +80,27 @@ def kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def watch(pid: int, work_dir: Path, delay: float | None, nth_writing: int) -> str:
+def steps_in(log: Path) -> int:
+    """Steps that all runs so far have logged."""
+    return log.read_bytes().count(STEP) if log.exists() else 0
+
+
+def watch(pid: int, work_dir: Path, log: Path, steps: int | None = None, pause: float = 0.0, nth_file: int = 0) -> str:
     """Waits for the run's end, or brings it about.
 
     Args:
         pid: of the run.
         work_dir: where it writes.
-        delay: seconds after which it is killed; None: when it writes a file for the ``nth_writing``th time.
-        nth_writing: see above; 0 leaves it alone.
+        log: what it prints.
+        steps: after how many more steps it is killed; None: not for that.
+        pause: seconds between the last of these and the kill.
+        nth_file: it is killed when it writes a file for so many times; 0: not for that.
 
     Returns:
         ``done``, ``killed``, ``killed in writing``, or ``status N`` if it failed.
     """
     began, seen, writing, killed = time.monotonic(), 0, False, "killed"
+    until = None if steps is None else steps_in(log) + steps
     leftovers = {path.name for path in work_dir.glob(".*.tmp")}
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
@@ -96,21 +108,22 @@ def watch(pid: int, work_dir: Path, delay: float | None, nth_writing: int) -> st
             if os.WIFSIGNALED(status):
                 return killed if os.WTERMSIG(status) == signal.SIGKILL else f"status {status}"
             return "done" if status == 0 else f"status {status}"
-        now = {path.name for path in work_dir.glob(".*.tmp")} - leftovers if nth_writing else set()
+        now = {path.name for path in work_dir.glob(".*.tmp")} - leftovers if nth_file else set()
         if now and not writing:
             seen += 1
         writing = bool(now)
-        if delay is not None and time.monotonic() - began > delay:
+        if until is not None and steps_in(log) >= until:
+            time.sleep(pause)
             killed = "killed in writing" if is_writing(work_dir) and not leftovers else "killed"
             kill(pid)
-            delay = None
-        elif nth_writing and seen >= nth_writing:
-            killed, nth_writing = "killed in writing", 0
+            until = None
+        elif nth_file and seen >= nth_file:
+            killed, nth_file = "killed in writing", 0
             kill(pid)
         elif time.monotonic() - began > DEADLINE:
             kill(pid)
             return "status: too slow"
-        time.sleep(0.0003)
+        time.sleep(0.0003 if nth_file else 0.003)
 
 
 def main(task: str, folder: Path, kills: int) -> None:
@@ -120,9 +133,9 @@ def main(task: str, folder: Path, kills: int) -> None:
     chance = random.Random(f"{task} {kills}")
     began = time.monotonic()
     words = tiny_runs.command(task, config, folder / "whole", [], resume=False)
-    ending = watch(start(entry, words, folder / "whole.log"), folder / "whole", None, 0)
-    assert ending == "done", f"{ending}: see {folder / 'whole.log'}"
-    whole = time.monotonic() - began
+    log = folder / "whole.log"
+    ending = watch(start(entry, words, log), folder / "whole", log)
+    assert ending == "done", f"{ending}: see {log}"
     endings: list[str] = []
     rounds = 0
     while sum(ending.startswith("killed") for ending in endings) < kills:
@@ -134,12 +147,14 @@ def main(task: str, folder: Path, kills: int) -> None:
             options = [f"train_dataloader.num_workers={chance.choice(WORKERS)}"]
             words = tiny_runs.command(task, config, work_dir, options, resume=True)
             way = chance.random()
+            nth = chance.randint(1, 2 * FILES_A_SAVE[task])
             if way < 0.5:
-                ending = watch(start(entry, words, log), work_dir, chance.uniform(0.02, 0.45) * whole, 0)
+                pid, pause = start(entry, words, log), chance.uniform(0.0, 0.1)
+                ending = watch(pid, work_dir, log, steps=chance.randint(0, 9), pause=pause)
             elif way < 0.8:
-                ending = watch(start(entry, words, log), work_dir, None, chance.choice((1, 2, 3, 5)))
+                ending = watch(start(entry, words, log), work_dir, log, nth_file=nth)
             else:
-                ending = watch(start(entry, words, log, chance.choice(("fsync", "replace"))), work_dir, None, 0)
+                ending = watch(start(entry, words, log, chance.choice(("fsync", "replace")), nth), work_dir, log)
                 ending = ending.replace("killed", "killed in writing")
             endings.append(ending)
             assert not ending.startswith("status"), f"{ending}: see {log}"
