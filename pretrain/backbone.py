@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mst_transfer.checkpoint.pos_embed import mark_interpolation, use_pos_embed_interpolation
+from mst_transfer.compat.onednn_linear import quick_recomputation
 
 NEEDED = (
     "a plain Vision Transformer with a class token, e.g. vit_tiny_patch16_224, vit_small_patch16_224 or "
@@ -198,7 +199,7 @@ class MaskedViT(nn.Module):
         kept, first_kept = [], len(vit.blocks) - 1 - num_class_tokens
         for index, block in enumerate(vit.blocks[:-1]):
             if self.grad_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
+                x = checkpoint(block, x, use_reentrant=False, context_fn=partial(quick_recomputation, x.device))
             else:
                 x = block(x)
             if index >= first_kept:

@@ -11,6 +11,7 @@ from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
 from mst_transfer.checkpoint.pos_embed import MARK
+from mst_transfer.compat.onednn_linear import quick_linears
 from pretrain.build_backbone import Backbone, build_backbone
 from pretrain.decoder import RestoringDecoder
 from pretrain.head import DINOHead
@@ -154,6 +155,12 @@ class MST(BaseModel):
             Scalars ``loss`` (with gradient), ``loss_dino``, ``loss_restoring`` (with a decoder), ``teacher_entropy``
             (nats) and ``mask_ratio``.
         """
+        with quick_linears(global_crops.device):
+            return self._losses(global_crops, local_crops, index, step, teacher_temp)
+
+    def _losses(
+        self, global_crops: Tensor, local_crops: Tensor, index: Tensor, step: int, teacher_temp: float
+    ) -> dict[str, Tensor]:
         B, num_global, num_local = global_crops.shape[0], global_crops.shape[1], local_crops.shape[1]
         views = self.normalise(global_crops.transpose(0, 1).flatten(0, 1))  # [G * B, 3, S, S], view-major
         num_patches = self.student.backbone.num_patches(*views.shape[-2:])

@@ -8,6 +8,7 @@ the patch embeddings.
 """
 
 import difflib
+from functools import partial
 
 import timm
 import torch
@@ -16,6 +17,7 @@ from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mst_transfer.compat.onednn_linear import quick_recomputation
 from pretrain.backbone import BackboneOutput
 
 NEEDED = "a Swin Transformer, e.g. swin_tiny_patch4_window7_224 or swin_small_patch4_window7_224"
@@ -158,7 +160,7 @@ class MaskedSwin(nn.Module):
                 if with_attention and block is last:
                     row = pooled_attention(block, x)
                 if self.grad_checkpointing and torch.is_grad_enabled():
-                    x = checkpoint(block, x, use_reentrant=False)
+                    x = checkpoint(block, x, use_reentrant=False, context_fn=partial(quick_recomputation, x.device))
                 else:
                     x = block(x)
         return self.vit.norm(x), row

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import timm
@@ -25,6 +26,7 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
+from mst_transfer.compat.onednn_linear import quick_linears, quick_recomputation
 from mst_transfer.models.backbones.initial_weights import load_or_warn
 from mst_transfer.models.backbones.shifted_windows import swin_block
 from mst_transfer.models.backbones.vit_arguments import merge_checkpoints
@@ -159,12 +161,17 @@ class TimmSwin(BaseModule):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Maps of the stages in ``out_indices``, [B, C * 2^i, ceil(H / (p * 2^i)), ceil(W / (p * 2^i))]."""
+        with quick_linears(image.device):
+            return self._maps(image)
+
+    def _maps(self, image: Tensor) -> tuple[Tensor, ...]:
         x, outputs = self._embed(image), []
         for index, stage in enumerate(self.vit.layers):
             x = stage.downsample(x)
             for block in stage.blocks:
                 if self.with_cp and x.requires_grad:
-                    x = recompute(swin_block, block, x, self.shift_single_windows, use_reentrant=False)
+                    run = partial(swin_block, block, shift_single_windows=self.shift_single_windows)
+                    x = recompute(run, x, use_reentrant=False, context_fn=partial(quick_recomputation, x.device))
                 else:
                     x = swin_block(block, x, self.shift_single_windows)
             if index in self.out_indices:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from mst_transfer.checkpoint.pos_embed import MARK, check_interpolation, mark_interpolation
+from mst_transfer.compat.onednn_linear import quick_linears, quick_recomputation
 from mst_transfer.models.backbones.initial_weights import load_or_warn
 from mst_transfer.models.backbones.vit_arguments import check_out_indices, check_windows, merge_checkpoints
 from mst_transfer.models.backbones.vit_create import create_vit, read_architecture
@@ -203,13 +204,20 @@ class TimmViT(BaseModule):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Token grids [B, D, ceil(H / p), ceil(W / p)] of the blocks in ``out_indices``."""
+        with quick_linears(image.device):
+            return self._token_grids(image)
+
+    def _token_grids(self, image: Tensor) -> tuple[Tensor, ...]:
         tokens, grid = embed(self.vit, image, self.pos_embed_interpolation)
         forward_pass = ViTPass(self.vit, grid, len(image), self.num_prefix, self.window_size, self.global_blocks)
         tokens = forward_pass.order(tokens)
         grids = []
         for index in range(len(self.vit.blocks)):
             if self.with_cp and torch.is_grad_enabled():
-                tokens = recompute(partial(forward_pass.run, index), tokens, use_reentrant=False)
+                block = partial(forward_pass.run, index)
+                tokens = recompute(
+                    block, tokens, use_reentrant=False, context_fn=partial(quick_recomputation, image.device)
+                )
             else:
                 tokens = forward_pass.run(index, tokens)
             if index in self.out_indices:

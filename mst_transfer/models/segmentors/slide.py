@@ -10,7 +10,7 @@ from mmengine.structures import PixelData
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.structures import SegDataSample
 
-from mst_transfer.compat.onednn_linear import OneDNNLinear
+from mst_transfer.compat.onednn_linear import quick_linears
 from mst_transfer.models.segmentors.windows import coverage, window_starts
 from mst_transfer.registry import MODELS
 
@@ -71,7 +71,7 @@ class SlideEncoderDecoder(EncoderDecoder):
         for first in range(0, len(corners), step):
             chosen = corners[first : first + step]
             windows = torch.cat([_window(inputs, corner, size) for corner in chosen])  # [n * B, 3, h, w]
-            with OneDNNLinear():
+            with quick_linears(inputs.device):
                 found = self.encode_decode(windows, metas * len(chosen)).to(logits.device)
             for corner, window_logits in zip(chosen, found.split(batch), strict=True):
                 _window(logits, corner, size).add_(window_logits)

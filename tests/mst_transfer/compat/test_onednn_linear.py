@@ -1,11 +1,16 @@
 """Linear layers through oneDNN equal PyTorch's, and are taken where they should be."""
 
+from contextlib import nullcontext
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 from mst_transfer.compat import onednn_linear
-from mst_transfer.compat.onednn_linear import OneDNNLinear
+from mst_transfer.compat.onednn_linear import OneDNNLinear, quick_linears, quick_recomputation
 
 
 @pytest.fixture
@@ -41,16 +46,68 @@ def test_strided_inputs(calls):
     assert calls == [True]
 
 
+@pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 3, 5), (2, 0, 5)], ids=str)
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("fixed", [None, "inputs", "weight"])
+def test_gradients_equal_pytorchs(calls, shape, with_bias, fixed):
+    found = []
+    tensors = torch.randn(shape), torch.randn(7, 5), torch.randn(7) if with_bias else None
+    for context in (nullcontext(), OneDNNLinear()):
+        inputs, weight, bias = (None if x is None else x.clone().requires_grad_() for x in tensors)
+        inputs.requires_grad_(fixed != "inputs"), weight.requires_grad_(fixed != "weight")
+        with context:
+            out = F.linear(inputs, weight, bias)
+        (out * torch.arange(out.numel()).view(out.shape)).sum().backward()
+        found.append([None if x is None else x.grad for x in (inputs, weight, bias)])
+    assert calls == [inputs.numel() > 0]
+    for ours, expected in zip(*found[::-1], strict=True):
+        assert (ours is None) == (expected is None)
+        if ours is not None:
+            torch.testing.assert_close(ours, expected)
+
+
+def test_gradients_of_shared_and_strided_tensors(calls):
+    weight = torch.randn(4, 4, requires_grad=True)
+    inputs = torch.randn(4, 3, requires_grad=True)
+    with OneDNNLinear():
+        F.linear(F.linear(inputs.t(), weight).relu(), weight.t()).square().sum().backward()
+    found, inputs.grad = [weight.grad, inputs.grad], None
+    weight.grad = None
+    F.linear(F.linear(inputs.t(), weight).relu(), weight.t()).square().sum().backward()
+    torch.testing.assert_close(found, [weight.grad, inputs.grad])
+    assert calls == [True, True]
+
+
+def test_recomputation_takes_the_same_products(calls):
+    """The backward pass lies outside; torch refuses a recomputation that saves other tensors."""
+    layer, inputs = torch.nn.Linear(5, 7), torch.randn(2, 3, 5, requires_grad=True)
+    options = dict(use_reentrant=False, context_fn=partial(quick_recomputation, torch.device("cpu")))
+    for outer in (quick_linears(), nullcontext()):
+        with outer:
+            out = checkpoint(lambda x: layer(x).tanh(), inputs, **options)
+        out.sum().backward()
+    assert calls == [True] * 4
+
+
 def test_left_alone_elsewhere(calls):
     layer, inputs = torch.nn.Linear(5, 7), torch.randn(2, 5)
-    with OneDNNLinear():
-        layer(inputs).sum().backward()  # gradients
-        with torch.no_grad():
-            layer.double()(inputs.double())
-            layer.float()
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                layer(inputs)
-    assert calls == [False] * 3 and layer.weight.grad is not None
+    with torch.no_grad(), OneDNNLinear():
+        layer.double()(inputs.double())
+        layer.float()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            layer(inputs)
+            assert isinstance(quick_linears(), nullcontext)
+        assert isinstance(quick_linears(), nullcontext)  # it is on already
+    assert calls == [False] * 2
+    assert isinstance(quick_linears("cuda"), nullcontext) and isinstance(quick_linears("cpu"), OneDNNLinear)
+
+
+def test_flops_are_counted(calls):
+    onednn_linear._count_flops()
+    layer, inputs = torch.nn.Linear(5, 7), torch.randn(2, 3, 5, requires_grad=True)
+    with FlopCounterMode(display=False) as counter, OneDNNLinear():
+        layer(inputs).sum().backward()
+    assert counter.get_total_flops() == 3 * 2 * 2 * 3 * 5 * 7
 
 
 def test_intels_processors_keep_mkl(monkeypatch):
