@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent
 CONFIG_FOLDERS = ("det_configs", "seg_configs", "pretrain/configs")
 MMCV_CHOICES = ("mmcv-lite", "mmcv")
 EXPORT = ["onnx>=1.16", "onnxscript>=0.3", "onnxruntime>=1.19"]  # mst convert --to onnx
+TESTS = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "wheel"]
 HUGGING_FACE = ["transformers>=4.41"]  # mst convert --to hf checks its result with it
 
 
@@ -105,7 +106,7 @@ setup(
         "tensorboard>=2.14",
     ],
     extras_require={
-        "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.8", "mypy>=1.11", "wheel", *EXPORT, *HUGGING_FACE],
+        "dev": [*TESTS, "ruff>=0.8", "mypy>=1.11", *EXPORT, *HUGGING_FACE],
         "export": EXPORT,
         "hf": HUGGING_FACE,
     },

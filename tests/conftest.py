@@ -1,15 +1,18 @@
 """Fixtures and options of all tests."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
+_frozen = {"modules": 0}  # as many were imported when their objects were last set aside
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +40,32 @@ def default_scope() -> Iterator[None]:
     yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def configs_are_formatted_once() -> None:
+    """mmengine formats the config of a run anew for its file, its log and every checkpoint: a third of a tiny run."""
+    from mmengine.config import config
+
+    known: dict[str, tuple] = {}
+    format_code = config.FormatCode
+
+    def formatted(code: str, **options: Any) -> tuple:
+        key = f"{code}{options}"
+        if key not in known:
+            known[key] = format_code(code, **options)
+        return known[key]
+
+    config.FormatCode = formatted
+
+
+@pytest.fixture(autouse=True)
+def libraries_are_not_searched_for_garbage() -> None:
+    """mmengine collects garbage for every data set it makes: most of a second among the objects of all libraries."""
+    if len(sys.modules) > _frozen["modules"] + 100:
+        _frozen["modules"] = len(sys.modules)
+        gc.collect()
+        gc.freeze()
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--faults``: the tests that do harm for minutes, and no others."""
     parser.addoption("--faults", action="store_true", help="run the tests marked faults, and only them")
@@ -49,6 +78,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
+    if os.environ.get("PYTEST_XDIST_WORKER"):  # long files first: then all processes end at about the same time
+        long = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in long)
     if not any(item.get_closest_marker("cuda") for item in items):
         return
     import torch

@@ -1,9 +1,21 @@
 #!/usr/bin/env bash
-# Installs if needed, then runs the tests.
+# Installs if needed, then runs the tests: whole files are shared out to as many processes as there are cores, at most four.
 # Usage: bash tools/run_tests.sh [options of pytest]        e.g. -m "not slow", or tests/pretrain
+#        bash tools/run_tests.sh -n 0                       in one process; so do -s, -x, -p, --pdb, and single test files
 #        bash tools/run_tests.sh --faults                   kills, full disks, hostile files: up to half an hour
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 source tools/install.sh
-exec python -m pytest "$@"
+
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+share=(-n "$((cores < 4 ? cores : 4))" --dist loadfile --no-loadscope-reorder)
+((cores > 1)) || share=()
+for word in "$@"; do
+  case $word in
+    -n* | --numprocesses* | --dist* | -p | -p?* | -s | -x | --exitfirst | --pdb | --trace | --faults | --co | \
+      --collect-only | --capture=no | *.py | *::*) share=() ;;
+  esac
+done
+exec python -m pytest ${share[@]+"${share[@]}"} "$@"
