@@ -27,7 +27,9 @@ def run(quick: bool = False) -> list[Row]:
         subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True)
 
     works = {name: (lambda arguments=arguments: call(arguments)) for name, arguments in COMMANDS.items()}
-    times = take_turns({"peer": lambda: call(["-c", PEER]), **works}, 1 if quick else 5, wall_clock)
+    times = take_turns(
+        {"peer": lambda: call(["-c", PEER]), **works}, 1 if quick else 5, wall_clock, warm_up=0 if quick else 1
+    )
     return [
         compare(
             f"answer to {name}",
