@@ -1,5 +1,6 @@
 """Programs of one or two processes that are told to stop, or lose a process: started from one server of forks."""
 
+import hashlib
 import multiprocessing
 import os
 import socket
@@ -66,14 +67,14 @@ class Program:
         """A signal to one process."""
         os.kill(self.members[rank].pid, number)
 
-    def wait_for(self, text: str, timeout: float = 240) -> None:
+    def wait_for(self, text: str, timeout: float = 600) -> None:
         """Until the log says so."""
         end = time.monotonic() + timeout
         while not (self.log.is_file() and text in self.log.read_text(errors="replace")):
             assert self.alive() and time.monotonic() < end, self.tail()
             time.sleep(0.01)
 
-    def end(self, timeout: float = 240) -> list[int | None]:
+    def end(self, timeout: float = 600) -> list[int | None]:
         """Exit codes of all processes; None for one that has not ended in time, and is killed."""
         until = time.monotonic() + timeout
         for member in self.members:
@@ -117,18 +118,54 @@ def break_rank_one() -> None:
     Runner.call_hook = call_hook
 
 
-def poison_rank_one() -> None:
-    """The second process's third step has a loss that is no number, while gradients stay as they are."""
+def note_weights(self: Any, train: Callable) -> Any:
+    """Trains, and leaves a digest of this process's weights and buffers in the work dir."""
+    trained = train(self)
+    digest = hashlib.sha256()
+    for name, tensor in self.model.state_dict().items():
+        digest.update(name.removeprefix("module.").encode() + tensor.detach().cpu().numpy().tobytes())
+    (Path(self.work_dir) / f"weights_of_{self.rank}").write_text(digest.hexdigest())
+    return trained
+
+
+def _poison_rank_one(way: str, updates: tuple[int, ...]) -> None:
     import torch
+    from mmengine.runner import Runner
 
     from mst_transfer.engine.nonfinite import GuardedOptimWrapper
 
-    update = GuardedOptimWrapper.update_params
+    update, step, train = GuardedOptimWrapper.update_params, GuardedOptimWrapper.step, Runner.train
+    count = 0
+
+    def poisoned() -> bool:
+        return count in updates and os.environ.get("RANK") == "1"
 
     def update_params(self: Any, loss: Any, *args: Any) -> None:
-        self.poisoned = getattr(self, "poisoned", 0) + 1
-        if self.poisoned in (5, 6) and os.environ.get("RANK") == "1":
+        nonlocal count
+        count += 1
+        if way == "loss" and poisoned():
             self._loss = torch.tensor(float("nan"))
         update(self, loss, *args)
 
-    GuardedOptimWrapper.update_params = update_params
+    def poisoned_step(self: Any, **kwargs: Any) -> None:
+        if way == "gradient" and poisoned():  # after the processes have brought theirs together
+            self.optimizer.param_groups[0]["params"][0].grad.view(-1)[0] = float("inf")
+        step(self, **kwargs)
+
+    GuardedOptimWrapper.update_params, GuardedOptimWrapper.step = update_params, poisoned_step
+    Runner.train = lambda self: note_weights(self, train)
+
+
+def poison_loss() -> None:
+    """The second process's sixth loss is no number, while gradients stay as they are."""
+    _poison_rank_one("loss", (6,))
+
+
+def poison_gradient() -> None:
+    """The second process's sixth gradient is infinite, in that process alone."""
+    _poison_rank_one("gradient", (6,))
+
+
+def poison_for_good() -> None:
+    """All losses of the second process from the sixth on."""
+    _poison_rank_one("loss", tuple(range(6, 100)))

@@ -29,7 +29,7 @@ def run(script: str, *words: str, cwd: Path, **environment: str) -> subprocess.C
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
 
 

@@ -9,7 +9,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "quickstart.sh"
 
 
 def quickstart(*arguments):
-    return subprocess.run(["bash", str(SCRIPT), *arguments], capture_output=True, text=True, timeout=60)
+    return subprocess.run(["bash", str(SCRIPT), *arguments], capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_words_stay_words(script: str, words: list[str], tmp_path: Path, root: P
     here.mkdir()
     done = subprocess.run(
         ["bash", str(root / "tools" / script), *words], cwd=here, env=environment, capture_output=True, text=True,
-        timeout=60,
+        timeout=600,
     )  # fmt: skip
     assert not any(tmp_path.rglob("canary")), done
     written = [path.read_text().split("\0") for path in tmp_path.glob("*.words")]

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -38,9 +37,7 @@ def test_help_loads_no_library(words: list[str], root: Path) -> None:
         "except SystemExit: pass\n"
         "assert not {'torch', 'mmengine', 'numpy'} & set(sys.modules)"
     )
-    start = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root, capture_output=True)
-    assert time.perf_counter() - start < 5  # a fraction of a second on an idle machine
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_the_launcher_gives_the_same_metrics(groups: dict, root: Path) -> None:
     checkpoint, out = folder / "sync_1" / "epoch_2.pth", folder / "launched"
     command = ["bash", str(root / "tools/dist_test.sh"), str(config), str(checkpoint), "2", "--work-dir", str(out)]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
-    done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     results = json.loads((out / "results.json").read_text())
     assert results["world_size"] == 2
