@@ -12,10 +12,16 @@ from same_runs import logged, read
 
 pytestmark = pytest.mark.faults
 
-SGD = ["optim_wrapper.optimizer.type=SGD", "model.backbone.drop_path_rate=0"]
+SGD = """
+optim_wrapper["optimizer"] = dict(type="SGD", lr=0.01)
+"""
+PRETRAIN_SGD = """
+optim_wrapper = dict(optimizer=dict(_delete_=True, type="SGD", lr=0.01))
+"""
+SAME = ["model.backbone.drop_path_rate=0"]
 OPTIONS = {  # what depends on the process is left out: stochastic depth, dropout, BatchNorm on CPU processes
-    "pretrain": [*SGD, "train_cfg.accumulation_steps=1", "train_cfg.max_epochs=2"],
-    "seg": [*SGD, "model.decode_head.dropout_ratio=0", "model.decode_head.norm_cfg=None", "train_cfg.max_iters=12"],
+    "pretrain": [*SAME, "train_cfg.accumulation_steps=1", "train_cfg.max_epochs=2"],
+    "seg": [*SAME, "model.decode_head.dropout_ratio=0", "model.decode_head.norm_cfg=None", "train_cfg.max_iters=12"],
 }
 SCRIPTS = {"pretrain": "pretrain.sh", "seg": "dist_train.sh"}
 
@@ -24,6 +30,7 @@ SCRIPTS = {"pretrain": "pretrain.sh", "seg": "dist_train.sh"}
 def test_two_processes_go_on_as_one(task: str, root: Path, tmp_path: Path) -> None:
     """From a checkpoint of two processes: one with twice the batch, against two to the end; in the other order too."""
     config = tiny_runs.write_config(task, tmp_path)
+    config.write_text(config.read_text() + (PRETRAIN_SGD if task == "pretrain" else SGD))
 
     def run(name: str, processes: int, resume: str | None = None) -> Path:
         out = tmp_path / name
@@ -49,7 +56,7 @@ def test_two_processes_go_on_as_one(task: str, root: Path, tmp_path: Path) -> No
             torch.testing.assert_close(ours[key], tensor, rtol=1e-4, atol=5e-6, msg=f"{name} {key}")
         rows, all_rows = logged(out), logged(expected)
         assert {step for step in rows if step.startswith("train")} == {f"train {step}" for step in range(7, 13)}
-        for step in range(7, 13):
+        for step in range(7, 13) if task == "pretrain" else ():  # mmengine logs the main process's own loss
             loss = all_rows[f"train {step}"][0]["loss"]
             assert rows[f"train {step}"][0]["loss"] == pytest.approx(loss, rel=1e-4)
     assert any(not torch.equal(theirs[key], start[key]) for key in theirs)
