@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 
@@ -99,9 +100,17 @@ def _changes_on_host(masks: np.ndarray, boxes: np.ndarray | None) -> _Changes:
     if boxes is not None:
         bounds = _bounds_of_boxes(boxes, *masks.shape[1:])
         changes, num_pixels = _changes_within(masks, bounds)
-        if num_pixels == np.count_nonzero(masks):
+        if num_pixels == _sum_of_bytes(masks):
             return changes
     return _changes_within(masks, _occupied(masks))[0]
+
+
+def _sum_of_bytes(masks: np.ndarray) -> int:
+    """Number of occupied pixels, read at the speed of the memory; more if a byte is neither 0 nor 1.
+
+    ``numpy.count_nonzero`` takes a third longer.
+    """
+    return int(cv2.norm(masks.view(np.uint8).reshape(-1, masks.shape[2]), cv2.NORM_L1))
 
 
 def _bounds_of_boxes(boxes: np.ndarray, height: int, width: int) -> _Bounds:
@@ -148,9 +157,11 @@ def _changes_within(masks: np.ndarray, bounds: _Bounds) -> tuple[_Changes, int]:
     zeros = np.cumsum(sizes + 1) - sizes - 1  # [N], place of the zero before each part
     line = np.zeros(int(zeros[-1] + sizes[-1]) + 2, dtype=bool)
     corners = np.stack([zeros + 1, sizes, tall, left, top, right, bottom], axis=1).tolist()
-    for mask, (start, size, rows, x1, y1, x2, y2) in zip(masks, corners, strict=True):
-        if size:
-            line[start : start + size].reshape(x2 - x1, rows)[:, : y2 - y1] = mask[y1:y2, x1:x2].T
+    bytes_of_line = line.view(np.uint8)
+    for mask, (start, size, rows, x1, y1, x2, y2) in zip(masks.view(np.uint8), corners, strict=True):
+        if size and y2 > y1:
+            part = bytes_of_line[start : start + size].reshape(x2 - x1, rows)[:, : y2 - y1]
+            cv2.transpose(mask[y1:y2, x1:x2], part)
     found = np.flatnonzero(line[1:] != line[:-1])
     counts = np.diff(np.searchsorted(found, zeros), append=len(found))
     offsets, talls = found - np.repeat(zeros, counts), np.repeat(tall, counts)
@@ -205,23 +216,25 @@ def _compress(lengths: np.ndarray, numbers: np.ndarray) -> tuple[bytes, np.ndarr
         The text of all masks, and where each one's ends.
     """
     starts = np.cumsum(numbers) - numbers
+    if lengths.max() < 2**31:
+        lengths = lengths.astype(np.int32)
     differences = lengths.copy()
     differences[2:] -= lengths[:-2]
     plain = (starts[:, None] + np.arange(3)).ravel()[(np.arange(3) < numbers[:, None]).ravel()]
     differences[plain] = lengths[plain]
 
-    letters = np.zeros((len(lengths), _MAX_LETTERS), dtype=np.uint8)
-    num_letters = np.empty(len(lengths), dtype=np.int64)
-    unfinished, rest = np.arange(len(lengths)), differences
-    for place in range(_MAX_LETTERS):
-        low = rest & 31
-        rest = rest >> 5
-        more = rest != -(low >> 4)
-        letters[unfinished, place] = low + (more * 32 + 48)
-        num_letters[unfinished] = place + 1
-        unfinished, rest = unfinished[more], rest[more]
-        if not unfinished.size:
+    largest = np.where(differences < 0, ~differences, differences)
+    num_letters = np.ones(len(lengths), dtype=np.int64)
+    for place in range(1, _MAX_LETTERS):
+        more = largest >> (5 * place - 1) != 0  # n letters hold values below 2**(5n - 1)
+        if not more.any():
             break
-    used = place + 1
-    text = letters[:, :used][np.arange(used) < num_letters[:, None]].tobytes()
-    return text, np.cumsum(np.add.reduceat(num_letters, starts))
+        num_letters += more
+    ends = np.cumsum(num_letters)
+    text = np.empty(ends[-1], dtype=np.uint8)
+    rest, places, left = differences, ends - num_letters, num_letters
+    while rest.size:
+        text[places] = (rest & 31) + (48 + 32 * (left > 1))
+        unfinished = np.flatnonzero(left > 1)
+        rest, places, left = rest[unfinished] >> 5, places[unfinished] + 1, left[unfinished] - 1
+    return text.tobytes(), ends[np.cumsum(numbers) - 1]

@@ -5,7 +5,13 @@ import pycocotools.mask as mask_util
 import pytest
 import torch
 
-from mst_transfer.evaluation.mask_encoding import _changes_on_device, _changes_on_host, encode_masks
+from mst_transfer.evaluation.mask_encoding import (
+    _changes_on_device,
+    _changes_on_host,
+    _compress,
+    _sum_of_bytes,
+    encode_masks,
+)
 
 
 def random_masks(seed):
@@ -49,6 +55,46 @@ def test_long_runs_take_many_letters():
     masks[0, 5, [3, 2990]] = True
     masks[0, 7, 2995:] = True
     assert list(encode_masks(torch.from_numpy(masks))) == expected(masks)
+
+
+@pytest.mark.parametrize("largest", [20, 600, 20_000, 700_000, 20_000_000, 2**31 - 1, 2**32 - 1])
+def test_letters_are_those_of_a_plain_loop(largest):
+    rng = np.random.default_rng(largest)
+    numbers = rng.integers(1, 9, 40)
+    lengths = np.concatenate([rng.integers(0, largest + 1, numbers.sum() - 2), [0, largest]])
+    text, ends = _compress(lengths, numbers)
+    expected, first = [], 0
+    for number in numbers.tolist():
+        runs = lengths[first : first + number].tolist()
+        first += number
+        letters = ""
+        for place, run in enumerate(runs):
+            rest, more = run - runs[place - 2] if place > 2 else run, True
+            while more:
+                low, rest = rest & 31, rest >> 5
+                more = rest != (-1 if low & 16 else 0)
+                letters += chr(48 + low + 32 * more)
+        expected.append(letters.encode())
+    starts = [0, *ends.tolist()]
+    assert [text[a:b] for a, b in zip(starts, starts[1:], strict=False)] == expected
+
+
+def test_one_pixel_outside_its_box_is_found_anywhere():
+    for place in np.random.default_rng(0).integers(0, 3 * 61 * 83, 40).tolist():
+        masks = np.zeros((3, 61, 83), dtype=bool)
+        masks[:, 20:30, 30:50] = True
+        assert _sum_of_bytes(masks) == 600
+        masks.flat[place] ^= True
+        boxes = torch.tensor([[30.0, 20, 50, 30]] * 3)
+        assert list(encode_masks(torch.from_numpy(masks), boxes)) == expected(masks)
+
+
+def test_a_byte_that_is_not_one_makes_up_for_no_pixel():
+    masks = np.zeros((1, 40, 50), dtype=bool)
+    masks[0, 10:20, 10:20] = masks[0, 35, 45] = True
+    masks.view(np.uint8)[0, 12, 12] = 2  # occupied, as any byte but 0
+    boxes = torch.tensor([[10.0, 10, 20, 20]])
+    assert list(encode_masks(torch.from_numpy(masks), boxes)) == expected(masks.view(np.uint8) != 0)
 
 
 def test_a_device_is_searched_alike(monkeypatch):
