@@ -4,8 +4,9 @@ Legend: B images, N = h * w patches, T = prefix tokens (class, registers) + N, D
 """
 
 import difflib
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -87,6 +88,22 @@ def explicit_attention_is_faster(x: Tensor) -> bool:
     return x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and x.shape[1] <= 1024
 
 
+def compiled(function: Callable[..., Any], wanted: bool, grad_checkpointing: bool) -> Callable[..., Any]:
+    """The function, by ``torch.compile`` if that is wanted: one graph for each shape, compiled at its first call.
+
+    Raises:
+        ValueError: with gradient checkpointing, whose recomputation would not be compiled.
+    """
+    if not wanted:
+        return function
+    if grad_checkpointing:
+        raise ValueError(
+            "backbone.compile_blocks = True and backbone.grad_checkpointing = True exclude each other: choose the "
+            "first for speed, the second for memory"
+        )
+    return torch.compile(function, dynamic=False)
+
+
 class MaskedViT(nn.Module):
     """A timm ViT whose patch embeddings can be replaced by a learnable [MASK] embedding.
 
@@ -96,6 +113,8 @@ class MaskedViT(nn.Module):
         with_mask_token: whether the [MASK] embedding exists.
         drop_path_rate: stochastic depth, rising linearly over the blocks.
         grad_checkpointing: recompute activations in the backward pass: less memory, more time.
+        compile_blocks: let ``torch.compile`` fuse the blocks (not the last one): one graph for each size of views, each
+            compiled in the first step. It needs a GPU, or a C++ compiler on the CPU; not with ``grad_checkpointing``.
         pos_embed_interpolation: how position embeddings are resampled for views of another size: ``timm`` (bicubic,
             antialiased) or ``dino`` (as in DINO's published code).
         **timm_kwargs: overrides of the architecture, e.g. ``patch_size=8, embed_dim=128, depth=6, num_heads=4``.
@@ -108,6 +127,7 @@ class MaskedViT(nn.Module):
         with_mask_token: bool = True,
         drop_path_rate: float = 0.0,
         grad_checkpointing: bool = False,
+        compile_blocks: bool = False,
         pos_embed_interpolation: str = "timm",
         **timm_kwargs,
     ) -> None:
@@ -129,6 +149,7 @@ class MaskedViT(nn.Module):
         self.vit.requires_grad_(True)
         self._has_fused_attention = bool(self.vit.blocks[0].attn.fused_attn)
         self.grad_checkpointing, self.pos_embed_interpolation = grad_checkpointing, pos_embed_interpolation
+        self._blocks = compiled(self._through_blocks, compile_blocks, grad_checkpointing)
         use_pos_embed_interpolation(self.vit, pos_embed_interpolation)
         mark_interpolation(self, pos_embed_interpolation)
         nn.init.trunc_normal_(self.vit.cls_token, std=0.02)  # as DINO does; timm draws it with std 1e-6
@@ -197,6 +218,8 @@ class MaskedViT(nn.Module):
         x = vit.norm_pre(vit.patch_drop(vit._pos_embed(x)))  # [B, T, D]
         self._choose_attention(fused=not explicit_attention_is_faster(x))
         kept, first_kept = [], len(vit.blocks) - 1 - num_class_tokens
+        if not num_class_tokens and not (self.grad_checkpointing and torch.is_grad_enabled()):
+            return self._blocks(x), (h, w), kept
         for index, block in enumerate(vit.blocks[:-1]):
             if self.grad_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, use_reentrant=False, context_fn=partial(quick_recomputation, x.device))
@@ -205,6 +228,12 @@ class MaskedViT(nn.Module):
             if index >= first_kept:
                 kept.append(x[:, 0])
         return x, (h, w), kept
+
+    def _through_blocks(self, x: Tensor) -> Tensor:
+        """[B, T, D] through all blocks but the last."""
+        for block in self.vit.blocks[:-1]:
+            x = block(x)
+        return x
 
     def forward(
         self, images: Tensor, mask: Tensor | None = None, patch_tokens: bool = False, importance: bool = False

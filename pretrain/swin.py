@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mst_transfer.compat.onednn_linear import quick_recomputation
-from pretrain.backbone import BackboneOutput
+from pretrain.backbone import BackboneOutput, compiled
 
 NEEDED = "a Swin Transformer, e.g. swin_tiny_patch4_window7_224 or swin_small_patch4_window7_224"
 
@@ -63,6 +63,7 @@ class MaskedSwin(nn.Module):
         with_mask_token: whether the [MASK] embedding exists.
         drop_path_rate: stochastic depth, rising linearly over the blocks.
         grad_checkpointing: recompute activations in the backward pass: less memory, more time.
+        compile_blocks: let ``torch.compile`` fuse the stages, as in :class:`~pretrain.backbone.MaskedViT`.
         **timm_kwargs: overrides of the architecture, e.g. ``embed_dim=24, depths=(1, 1, 2, 1)``.
 
     Attributes:
@@ -77,6 +78,7 @@ class MaskedSwin(nn.Module):
         with_mask_token: bool = True,
         drop_path_rate: float = 0.0,
         grad_checkpointing: bool = False,
+        compile_blocks: bool = False,
         **timm_kwargs,
     ) -> None:
         super().__init__()
@@ -89,6 +91,7 @@ class MaskedSwin(nn.Module):
         self.vit = self._create(drop_path_rate)
         self.vit.requires_grad_(True)
         self.grad_checkpointing = grad_checkpointing
+        self._through_stages = compiled(self._tokens, compile_blocks, grad_checkpointing)
         self.mask_token: nn.Parameter | None = None
         if with_mask_token:
             self.mask_token = nn.Parameter(torch.zeros(self.vit.patch_embed.proj.out_channels))
@@ -180,7 +183,7 @@ class MaskedSwin(nn.Module):
         Returns:
             The average of the normalised last-stage tokens stands for ``cls_token``.
         """
-        tokens, row = self._tokens(self._embed(images, mask), with_attention=importance)
+        tokens, row = self._through_stages(self._embed(images, mask), with_attention=importance)
         return BackboneOutput(
             cls_token=tokens.mean(dim=(1, 2)),
             patch_tokens=tokens if patch_tokens else None,
@@ -196,7 +199,7 @@ class MaskedSwin(nn.Module):
         Returns:
             float32 [B, H, h, w]; each head's sums to 1.
         """
-        tokens, row = self._tokens(self._embed(images, None), with_attention=True)
+        tokens, row = self._through_stages(self._embed(images, None), with_attention=True)
         assert row is not None
         return row.unflatten(2, tuple(tokens.shape[1:3]))
 

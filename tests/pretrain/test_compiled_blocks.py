@@ -1,0 +1,64 @@
+"""Compiled blocks: the same losses and gradients, and nothing is compiled again after the first step."""
+
+import functools
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from pretrain.backbone import MaskedViT
+from pretrain.model import MST
+from pretrain.swin import MaskedSwin
+
+VIT = dict(arch="vit_tiny_patch16_224", img_size=64, embed_dim=32, depth=3, num_heads=2, drop_path_rate=0.2)
+SWIN = dict(arch="swin_tiny_patch4_window7_224", img_size=64, embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2))
+
+
+@pytest.fixture
+def counter(monkeypatch: pytest.MonkeyPatch) -> CompileCounterWithBackend:
+    """Counts graphs; they run without code generation, which needs a C++ compiler."""
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counter, fullgraph=True))
+    return counter
+
+
+def steps(backbone: dict, dtype: torch.dtype | None, graphs: CompileCounterWithBackend) -> tuple[list, list]:
+    torch.manual_seed(0)
+    model = MST(backbone=backbone, head=dict(out_dim=64, hidden_dim=32, bottleneck_dim=16), decoder=dict(channels=(8,)))
+    found, counts = [], []
+    for step in range(2):
+        torch.manual_seed(step)
+        views = dict(
+            global_crops=torch.randint(0, 256, (2, 2, 3, 64, 64), dtype=torch.uint8),
+            local_crops=torch.randint(0, 256, (2, 3, 3, 32, 32), dtype=torch.uint8),
+            index=torch.arange(2),
+        )
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+            loss = model(**views, step=step, teacher_temp=0.04 + 0.01 * step)["loss"]
+        loss.backward()
+        found.append(loss.detach())
+        counts.append(graphs.frame_count)
+        model.update_teacher(0.9)
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    return [*found, *gradients], counts
+
+
+@pytest.mark.parametrize("backbone, dtype", [(VIT, torch.bfloat16), pytest.param(SWIN, None, marks=pytest.mark.slow)])
+def test_compiled_is_eager(backbone: dict, dtype: torch.dtype | None, counter: CompileCounterWithBackend) -> None:
+    expected, none = steps(backbone, dtype, counter)
+    assert none == [0, 0]
+    found, counts = steps(backbone | {"compile_blocks": True}, dtype, counter)
+    assert counts[0] == 3 and counts == counts[:1] * 2  # student's global and local views, teacher's global ones
+    tolerance = dict(rtol=1e-4, atol=1e-5) if dtype is None else dict(rtol=0.05, atol=0.05)
+    torch.testing.assert_close(found, expected, **tolerance)
+
+
+@pytest.mark.parametrize("kind, backbone", [(MaskedViT, VIT), (MaskedSwin, SWIN)])
+def test_not_with_checkpointing(kind: type, backbone: dict) -> None:
+    with pytest.raises(ValueError, match="compile_blocks = True and backbone.grad_checkpointing = True exclude"):
+        kind(**backbone, compile_blocks=True, grad_checkpointing=True)
+
+
+def test_a_checkpoint_is_the_same(counter: CompileCounterWithBackend) -> None:
+    assert list(MaskedViT(**VIT, compile_blocks=True).state_dict()) == list(MaskedViT(**VIT).state_dict())
