@@ -217,7 +217,8 @@ class MaskedViT(nn.Module):
             x = torch.where(mask.view(B, h, w, 1), self.mask_token.to(x.dtype), x)
         x = vit.norm_pre(vit.patch_drop(vit._pos_embed(x)))  # [B, T, D]
         self._choose_attention(fused=not explicit_attention_is_faster(x))
-        kept, first_kept = [], len(vit.blocks) - 1 - num_class_tokens
+        kept: list[Tensor] = []
+        first_kept = len(vit.blocks) - 1 - num_class_tokens
         if not num_class_tokens and not (self.grad_checkpointing and torch.is_grad_enabled()):
             return self._blocks(x), (h, w), kept
         for index, block in enumerate(vit.blocks[:-1]):
