@@ -6,6 +6,7 @@ locked while its writer lives, so that one left behind by a killed process is kn
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -17,6 +18,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+_TEMPORARY = re.compile(r"\..*\.tmp|\.tmp[A-Za-z0-9]{6}", re.DOTALL)  # ours, and those that safetensors makes for ours
 ADVICE = {
     errno.ENOSPC: "make space there (older runs' checkpoints, data no longer needed) or name a folder on another disk",
     errno.EDQUOT: "make space within your quota there or name a folder on another disk",
@@ -141,7 +143,7 @@ def remove_stale_temporaries(folder: str | os.PathLike) -> list[str]:
         Names of the files that were removed.
     """
     removed = []
-    for path in sorted(Path(folder).glob(".*.tmp")):
+    for path in sorted(path for path in Path(folder).glob(".*") if _TEMPORARY.fullmatch(path.name)):
         with suppress(OSError):  # gone meanwhile, or not ours to remove
             handle = os.open(path, os.O_RDWR)
             try:

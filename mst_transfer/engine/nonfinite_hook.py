@@ -39,8 +39,13 @@ class NonfiniteHook(Hook):
         self._window: list[tuple[list[str], dict[str, Any]]] = []
 
     def before_train(self, runner: Any) -> None:
-        """Looks for averages of weights."""
+        """Looks for averages of weights, and for optimizer wrappers that nothing is known about."""
         self._steps = NonfiniteSteps(runner, self.limit)
+        if not isinstance(runner.optim_wrapper, GuardedOptimWrapper):
+            runner.logger.warning(
+                f"optim_wrapper.type is {type(runner.optim_wrapper).__name__}: steps whose loss or gradient is not "
+                "finite are not left out, as they are with OptimWrapper and AmpOptimWrapper"
+            )
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):
                 # an average that has begun would move; one that has not is a copy of weights that have not changed

@@ -214,6 +214,14 @@ def test_which_wrappers_are_guarded() -> None:
         assert guarded(other) == other
 
 
+def test_wrappers_without_a_guard_are_named(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    assert not run.warnings
+    run.optim_wrapper = OptimWrapper(optimizer(run.model))
+    run.hook.before_train(run)
+    assert "OptimWrapper: steps" in run.warnings[0] and "not left out" in run.warnings[0]
+
+
 class SquareLoss(nn.Module):
     def forward(self, prediction: torch.Tensor, *, target: torch.Tensor) -> torch.Tensor:
         return (prediction - target).square().sum() * 1e4
