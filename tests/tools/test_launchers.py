@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mst_transfer.cli.main import main
+
 LAUNCHERS = {
     "dist_train.sh": 2,
     "dist_test.sh": 3,
@@ -79,6 +81,9 @@ def test_two_processes_on_the_cpu_train_and_test(tiny_seg_config: Path, tmp_path
     assert done.returncode == 0, done.stderr[-3000:]
     tested = json.loads((tmp_path / "t" / "results.json").read_text())
     assert tested["metrics"]["mIoU"] == pytest.approx(trained["metrics"]["mIoU"], abs=0.01)
+    assert main(["test", *words[:2], "--work-dir", str(tmp_path / "one")]) == 0  # in this process: to the last digit
+    alone = json.loads((tmp_path / "one" / "results.json").read_text())
+    assert (alone["world_size"], tested["world_size"]) == (1, 2) and alone["metrics"] == tested["metrics"]
 
 
 def fake_srun(folder: Path) -> str:
