@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mst_transfer.checkpoint.pos_embed import mark_interpolation, use_pos_embed_interpolation
-from mst_transfer.compat.onednn_linear import quick_recomputation
+from mst_transfer.compat.onednn_products import quick_recomputation
 
 NEEDED = (
     "a plain Vision Transformer with a class token, e.g. vit_tiny_patch16_224, vit_small_patch16_224 or "

@@ -11,7 +11,7 @@ from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
 from mst_transfer.checkpoint.pos_embed import MARK
-from mst_transfer.compat.onednn_linear import quick_linears
+from mst_transfer.compat.onednn_products import quick_products
 from pretrain.build_backbone import Backbone, build_backbone
 from pretrain.decoder import RestoringDecoder
 from pretrain.head import DINOHead
@@ -155,7 +155,7 @@ class MST(BaseModel):
             Scalars ``loss`` (with gradient), ``loss_dino``, ``loss_restoring`` (with a decoder), ``teacher_entropy``
             (nats) and ``mask_ratio``.
         """
-        with quick_linears(global_crops.device):
+        with quick_products(global_crops.device):
             return self._losses(global_crops, local_crops, index, step, teacher_temp)
 
     def _losses(

@@ -17,7 +17,7 @@ from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mst_transfer.compat.onednn_linear import quick_recomputation
+from mst_transfer.compat.onednn_products import quick_recomputation
 from pretrain.backbone import BackboneOutput, compiled
 
 NEEDED = "a Swin Transformer, e.g. swin_tiny_patch4_window7_224 or swin_small_patch4_window7_224"

@@ -7,7 +7,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.runner import Runner
 
 from mst_transfer.compat.nonfinite_steps import DEFAULT_LIMIT
-from mst_transfer.compat.onednn_linear import quick_linears
+from mst_transfer.compat.onednn_products import quick_products
 from mst_transfer.compat.stop_hook import StopHook
 from mst_transfer.compat.worker_watch import watch
 from mst_transfer.engine.fp32_losses import losses_in_fp32
@@ -20,7 +20,7 @@ LIMIT = "max_nonfinite_steps"  # entry of a config
 class GuardedRunner(Runner):
     """A Runner with guarded optimizer wrappers, watched data loaders, and hooks for both and for signals.
 
-    On the CPU its linear layers take the quicker library.
+    On the CPU its matrix products take the quicker library.
     """
 
     def build_train_loop(self, loop: Any) -> Any:
@@ -41,17 +41,17 @@ class GuardedRunner(Runner):
 
     def train(self) -> Any:
         """mmengine's."""
-        with quick_linears(get_device()):
+        with quick_products(get_device()):
             return super().train()
 
     def val(self) -> Any:
         """mmengine's."""
-        with quick_linears(get_device()):
+        with quick_products(get_device()):
             return super().val()
 
     def test(self) -> Any:
         """mmengine's."""
-        with quick_linears(get_device()):
+        with quick_products(get_device()):
             return super().test()
 
     def build_dataloader(self, dataloader: Any, seed: int | None = None, diff_rank_seed: bool = False) -> Any:

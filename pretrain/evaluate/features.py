@@ -9,7 +9,7 @@ from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_p
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from mst_transfer.compat.onednn_linear import quick_linears
+from mst_transfer.compat.onednn_products import quick_products
 from pretrain.dataset import worker_init
 from pretrain.evaluate.labelled_images import LabelledImages
 
@@ -50,7 +50,7 @@ def extract_features(
     parts, done, start = [], 0, time.monotonic()
     notice = start
     for views, _, _ in loader:
-        with quick_linears(device):
+        with quick_products(device):
             parts.append(function(views.to(device, non_blocking=True)).float().cpu())
         done += len(views)
         if is_main_process() and time.monotonic() - notice > _NOTICE_SECONDS:

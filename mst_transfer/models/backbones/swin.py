@@ -26,7 +26,7 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
-from mst_transfer.compat.onednn_linear import quick_linears, quick_recomputation
+from mst_transfer.compat.onednn_products import quick_products, quick_recomputation
 from mst_transfer.models.backbones.initial_weights import load_or_warn
 from mst_transfer.models.backbones.shifted_windows import swin_block
 from mst_transfer.models.backbones.vit_arguments import merge_checkpoints
@@ -161,7 +161,7 @@ class TimmSwin(BaseModule):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Maps of the stages in ``out_indices``, [B, C * 2^i, ceil(H / (p * 2^i)), ceil(W / (p * 2^i))]."""
-        with quick_linears(image.device):
+        with quick_products(image.device):
             return self._maps(image)
 
     def _maps(self, image: Tensor) -> tuple[Tensor, ...]:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from mst_transfer.checkpoint.pos_embed import MARK, check_interpolation, mark_interpolation
-from mst_transfer.compat.onednn_linear import quick_linears, quick_recomputation
+from mst_transfer.compat.onednn_products import quick_products, quick_recomputation
 from mst_transfer.models.backbones.initial_weights import load_or_warn
 from mst_transfer.models.backbones.vit_arguments import check_out_indices, check_windows, merge_checkpoints
 from mst_transfer.models.backbones.vit_create import create_vit, read_architecture
@@ -204,7 +204,7 @@ class TimmViT(BaseModule):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Token grids [B, D, ceil(H / p), ceil(W / p)] of the blocks in ``out_indices``."""
-        with quick_linears(image.device):
+        with quick_products(image.device):
             return self._token_grids(image)
 
     def _token_grids(self, image: Tensor) -> tuple[Tensor, ...]:

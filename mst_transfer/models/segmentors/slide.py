@@ -10,7 +10,7 @@ from mmengine.structures import PixelData
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.structures import SegDataSample
 
-from mst_transfer.compat.onednn_linear import quick_linears
+from mst_transfer.compat.onednn_products import quick_products
 from mst_transfer.models.segmentors.windows import coverage, window_starts
 from mst_transfer.registry import MODELS
 
@@ -21,7 +21,7 @@ class SlideEncoderDecoder(EncoderDecoder):
 
     Logits are added in place where their window lies (mmseg pads each window's to the size of the image), divided
     in place, and reach the prediction without another copy unless the image was resized, padded or mirrored. So
-    one set of full-size logits exists instead of three. On the CPU linear layers take the quicker library.
+    one set of full-size logits exists instead of three. On the CPU matrix products take the quicker library.
 
     Beside mmseg's ``mode="slide"``, ``crop_size`` and ``stride`` these may stand in ``test_cfg``:
 
@@ -71,7 +71,7 @@ class SlideEncoderDecoder(EncoderDecoder):
         for first in range(0, len(corners), step):
             chosen = corners[first : first + step]
             windows = torch.cat([_window(inputs, corner, size) for corner in chosen])  # [n * B, 3, h, w]
-            with quick_linears(inputs.device):
+            with quick_products(inputs.device):
                 found = self.encode_decode(windows, metas * len(chosen)).to(logits.device)
             for corner, window_logits in zip(chosen, found.split(batch), strict=True):
                 _window(logits, corner, size).add_(window_logits)

@@ -1,13 +1,15 @@
-"""Linear layers through oneDNN on processors that are not Intel's.
+"""Linear layers and attention through oneDNN on processors that are not Intel's.
 
 PyTorch multiplies float32 matrices on the CPU with MKL, which takes a slower path on AMD; its convolutions use oneDNN,
 which does not. On an AMD EPYC with AVX-512 the products of a ViT-S's linear layers, forward and backward, ran at 200 to
-245 instead of 90 to 110 GFLOP/s.
+245 instead of 90 to 110 GFLOP/s, and attention over 2,304 tokens without gradients took 0.57 of the time
+of torch's kernel.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import platform
 import threading
 from collections.abc import Callable, Iterable
@@ -21,23 +23,25 @@ from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
 _MIN_MULTIPLICATIONS = 2**22  # below, the call costs more than it saves
+_MIN_TOKENS = 512  # shorter sequences gain nothing
+_QUERIES = 512  # at a time
 _here = threading.local()
 
 
-def quick_linears(device: torch.device | str = "cpu") -> AbstractContextManager[Any]:
-    """A context in which ``F.linear`` is as quick as it can be on a device.
+def quick_products(device: torch.device | str = "cpu") -> AbstractContextManager[Any]:
+    """A context in which ``F.linear``, and ``F.scaled_dot_product_attention`` without gradients, are quick on a device.
 
-    On an x86-64 processor of another maker than Intel these are oneDNN's products (:class:`OneDNNLinear`); elsewhere,
+    On an x86-64 processor of another maker than Intel these are oneDNN's products (:class:`OneDNNProducts`); elsewhere,
     and under autocast, where torch takes oneDNN by itself, nothing changes. The backward pass may lie outside, except
     that gradient checkpointing must compute again in the same context (:func:`quick_recomputation`).
     """
-    return OneDNNLinear() if _helps(device) and not getattr(_here, "active", 0) else nullcontext()
+    return OneDNNProducts() if _helps(device) and not getattr(_here, "active", 0) else nullcontext()
 
 
 def quick_recomputation(device: torch.device) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
     """For the ``context_fn`` of ``torch.utils.checkpoint.checkpoint``: both passes take the same products."""
-    quick = _helps(device)  # also within quick_linears, which the second pass may be outside of
-    return quick_linears(device), OneDNNLinear() if quick else nullcontext()
+    quick = _helps(device)  # also within quick_products, which the second pass may be outside of
+    return quick_products(device), OneDNNProducts() if quick else nullcontext()
 
 
 def _helps(device: torch.device | str) -> bool:
@@ -46,11 +50,12 @@ def _helps(device: torch.device | str) -> bool:
     return slow_mkl()
 
 
-class OneDNNLinear(TorchFunctionMode):
+class OneDNNProducts(TorchFunctionMode):
     """Within this context ``F.linear`` uses oneDNN where that is quicker: equal to rounding, gradients too.
 
-    That is for float32 on the CPU, without autocast. Elsewhere the context changes nothing. Gradients of gradients are
-    refused by torch.
+    That is for float32 on the CPU, without autocast. So does ``F.scaled_dot_product_attention`` over long sequences,
+    without mask, dropout and gradients. Elsewhere the context changes nothing. Gradients of gradients are refused by
+    torch.
     """
 
     def __enter__(self) -> Any:
@@ -73,6 +78,12 @@ class OneDNNLinear(TorchFunctionMode):
                 )
                 out = _Linear.apply(rows, weight, bias) if needed else _product(rows, weight, bias)
                 return out.view(*inputs.shape[:-1], len(weight))
+        if func is torch.nn.functional.scaled_dot_product_attention and len(args) == 3:
+            options = dict(kwargs or {})
+            scale = options.pop("scale", None)
+            plain = all(value is None or (isinstance(value, (bool, float)) and not value) for value in options.values())
+            if plain and _attention_suits(*args):
+                return _attention(*args, scale=args[0].shape[-1] ** -0.5 if scale is None else scale)
         return func(*args, **(kwargs or {}))
 
 
@@ -99,6 +110,31 @@ class _Linear(torch.autograd.Function):
 def _product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``rows @ weight.T + bias``; any strides, none is copied."""
     return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """Attention of ``[B, H, T, d]``, a head and some hundred queries at a time: no T x T matrix."""
+    out = torch.empty_like(query, memory_format=torch.contiguous_format)
+    for place in itertools.product(range(query.shape[0]), range(query.shape[1])):
+        keys, values = key[place], value[place].t()
+        for first in range(0, query.shape[2], _QUERIES):
+            some = query[place][first : first + _QUERIES] * scale
+            weights = torch.softmax(_product(some, keys), dim=-1)
+            out[place][first : first + _QUERIES] = _product(weights, values)
+    return out
+
+
+def _attention_suits(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    return (
+        query.ndim == 4
+        and query.shape[-2] >= _MIN_TOKENS
+        and query.shape == key.shape == value.shape
+        and query.device.type == "cpu"
+        and query.dtype == key.dtype == value.dtype == torch.float32
+        and not (torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad))
+        and not torch.is_autocast_enabled("cpu")
+        and not (torch.jit.is_tracing() or torch.compiler.is_compiling())
+    )
 
 
 def _arguments(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from mst_transfer.compat import onednn_linear
-from mst_transfer.compat.onednn_linear import OneDNNLinear, quick_linears, quick_recomputation
+from mst_transfer.compat import onednn_products
+from mst_transfer.compat.onednn_products import OneDNNProducts, quick_products, quick_recomputation
 
 
 @pytest.fixture
@@ -18,11 +18,11 @@ def calls(monkeypatch):
     """Calls of oneDNN, on whatever processor the test runs."""
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         pytest.skip("this PyTorch has no oneDNN")
-    monkeypatch.setattr(onednn_linear, "slow_mkl", lambda: True)
-    monkeypatch.setattr(onednn_linear, "_MIN_MULTIPLICATIONS", 1)
+    monkeypatch.setattr(onednn_products, "slow_mkl", lambda: True)
+    monkeypatch.setattr(onednn_products, "_MIN_MULTIPLICATIONS", 1)
     made = []
-    suits = onednn_linear._suits
-    monkeypatch.setattr(onednn_linear, "_suits", lambda *args: made.append(suits(*args)) or made[-1])
+    suits = onednn_products._suits
+    monkeypatch.setattr(onednn_products, "_suits", lambda *args: made.append(suits(*args)) or made[-1])
     return made
 
 
@@ -31,7 +31,7 @@ def calls(monkeypatch):
 def test_equals_pytorch(calls, shape, with_bias):
     inputs, weight, bias = torch.randn(shape), torch.randn(7, 5), torch.randn(7) if with_bias else None
     expected = F.linear(inputs, weight, bias)
-    with torch.no_grad(), OneDNNLinear():
+    with torch.no_grad(), OneDNNProducts():
         torch.testing.assert_close(F.linear(inputs, weight, bias), expected)
         torch.testing.assert_close(F.linear(inputs, weight=weight, bias=bias), expected)
     assert calls == [inputs.numel() > 0] * 2
@@ -41,7 +41,7 @@ def test_strided_inputs(calls):
     layer, inputs = torch.nn.Linear(5, 7), torch.randn(5, 4, 3).permute(2, 1, 0)
     with torch.no_grad():
         expected = layer(inputs)
-        with OneDNNLinear():
+        with OneDNNProducts():
             torch.testing.assert_close(layer(inputs), expected)
     assert calls == [True]
 
@@ -52,7 +52,7 @@ def test_strided_inputs(calls):
 def test_gradients_equal_pytorchs(calls, shape, with_bias, fixed):
     found = []
     tensors = torch.randn(shape), torch.randn(7, 5), torch.randn(7) if with_bias else None
-    for context in (nullcontext(), OneDNNLinear()):
+    for context in (nullcontext(), OneDNNProducts()):
         inputs, weight, bias = (None if x is None else x.clone().requires_grad_() for x in tensors)
         inputs.requires_grad_(fixed != "inputs"), weight.requires_grad_(fixed != "weight")
         with context:
@@ -69,7 +69,7 @@ def test_gradients_equal_pytorchs(calls, shape, with_bias, fixed):
 def test_gradients_of_shared_and_strided_tensors(calls):
     weight = torch.randn(4, 4, requires_grad=True)
     inputs = torch.randn(4, 3, requires_grad=True)
-    with OneDNNLinear():
+    with OneDNNProducts():
         F.linear(F.linear(inputs.t(), weight).relu(), weight.t()).square().sum().backward()
     found, inputs.grad = [weight.grad, inputs.grad], None
     weight.grad = None
@@ -82,37 +82,72 @@ def test_recomputation_takes_the_same_products(calls):
     """The backward pass lies outside; torch refuses a recomputation that saves other tensors."""
     layer, inputs = torch.nn.Linear(5, 7), torch.randn(2, 3, 5, requires_grad=True)
     options = dict(use_reentrant=False, context_fn=partial(quick_recomputation, torch.device("cpu")))
-    for outer in (quick_linears(), nullcontext()):
+    for outer in (quick_products(), nullcontext()):
         with outer:
             out = checkpoint(lambda x: layer(x).tanh(), inputs, **options)
         out.sum().backward()
     assert calls == [True] * 4
 
 
+@pytest.fixture
+def short_is_long(calls, monkeypatch):
+    monkeypatch.setattr(onednn_products, "_MIN_TOKENS", 3)
+    monkeypatch.setattr(onednn_products, "_QUERIES", 4)  # of 10: the last part is smaller
+    taken = []
+    attention = onednn_products._attention
+    monkeypatch.setattr(onednn_products, "_attention", lambda *args, **kw: taken.append(1) or attention(*args, **kw))
+    return taken
+
+
+@pytest.mark.parametrize("scale", [None, 0.3])
+def test_attention_equals_pytorchs(short_is_long, scale):
+    query, key, value = torch.randn(2, 10, 3, 3, 5).permute(2, 0, 3, 1, 4)  # strided, as timm hands them over
+    with OneDNNProducts():
+        found = F.scaled_dot_product_attention(query, key, value, scale=scale)
+        assert short_is_long == [1]
+    torch.testing.assert_close(found, F.scaled_dot_product_attention(query, key, value, scale=scale))
+    plain = ((query @ key.mT) * (5**-0.5 if scale is None else scale)).softmax(-1) @ value
+    torch.testing.assert_close(found, plain)
+
+
+def test_other_attention_is_pytorchs(short_is_long):
+    tensors = torch.randn(3, 2, 3, 10, 5)
+    mask = torch.rand(10, 10) > 0.5
+    with OneDNNProducts():
+        for options in (dict(attn_mask=mask), dict(is_causal=True), dict(dropout_p=0.5)):
+            F.scaled_dot_product_attention(*tensors, **options)
+        F.scaled_dot_product_attention(*tensors.double())
+        F.scaled_dot_product_attention(*tensors.requires_grad_())
+        assert not short_is_long
+        with torch.no_grad():
+            F.scaled_dot_product_attention(*tensors, attn_mask=None, dropout_p=0.0)
+    assert short_is_long == [1]
+
+
 def test_left_alone_elsewhere(calls):
     layer, inputs = torch.nn.Linear(5, 7), torch.randn(2, 5)
-    with torch.no_grad(), OneDNNLinear():
+    with torch.no_grad(), OneDNNProducts():
         layer.double()(inputs.double())
         layer.float()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             layer(inputs)
-            assert isinstance(quick_linears(), nullcontext)
-        assert isinstance(quick_linears(), nullcontext)  # it is on already
+            assert isinstance(quick_products(), nullcontext)
+        assert isinstance(quick_products(), nullcontext)  # it is on already
     assert calls == [False] * 2
-    assert isinstance(quick_linears("cuda"), nullcontext) and isinstance(quick_linears("cpu"), OneDNNLinear)
+    assert isinstance(quick_products("cuda"), nullcontext) and isinstance(quick_products("cpu"), OneDNNProducts)
 
 
 def test_flops_are_counted(calls):
-    onednn_linear._count_flops()
+    onednn_products._count_flops()
     layer, inputs = torch.nn.Linear(5, 7), torch.randn(2, 3, 5, requires_grad=True)
-    with FlopCounterMode(display=False) as counter, OneDNNLinear():
+    with FlopCounterMode(display=False) as counter, OneDNNProducts():
         layer(inputs).sum().backward()
     assert counter.get_total_flops() == 3 * 2 * 2 * 3 * 5 * 7
 
 
 def test_intels_processors_keep_mkl(monkeypatch):
     for maker, slow in (("GenuineIntel", False), ("", False), ("AuthenticAMD", torch.backends.mkl.is_available())):
-        onednn_linear.slow_mkl.cache_clear()
-        monkeypatch.setattr(onednn_linear, "_maker", lambda maker=maker: maker)
-        assert onednn_linear.slow_mkl() == slow
-    onednn_linear.slow_mkl.cache_clear()
+        onednn_products.slow_mkl.cache_clear()
+        monkeypatch.setattr(onednn_products, "_maker", lambda maker=maker: maker)
+        assert onednn_products.slow_mkl() == slow
+    onednn_products.slow_mkl.cache_clear()
