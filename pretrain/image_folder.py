@@ -4,7 +4,7 @@ import io
 import logging
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -17,6 +17,7 @@ from mst_transfer.compat.image_files import (
     MAX_PIXELS,
     UnreadableImageError,
     check_gif,
+    declared_size,
     open_with_pil,
     read_image_file,
     shown_path,
@@ -27,6 +28,7 @@ from .image_ops import Image
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 _NOTICE_SECONDS = 10.0
 _IMREAD_RGB = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR)  # older OpenCV: BGR only
+_REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 
 
 def find_images(
@@ -108,7 +110,12 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def read_image(path: str | os.PathLike[str], exif_orientation: bool = False, max_pixels: int = MAX_PIXELS) -> Image:
+def read_image(
+    path: str | os.PathLike[str],
+    exif_orientation: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    reduction: Callable[[int, int], int] | None = None,
+) -> Image:
     """Decodes a file to uint8 RGB [H, W, 3], whatever its mode.
 
     Complete JPEG and PNG files are decoded by OpenCV, everything else by PIL. Grey, palette and CMYK images become
@@ -118,6 +125,8 @@ def read_image(path: str | os.PathLike[str], exif_orientation: bool = False, max
     Args:
         exif_orientation: turn the image as its EXIF tag says. The default leaves it, as DINO's loader does.
         max_pixels: width × height that the header may declare; see :mod:`mst_transfer.compat.image_files`.
+        reduction: takes height and width, and says by how much (1, 2, 4 or 8) a complete JPEG file is shrunk while it
+            is decoded: sides become ``ceil(side / reduction)``. Other files, and all that are turned, keep their size.
 
     Raises:
         UnreadableImageError: not an image, a truncated one, or one that is too large.
@@ -126,7 +135,7 @@ def read_image(path: str | os.PathLike[str], exif_orientation: bool = False, max
     """
     try:
         data = read_image_file(path, max_pixels)
-        image = _decode_opencv(data, exif_orientation)
+        image = _decode_opencv(data, exif_orientation, None if exif_orientation else reduction)
         return _decode_pil(data, exif_orientation) if image is None else image
     except (MemoryError, OSError) as error:
         if isinstance(error, MemoryError) or error.errno is not None:
@@ -142,17 +151,36 @@ def _message(path: str | os.PathLike[str], error: Exception) -> str:
     return f"Cannot read image '{shown_path(path)}': {error}"
 
 
-def _decode_opencv(data: bytes, exif_orientation: bool) -> Image | None:
+def _decode_opencv(
+    data: bytes, exif_orientation: bool, reduction: Callable[[int, int], int] | None = None
+) -> Image | None:
     """RGB image of a complete JPEG or PNG; None where PIL has to look."""
     is_jpeg = data[:3] == b"\xff\xd8\xff" and data[-2:] == b"\xff\xd9"
     is_png = data[:8] == b"\x89PNG\r\n\x1a\n" and data[-8:-4] == b"IEND"
     if not (is_jpeg or is_png):
         return None
+    if is_jpeg and reduction is not None:
+        image = _decode_reduced(data, reduction)
+        if image is not None:
+            return image
     flags = _IMREAD_RGB if exif_orientation else _IMREAD_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
     if image is not None and _IMREAD_RGB == cv2.IMREAD_COLOR:
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     return image
+
+
+def _decode_reduced(data: bytes, reduction: Callable[[int, int], int]) -> Image | None:
+    """RGB image of a JPEG file at a fraction of its size; None where it is wanted whole, or cannot be decoded so."""
+    width, height = declared_size(io.BytesIO(data))
+    factor = reduction(height, width)
+    if factor == 1:
+        return None
+    flags = _REDUCED[factor] | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+    if image is None or image.shape[:2] != (-(-height // factor), -(-width // factor)):
+        return None
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
 
 def _decode_pil(data: bytes, exif_orientation: bool) -> Image:
