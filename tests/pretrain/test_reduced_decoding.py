@@ -1,7 +1,9 @@
 """Crops of photographs decoded at a fraction of their size, against crops of the whole photograph."""
 
 import os
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -47,13 +49,13 @@ def differences(photographs: list[np.ndarray], folder: Path, options: MultiCropO
         path = folder / f"{index}.jpg"
         Image.fromarray(photograph).save(path, quality=90)
         whole = read_image(path)
-        planned = PlannedReduction(lambda h, w, i=index: draw_crops(options, h, w, seed=0, epoch=0, index=i))
+        planned = PlannedReduction(partial(draw_crops, options, seed=0, epoch=0, index=index))
         image = read_image(path, reduction=planned)
         factor = round(whole.shape[0] / image.shape[0])
         for p in planned.plans_for(image) if factor > 1 else ():
             ours = resized_crop(image, p.top, p.left, p.height, p.width, p.size).astype(int)
-            box = [factor * side for side in (p.top, p.left, p.height, p.width)]
-            error = np.abs(ours - resized_crop(whole, *box, p.size))
+            top, left, height, width = (factor * side for side in (p.top, p.left, p.height, p.width))
+            error = np.abs(ours - resized_crop(whole, top, left, height, width, p.size))
             found.setdefault(factor, []).append([error.mean(), np.quantile(error, 0.99), error.max()])
     return {factor: np.array(rows) for factor, rows in found.items()}
 
@@ -92,15 +94,19 @@ def test_dataset_reduces_large_jpegs_alone(tmp_path: Path, monkeypatch: pytest.M
     large = cv2.resize(data.coffee(), (2000, 1500), interpolation=cv2.INTER_CUBIC)
     for name, image in (("large.jpg", large), ("large.png", large), ("small.jpg", data.coffee())):
         Image.fromarray(image).save(tmp_path / name)
-    shapes = []
-    real = read_image
-    monkeypatch.setattr("pretrain.dataset.read_image", lambda *args: shapes.append(real(*args)) or shapes[-1])
+    images: list[np.ndarray] = []
+
+    def read_and_keep(*args: Any) -> np.ndarray:
+        images.append(read_image(*args))
+        return images[-1]
+
+    monkeypatch.setattr("pretrain.dataset.read_image", read_and_keep)
     reduced = MultiCropDataset(tmp_path, num_local_crops=2, reduced_decoding=True)
     whole = MultiCropDataset(tmp_path, num_local_crops=2)
     turned = MultiCropDataset(tmp_path, num_local_crops=2, exif_orientation=True, reduced_decoding=True)
     for index, side in enumerate((750, 1500, 400)):
         samples = [dataset[(0, index)] for dataset in (reduced, whole, turned)]
-        assert [image.shape[0] for image in shapes[-3:]] == [side, 1500 if index < 2 else 400, shapes[-2].shape[0]]
+        assert [len(image) for image in images[-3:]] == [side, *[1500 if index < 2 else 400] * 2]
         error = (samples[0]["global_crops"].int() - samples[1]["global_crops"].int()).abs().float()
         assert error.mean() <= (4 if index == 0 else 0)
         assert (samples[1]["local_crops"] == samples[2]["local_crops"]).all()
