@@ -209,23 +209,35 @@ def test_a_limited_file_size_stops_the_run(tmp_path: Path) -> None:
 def kill_while_saving(tmp_path: Path, number: int) -> int:
     """A child saves and replaces checkpoints and best checkpoints, one kept of each, until it is killed.
 
+    At a random moment; every fourth one on the way to its second removal.
+
     Returns:
         How often the kill came between the writing of a file and the removal of an older one.
     """
     draw, surplus = random.Random(1), 0
     runner, hook = ready(build(tmp_path, scores=[0], max_keep_ckpts=1, ballast=300_000))
     hook._save_checkpoint(runner)
-    for _ in range(number):
+    for kill in range(number):
         child = os.fork()
         if child == 0:
             epoch = 0
+
+            def remove(path: str, removals: list[str] = []) -> bool:  # noqa: B006 - keeps count
+                removals.append(path)
+                if len(removals) == 2:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return SafeCheckpointHook._remove(hook, path)
+
+            if kill % 4 == 3:
+                hook._remove = remove
             while True:
                 epoch += 1
                 runner.train_loop._epoch = epoch
                 hook._save_checkpoint(runner)
                 hook._save_best_checkpoint(runner, dict(score=float(epoch)))
-        time.sleep(draw.uniform(0.0, 0.12))
-        os.kill(child, signal.SIGKILL)
+        if kill % 4 != 3:
+            time.sleep(draw.uniform(0.0, 0.12))
+            os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         pointed = Path((tmp_path / "last_checkpoint").read_text())
         assert verify_checkpoint(pointed), "last_checkpoint names a file that is missing or partial"
@@ -241,7 +253,7 @@ def kill_while_saving(tmp_path: Path, number: int) -> int:
 
 
 def test_killed_while_saving(tmp_path: Path) -> None:
-    kill_while_saving(tmp_path, 15)
+    assert kill_while_saving(tmp_path, 15) > 0
 
 
 @pytest.mark.faults
