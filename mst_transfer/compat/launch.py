@@ -53,7 +53,28 @@ def init_distributed(launcher: str, timeout_seconds: int = 1800) -> None:
         torch.cuda.set_device(local_rank)
     else:
         _share_cores()
-    dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout_seconds))
+    timeout = datetime.timedelta(seconds=timeout_seconds)
+    store = _store_of_attempt(timeout)
+    if store is None:
+        dist.init_process_group(backend, timeout=timeout)
+    else:
+        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=world_size)
+
+
+def _store_of_attempt(timeout: datetime.timedelta) -> Any:
+    """The agreed-on place of a group that torchrun has started again; None for a first start.
+
+    torchrun's static rendezvous keeps one store over restarts: under the same names the new processes would find the
+    addresses of those that have died, and fail to connect now and then.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT") or "0"
+    if attempt == "0" or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    from torch.distributed import PrefixStore, TCPStore
+
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return PrefixStore(f"attempt_{attempt}", TCPStore(address, port, is_master=False, timeout=timeout))
 
 
 def _check_environment(launcher: str) -> None:

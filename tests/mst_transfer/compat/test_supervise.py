@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -63,3 +64,40 @@ def test_failures_are_no_success(root: Path, tmp_path: Path) -> None:
     process = launch(root, tmp_path, "fail")
     process.communicate(timeout=300)
     assert process.returncode == 1
+
+
+EXCHANGE = """
+import os, sys, time
+import torch
+import torch.distributed as dist
+from mst_transfer.compat import launch
+launch.init_distributed("pytorch")
+value = torch.tensor(float(os.environ["RANK"]))
+dist.all_reduce(value)
+if os.environ["TORCHELASTIC_RESTART_COUNT"] in ("0", "1"):
+    os.kill(os.getpid(), 9) if dist.get_rank() == 1 else time.sleep(60)
+open(f"{sys.argv[1]}_{dist.get_rank()}", "w").write(str(value.item()))
+launch.shutdown_distributed()
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_are_started_again_find_each_other(root: Path, tmp_path: Path) -> None:
+    """torchrun's store still has the addresses of those that have died."""
+    script = tmp_path / "exchange.py"
+    script.write_text(EXCHANGE)
+    port = free_port()
+    words = ["--nnodes", "1", "--node_rank", "0", "--nproc_per_node", "2", "--max-restarts", "2"]
+    words += ["--master_addr", "127.0.0.1", "--master_port", str(port), str(script), str(tmp_path / "sum")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, str(root / "tools" / "_torchrun.py"), *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "failed to connect" not in done.stderr
+    assert [(tmp_path / f"sum_{rank}").read_text() for rank in range(2)] == ["1.0", "1.0"]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
