@@ -23,6 +23,7 @@ from pretrain.counter_random import derive_key
 from pretrain.dataset import MultiCropDataset
 from pretrain.model import MST
 from pretrain.optim import PretrainOptimWrapper
+from pretrain.preprocessor import PHOTOMETRY
 from pretrain.registry import LOOPS
 from pretrain.sampler import EpochSampler
 from pretrain.schedules import Schedule, StepValues
@@ -90,6 +91,7 @@ class PretrainLoop(EpochBasedTrainLoop):
             sampler = dict(dataloader["sampler"])
             sampler.update(batch_size=dataloader["batch_size"], accumulation_steps=accumulation_steps)
             dataloader = {"collate_fn": {"type": "default_collate"}, **dataloader, "sampler": sampler}
+            dataloader["pin_memory"] = dataloader.get("pin_memory", True) and torch.cuda.is_available()
             if not dataloader.get("num_workers"):
                 dataloader.update(persistent_workers=False, prefetch_factor=None)
         super().__init__(runner, dataloader, max_epochs)
@@ -206,7 +208,8 @@ class PretrainLoop(EpochBasedTrainLoop):
         statistics = [] if mst.decoder is None else [buffer.clone() for buffer in mst.decoder.buffers()]
         sums: dict[str, Tensor] = {}
         for position, batch in enumerate(micro_batches):
-            batch = mst.data_preprocessor({name: batch[name] for name in MODEL_INPUTS}, True)  # to the device
+            names = (*MODEL_INPUTS, *(name for name in PHOTOMETRY if name in batch))
+            batch = mst.data_preprocessor({name: batch[name] for name in names}, True)  # to the device
             last = position == len(micro_batches) - 1
             with nullcontext() if last or not hasattr(model, "no_sync") else model.no_sync():
                 with optim.autocast():

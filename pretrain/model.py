@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import torch
-from mmengine.model import BaseDataPreprocessor, BaseModel
+from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mst_transfer.checkpoint.pos_embed import MARK
@@ -17,6 +17,7 @@ from pretrain.decoder import RestoringDecoder
 from pretrain.head import DINOHead
 from pretrain.losses import DINOLoss, restoring_loss
 from pretrain.masking import MaskGenerator
+from pretrain.preprocessor import PretrainPreprocessor
 from pretrain.registry import MODELS
 from pretrain.warm_start import start_from
 
@@ -68,7 +69,7 @@ class MST(BaseModel):
         init_from: str | None = None,
         init_head: bool = False,
     ) -> None:
-        super().__init__(data_preprocessor=BaseDataPreprocessor(non_blocking=True))
+        super().__init__(data_preprocessor=PretrainPreprocessor())
         self.mask_generator = MaskGenerator(**(masking or {}))
         backbone, head = dict(backbone or {}), dict(head or {})
         teacher_backbone = {k: v for k, v in backbone.items() if k not in ("drop_path_rate", "grad_checkpointing")}

@@ -18,7 +18,6 @@ model = dict(
 train_dataloader = dict(
     batch_size=32,
     num_workers=1,
-    pin_memory=False,
     dataset=dict(
         data_root="{{$MST_DATA_ROOT:data}}/sample/photos",
         num_local_crops=4,
