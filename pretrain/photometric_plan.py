@@ -5,6 +5,7 @@ equally long whatever is drawn; what a plan leaves out has the numbers that chan
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,15 +48,20 @@ def as_rows(plans: Sequence[CropPlan], radius: int) -> NDArray[np.float32]:
         [V, NUM_COLUMNS + radius + 1]: shares of the blends, shift of the hue in 256ths of the circle (``NO_HUE`` where
         there is none), 1 for grey, the threshold of the solarisation (``NO_SOLARIZE`` where there is none), taps.
     """
-    rows = np.zeros((len(plans), NUM_COLUMNS + radius + 1), dtype=np.float32)
-    for row, plan in zip(rows, plans, strict=True):
+    rows = []
+    for plan in plans:
         blends, hue = _jitter(plan)
-        row[BLENDS] = blends
-        row[[HUE, GRAYSCALE, SOLARIZE]] = hue, plan.grayscale, plan.solarize_threshold
-        taps = box_blur_kernel(round(plan.blur_sigma, 2)) if plan.blur_sigma > 0 else np.ones(1, np.float32)
-        half = len(taps) // 2
-        row[NUM_COLUMNS : NUM_COLUMNS + half + 1] = taps[half:]
-    return rows
+        taps = _taps(round(plan.blur_sigma, 2), radius) if plan.blur_sigma > 0 else (1.0,) + radius * (0.0,)
+        rows.append((*blends, hue, plan.grayscale, plan.solarize_threshold, *taps))
+    return np.array(rows, dtype=np.float32).reshape(len(plans), NUM_COLUMNS + radius + 1)
+
+
+@lru_cache(maxsize=1024)
+def _taps(sigma: float, radius: int) -> tuple[float, ...]:
+    """One half of a blur's kernel from the centre on, filled up with zeros to ``radius + 1`` numbers."""
+    taps = box_blur_kernel(sigma)
+    half = taps[len(taps) // 2 :].tolist()
+    return (*half, *[0.0] * (radius + 1 - len(half)))
 
 
 def _jitter(plan: CropPlan) -> tuple[list[float], int]:
