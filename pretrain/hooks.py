@@ -166,5 +166,6 @@ class ThroughputHook(Hook):
             self._warned = True
             runner.logger.warning(
                 f"{share:.0%} of the time is spent waiting for data: give train_dataloader.num_workers more "
-                "processes, use smaller source images, or a faster disk"
+                "processes, use smaller source images, a faster disk, or, on a GPU, "
+                "train_dataloader.dataset.photometric='device'"
             )
