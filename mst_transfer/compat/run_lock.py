@@ -23,6 +23,7 @@ except ImportError:  # Windows
 
 NAME = ".run_lock"
 DYING_SECONDS = 20.0  # a process that was killed may take so long to let go of its memory, and then of its files
+DEAD_SECONDS = 1.0  # and so long until it is seen to be dying
 _BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 _held: dict[Path, int] = {}
 
@@ -47,7 +48,7 @@ def lock(work_dir: str | os.PathLike) -> str | None:
         return None
     if fcntl is None:
         return _unprotected(work_dir, "this system has no file locks")
-    until = time.monotonic() + DYING_SECONDS
+    until, sure = time.monotonic() + DYING_SECONDS, time.monotonic() + DEAD_SECONDS
     while True:
         try:
             handle = _try(path)
@@ -57,7 +58,7 @@ def lock(work_dir: str | os.PathLike) -> str | None:
             _held[path] = handle
             return None
         holder = _holder(path)
-        if _alive(holder) or time.monotonic() > until:
+        if time.monotonic() > (sure if _alive(holder) else until):
             raise WorkDirInUseError(_refusal(work_dir, path, holder))
         time.sleep(0.05)
 

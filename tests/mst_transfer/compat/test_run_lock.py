@@ -24,7 +24,7 @@ from mst_transfer.compat import run_lock
 run_lock.lock(sys.argv[1])
 if os.fork() == 0:  # as a data-loading worker
     os.setsid()
-print(os.getpid(), flush=True)
+os.write(1, f"{os.getpid()}\\n".encode())  # in one piece: two processes write
 time.sleep(600)
 """
 
@@ -52,6 +52,7 @@ def test_a_living_run_is_named_and_a_killed_one_is_no_obstacle(tmp_path: Path) -
         with pytest.raises(WorkDirInUseError, match=said), locked(tmp_path):
             pass
         os.kill(pid, signal.SIGKILL)  # its fork lives on
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         with locked(tmp_path) as remark:
             assert remark is None
             assert json.loads((tmp_path / NAME).read_text())["pid"] == os.getpid()

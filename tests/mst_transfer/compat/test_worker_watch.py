@@ -58,7 +58,9 @@ def fault(dataset: Dataset, timeout: float = 0, **options) -> str:
                 batches._timeout = timeout
         time.sleep(1)
     found = explain(caught.value)
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's raises the error again, wherever it is
     batches._shutdown_workers()  # left to the garbage collector, torch waits five seconds for each worker
+    signal.signal(signal.SIGCHLD, handler)
     assert found is not None, caught.value
     return str(found)
 
