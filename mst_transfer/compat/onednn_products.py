@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 _MIN_MULTIPLICATIONS = 2**22  # below, the call costs more than it saves
 _MIN_TOKENS = 512  # shorter sequences gain nothing
@@ -157,22 +158,7 @@ def slow_mkl() -> bool:
     """Whether this process multiplies with MKL on a processor of another maker, and oneDNN is there."""
     if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
         return False
-    slow = hasattr(torch.ops.mkldnn, "_linear_pointwise") and _maker() not in ("", "GenuineIntel")
-    if slow:
-        _count_flops()
-    return slow
-
-
-def _count_flops() -> None:
-    """Lets torch's FLOP counter see these products."""
-    from torch.utils.flop_counter import flop_registry, register_flop_formula
-
-    operator = torch.ops.mkldnn._linear_pointwise
-    if operator not in flop_registry:
-
-        @register_flop_formula(operator)
-        def count(rows: Any, weight: Any, *others: Any, **kwargs: Any) -> int:
-            return 2 * rows[0] * rows[1] * weight[0]
+    return hasattr(torch.ops.mkldnn, "_linear_pointwise") and _maker() not in ("", "GenuineIntel")
 
 
 def _maker() -> str:
@@ -183,3 +169,11 @@ def _maker() -> str:
             if line.startswith("vendor_id"):
                 return line.partition(":")[2].strip()
     return "AuthenticAMD" if "AuthenticAMD" in platform.processor() else ""
+
+
+if hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.ops.mkldnn._linear_pointwise not in flop_registry:
+
+    @register_flop_formula(torch.ops.mkldnn._linear_pointwise)  # FlopCounterMode knows it from its start, or not at all
+    def _flops(rows: Any, weight: Any, *others: Any, **kwargs: Any) -> int:
+        """Of shapes [M, I] and [O, I]."""
+        return 2 * rows[0] * rows[1] * weight[0]
