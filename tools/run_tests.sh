@@ -11,10 +11,13 @@ source tools/install.sh
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 share=(-n "$((cores < 4 ? cores : 4))" --dist loadfile --no-loadscope-reorder)
+for word in "$@"; do
+  if [ "$word" = --faults ]; then share[3]=load; fi # a handful of long tests: one at a time
+done
 ((cores > 1)) || share=()
 for word in "$@"; do
   case $word in
-    -n* | --numprocesses* | --dist* | -p | -p?* | -s | -x | --exitfirst | --pdb | --trace | --faults | --co | \
+    -n* | --numprocesses* | --dist* | -p | -p?* | -s | -x | --exitfirst | --pdb | --trace | --co | \
       --collect-only | --capture=no | *.py | *::*) share=() ;;
   esac
 done
