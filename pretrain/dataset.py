@@ -38,9 +38,9 @@ class MultiCropDataset(Dataset):
         max_pixels: width × height that a file may declare; one that declares more is unreadable, whatever its content.
         reduced_decoding: decode JPEG files at 1/2, 1/4 or 1/8 of their size where every crop of the sample is at most
             1/3, 1/6 or 1/12 of its box (see :mod:`pretrain.reduced_decoding`): large photographs take half the time.
-            Off by default, as DINO decodes whole: crops differ by 0.2 to 0.4 grey levels in the mean, the worst by 2,
-            and boxes are rounded down to multiples of 2, 4 or 8 pixels. Without effect on smaller photographs, other
-            formats, and with ``exif_orientation``.
+            Off by default, as DINO decodes whole: boxes are rounded down to multiples of 2, 4 or 8 pixels, and crops
+            differ from those of the rounded boxes by 0.2 to 0.4 grey levels in the mean, the worst by 2. Without effect
+            on smaller photographs, other formats, and with ``exif_orientation``.
         photometric: who carries out colour jitter, grey, blur and solarisation: ``loader``, or ``device`` for the
             device that trains, which spares the CPU. The same draws have the same result but for roundings.
         augmentation: any field of :class:`pretrain.augment.MultiCropOptions`, e.g. ``num_local_crops=8``,
