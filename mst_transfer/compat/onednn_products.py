@@ -109,15 +109,19 @@ class _Linear(torch.autograd.Function):
 
 
 def _product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``rows @ weight.T + bias``; any strides, none is copied."""
-    return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+    """``rows @ weight.T + bias``. Transposed matrices are taken as they are; with gaps oneDNN would take minutes."""
+    return torch.ops.mkldnn._linear_pointwise(_without_gaps(rows), _without_gaps(weight), bias, "none", [], "")
+
+
+def _without_gaps(matrix: Tensor) -> Tensor:
+    return matrix if matrix.is_contiguous() or matrix.t().is_contiguous() else matrix.contiguous()
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     """Attention of ``[B, H, T, d]``, a head and some hundred queries at a time: no T x T matrix."""
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     for place in itertools.product(range(query.shape[0]), range(query.shape[1])):
-        keys, values = key[place], value[place].t()
+        keys, values = key[place].contiguous(), value[place].contiguous().t()
         for first in range(0, query.shape[2], _QUERIES):
             some = query[place][first : first + _QUERIES] * scale
             weights = torch.softmax(_product(some, keys), dim=-1)

@@ -78,6 +78,25 @@ def test_gradients_of_shared_and_strided_tensors(calls):
     assert calls == [True, True]
 
 
+def test_matrices_with_gaps_are_copied_first(calls, monkeypatch):
+    seen = []
+    product = torch.ops.mkldnn._linear_pointwise
+
+    def dense_only(rows, weight, *others):
+        seen.append(all(x.is_contiguous() or x.t().is_contiguous() for x in (rows, weight)))
+        return product(rows, weight, *others)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", dense_only)
+    wide, weight = torch.randn(3, 4, 15, requires_grad=True), torch.randn(7, 9, requires_grad=True)
+    with OneDNNProducts():
+        out = F.linear(wide[:, :, 5:10], weight[:, 2:7])
+    out[:, :, :3].sum().backward()  # the gradient has strides of zero
+    assert seen == [True] * 3
+    torch.testing.assert_close(
+        weight.grad, torch.autograd.grad((wide[:, :, 5:10] @ weight[:, 2:7].T)[:, :, :3].sum(), weight)[0]
+    )
+
+
 def test_recomputation_takes_the_same_products(calls):
     """The backward pass lies outside; torch refuses a recomputation that saves other tensors."""
     layer, inputs = torch.nn.Linear(5, 7), torch.randn(2, 3, 5, requires_grad=True)
