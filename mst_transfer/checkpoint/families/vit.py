@@ -83,6 +83,10 @@ def _fit_table(
     owner: Any = model.get_submodule(name.rpartition(".")[0])
     target = owner.relative_position_bias_table
     new: tuple[int, int] = tuple(owner.window_size)
+    if table.ndim != 2:
+        raise BackboneRefusedError(
+            f"{source}: {name} has the shape {list(table.shape)}, but [distances, heads] is needed"
+        )
     if table.shape[-1] != target.shape[-1]:
         raise BackboneRefusedError(
             f"{source} is of another architecture (checkpoint: heads {table.shape[-1]}; model: heads "

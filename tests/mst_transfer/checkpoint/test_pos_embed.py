@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from small_vit import dino_full, make_metadata, make_vit
 
-from mst_transfer.checkpoint import load_backbone, save_backbone
-from mst_transfer.checkpoint.pos_embed import use_pos_embed_interpolation
+from mst_transfer.checkpoint import BackboneRefusedError, load_backbone, save_backbone
+from mst_transfer.checkpoint.pos_embed import fit_pos_embed, use_pos_embed_interpolation
 
 
 @pytest.mark.parametrize("size", [(64, 64), (16, 48), (32, 64)])
@@ -109,3 +109,9 @@ def test_pos_embed_of_a_rectangle_is_read_as_such(tmp_path):
     assert load_backbone(square, tmp_path / "wide.safetensors").resized == {"pos_embed": "2x8 -> 4x4"}
     wide.set_input_size(img_size=(32, 32))
     torch.testing.assert_close(square.pos_embed, wide.pos_embed)
+
+
+@pytest.mark.parametrize("shape", [(96,), (5, 24), (2, 5, 24), (1, 5, 24, 1)], ids=str)
+def test_another_number_of_dimensions_is_refused_in_words(shape):
+    with pytest.raises(BackboneRefusedError, match="file.pth: pos_embed has the shape .* tokens, width"):
+        fit_pos_embed(make_vit(), torch.zeros(shape), None, "timm", "file.pth")
