@@ -128,13 +128,14 @@ def fit_pos_embed(
         The embeddings, and what was done, e.g. ``14x14 -> 6x8``; empty if nothing.
 
     Raises:
-        BackboneRefusedError: if it has another number of dimensions, or if the number of tokens is not that of the grid and the model's prefix.
+        BackboneRefusedError: if it has another number of dimensions, or if the number of tokens is
+            not that of the grid and the model's prefix.
     """
     vit: Any = model
     if pos_embed.ndim != 3 or len(pos_embed) != 1:
         raise BackboneRefusedError(
-            f"{source}: pos_embed has the shape {list(pos_embed.shape)}, but one of [1, tokens, width] is needed; take the "
-            "file from its source again, or convert it to timm's layout"
+            f"{source}: pos_embed has the shape {list(pos_embed.shape)}, but one of [1, tokens, width] is needed; "
+            "take the file from its source again, or convert it to timm's layout"
         )
     rows, columns = vit.patch_embed.grid_size
     num_prefix = 0 if getattr(vit, "no_embed_class", False) else vit.num_prefix_tokens  # Beit has no such option
