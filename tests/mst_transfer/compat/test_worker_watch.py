@@ -78,6 +78,10 @@ def fault(dataset: Dataset, timeout: float = 0, **options) -> str:
 )
 def test_the_sample_is_named(harm: str, words: list[str]) -> None:
     message = fault(Pictures(harm), sampler=[(2, index) for index in range(8)])
+    if (
+        harm.startswith("SIG") or harm == "segfault"
+    ):  # torch may see that the worker is gone before it hears of the signal
+        words = [] if "ended without saying why" in message else words
     for word in [*words, f"sample {BAD} of epoch 3, photos/5.jpg", "Next step: "]:
         assert word in message, message
 
