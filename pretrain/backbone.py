@@ -91,6 +91,8 @@ def explicit_attention_is_faster(x: Tensor) -> bool:
 def compiled(function: Callable[..., Any], wanted: bool, grad_checkpointing: bool) -> Callable[..., Any]:
     """The function, by ``torch.compile`` if that is wanted: one graph for each shape, compiled at its first call.
 
+    Give a method that is not bound: a copy of the module would keep one that is, and with it the original's weights.
+
     Raises:
         ValueError: with gradient checkpointing, whose recomputation would not be compiled.
     """
@@ -149,7 +151,7 @@ class MaskedViT(nn.Module):
         self.vit.requires_grad_(True)
         self._has_fused_attention = bool(self.vit.blocks[0].attn.fused_attn)
         self.grad_checkpointing, self.pos_embed_interpolation = grad_checkpointing, pos_embed_interpolation
-        self._blocks = compiled(self._through_blocks, compile_blocks, grad_checkpointing)
+        self._blocks = compiled(type(self)._through_blocks, compile_blocks, grad_checkpointing)
         use_pos_embed_interpolation(self.vit, pos_embed_interpolation)
         mark_interpolation(self, pos_embed_interpolation)
         nn.init.trunc_normal_(self.vit.cls_token, std=0.02)  # as DINO does; timm draws it with std 1e-6
@@ -220,7 +222,7 @@ class MaskedViT(nn.Module):
         kept: list[Tensor] = []
         first_kept = len(vit.blocks) - 1 - num_class_tokens
         if not num_class_tokens and not (self.grad_checkpointing and torch.is_grad_enabled()):
-            return self._blocks(x), (h, w), kept
+            return self._blocks(self, x), (h, w), kept
         for index, block in enumerate(vit.blocks[:-1]):
             if self.grad_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, use_reentrant=False, context_fn=partial(quick_recomputation, x.device))

@@ -91,7 +91,7 @@ class MaskedSwin(nn.Module):
         self.vit = self._create(drop_path_rate)
         self.vit.requires_grad_(True)
         self.grad_checkpointing = grad_checkpointing
-        self._through_stages = compiled(self._tokens, compile_blocks, grad_checkpointing)
+        self._through_stages = compiled(type(self)._tokens, compile_blocks, grad_checkpointing)
         self.mask_token: nn.Parameter | None = None
         if with_mask_token:
             self.mask_token = nn.Parameter(torch.zeros(self.vit.patch_embed.proj.out_channels))
@@ -183,7 +183,7 @@ class MaskedSwin(nn.Module):
         Returns:
             The average of the normalised last-stage tokens stands for ``cls_token``.
         """
-        tokens, row = self._through_stages(self._embed(images, mask), with_attention=importance)
+        tokens, row = self._through_stages(self, self._embed(images, mask), with_attention=importance)
         return BackboneOutput(
             cls_token=tokens.mean(dim=(1, 2)),
             patch_tokens=tokens if patch_tokens else None,
@@ -199,7 +199,7 @@ class MaskedSwin(nn.Module):
         Returns:
             float32 [B, H, h, w]; each head's sums to 1.
         """
-        tokens, row = self._through_stages(self._embed(images, None), with_attention=True)
+        tokens, row = self._through_stages(self, self._embed(images, None), with_attention=True)
         assert row is not None
         return row.unflatten(2, tuple(tokens.shape[1:3]))
 

@@ -41,8 +41,8 @@ def quick_products(device: torch.device | str = "cpu") -> AbstractContextManager
 
 def quick_recomputation(device: torch.device) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
     """For the ``context_fn`` of ``torch.utils.checkpoint.checkpoint``: both passes take the same products."""
-    quick = _helps(device)  # also within quick_products, which the second pass may be outside of
-    return quick_products(device), OneDNNProducts() if quick else nullcontext()
+    # the second pass may be outside of the quick_products that the first one is in
+    return quick_products(device), OneDNNProducts() if _helps(device) else nullcontext()
 
 
 def _helps(device: torch.device | str) -> bool:

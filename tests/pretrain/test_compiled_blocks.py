@@ -1,5 +1,6 @@
 """Compiled blocks: the same losses and gradients, and nothing is compiled again after the first step."""
 
+import copy
 import functools
 
 import pytest
@@ -58,6 +59,19 @@ def test_compiled_is_eager(backbone: dict, dtype: torch.dtype | None, counter: C
 def test_not_with_checkpointing(kind: type, backbone: dict) -> None:
     with pytest.raises(ValueError, match="compile_blocks = True and backbone.grad_checkpointing = True exclude"):
         kind(**backbone, compile_blocks=True, grad_checkpointing=True)
+
+
+@pytest.mark.parametrize("compile_blocks", [False, True])
+@pytest.mark.parametrize("kind, backbone", [(MaskedViT, VIT), (MaskedSwin, SWIN)])
+def test_a_copy_has_weights_of_its_own(kind: type, backbone: dict, compile_blocks: bool, monkeypatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, **_: lambda *args, **kwargs: function(*args, **kwargs))
+    original = kind(**backbone, compile_blocks=compile_blocks).eval()
+    other, images = copy.deepcopy(original), torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = original(images).cls_token
+        for parameter in original.parameters():
+            parameter.zero_()
+        torch.testing.assert_close(other(images).cls_token, expected)
 
 
 def test_a_checkpoint_is_the_same(counter: CompileCounterWithBackend) -> None:

@@ -86,6 +86,22 @@ def test_the_sample_is_named(harm: str, words: list[str]) -> None:
         assert word in message, message
 
 
+@pytest.mark.parametrize(
+    "said, words",
+    [
+        ("is killed by signal: Killed. ", "memory runs out"),
+        ("is killed by signal: Segmentation fault. ", "crashed (segmentation fault)"),
+        (
+            "is killed by signal: Bus error. It is possible that dataloader's workers are out of shared memory.",
+            "--shm-size",
+        ),
+        ("exited unexpectedly with exit code 3. ", "ended without saying why"),
+    ],
+)
+def test_what_torch_says_is_put_into_words(said: str, words: str) -> None:
+    assert words in str(explain(RuntimeError(f"DataLoader worker (pid 123) {said}")))
+
+
 def test_a_worker_that_hangs_is_named_and_ended() -> None:
     message = fault(Pictures("hang"), timeout=1)
     assert "has not delivered its batch in time" in message and "sample 5, photos/5.jpg" in message
