@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from mst_transfer.compat.processor import cpu_info
+
 PACKAGES = ("torch", "torchvision", "timm", "mmengine", "mmdet", "mmsegmentation", "opencv-python", "pycocotools")
 
 
@@ -145,10 +147,7 @@ def peak_memory() -> float:
 
 def machine() -> dict[str, str]:
     """Processor, cores, system and versions."""
-    name = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    name = cpu_info("model name") or platform.processor() or platform.machine()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found = {"processor": name, "cores": str(cores), "system": platform.platform(), "python": platform.python_version()}
     for package in PACKAGES:

@@ -17,7 +17,7 @@ from pretrain.decoder import RestoringDecoder
 from pretrain.head import DINOHead
 from pretrain.losses import DINOLoss, restoring_loss
 from pretrain.masking import MaskGenerator
-from pretrain.preprocessor import PretrainPreprocessor
+from pretrain.preprocessor import PHOTOMETRY, PretrainPreprocessor
 from pretrain.registry import MODELS
 from pretrain.warm_start import start_from
 
@@ -141,7 +141,7 @@ class MST(BaseModel):
         index: Tensor,
         step: int = 0,
         teacher_temp: float = 0.04,
-        **_: object,
+        **others: object,
     ) -> dict[str, Tensor]:
         """Losses of a micro-batch.
 
@@ -155,7 +155,15 @@ class MST(BaseModel):
         Returns:
             Scalars ``loss`` (with gradient), ``loss_dino``, ``loss_restoring`` (with a decoder), ``teacher_entropy``
             (nats) and ``mask_ratio``.
+
+        Raises:
+            ValueError: if the photometric part of the augmentation is yet to be carried out.
         """
+        if left := others.keys() & set(PHOTOMETRY):
+            raise ValueError(
+                f"this batch holds {sorted(left)}, so its colours are not augmented yet: give the model "
+                "model.data_preprocessor(batch)"
+            )
         with quick_products(global_crops.device):
             return self._losses(global_crops, local_crops, index, step, teacher_temp)
 

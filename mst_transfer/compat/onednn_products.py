@@ -14,7 +14,6 @@ import platform
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +21,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import flop_registry, register_flop_formula
+
+from mst_transfer.compat.processor import cpu_info
 
 _MIN_MULTIPLICATIONS = 2**22  # below, the call costs more than it saves
 _MIN_TOKENS = 512  # shorter sequences gain nothing
@@ -167,12 +168,7 @@ def slow_mkl() -> bool:
 
 def _maker() -> str:
     """Of the processor, as it names itself; empty if unknown."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("vendor_id"):
-                return line.partition(":")[2].strip()
-    return "AuthenticAMD" if "AuthenticAMD" in platform.processor() else ""
+    return cpu_info("vendor_id") or ("AuthenticAMD" if "AuthenticAMD" in platform.processor() else "")
 
 
 if hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.ops.mkldnn._linear_pointwise not in flop_registry:

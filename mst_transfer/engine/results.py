@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mst_transfer.compat.launch import num_cores
+from mst_transfer.compat.processor import cpu_info
 from mst_transfer.compat.serialization import write_atomically
 from mst_transfer.datasets.preflight_paths import DATA_ROOT_VARIABLE
 
@@ -51,16 +52,9 @@ def hardware(world_size: int = 1) -> str:
     if torch.cuda.is_available():
         return f"{world_size} × {torch.cuda.get_device_name()}"
     processes = f", {world_size} processes" if world_size > 1 else ""
-    return f"CPU, {num_cores()} cores{processes}, {_processor()}"
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return (
+        f"CPU, {num_cores()} cores{processes}, {cpu_info('model name') or platform.processor() or platform.machine()}"
+    )
 
 
 def backbone_checkpoint(cfg: Any) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pretrain.dataset import MultiCropDataset
+from pretrain.model import MST
 from pretrain.preprocessor import PretrainPreprocessor
 from pretrain.sampler import EpochSampler
 from pretrain.train import build_parser, build_runner, load_config, main
@@ -78,3 +79,12 @@ def test_batches_are_pinned_where_there_is_a_gpu(tiny_config: Path, tmp_path: Pa
         runner = build_runner(load_config(args), "none")
         assert runner.train_loop.dataloader.loader.pin_memory == (wanted and torch.cuda.is_available())
         assert runner.model.data_preprocessor._non_blocking
+
+
+def test_a_batch_whose_colours_are_not_augmented_yet_is_refused() -> None:
+    backbone = dict(arch="vit_tiny_patch16_224", img_size=32, embed_dim=16, depth=1, num_heads=1)
+    model = MST(backbone=backbone, head=dict(out_dim=8, hidden_dim=8, bottleneck_dim=4))
+    crops = torch.zeros(1, 2, 3, 32, 32, dtype=torch.uint8)
+    batch = dict(global_crops=crops, local_crops=crops[:, :0], index=torch.zeros(1, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"holds \['global_photometry'\].*model.data_preprocessor"):
+        model(**batch, global_photometry=torch.zeros(1, 2, 22))
