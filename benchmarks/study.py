@@ -1,4 +1,4 @@
-"""The study on small photographs: random weights, DINO, its two halves and MST, at equal epochs and equal crops.
+"""The study on small photographs: random weights and mask × decoder, from DINO to MST, at equal epochs and crops.
 
     python -m benchmarks.study run --data FOLDER [--out work_dirs/study] [--seeds 0 1] [--methods dino mst]
     python -m benchmarks.study cost --data FOLDER
@@ -26,9 +26,11 @@ CONFIGS = ROOT / "pretrain" / "configs" / "study"
 METHODS = {
     "random": "random weights",
     "dino": "DINO (no mask, no decoder)",
+    "decoder_only": "no mask + decoder",
+    "random_mask_only": "random mask, no decoder",
     "random_mask": "random mask + decoder",
     "attention_mask_only": "attention mask, no decoder",
-    "mst": "MST",
+    "mst": "MST (attention mask + decoder)",
 }
 MEASURES = {
     "knn": "k-NN",
@@ -206,7 +208,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("action", choices=("run", "cost", "table"))
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--out", type=Path, default=Path("work_dirs/study"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=list(METHODS))
     parser.add_argument("--steps", nargs="+", choices=("pretrain", *MEASURES), help="only these")
     parser.add_argument("--rounds", type=int, default=15, help="of cost")

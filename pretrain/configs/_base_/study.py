@@ -22,6 +22,6 @@ train_dataloader = dict(
         local_scale=(0.1, 0.4),
     ),
 )
-optim_wrapper = dict(dtype="bfloat16")
+optim_wrapper = dict(dtype=None)  # float32: the same arithmetic on every processor, fast bfloat16 or not
 train_cfg = dict(max_epochs=25, schedule=dict(warmup_epochs=2))
 default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=1))
