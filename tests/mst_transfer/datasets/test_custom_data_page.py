@@ -3,9 +3,11 @@
 import re
 
 import pytest
+from mmengine.registry import init_default_scope
 from small_sets import save_mask, write_coco, write_masks
 
 from mst_transfer.datasets.preflight import check_datasets
+from mst_transfer.engine.checked_images import CheckedRunner
 from mst_transfer.engine.run import load_run_config
 
 
@@ -42,3 +44,10 @@ def test_the_segmentation_config(snippets, tmp_path):
     heads = [cfg.model.decode_head, *cfg.model.auxiliary_head]
     assert len(heads) == 4 and {head.num_classes for head in heads} == {4}
     assert [one.classes[3] for one in check_datasets(cfg)] == ["class 3"] * 2
+    init_default_scope("mmseg")
+    runner = CheckedRunner.__new__(CheckedRunner)
+    runner.cfg, runner._work_dir = cfg, str(tmp_path)
+    for split in ("train", "val", "test"):  # of which the last two read masks behind Resize
+        loader = cfg[f"{split}_dataloader"] | dict(num_workers=0, persistent_workers=False)
+        (sample,) = next(iter(runner.build_dataloader(loader)))["data_samples"]
+        assert sample.gt_sem_seg.shape == (sample.img_shape if split == "train" else sample.ori_shape)
