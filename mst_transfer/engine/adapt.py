@@ -7,6 +7,7 @@ from mst_transfer.compat import launch
 
 GLOO_SYNC_BN = "mst_transfer.GlooSyncBN"
 SAME_BUFFERS_HOOK = "mst_transfer.SameBuffersHook"
+SEGMENTOR = "mst_transfer.SlideEncoderDecoder"
 DATALOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 
@@ -29,6 +30,7 @@ def adapt_to_devices(cfg: Any, world_size: int, on_cuda: bool) -> list[str]:
             node["type"] = kind
         if synced:
             notices.append(f"SyncBN became {kind} in {len(synced)} places ({reason})")
+    notices += _pad_to_patches(cfg)
     hooks = list(cfg.get("custom_hooks") or ())
     if world_size > 1 and all(hook.get("type") != SAME_BUFFERS_HOOK for hook in hooks):
         cfg.custom_hooks = [*hooks, dict(type=SAME_BUFFERS_HOOK)]
@@ -42,6 +44,15 @@ def adapt_to_devices(cfg: Any, world_size: int, on_cuda: bool) -> list[str]:
         if loader and loader.get("num_workers") == 0 and loader.get("persistent_workers"):
             loader["persistent_workers"] = False
     return notices
+
+
+def _pad_to_patches(cfg: Any) -> Iterator[str]:
+    """mmseg's own segmentor stretches the maps of images that are no multiple of the patch; ours has its parameters."""
+    for node in all_dicts(cfg.model):
+        backbone = str((node.get("backbone") or {}).get("type"))
+        if node.get("type") in ("EncoderDecoder", "mmseg.EncoderDecoder") and backbone.startswith("mst_transfer."):
+            node["type"] = SEGMENTOR
+            yield f"EncoderDecoder became {SEGMENTOR}, which pads images to whole patches of {backbone}"
 
 
 def check_amp(cfg: Any, on_cuda: bool) -> None:

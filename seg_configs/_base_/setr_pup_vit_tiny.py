@@ -3,6 +3,7 @@
 _base_ = "mmseg::_base_/models/setr_pup.py"
 norm_cfg = dict(type="SyncBN", requires_grad=True)
 model = dict(
+    type="mst_transfer.SlideEncoderDecoder",
     pretrained=None,
     backbone=dict(
         _delete_=True,

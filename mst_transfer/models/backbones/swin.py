@@ -103,6 +103,11 @@ class TimmSwin(BaseModule):
         """Channels of the outputs, e.g. for FPN's ``in_channels``."""
         return tuple(self.vit.feature_info[index]["num_chs"] for index in self.out_indices)
 
+    @property
+    def size_divisor(self) -> int:
+        """Every map covers an image exactly whose sides in pixels are multiples of it."""
+        return int(self.vit.patch_embed.patch_size[0]) << self.out_indices[-1]
+
     def _prune(self, out_norm: str) -> tuple[str, ...]:
         """Removes what no output needs; returns the removed paths, which a checkpoint may still hold."""
         kept, stages = self.out_indices[-1] + 1, self.vit.layers

@@ -127,6 +127,11 @@ class TimmViT(BaseModule):
         """Side p of a patch in pixels."""
         return int(self.vit.patch_embed.patch_size[0])
 
+    @property
+    def size_divisor(self) -> int:
+        """Every map covers an image exactly whose sides in pixels are multiples of it."""
+        return self.patch_size
+
     def _set_interpolation(self, interpolation: str) -> None:
         check_interpolation(interpolation)
         self.pos_embed_interpolation = interpolation
@@ -268,6 +273,11 @@ class TimmViTPyramid(TimmViT):
         if len(self.out_indices) != len(STRIDES):
             raise ValueError(f"out_indices={self.out_indices} must name {len(STRIDES)} blocks")
         self.pyramid = TokenPyramid(self.embed_dim, self.patch_size)
+
+    @property
+    def size_divisor(self) -> int:
+        """Every map covers an image exactly whose sides in pixels are multiples of it, whatever the patch."""
+        return STRIDES[-1]
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Maps [B, D, ceil(H / s), ceil(W / s)] for s = 4, 8, 16, 32."""

@@ -7,17 +7,20 @@ from typing import Any
 
 import torch
 from mmengine.structures import PixelData
-from mmseg.models.segmentors import EncoderDecoder
 from mmseg.structures import SegDataSample
 
 from mst_transfer.compat.onednn_products import quick_products
+from mst_transfer.models.segmentors.padded import PaddedEncoderDecoder
 from mst_transfer.models.segmentors.windows import coverage, window_starts
 from mst_transfer.registry import MODELS
 
 
 @MODELS.register_module()
-class SlideEncoderDecoder(EncoderDecoder):
+class SlideEncoderDecoder(PaddedEncoderDecoder):
     """``EncoderDecoder`` of mmseg with another sliding inference: the same windows, logits and predictions.
+
+    Images and windows whose sides are no multiples of the backbone's patches are padded, in training too, where mmseg
+    stretches the logits (:class:`~mst_transfer.models.segmentors.padded.PaddedEncoderDecoder`).
 
     Logits are added in place where their window lies (mmseg pads each window's to the size of the image), divided
     in place, and reach the prediction without another copy unless the image was resized, padded or mirrored. So
