@@ -77,6 +77,7 @@ def _architecture(file: BackboneFile, path: Path) -> tuple[dict[str, Any], Any]:
         "patch": int(model.patch_embed.patch_size[0]),
         "img_size": list(model.patch_embed.img_size),
         "grid": list(model.patch_embed.grid_size),
+        "token_norm": "norm.weight" in state,
     }
     facts |= _swin_shape(model) if hasattr(model, "layers") else _vit_shape(model, state)
     facts["pos_embed_interpolation"] = file.interpolation if "pos_embed" in state else None
@@ -145,6 +146,8 @@ def config_lines(architecture: dict[str, Any], path: str, role: str | None) -> s
     options = dict(architecture["arch_kwargs"])
     if architecture["class"] == "SwinTransformer":
         options.pop("img_size", None)  # TimmSwin takes any size
+    if not architecture["token_norm"]:  # it stands behind the pooling, where heads of other tasks have no use for it
+        options["out_norm"] = "none"
     words = "".join(f", {name}={value!r}" for name, value in options.items())
     chosen = f', role="{role}"' if role == "student" else ""
     return (
