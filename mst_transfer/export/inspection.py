@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from mst_transfer.checkpoint import ROLES, load_backbone
+from mst_transfer.checkpoint.normalisation import timm_remark
 from mst_transfer.checkpoint.read import BackboneFile, find_backbone
 from mst_transfer.checkpoint.recognise import is_head_tensor
 from mst_transfer.export.original import create, infer, sha256
@@ -82,6 +83,7 @@ def _architecture(file: BackboneFile, path: Path) -> tuple[dict[str, Any], Any]:
     facts |= _swin_shape(model) if hasattr(model, "layers") else _vit_shape(model, state)
     facts["pos_embed_interpolation"] = file.interpolation if "pos_embed" in state else None
     facts["mean"], facts["std"] = (list(metadata.mean), list(metadata.std)) if metadata else (None, None)
+    facts["normalisation"] = timm_remark(model, metadata)
     return facts, model
 
 

@@ -68,9 +68,7 @@ def infer_vit(tensors: Mapping[str, Tensor], source: str) -> tuple[str, dict[str
         raise _unclear(source, "no position embedding: its positions may be rotary or added in the attention", _ROTARY)
     if tabled or "blocks.0.attn.q_bias" in tensors:
         if shapes.gated:
-            raise _unclear(
-                source, "a SwiGLU beside biases of queries and values, as EVA-02 with its rotations", _EVA
-            )
+            raise _unclear(source, "a SwiGLU beside biases of queries and values, as EVA-02 with its rotations", _EVA)
         return _infer_beit(tensors, shapes, source)
     if "blocks.0.gamma_1" in tensors:
         raise _unclear(source, "timm's names of Eva models, whose rotary positions leave no tensors", _ROTARY)

@@ -58,7 +58,12 @@ def test_every_kind_written_by_us(kind, tmp_path) -> None:
     found = facts["architecture"]
     assert facts["load"]["loaded"] == len(model.state_dict()) and not facts["weights"]["not_finite"]
     assert (found["width"], found["patch"]) == (width, patch)
-    assert found["positions"] == {"beit": "relative", "beit_fc_norm": "relative", "swin": "relative", "dinov3": "rotary"}.get(kind, "absolute")
+    assert found["positions"] == {
+        "beit": "relative",
+        "beit_fc_norm": "relative",
+        "swin": "relative",
+        "dinov3": "rotary",
+    }.get(kind, "absolute")
     assert found.get("layer_scale") == {"vit": False, "fc_norm": False, "swin": None}.get(kind, True)
     assert found.get("registers") == {"registers": 4, "dinov3": 4, "swin": None}.get(kind, 0)
     if kind == "swin":
