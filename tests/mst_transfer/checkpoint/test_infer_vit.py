@@ -99,6 +99,9 @@ def test_a_tensor_of_unknown_use_is_refused():
     state = on_meta("vit_small_patch16_224", depth=1) | {"freqs": torch.ones(6, 32)}
     with pytest.raises(BackboneRefusedError, match="freqs.*arch="):
         infer_architecture(state, "file")
+    head = {name: torch.ones(3, 384) for name in ("head.weight", "pre_logits.fc.weight")}
+    state.pop("freqs")
+    assert infer_architecture(state | head, "file") == ("vit_small_patch16_224", dict(depth=1))
 
 
 def test_metadata_win(tmp_path):
