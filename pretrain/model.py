@@ -10,6 +10,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from mst_transfer.checkpoint.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from mst_transfer.checkpoint.pos_embed import MARK
 from mst_transfer.compat.onednn_products import quick_products
 from pretrain.build_backbone import Backbone, build_backbone
@@ -20,9 +21,6 @@ from pretrain.masking import MaskGenerator
 from pretrain.preprocessor import PHOTOMETRY, PretrainPreprocessor
 from pretrain.registry import MODELS
 from pretrain.warm_start import start_from
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Network(nn.Module):

@@ -12,8 +12,7 @@ from typing import Any
 import timm
 from torch import Tensor
 
-from mst_transfer.checkpoint.checks import BackboneRefusedError, is_under, list_names
-from mst_transfer.checkpoint.families import family_of
+from mst_transfer.checkpoint.checks import BackboneRefusedError, list_names
 from mst_transfer.checkpoint.families.infer_swin import infer_swin
 from mst_transfer.checkpoint.families.infer_vit import infer_vit
 from mst_transfer.checkpoint.families.swin import SwinFamily
@@ -65,10 +64,10 @@ def infer_architecture(tensors: Mapping[str, Tensor], source: str) -> tuple[str,
             f"{source} leaves its architecture open: its tensors have names of a backbone, but not the shapes "
             f"({type(error).__name__}: {str(error)[:200]}). Is the file whole? Else name the architecture: arch=…"
         ) from error
-    wanted, trunk = model.state_dict(), family_of(model).trunk
+    wanted = model.state_dict()
     respelt, _ = respell(tensors, wanted, rotary=getattr(model, "rope", None) is not None)
     given = {n: t for n, t in respelt.items() if n in wanted or not (is_head_tensor(n) or is_derived_tensor(n))}
-    wrong = [n for n in given if is_under(n, trunk) and (n not in wanted or given[n].shape != wanted[n].shape)]
+    wrong = [name for name in given if name not in wanted or given[name].shape != wanted[name].shape]
     missing = [name for name in wanted if name not in given and not is_head_tensor(name)]
     if wrong or missing:
         raise BackboneRefusedError(

@@ -20,6 +20,7 @@ from mst_transfer.checkpoint.checks import (
     list_names,
 )
 from mst_transfer.checkpoint.families import family_of
+from mst_transfer.checkpoint.normalisation import timm_remark
 from mst_transfer.checkpoint.read import find_backbone
 from mst_transfer.checkpoint.recognise import is_derived_tensor, is_head_tensor
 from mst_transfer.checkpoint.report import LoadReport
@@ -102,6 +103,7 @@ def load_backbone(
         pos_embed_interpolation=interpolation,
         scheme=file.scheme,
         role=file.role,
+        normalisation=timm_remark(model, file.metadata),
     )
 
 

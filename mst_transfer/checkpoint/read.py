@@ -11,6 +11,7 @@ from torch import Tensor
 from mst_transfer.checkpoint.files import read_pickle, read_safetensors
 from mst_transfer.checkpoint.metadata import FORMAT, ROLES, BackboneMetadata
 from mst_transfer.checkpoint.recognise import recognise
+from mst_transfer.checkpoint.sources.facebook import MOCO_V3, is_moco_v3
 from mst_transfer.checkpoint.timm_hub import is_timm_name, read_published
 
 
@@ -79,7 +80,8 @@ def find_backbone(path: str | Path, role: str | None = "teacher") -> BackboneFil
     else:
         tensors = read_pickle(path)
     found = recognise(tensors, role, str(path))
-    return BackboneFile(found.tensors, None, found.scheme.name, found.role, found.interpolation, found.scheme.num_heads)
+    num_heads = MOCO_V3.num_heads if is_moco_v3(found.tensors) else found.scheme.num_heads  # under any project's names
+    return BackboneFile(found.tensors, None, found.scheme.name, found.role, found.interpolation, num_heads)
 
 
 def _ours(

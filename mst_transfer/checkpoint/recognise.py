@@ -23,7 +23,7 @@ _ROLE_PARTS = {
 }
 _HEAD_PARTS = (
     *("head", "head_dist", "fc_norm", "fc", "classifier", "projector", "predictor", "prototypes", "pooler", "lm_head"),
-    *("attn_pool", "mask_token", "mask_embed", "masked_embed", "local_cls_norm", "cls_pt_layers"),
+    *("attn_pool", "pre_logits", "mask_token", "mask_embed", "masked_embed", "local_cls_norm", "cls_pt_layers"),
     *("decoder", "decoder_embed", "decoder_pos_embed", "decoder_blocks", "decoder_norm", "decoder_pred"),
 )
 _DERIVED = ("relative_position_index", "rope.periods")  # follow from the architecture

@@ -22,6 +22,7 @@ class LoadReport:
         pos_embed_interpolation: how the position embeddings are to be resampled, now and in the forward pass.
         scheme: whose names the file bears, see :class:`~mst_transfer.checkpoint.read.BackboneFile`; may be empty.
         role: ``teacher`` or ``student`` where the file says so.
+        normalisation: what to know of the images' normalisation; empty if nothing.
     """
 
     source: str
@@ -34,6 +35,7 @@ class LoadReport:
     pos_embed_interpolation: str = "timm"
     scheme: str = ""
     role: str | None = None
+    normalisation: str = ""
 
     def table(self) -> str:
         """Counts and names as a few aligned lines of text."""
@@ -47,5 +49,6 @@ class LoadReport:
         kind = ", ".join(filter(None, (self.scheme, self.role)))
         lines = [f"backbone weights from {self.source}" + (f" ({kind})" if kind else "")]
         lines += [f"  {name:<11}{count:>5}  {names}".rstrip() for name, count, names in rows]
+        lines += [f"  normalisation: {self.normalisation}"] if self.normalisation else []
         lines += [f"  warning: {self.remark}"] if self.remark else []
         return "\n".join(lines)

@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mst_transfer.checkpoint.checks import list_names
+from mst_transfer.checkpoint.checks import is_under, list_names
 from mst_transfer.checkpoint.metadata import BackboneMetadata
 from mst_transfer.checkpoint.recognise import is_head_tensor
 from mst_transfer.compat.atomic_files import write_atomically
@@ -22,7 +22,8 @@ def save_backbone(path: str | Path, state_dict: Mapping[str, Tensor], metadata: 
 
     Args:
         path: where to write; folders are made. Conventionally ends in ``.safetensors``.
-        state_dict: backbone tensors under timm's names; no head, no mask token.
+        state_dict: backbone tensors under timm's names; no head, no mask token. The norm
+            behind the pooling (``fc_norm``) may be among them: with it nothing of a backbone is lost.
         metadata: must agree with the tensors.
 
     Raises:
@@ -34,7 +35,7 @@ def save_backbone(path: str | Path, state_dict: Mapping[str, Tensor], metadata: 
             "state_dict has no 'patch_embed.proj.weight': give the backbone's own state_dict(), without a "
             f"prefix (its first names: {list_names(tuple(state_dict))})"
         )
-    extra = tuple(name for name in state_dict if is_head_tensor(name))
+    extra = tuple(name for name in state_dict if is_head_tensor(name) and not is_under(name, ("fc_norm",)))
     if extra:
         raise ValueError(f"a backbone checkpoint holds no head and no mask token; drop {list_names(extra)}")
     projection = state_dict["patch_embed.proj.weight"]  # [D, 3, p, p]

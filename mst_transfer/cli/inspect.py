@@ -73,7 +73,8 @@ def _architecture(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     resampled = found["pos_embed_interpolation"]
     yield "  positions", found["positions"] + (f", resampled as {resampled} does" if resampled else "")
     known = found["mean"] is not None
-    yield "normalisation", f"mean {found['mean']}, std {found['std']}" if known else "not said by the file"
+    unknown = found["normalisation"] or "not said by the file"
+    yield "normalisation", f"mean {found['mean']}, std {found['std']}" if known else unknown
 
 
 def _weights(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:

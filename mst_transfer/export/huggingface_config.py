@@ -30,6 +30,11 @@ def class_of(original: Original) -> str:
     if not original.is_vit():
         raise ConversionError(f"{type(model).__name__} cannot be written for transformers; use --to timm or onnx")
     scaled, registers = "blocks.0.ls1.gamma" in names, "reg_token" in names
+    if "fc_norm.weight" in names:
+        raise ConversionError(
+            "transformers' ViTs norm every token; this backbone has its norm behind the pooling (fc_norm), so its "
+            "features would differ. Use --to timm, onnx or mst"
+        )
     if "cls_token" not in names or "pos_embed" not in names or "norm.weight" not in names:
         raise ConversionError(
             "transformers' ViTs have a class token, position embeddings and a last norm; this has not"
@@ -47,7 +52,7 @@ def class_of(original: Original) -> str:
 
 def _beit_class(original: Original) -> str:
     names = original.tensors
-    needed = ("blocks.0.attn.relative_position_bias_table", "blocks.0.attn.q_bias", "blocks.0.gamma_1", "norm.weight")
+    needed = ("blocks.0.attn.relative_position_bias_table", "blocks.0.attn.q_bias", "blocks.0.gamma_1")
     lacking = [name for name in needed if name not in names]
     if lacking:
         raise ConversionError(f"a BEiT without {lacking[0]} cannot be written for transformers; use --to timm")
@@ -80,7 +85,7 @@ def config_of(original: Original) -> dict[str, Any]:
         config |= {
             "use_absolute_position_embeddings": "pos_embed" in original.tensors,
             "use_relative_position_bias": True,
-            "use_mean_pooling": False,
+            "use_mean_pooling": "norm.weight" not in original.tensors,
             "layer_scale_init_value": 0.1,
             "drop_path_rate": 0.0,
         }

@@ -48,6 +48,7 @@ DINOV2_NAMES: Table = (
 )
 BEIT_NAMES: Table = (
     *VIT_NAMES,
+    (r"fc_norm\.(.+)", r"pooler.layernorm.\1"),
     (_BLOCK + r"gamma_([12])", _LAYER + r"lambda_\2"),
     (
         _BLOCK + r"attn\.relative_position_bias_table",
@@ -124,7 +125,7 @@ def verify(original: Original, path: Path, options: Options) -> Agreement:
     resample = as_timm if kind == "Dinov2WithRegistersModel" else plain_bicubic
     sizes = two_sizes(original) if kind != "BeitModel" else (original.metadata.img_size,)
     remarks = list(resampling_remark(original, two_sizes(original)[1], resample, "transformers"))
-    if kind in ("ViTModel", "BeitModel", "SwinModel"):
+    if kind in ("ViTModel", "BeitModel", "SwinModel") and "fc_norm.weight" not in original.tensors:
         remarks.append(
             "use last_hidden_state; AutoModel's pooler_output comes from a layer that this backbone does not have (in "
             "ViTModel a random one: pass add_pooling_layer=False)"

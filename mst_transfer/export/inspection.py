@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from mst_transfer.checkpoint import ROLES, load_backbone
+from mst_transfer.checkpoint.normalisation import timm_remark
 from mst_transfer.checkpoint.read import BackboneFile, find_backbone
 from mst_transfer.checkpoint.recognise import is_head_tensor
 from mst_transfer.export.original import create, infer, sha256
@@ -77,10 +78,12 @@ def _architecture(file: BackboneFile, path: Path) -> tuple[dict[str, Any], Any]:
         "patch": int(model.patch_embed.patch_size[0]),
         "img_size": list(model.patch_embed.img_size),
         "grid": list(model.patch_embed.grid_size),
+        "token_norm": "norm.weight" in state,
     }
     facts |= _swin_shape(model) if hasattr(model, "layers") else _vit_shape(model, state)
     facts["pos_embed_interpolation"] = file.interpolation if "pos_embed" in state else None
     facts["mean"], facts["std"] = (list(metadata.mean), list(metadata.std)) if metadata else (None, None)
+    facts["normalisation"] = timm_remark(model, metadata)
     return facts, model
 
 
@@ -145,6 +148,8 @@ def config_lines(architecture: dict[str, Any], path: str, role: str | None) -> s
     options = dict(architecture["arch_kwargs"])
     if architecture["class"] == "SwinTransformer":
         options.pop("img_size", None)  # TimmSwin takes any size
+    if not architecture["token_norm"]:  # it stands behind the pooling, where heads of other tasks have no use for it
+        options["out_norm"] = "none"
     words = "".join(f", {name}={value!r}" for name, value in options.items())
     chosen = f', role="{role}"' if role == "student" else ""
     return (

@@ -22,12 +22,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mst_transfer.checkpoint import BackboneMetadata, load_backbone
+from mst_transfer.checkpoint.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalisation_of
 from mst_transfer.checkpoint.pos_embed import resample_pos_embed
 from mst_transfer.checkpoint.read import BackboneFile, find_backbone
 from mst_transfer.export.errors import ConversionError
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 # (pos_embed [1, P + N, D], new grid, old grid, P) -> pos_embed on the new grid
@@ -152,7 +151,8 @@ def read_original(
         role: ``teacher`` or ``student``, where the file holds both; None: the only one, else the teacher.
         arch: timm model name; None: from the file's metadata, else inferred from its tensors.
         arch_kwargs: overrides for ``timm.create_model``, on top of what the metadata or the tensors say.
-        mean: RGB mean of the input normalisation on a scale of 0 to 1; None: the file's, else ImageNet's.
+        mean: RGB mean of the input normalisation on a scale of 0 to 1; None: the file's, those of a tagged ``arch``,
+            else ImageNet's.
         std: RGB standard deviation, likewise.
 
     Raises:
@@ -164,9 +164,10 @@ def read_original(
     metadata = file.metadata
     if metadata is None or arch is not None or arch_kwargs:
         metadata = _complete(file, path, arch, arch_kwargs, remarks)
-    if file.metadata is None and (mean is None or std is None):
-        remarks.append("the file says nothing of its normalisation: ImageNet's mean and std assumed (--mean, --std)")
-    metadata = replace(metadata, mean=tuple(mean or metadata.mean), std=tuple(std or metadata.std))
+    colours = normalisation_of(file.metadata, arch, mean, std)
+    if not colours.known:
+        remarks.append(colours.line())
+    metadata = replace(metadata, mean=colours.mean, std=colours.std)
     model = _create(metadata)
     report = load_backbone(model, given, role=metadata.role)
     if report.resized:
@@ -260,6 +261,6 @@ def create(arch: str, options: Mapping[str, Any]) -> nn.Module:
     """
     try:
         model: nn.Module = timm.create_model(arch, pretrained=False, **{"num_classes": 0, **options})
-    except TypeError as error:
+    except (TypeError, RuntimeError) as error:  # RuntimeError: there are no weights of that tag
         raise ConversionError(f"arch={arch!r} does not take all of {sorted(options)}: {error}") from error
     return model

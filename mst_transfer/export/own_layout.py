@@ -35,7 +35,8 @@ def verify(original: Original, path: Path, options: Options) -> Agreement:
 def usage(original: Original, path: Path) -> str:
     """Config lines that use the file."""
     kind, metadata = type(original.skeleton).__name__, original.metadata
-    return config_lines({"class": kind, **asdict(metadata)}, str(path), metadata.role)
+    facts = {"class": kind, "token_norm": "norm.weight" in original.tensors, **asdict(metadata)}
+    return config_lines(facts, str(path), metadata.role)
 
 
 TARGET = Target("mst", (".safetensors",), "this package's own file, with metadata", write, verify, usage)

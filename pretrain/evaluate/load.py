@@ -1,6 +1,6 @@
 """A frozen backbone from any checkpoint that the transfer side reads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -8,9 +8,9 @@ from torch import Tensor
 
 from mst_transfer.checkpoint import load_backbone, read_backbone
 from mst_transfer.checkpoint.architecture import infer_architecture
+from mst_transfer.checkpoint.normalisation import Normalisation, normalisation_of
 from mst_transfer.checkpoint.pos_embed import use_pos_embed_interpolation
 from pretrain.build_backbone import Backbone, build_backbone
-from pretrain.model import IMAGENET_MEAN, IMAGENET_STD
 
 
 class FrozenBackbone:
@@ -18,6 +18,7 @@ class FrozenBackbone:
 
     Attributes:
         backbone: in evaluation mode.
+        normalisation: of the views, and who says so.
         img_size: side of the views it was trained with, in pixels.
         role: ``teacher`` or ``student`` where its file says so.
     """
@@ -25,28 +26,33 @@ class FrozenBackbone:
     def __init__(
         self,
         backbone: Backbone,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
+        normalisation: Normalisation,
         img_size: int,
         device: torch.device | str,
         dtype: torch.dtype | None = None,
         role: str | None = None,
     ) -> None:
-        self.role = role
+        self.role, self.normalisation = role, normalisation
         self.backbone = backbone.eval().requires_grad_(False).to(device)
         self.img_size, self.device, self.dtype = img_size, torch.device(device), dtype
-        self._mean = torch.tensor(mean, device=device).view(3, 1, 1) * 255
-        self._std = torch.tensor(std, device=device).view(3, 1, 1) * 255
+        self._mean = torch.tensor(normalisation.mean, device=device).view(3, 1, 1) * 255
+        self._std = torch.tensor(normalisation.std, device=device).view(3, 1, 1) * 255
 
     @classmethod
     def random(
-        cls, arch: str, arch_kwargs: dict, seed: int, device: torch.device | str, dtype: torch.dtype | None = None
+        cls,
+        arch: str,
+        arch_kwargs: dict,
+        seed: int,
+        device: torch.device | str,
+        dtype: torch.dtype | None = None,
+        normalisation: Normalisation | None = None,
     ) -> tuple["FrozenBackbone", str]:
         """Untrained weights, the floor that every checkpoint has to clear, and what to say about them."""
         torch.manual_seed(seed)
         backbone = build_backbone(arch, with_mask_token=False, **arch_kwargs)
         size = backbone.vit.patch_embed.img_size[0]
-        frozen = cls(backbone, IMAGENET_MEAN, IMAGENET_STD, size, device, dtype)
+        frozen = cls(backbone, normalisation or normalisation_of(None, None), size, device, dtype)
         return frozen, f"random weights of {arch}, seed {seed}"
 
     def normalise(self, views: Tensor) -> Tensor:
@@ -72,6 +78,8 @@ def load_frozen(
     arch_kwargs: dict | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> tuple[FrozenBackbone, str]:
     """Load a checkpoint completely or not at all.
 
@@ -83,33 +91,36 @@ def load_frozen(
         arch_kwargs: its options, likewise.
         device: where to put it.
         dtype: of autocast, or None.
+        mean: RGB mean of the views' normalisation on a scale of 0 to 1; None: as
+            :func:`mst_transfer.checkpoint.normalisation.normalisation_of` finds it.
+        std: RGB standard deviation, likewise.
 
     Returns:
-        The backbone, and what was loaded, in words.
+        The backbone, and what was loaded and how views are normalised, in words.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file can't be read, is of another architecture or does not cover it, or leaves ``arch`` open.
     """
     tensors, metadata = read_backbone(path, role)
+    normalisation = normalisation_of(metadata, arch, mean, std)
     if metadata is None:
         options = dict(arch_kwargs or {})
         if arch is None:
             arch, shown = _show_architecture(tensors, path)
             options = shown | options
-        mean: tuple[float, ...] = IMAGENET_MEAN
-        std: tuple[float, ...] = IMAGENET_STD
     else:
         if arch not in (None, metadata.arch):
             raise ValueError(f"{path} is a {metadata.arch}, not a {arch}: leave --arch out")
-        arch, mean, std = metadata.arch, metadata.mean, metadata.std
+        arch = metadata.arch
         options = {**metadata.arch_kwargs, **(arch_kwargs or {})}
     backbone = build_backbone(arch, with_mask_token=False, **options)
     report = load_backbone(backbone.vit, path, role=role)
     if report.pos_embed_interpolation == "dino":
         use_pos_embed_interpolation(backbone.vit, "dino")
     size = metadata.img_size[0] if metadata else backbone.vit.patch_embed.img_size[0]
-    return FrozenBackbone(backbone, mean, std, size, device, dtype, report.role), report.table()
+    frozen = FrozenBackbone(backbone, normalisation, size, device, dtype, report.role)
+    return frozen, f"{report.table()}\n{normalisation.line()}"
 
 
 def _show_architecture(tensors: dict[str, Tensor], path: str | Path) -> tuple[str, dict]:

@@ -23,6 +23,9 @@ def build_parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument("--role", default="teacher", choices=("teacher", "student"))
     parser.add_argument("--arch", help="timm architecture, for files that do not name it")
     parser.add_argument("--arch-options", nargs="+", default=[], metavar="KEY=VALUE", help="its options")
+    for name in ("mean", "std"):
+        words = f"RGB {name} of the normalisation, 0 to 1 (default: the checkpoint's as far as known, else ImageNet's)"
+        parser.add_argument(f"--{name}", type=float, nargs=3, metavar=("R", "G", "B"), help=words)
     parser.add_argument("--size", type=int, help="side of the views in pixels (default: the checkpoint's)")
     parser.add_argument("--resize", default="crop", choices=("crop", "squash"), help="see docs/pretraining.md")
     parser.add_argument("--batch-size", type=int, default=256, help="of one process (default 256)")

@@ -4,12 +4,14 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import torch
 from mmengine.dist import get_rank, get_world_size, is_main_process
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from mst_transfer.checkpoint.normalisation import normalisation_of
 from mst_transfer.compat.config_check import parse_cfg_options
 from pretrain.dataset import worker_init
 from pretrain.evaluate.features import FeatureFunction, extract_features
@@ -44,7 +46,8 @@ def open_backbone(args: argparse.Namespace) -> FrozenBackbone:
     if args.checkpoint == "random":
         if args.arch is None:
             raise ValueError("'random' needs --arch, e.g. --arch vit_small_patch16_224")
-        frozen, report = FrozenBackbone.random(args.arch, options or {}, args.seed, device, DTYPES[args.dtype])
+        colours = normalisation_of(None, args.arch, args.mean, args.std)
+        frozen, report = FrozenBackbone.random(args.arch, options or {}, args.seed, device, DTYPES[args.dtype], colours)
     else:
         frozen, report = load_frozen(
             args.checkpoint,
@@ -53,6 +56,8 @@ def open_backbone(args: argparse.Namespace) -> FrozenBackbone:
             arch_kwargs=options,
             device=device,
             dtype=DTYPES[args.dtype],
+            mean=args.mean,
+            std=args.std,
         )
     if is_main_process():
         print(report)
@@ -70,6 +75,7 @@ def run_knn(args: argparse.Namespace) -> dict:
     top1 = knn_accuracy(votes, vote_labels, queries, labels, args.k, args.temperature, device=frozen.device)
     return {
         "protocol": "knn",
+        "normalisation": asdict(frozen.normalisation),
         "top1": {str(k): round(value, 3) for k, value in top1.items()},
         "effective_rank": round(effective_rank(queries), 2),
     }
@@ -148,6 +154,7 @@ def run_linear(args: argparse.Namespace) -> dict:
     result = train_linear(batches, probes, val_set, held, _progress(args.epochs))
     return {
         "protocol": "linear",
+        "normalisation": asdict(frozen.normalisation),
         "top1": round(result.top1, 3),
         "lr": result.lr,
         "held_out": {str(lr): round(value, 3) for lr, value in result.held_out.items()},

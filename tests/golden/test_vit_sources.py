@@ -91,7 +91,6 @@ def test_architecture_is_inferred_but_for_the_heads(make, tmp_path: Path, monkey
     example: SourceExample = make()
     for table in ("_HEADS", "_DINOV3_HEADS"):
         monkeypatch.setattr(f"mst_transfer.checkpoint.families.infer_vit.{table}", {16: 2})
-    monkeypatch.setattr("mst_transfer.checkpoint.families.infer_vit._MOCO_V3_HEADS", 2)
     path = example.write(tmp_path)
     arch, options = infer_architecture(find_backbone(path).tensors, str(path))
     model = timm.create_model(arch, num_classes=0, **options).eval()

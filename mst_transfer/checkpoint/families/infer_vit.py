@@ -12,14 +12,15 @@ import timm
 from torch import Tensor
 
 from mst_transfer.checkpoint.checks import BackboneRefusedError
-from mst_transfer.checkpoint.sources.facebook import is_moco_v3
+from mst_transfer.checkpoint.sources.facebook import MOCO_V3, is_moco_v3
 from mst_transfer.checkpoint.spelling import has_effect
 
 _SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge", 1408: "giant", 1536: "giant"}
 _HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 1536: 24, 1664: 16, 4096: 32}
 _DINOV3_SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge_plus", 4096: "7b"}
 _DINOV3_HEADS = _HEADS | {1280: 20}
-_MOCO_V3_HEADS = 12  # at any width
+_OWN_TABLE, _SHARED_TABLE = "blocks.0.attn.relative_position_bias_table", "rel_pos_bias.relative_position_bias_table"
+_DINOV3_REGISTERS = 4
 _BLOCK = re.compile(r"^blocks\.(\d+)\.")
 
 
@@ -44,6 +45,9 @@ class _Shapes:
 def infer_vit(tensors: Mapping[str, Tensor], source: str) -> tuple[str, dict[str, Any]]:
     """An architecture name of timm, and the overrides with which it has a checkpoint's shapes.
 
+    Only what names and shapes settle is inferred. Rotations, relative positions that are added to keys, the kind of a
+    GELU and the epsilon of a norm leave no tensors: files that may have other ones than their kin are refused.
+
     Args:
         tensors: of the backbone, under timm's names.
         source: the file's name, for messages.
@@ -55,11 +59,36 @@ def infer_vit(tensors: Mapping[str, Tensor], source: str) -> tuple[str, dict[str
         BackboneRefusedError: if the tensors leave open which architecture it is.
     """
     shapes = _shapes(tensors, source)
-    if "rope.periods" in tensors or ("pos_embed" not in tensors and "reg_token" in tensors):
+    tabled = _OWN_TABLE in tensors or _SHARED_TABLE in tensors
+    absolute, with_class = "pos_embed" in tensors, "cls_token" in tensors
+    registers = tensors["reg_token"].shape[1] if "reg_token" in tensors else 0
+    if "rope.periods" in tensors or (not absolute and with_class and registers == _DINOV3_REGISTERS):
         return _infer_dinov3(tensors, shapes, source)
-    if any(name.endswith(("relative_position_bias_table", ".q_bias")) for name in tensors):
+    if not absolute and not tabled:
+        raise _unclear(source, "no position embedding: its positions may be rotary or added in the attention", _ROTARY)
+    if tabled or "blocks.0.attn.q_bias" in tensors:
+        if shapes.gated:
+            raise _unclear(source, "a SwiGLU beside biases of queries and values, as EVA-02 with its rotations", _EVA)
         return _infer_beit(tensors, shapes, source)
+    if "blocks.0.gamma_1" in tensors:
+        raise _unclear(source, "timm's names of Eva models, whose rotary positions leave no tensors", _ROTARY)
+    if not with_class and not {"fc_norm.weight", "blocks.0.attn.qkv.bias"} <= tensors.keys():
+        raise _unclear(source, "no class token: such models differ in their GELU or in where norms stand", _NO_CLASS)
+    if shapes.gated and "blocks.0.ls1.gamma" not in tensors:
+        raise _unclear(source, "a gated MLP without LayerScale: its activation is unknown", "aimv2_large_patch14_224")
     return _infer_plain(tensors, shapes, source)
+
+
+_ROTARY = "vit_small_patch16_rope_224"
+_EVA = "eva02_small_patch14_224"
+_NO_CLASS = "vit_base_patch16_siglip_gap_224"
+
+
+def _unclear(source: str, what: str, example: str) -> BackboneRefusedError:
+    """What tensors show leaves more than one architecture."""
+    return BackboneRefusedError(
+        f"{source} has {what}; tensors do not show which. Name the architecture, e.g. arch={example!r}"
+    )
 
 
 def _shapes(tensors: Mapping[str, Tensor], source: str) -> _Shapes:
@@ -95,28 +124,31 @@ def _shapes(tensors: Mapping[str, Tensor], source: str) -> _Shapes:
 
 
 def _infer_plain(tensors: Mapping[str, Tensor], shapes: _Shapes, source: str) -> tuple[str, dict[str, Any]]:
-    heads = _MOCO_V3_HEADS if is_moco_v3(tensors) else _customary_heads(_HEADS, shapes.width, source)
+    usual = _HEADS | dict(MOCO_V3.num_heads) if is_moco_v3(tensors) else _HEADS
+    heads = _customary_heads(usual, shapes.width, source)
     registers = tensors["reg_token"].shape[1] if "reg_token" in tensors else 0
-    scaled = any(name in tensors for name in ("blocks.0.ls1.gamma", "blocks.0.gamma_1"))
+    scaled = "blocks.0.ls1.gamma" in tensors
     arch = _plain_arch(tensors, shapes, registers, scaled)
-    prefix = sum(tensors[name].shape[1] for name in ("cls_token", "dist_token") if name in tensors)
-    grid = (
-        _square(tensors["pos_embed"].shape[1] - (0 if registers else prefix), source) if "pos_embed" in tensors else 0
-    )
+    grid, without_class = _grid(tensors, registers, source)
     options = _common(shapes, heads) | {
-        "init_values": 1e-5 if scaled else None,
+        "init_values": 1e-5 if scaled else 0.0,  # timm.create_model drops None
         "reg_tokens": registers,
-        "no_embed_class": bool(registers),
+        "no_embed_class": without_class,
         "class_token": "cls_token" in tensors,
         "qkv_bias": "blocks.0.attn.qkv.bias" in tensors,
         "global_pool": _pooling(tensors),
         "mlp_ratio": _ratio(shapes.hidden * (2 if "blocks.0.mlp.fc1_g.weight" in tensors else 1), shapes.width),
     }
-    if grid:
-        options["img_size"] = grid * shapes.patch
-    else:
-        options["pos_embed"] = "none"
+    options["img_size"] = grid * shapes.patch
     return arch, _overrides(arch, options)
+
+
+def _grid(tensors: Mapping[str, Tensor], registers: int, source: str) -> tuple[int, bool]:
+    """Side of the grid, and whether only patches have positions (DeiT-III, FlexiViT; with registers)."""
+    count = tensors["pos_embed"].shape[1]
+    prefix = sum(tensors[name].shape[1] for name in ("cls_token", "dist_token") if name in tensors)
+    patches_only = bool(registers) or math.isqrt(count) ** 2 == count
+    return _square(count if patches_only else count - prefix, source), patches_only and bool(prefix + registers)
 
 
 def _plain_arch(tensors: Mapping[str, Tensor], shapes: _Shapes, registers: int, scaled: bool) -> str:
@@ -139,9 +171,7 @@ def _pooling(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _infer_beit(tensors: Mapping[str, Tensor], shapes: _Shapes, source: str) -> tuple[str, dict[str, Any]]:
-    shared = "rel_pos_bias.relative_position_bias_table"
-    own = "blocks.0.attn.relative_position_bias_table"
-    table = tensors.get(own, tensors.get(shared))
+    table = tensors.get(_OWN_TABLE, tensors.get(_SHARED_TABLE))
     heads = table.shape[1] if table is not None else _customary_heads(_HEADS, shapes.width, source)
     arch = "beit_large_patch16_224" if shapes.width == 1024 else "beit_base_patch16_224"
     if table is not None:
@@ -150,11 +180,11 @@ def _infer_beit(tensors: Mapping[str, Tensor], shapes: _Shapes, source: str) -> 
         grid = _square(tensors["pos_embed"].shape[1] - 1, source)
     options = _common(shapes, heads) | {
         "img_size": grid * shapes.patch,
-        "init_values": 1e-5 if "blocks.0.gamma_1" in tensors or "blocks.0.ls1.gamma" in tensors else None,
+        "init_values": 1e-5 if "blocks.0.gamma_1" in tensors or "blocks.0.ls1.gamma" in tensors else 0.0,
         "qkv_bias": "blocks.0.attn.q_bias" in tensors or "blocks.0.attn.qkv.bias" in tensors,
         "use_abs_pos_emb": "pos_embed" in tensors,
-        "use_rel_pos_bias": own in tensors,
-        "use_shared_rel_pos_bias": shared in tensors,
+        "use_rel_pos_bias": _OWN_TABLE in tensors,
+        "use_shared_rel_pos_bias": _SHARED_TABLE in tensors,
         "use_fc_norm": "norm.weight" not in tensors,
         "mlp_ratio": _ratio(shapes.hidden, shapes.width),
     }
@@ -226,7 +256,6 @@ def _overrides(arch: str, options: Mapping[str, Any]) -> dict[str, Any]:
     model: Any = timm.create_model(arch, pretrained=False, num_classes=0, device="meta")
     state, block = model.state_dict(), model.blocks[0]
     layer = state.get("blocks.0.mlp.fc1.weight", state.get("blocks.0.mlp.fc1_g.weight"))
-    tables = "blocks.0.attn.relative_position_bias_table" in state
     own: dict[str, Any] = {
         "patch_size": model.patch_embed.patch_size[0],
         "in_chans": model.patch_embed.proj.weight.shape[1],
@@ -234,15 +263,15 @@ def _overrides(arch: str, options: Mapping[str, Any]) -> dict[str, Any]:
         "depth": len(model.blocks),
         "num_heads": block.attn.num_heads,
         "img_size": model.patch_embed.img_size[0],
-        "init_values": 1e-5 if "blocks.0.ls1.gamma" in state or "blocks.0.gamma_1" in state else None,
+        "init_values": 1e-5 if "blocks.0.ls1.gamma" in state or "blocks.0.gamma_1" in state else 0.0,
         "reg_tokens": state["reg_token"].shape[1] if "reg_token" in state else 0,
         "no_embed_class": getattr(model, "no_embed_class", False),
         "class_token": "cls_token" in state,
         "qkv_bias": "blocks.0.attn.qkv.bias" in state or "blocks.0.attn.q_bias" in state,
         "global_pool": model.global_pool,
         "use_abs_pos_emb": "pos_embed" in state,
-        "use_rel_pos_bias": tables,
-        "use_shared_rel_pos_bias": "rel_pos_bias.relative_position_bias_table" in state,
+        "use_rel_pos_bias": _OWN_TABLE in state,
+        "use_shared_rel_pos_bias": _SHARED_TABLE in state,
         "use_fc_norm": "norm.weight" not in state,
         "swiglu_mlp": "blocks.0.mlp.fc1_g.weight" in state,
         "swiglu_align_to": 8 if "blocks.0.mlp.fc1_g.weight" in state else 0,

@@ -37,7 +37,8 @@ _RULES = (
     (r"\.mlp\.up_proj\.", ".mlp.fc1_x."),
     (r"\.layernorm_before\.", ".norm1."),
     (r"\.layernorm_after\.", ".norm2."),
-    (r"\.(?:lambda_([12])|layer_scale([12])\.lambda1)$", r".gamma_\1\2"),
+    (r"\.lambda_([12])$", r".gamma_\1"),
+    (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
 )
 
 

@@ -47,7 +47,10 @@ def test_full_size_models_are_told_by_name(arch):
         ("vit_base_patch16_224", dict(global_pool="avg", qkv_bias=False)),
         ("beit_base_patch16_224", dict(use_rel_pos_bias=False, use_shared_rel_pos_bias=True, use_fc_norm=False)),
         ("beit_large_patch16_224", dict(img_size=384, use_abs_pos_emb=True)),
-        ("vit_base_patch16_dinov3", dict(num_reg_tokens=1)),
+        ("vit_small_patch16_224", dict(no_embed_class=True)),  # FlexiViT
+        ("vit_base_patch16_224", dict(init_values=1e-5, no_embed_class=True)),  # DeiT-III
+        ("vit_small_patch16_224", dict(reg_tokens=4, no_embed_class=True)),
+        ("beit_base_patch16_224", dict(init_values=0.0, use_abs_pos_emb=True, use_rel_pos_bias=False)),
     ],
 )
 def test_other_sizes_are_told_by_overrides(arch, options):
@@ -69,11 +72,36 @@ def test_moco_v3s_small_vit_has_twelve_heads():
         ("vit_base_patch16_clip_224", {}, "QuickGELU"),
         ("vit_small_patch16_224", dict(img_size=(32, 96)), "12 positions, .*img_size=.height, width"),
         ("vit_base_patch16_224", dict(qk_norm=True), "like vit_base_patch16_224 .*q_norm"),
+        ("vit_small_patch16_rope_224", {}, "no position embedding.*arch="),
+        ("vit_base_patch16_rope_224", {}, "no position embedding.*arch="),
+        ("vit_small_patch16_rope_ape_224", {}, "rotary positions leave no tensors.*arch="),
+        ("vit_base_patch16_rope_reg1_gap_256", {}, "no position embedding.*arch="),
+        ("vit_base_patch16_rpn_224", {}, "no class token.*arch="),
+        ("vit_base_patch16_dinov3", dict(num_reg_tokens=1), "no position embedding.*arch="),
+        ("vit_small_patch16_224", dict(pos_embed="none"), "no position embedding.*arch="),
+        ("vit_base_patch16_siglip_gap_224", {}, "no class token.*arch="),
+        ("vit_base_patch16_224", dict(class_token=False, global_pool="avg", qkv_bias=False), "no class token.*arch="),
+        ("eva02_tiny_patch14_224", {}, "EVA-02.*arch="),
     ],
 )
 def test_what_the_tensors_leave_open_is_refused(arch, options, message):
     with pytest.raises(BackboneRefusedError, match=message):
         infer_architecture(on_meta(arch, **options), "file")
+
+
+def test_moco_v3s_positions_say_nothing_of_other_widths():
+    model = timm.create_model("vit_large_patch16_224", depth=1)
+    model.pos_embed.data.copy_(moco_v3_position(196, 1024))  # as a MAE of mmpretrain has them
+    assert infer_architecture(model.state_dict(), "file") == ("vit_large_patch16_224", dict(depth=1))
+
+
+def test_a_tensor_of_unknown_use_is_refused():
+    state = on_meta("vit_small_patch16_224", depth=1) | {"freqs": torch.ones(6, 32)}
+    with pytest.raises(BackboneRefusedError, match="freqs.*arch="):
+        infer_architecture(state, "file")
+    head = {name: torch.ones(3, 384) for name in ("head.weight", "pre_logits.fc.weight")}
+    state.pop("freqs")
+    assert infer_architecture(state | head, "file") == ("vit_small_patch16_224", dict(depth=1))
 
 
 def test_metadata_win(tmp_path):

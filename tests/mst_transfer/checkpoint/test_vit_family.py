@@ -5,7 +5,13 @@ import timm
 import torch
 from small_vit import make_metadata, make_vit
 
-from mst_transfer.checkpoint import BackboneNotCoveredError, BackboneRefusedError, load_backbone, save_backbone
+from mst_transfer.checkpoint import (
+    BackboneNotCoveredError,
+    BackboneRefusedError,
+    architecture_of,
+    load_backbone,
+    save_backbone,
+)
 from mst_transfer.checkpoint.pos_embed import use_pos_embed_interpolation
 from mst_transfer.checkpoint.sources.facebook import moco_v3_position
 from mst_transfer.checkpoint.spelling import respell
@@ -174,6 +180,27 @@ def test_moco_v3s_heads_are_twelve(tmp_path):
     with pytest.raises(BackboneRefusedError, match="a MoCo v3 of width 384 has 12 attention heads, the model has 6"):
         load_backbone(make_vit(embed_dim=384, depth=1, num_heads=6), tmp_path / "moco.pth")
     load_backbone(make_vit(embed_dim=384, depth=1, num_heads=12), tmp_path / "moco.pth")
+
+
+MMPRETRAIN_NAMES = (
+    *(("blocks.", "layers."), ("norm1", "ln1"), ("norm2", "ln2"), ("patch_embed.proj", "patch_embed.projection")),
+    *(("mlp.fc1", "ffn.layers.0.0"), ("mlp.fc2", "ffn.layers.1"), ("norm.", "ln1.")),
+)
+
+
+def test_moco_v3s_heads_are_twelve_under_mmpretrains_names(tmp_path):
+    model = make_vit(embed_dim=384, depth=1, num_heads=12)
+    model.pos_embed.data.copy_(moco_v3_position(16, 384))
+    state = {}
+    for name, tensor in model.state_dict().items():
+        for ours, theirs in MMPRETRAIN_NAMES:
+            name = name.replace(ours, theirs)
+        state[f"backbone.{name}"] = tensor
+    torch.save(state, tmp_path / "moco.pth")
+    with pytest.raises(BackboneRefusedError, match="width 384 has 12 attention heads, the model has 6"):
+        load_backbone(make_vit(embed_dim=384, depth=1, num_heads=6), tmp_path / "moco.pth")
+    load_backbone(make_vit(embed_dim=384, depth=1, num_heads=12), tmp_path / "moco.pth")
+    assert architecture_of(tmp_path / "moco.pth")[1]["num_heads"] == 12
 
 
 def test_incomplete_queries_keys_and_values_are_named(tmp_path):

@@ -18,6 +18,8 @@ KINDS = {
         {"img_size": 32, "embed_dim": 12, "depths": [2, 2], "num_heads": [2, 3], "window_size": 4},
     ),
     "beit": ("beit_base_patch16_224", SMALL | {"use_fc_norm": False}),
+    "fc_norm": ("vit_tiny_patch16_224", SMALL | {"global_pool": "avg"}),
+    "beit_fc_norm": ("beit_base_patch16_224", SMALL),
     "dinov3": ("vit_small_patch16_dinov3", SMALL | {"embed_dim": 48}),
 }
 

@@ -64,7 +64,7 @@ def test_our_own_file_gets_metadata(original, tmp_path) -> None:
 
 
 def test_what_is_assumed_is_said_and_can_be_given(original) -> None:
-    assert any("ImageNet's mean and std assumed" in remark for remark in original.remarks)
+    assert any("ImageNet's, assumed" in remark for remark in original.remarks)
     arch, options = KINDS["vit"]
     given = read_original(original.path, arch=arch, arch_kwargs=options, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     assert given.remarks == () and given.metadata.mean == (0.5, 0.5, 0.5) and given.metadata.std == (0.25, 0.25, 0.25)

@@ -21,6 +21,7 @@ CLASSES = {
     "swiglu": "Dinov2Model",
     "registers": "Dinov2WithRegistersModel",
     "beit": "BeitModel",
+    "beit_fc_norm": "BeitModel",
     "swin": "SwinModel",
 }
 
@@ -48,6 +49,17 @@ def test_transformers_computes_the_same(original, transformers, request, tmp_pat
     load_backbone(again, tmp_path / "out" / WEIGHTS)
     for name, tensor in again.state_dict().items():
         assert torch.equal(tensor, original.tensors[name]), name
+
+
+@pytest.mark.parametrize("original", ["beit_fc_norm"], indirect=True)
+def test_a_norm_behind_the_pooling_stays_there(original, transformers, tmp_path) -> None:
+    agreement = convert(original, TARGET, tmp_path / "out")
+    assert not any("pooler_output" in remark for remark in agreement.remarks)
+    image = torch.randn(2, 3, *original.metadata.img_size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = original.model()(image)
+        found = transformers.AutoModel.from_pretrained(tmp_path / "out").eval()(image).pooler_output
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 def test_the_processor_normalises_with_the_checkpoints_mean_and_std(original, transformers, tmp_path) -> None:
@@ -92,6 +104,8 @@ def test_a_wrong_epsilon_is_caught(original, transformers, monkeypatch, tmp_path
 def test_what_transformers_cannot_compute_is_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match="Eva cannot be written for transformers"):
         convert(make_original("dinov3", tmp_path), TARGET, tmp_path / "out")
+    with pytest.raises(ValueError, match="fc_norm"):
+        convert(make_original("fc_norm", tmp_path), TARGET, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

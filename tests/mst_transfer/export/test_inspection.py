@@ -3,6 +3,7 @@
 import hashlib
 
 import pytest
+import timm
 import torch
 from backbones_to_convert import KINDS, make_model
 from small_vit import dino_full, make_metadata, make_vit
@@ -57,8 +58,13 @@ def test_every_kind_written_by_us(kind, tmp_path) -> None:
     found = facts["architecture"]
     assert facts["load"]["loaded"] == len(model.state_dict()) and not facts["weights"]["not_finite"]
     assert (found["width"], found["patch"]) == (width, patch)
-    assert found["positions"] == {"beit": "relative", "swin": "relative", "dinov3": "rotary"}.get(kind, "absolute")
-    assert found.get("layer_scale") == {"vit": False, "swin": None}.get(kind, True)
+    assert found["positions"] == {
+        "beit": "relative",
+        "beit_fc_norm": "relative",
+        "swin": "relative",
+        "dinov3": "rotary",
+    }.get(kind, "absolute")
+    assert found.get("layer_scale") == {"vit": False, "fc_norm": False, "swin": None}.get(kind, True)
     assert found.get("registers") == {"registers": 4, "dinov3": 4, "swin": None}.get(kind, 0)
     if kind == "swin":
         assert (found["depth"], found["heads"], found["window"]) == ([2, 2], [2, 3], 4)
@@ -79,6 +85,18 @@ def test_a_foreign_file_with_both_networks_and_a_head(tmp_path) -> None:
 
 def test_the_config_line_builds_a_backbone_that_loads_the_file(tmp_path) -> None:
     model = make_vit(embed_dim=192, img_size=224, patch_size=16, depth=4)
+    torch.save(model.state_dict(), tmp_path / "x.pth")
+    namespace: dict = {}
+    exec(inspect(tmp_path / "x.pth")["use"], namespace)
+    backbone = MODELS.build(namespace["model"]["backbone"])
+    backbone.init_weights()
+    assert torch.equal(backbone.vit.blocks[3].mlp.fc2.weight, model.blocks[3].mlp.fc2.weight)
+
+
+@pytest.mark.parametrize("arch", ["vit_tiny_patch16_224", "beit_base_patch16_224"])
+def test_the_config_line_leaves_out_a_norm_that_the_file_has_behind_the_pooling(arch, tmp_path) -> None:
+    options = {"global_pool": "avg"} if arch.startswith("vit") else {}
+    model = timm.create_model(arch, depth=4, num_classes=3, img_size=64, **options)
     torch.save(model.state_dict(), tmp_path / "x.pth")
     namespace: dict = {}
     exec(inspect(tmp_path / "x.pth")["use"], namespace)

@@ -5,10 +5,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 
 from mst_transfer.checkpoint import BackboneMetadata, save_backbone
 from pretrain.build_backbone import build_backbone
+from pretrain.evaluate.load import load_frozen
 from pretrain.evaluate.main import main
 
 KWARGS = dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
@@ -100,3 +102,53 @@ def test_two_processes_measure_what_one_does(checkpoint: Path, data: Path, tmp_p
             subprocess.run(command, cwd=root, check=True, capture_output=True)
         results.append(json.loads(out.read_text()))
     assert results[0]["top1"] == results[1]["top1"]
+
+
+def foreign(folder: Path, **changes) -> Path:
+    torch.manual_seed(0)
+    torch.save(
+        timm.create_model("vit_tiny_patch16_224", depth=1, img_size=32, **changes).state_dict(), folder / "x.pth"
+    )
+    return folder / "x.pth"
+
+
+NAMED = ["--arch", "vit_tiny_patch16_224.augreg_in21k", "--arch-options", "depth=1", "img_size=32"]
+
+
+@pytest.mark.parametrize(
+    ("words", "mean", "known"),
+    [
+        ([], [0.485, 0.456, 0.406], False),
+        (NAMED, [0.5, 0.5, 0.5], True),
+        (["--arch", "vit_tiny_patch16_224", *NAMED[2:]], [0.485, 0.456, 0.406], False),
+        (["--mean", "0.1", "0.2", "0.3", "--std", "1", "1", "1"], [0.1, 0.2, 0.3], True),
+        ([*NAMED, "--mean", "0.1", "0.2", "0.3"], [0.1, 0.2, 0.3], True),
+    ],
+)
+def test_the_normalisation_of_a_foreign_file_is_said(words, mean, known, data: Path, tmp_path: Path, capsys):
+    out = tmp_path / "knn.json"
+    assert main("eval_knn", [str(foreign(tmp_path)), str(data), "--k", "1", *words, "--out", str(out)]) == 0
+    found = json.loads(out.read_text())["normalisation"]
+    assert (found["mean"], found["known"]) == (mean, known)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("normalisation: ")]
+    assert str(mean) in line and ("assumed" in line) != known
+
+
+def test_the_normalisation_that_is_said_is_applied(checkpoint: Path):
+    views = torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)
+    for options, expected in (({}, (1 - 0.5) / 0.3), (dict(mean=(0.2,) * 3, std=(0.4,) * 3), (1 - 0.2) / 0.4)):
+        frozen, _ = load_frozen(checkpoint, **options)
+        torch.testing.assert_close(frozen.normalise(views), torch.full((1, 3, 32, 32), expected))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--std", "0", "1", "1"], "std"),
+        (["--mean", "127", "127", "127"], "mean"),
+        (["--arch", "vit_tiny_patch16_224.no"], "tag"),
+    ],
+)
+def test_a_normalisation_that_cannot_be_is_named(words, message, data: Path, tmp_path: Path, capsys):
+    assert main("eval_knn", [str(foreign(tmp_path)), str(data), "--k", "1", *words]) == 1
+    assert message in capsys.readouterr().err
