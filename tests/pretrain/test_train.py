@@ -99,16 +99,29 @@ def test_seed_decides_the_crops_too(tiny_config: Path, tmp_path: Path):
     assert not torch.equal(*seen)
 
 
-def test_resuming_another_run_is_refused(finished: Path, tiny_config: Path, tmp_path: Path):
-    checkpoint = str(finished / "iter_4.pth")
-    for options, words in (
-        (["train_dataloader.batch_size=8"], "effective batch 4, this one has 8"),
-        (["train_cfg.max_epochs=3"], "number of epochs 2, this one has 3"),
-        (["model.head.out_dim=64"], r"last_layer.weight_v: \(32, 8\) in the checkpoint, \(64, 8\) in the model"),
-    ):
-        arguments = [str(tiny_config), "--work-dir", str(tmp_path / "other"), "--resume", checkpoint]
-        with pytest.raises(ValueError, match=words):
-            main([*arguments, "--cfg-options", *options])
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("train_dataloader.batch_size=8", "effective batch 4, this one has 8"),
+        ("train_cfg.max_epochs=3", "number of epochs 2, this one has 3"),
+        ("model.head.out_dim=64", "last_layer.weight_v: (32, 8) in the checkpoint, (64, 8) in the model"),
+    ],
+)
+def test_resuming_another_run_is_refused(finished: Path, tiny_config: Path, tmp_path: Path, capsys, option, words):
+    """As any other wrong input: one message and status 1, no traceback."""
+    resume = ["--work-dir", str(tmp_path / "other"), "--resume", str(finished / "iter_4.pth")]
+    assert main([str(tiny_config), *resume, "--cfg-options", option]) == 1
+    said = capsys.readouterr().err
+    assert "mst-pretrain: the checkpoint" in said and words in said and "Traceback" not in said
+
+
+def test_an_error_in_the_middle_of_training_keeps_its_traceback(tiny_config: Path, tmp_path: Path, monkeypatch):
+    def broken(*args, **kwargs):
+        raise ValueError("not the user's")
+
+    monkeypatch.setattr("pretrain.model.MST.forward", broken)
+    with pytest.raises(ValueError, match="not the user's"):
+        main([str(tiny_config), "--work-dir", str(tmp_path / "run")])
 
 
 def test_resume_without_a_checkpoint_says_so(tiny_config: Path, tmp_path: Path, capsys):

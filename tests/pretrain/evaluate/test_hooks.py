@@ -64,10 +64,25 @@ def test_guard_acts_when_accuracy_falls(
     assert "fell to 70.00 % after epoch 2" in said and "80.00 % of epoch 0" in said and "base_lr" in said
 
 
-def test_wrong_folders_stop_before_the_first_step(tiny_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
-    config = with_hook(tiny_config, knn_hook(tmp_path / "nowhere"))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(train_root="nowhere"), "class folders"),
+        (dict(k=25), "KNNHook.k = 25"),
+        (dict(val_root="part_0"), "differ"),
+    ],
+)
+def test_wrong_options_stop_before_the_first_step(
+    tiny_config: Path, photo_folder: Path, tmp_path: Path, capsys, options: dict, message: str
+):
+    if "val_root" in options:  # a class folder fewer
+        (tmp_path / "one").mkdir()
+        (tmp_path / "one" / "part_0").symlink_to(photo_folder / "part_0")
+        options = dict(val_root=str(tmp_path / "one"))
+    config = with_hook(tiny_config, knn_hook(photo_folder, **options))
     assert main([str(config), "--work-dir", str(tmp_path / "run")]) == 1
-    assert "class folders" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
+    assert not list((tmp_path / "run").glob("*.pth"))
 
 
 ALARM = dict(type="pretrain.CollapseAlarmHook", interval=1, patience=2, num_views=16)
