@@ -181,6 +181,11 @@ class MaskedViT(nn.Module):
         """Side in pixels of what a mask hides as one: a patch."""
         return self.patch_size
 
+    @property
+    def num_feature_blocks(self) -> int:
+        """The largest ``num_blocks`` of :meth:`cls_tokens`."""
+        return len(self.vit.blocks)
+
     def num_patches(self, height: int, width: int) -> int:
         """Patches of an image of that size, in pixels."""
         for side in (height, width):
