@@ -115,6 +115,22 @@ def test_resuming_another_run_is_refused(finished: Path, tiny_config: Path, tmp_
     assert "mst-pretrain: the checkpoint" in said and words in said and "Traceback" not in said
 
 
+def test_memory_and_speed_are_the_users_to_change(finished: Path, tiny_config: Path, tmp_path: Path):
+    """A checkpoint made without ``grad_checkpointing`` goes on with it, also one whose file still names it."""
+    from mst_transfer.compat import run_identity
+
+    state = torch.load(finished / "iter_8.pth", weights_only=True)
+    state["meta"][run_identity.KEY]["model.backbone.grad_checkpointing"] = "False"
+    torch.save(state, tmp_path / "iter_8.pth")
+    for checkpoint in (finished / "iter_8.pth", tmp_path / "iter_8.pth"):
+        resume = ["--work-dir", str(tmp_path / checkpoint.parent.name), "--resume", str(checkpoint)]
+        options = ["model.backbone.grad_checkpointing=True", "model.backbone.compile_blocks=False"]
+        assert main([str(tiny_config), *resume, "--cfg-options", *(f"+{option}" for option in options)]) == 0
+        ours = weights(tmp_path / checkpoint.parent.name, "iter_12.pth")
+        for name, tensor in weights(finished, "iter_12.pth").items():
+            torch.testing.assert_close(ours[name], tensor, msg=name)
+
+
 def test_an_error_in_the_middle_of_training_keeps_its_traceback(tiny_config: Path, tmp_path: Path, monkeypatch):
     def broken(*args, **kwargs):
         raise ValueError("not the user's")
