@@ -223,6 +223,7 @@ def test_checkpoints_beyond_the_kept_ones_go_with_their_backbones(tiny_config: P
         (["train_dataloader.batch_size=100"], ["24 images", "100"]),
         (["train_cfg.schedul.base_lr=1"], ["schedul", "schedule"]),
         (["train_dataloader.dataset.global_size=30"], ["30x30", "patch size 8"]),
+        (["+model.backbone.global_pool=avg"], ["fc_norm", "global_pool='token'"]),
         (["model.masking.num=17"], ["masking.num = 17", "16 patches"]),
         (["+train_cfg.schedule.base_learning_rate=1"], ["base_learning_rate"]),
     ],

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 
 from mst_transfer.checkpoint import BackboneMetadata, save_backbone
@@ -120,6 +121,14 @@ def test_default_features_fit_every_backbone(checkpoint: Path, data: Path, tmp_p
     for change in (["--blocks", "4"], ["--average-patches"]):
         assert main("eval_linear", [*words, *options, *change]) == 1
         assert f"{change[0]}" in capsys.readouterr().err
+
+
+def test_a_file_whose_class_token_has_no_norm_is_refused(data: Path, tmp_path: Path, capsys):
+    """A timm model that averages: its class token is of no use, and its final norm belongs to the average."""
+    tensors = timm.create_model(ARCH, num_classes=10, global_pool="avg", depth=2).state_dict()
+    torch.save(tensors, tmp_path / "averaging.pth")
+    assert main("eval_knn", [str(tmp_path / "averaging.pth"), str(data), "--k", "1"]) == 1
+    assert "fc_norm" in capsys.readouterr().err
 
 
 def test_missing_pieces_are_named(checkpoint: Path, data: Path, tmp_path: Path, capsys):
