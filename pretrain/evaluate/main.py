@@ -59,9 +59,7 @@ def build_parser(program: str) -> argparse.ArgumentParser:
         parser.add_argument("--k", type=_whole(1), nargs="+", default=[10, 20, 100, 200])
         parser.add_argument("--temperature", type=_positive_number, default=0.07)
     else:
-        parser.add_argument(
-            "--blocks", type=_whole(1), help="class tokens of so many last blocks (default: 4, or all of fewer; Swin: 1)"
-        )
+        parser.add_argument("--blocks", type=_whole(1), help="class tokens of the last N blocks (default: 4; Swin: 1)")
         parser.add_argument("--average-patches", action="store_true", help="and the mean patch token (ViT-B)")
         parser.add_argument("--epochs", type=_whole(1), default=100)
         parser.add_argument("--lr", type=_positive_number, nargs="+", default=LINEAR_LRS, help="for a batch of 256")
