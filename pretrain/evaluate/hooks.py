@@ -86,6 +86,7 @@ class KNNHook(Hook):
     def before_train(self, runner) -> None:
         """Open the images, so that a wrong path shows before the first step; measure the initial weights."""
         size = self.size or runner.train_loop.dataloader.dataset.options.global_size
+        unwrap(runner.model).teacher.backbone.num_patches(size, size)  # a ValueError if they don't fit
         train, val = (LabelledImages(root, size, resize=self.resize) for root in self.roots)
         if train.classes != val.classes:
             raise ValueError(
