@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from mst_transfer.checkpoint import read_backbone
+from pretrain.schedules import Schedule
 from pretrain.train import build_parser, build_runner, load_config, main
 
 
@@ -77,6 +78,18 @@ def test_killed_and_resumed_equals_uninterrupted(finished: Path, tiny_config: Pa
     different = [name for name in expected if not torch.equal(expected[name], ours[name])]
     assert not different and expected.keys() == ours.keys()
     assert not (resumed / f"iter_{stop - 2}.pth").exists() and (resumed / "teacher.safetensors").exists()
+
+
+def test_the_plan_says_what_a_short_run_does_not_reach(tiny_config: Path, tmp_path: Path):
+    args = build_parser().parse_args([str(tiny_config), "--work-dir", str(tmp_path / "run")])
+    runner = build_runner(load_config(args), "none")
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    loop = runner.train_loop  # of 2 epochs
+    loop.seed = 0
+    loop.schedule = Schedule(warmup_epochs=1, warmup_teacher_temp_epochs=4, freeze_last_layer_epochs=2)
+    assert "0.04 to 0.05: teacher_temp = 0.07 is not reached" in loop.plan() and "never trained" in loop.plan()
+    loop.schedule = Schedule(warmup_epochs=1, warmup_teacher_temp_epochs=2)
+    assert "0.04 to 0.07\n" in loop.plan() + "\n" and "never trained" not in loop.plan()
 
 
 def test_seed_decides(finished: Path, tiny_config: Path, tmp_path: Path):
