@@ -166,7 +166,7 @@ class MaskedViT(nn.Module):
         if pooled := sorted({name.split(".")[0] for name in vit.state_dict() if is_head_tensor(name)}):
             raise ValueError(
                 f"backbone.arch = {self.arch!r} with {self.arch_kwargs} has {', '.join(pooled)} behind its tokens, "
-                "where neither the class token nor a backbone file has it; choose global_pool='token' and no fc_norm"
+                "which the class token does not pass; choose global_pool='token' and no fc_norm"
             )
         plain = isinstance(vit, VisionTransformer) and type(vit.blocks[-1]) is Block
         if not plain or type(vit.blocks[-1].attn) is not Attention or vit.cls_token is None:

@@ -217,7 +217,7 @@ def test_bad_architectures_are_named(arch, words):
     ("options", "part"), [(dict(global_pool="avg"), "fc_norm"), (dict(global_pool="map"), "attn_pool")]
 )
 def test_a_norm_or_pooling_behind_the_tokens_is_refused(options: dict, part: str):
-    """Its class token has no final norm, or its backbone file would hold a head: not at the first checkpoint."""
+    """Its class token has no final norm, or its backbone file would hold a head: said before the first step."""
     with pytest.raises(ValueError, match=f"{part}.*global_pool='token'"):
         MaskedViT(**SMALL, **options)
     MaskedViT(**SMALL, global_pool="token")

@@ -119,6 +119,15 @@ def test_command_line(tiny_config: Path, photo_folder: Path, tmp_path: Path, cap
     assert "30x30 px is not a multiple of the patch size 8: choose a size such as 24 or 32" in capsys.readouterr().err
 
 
+def test_pictures_of_a_run_with_compiled_blocks_need_no_compiler(tiny_config: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    assert train([str(tiny_config), "--work-dir", str(run), "--cfg-options", "train_cfg.schedule.warmup_epochs=0"]) == 0
+    config = next(run.glob("*.py"))
+    config.write_text(config.read_text().replace("backbone=dict(", "backbone=dict(compile_blocks=True, ", 1))
+    model, _ = load_run(run)
+    assert model.student.backbone._blocks is model.teacher.backbone._blocks is MaskedViT._through_blocks
+
+
 def backbone_file(folder: Path, backbone: MaskedViT | MaskedSwin) -> Path:
     projection, path = backbone.vit.patch_embed.proj, folder / "teacher.safetensors"
     metadata = BackboneMetadata(
