@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mst_transfer.checkpoint.pos_embed import mark_interpolation, use_pos_embed_interpolation
+from mst_transfer.checkpoint.recognise import is_head_tensor
 from mst_transfer.compat.onednn_products import quick_recomputation
 
 NEEDED = (
@@ -162,6 +163,11 @@ class MaskedViT(nn.Module):
 
     def _check_supported(self) -> None:
         vit = self.vit
+        if pooled := sorted({name.split(".")[0] for name in vit.state_dict() if is_head_tensor(name)}):
+            raise ValueError(
+                f"backbone.arch = {self.arch!r} with {self.arch_kwargs} has {', '.join(pooled)} behind its tokens, "
+                "which the class token does not pass; choose global_pool='token' and no fc_norm"
+            )
         plain = isinstance(vit, VisionTransformer) and type(vit.blocks[-1]) is Block
         if not plain or type(vit.blocks[-1].attn) is not Attention or vit.cls_token is None:
             raise ValueError(
@@ -180,6 +186,11 @@ class MaskedViT(nn.Module):
     def cell_size(self) -> int:
         """Side in pixels of what a mask hides as one: a patch."""
         return self.patch_size
+
+    @property
+    def num_feature_blocks(self) -> int:
+        """The largest ``num_blocks`` of :meth:`cls_tokens`."""
+        return len(self.vit.blocks)
 
     def num_patches(self, height: int, width: int) -> int:
         """Patches of an image of that size, in pixels."""

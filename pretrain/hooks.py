@@ -46,6 +46,31 @@ def backbone_metadata(mst: MST, role: str, provenance: dict) -> BackboneMetadata
     )
 
 
+def save_network(runner, role: str, step: int, *paths: Path) -> None:
+    """Write the backbone of one of the two networks, as it is after so many steps, to each of the paths."""
+    mst = unwrap(runner.model)
+    provenance = {
+        "method": "MST",
+        "config": Path(runner.cfg.filename or "unnamed").name,
+        "epoch": round(step / len(runner.train_loop.dataloader), 3),
+        "step": step,
+        "seed": runner.seed,
+        "masking": mst.mask_generator.mode,
+        "decoder": mst.decoder is not None,
+        "init_from": runner.message_hub.get_info("init_from"),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": {
+            "mst_transfer": mst_transfer.__version__,
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+            "mmengine": mmengine.__version__,
+        },
+    }
+    state = (mst.teacher if role == "teacher" else mst.student).backbone.vit.state_dict()
+    for path in paths:
+        save_backbone(path, state, backbone_metadata(mst, role, provenance))
+
+
 @HOOKS.register_module()
 class BackboneCheckpointHook(SafeCheckpointHook):
     """mmengine's checkpoints, each with the backbone files that the transfer side reads.
@@ -61,30 +86,10 @@ class BackboneCheckpointHook(SafeCheckpointHook):
 
     def write_beside(self, runner, step: int, meta: dict) -> None:
         """The backbones of a step. Those under the step's name come first: they are whole before others name them."""
-        mst, stem = unwrap(runner.model), self._stem(step)
-        provenance = {
-            "method": "MST",
-            "config": Path(runner.cfg.filename or "unnamed").name,
-            "epoch": round(meta["iter"] / len(runner.train_loop.dataloader), 3),
-            "step": meta["iter"],
-            "seed": runner.seed,
-            "masking": mst.mask_generator.mode,
-            "decoder": mst.decoder is not None,
-            "init_from": runner.message_hub.get_info("init_from"),
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "versions": {
-                "mst_transfer": mst_transfer.__version__,
-                "torch": torch.__version__,
-                "timm": timm.__version__,
-                "mmengine": mmengine.__version__,
-            },
-        }
+        stem = self._stem(step)
         for role in ROLES:
-            network = mst.teacher if role == "teacher" else mst.student
-            state = network.backbone.vit.state_dict()
-            metadata = backbone_metadata(mst, role, provenance)
-            for name in (f"{stem}_{role}.safetensors", f"{role}.safetensors"):
-                save_backbone(Path(self.out_dir) / name, state, metadata)
+            names = (f"{stem}_{role}.safetensors", f"{role}.safetensors")
+            save_network(runner, role, meta["iter"], *(Path(self.out_dir) / name for name in names))
 
     def remove_beside(self, step: int) -> None:
         """The backbones that stand beside a checkpoint."""

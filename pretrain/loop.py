@@ -171,6 +171,15 @@ class PretrainLoop(EpochBasedTrainLoop):
             + (f" = {schedule.teacher_momentum:g}^({self.effective_batch}/{schedule.momentum_batch})"
                if schedule.momentum_batch else ""),
         ]  # fmt: skip
+        first, last = (schedule.at(t, steps, self._max_epochs, 1).teacher_temp for t in (0, self._max_iters - 1))
+        lines.append(f"teacher temperature from {first:g} to {last:g}")
+        if last != schedule.teacher_temp:
+            lines[-1] += (
+                f": teacher_temp = {schedule.teacher_temp:g} is not reached, warmup_teacher_temp_epochs = "
+                f"{schedule.warmup_teacher_temp_epochs} is longer than the run"
+            )
+        if schedule.freeze_last_layer_epochs >= self._max_epochs:
+            lines.append("the head's last layer is never trained: freeze_last_layer_epochs is as long as the run")
         if schedule.head_only_epochs:
             lines.append(f"backbone fixed for the first {schedule.head_only_epochs:g} epochs")
         if self.accumulation_steps > 1 and mst.decoder is not None:

@@ -20,7 +20,7 @@ from pretrain.losses import DINOLoss, restoring_loss
 from pretrain.masking import MaskGenerator
 from pretrain.preprocessor import PHOTOMETRY, PretrainPreprocessor
 from pretrain.registry import MODELS
-from pretrain.warm_start import start_from
+from pretrain.warm_start import check_normalisation, start_from
 
 
 class Network(nn.Module):
@@ -81,6 +81,7 @@ class MST(BaseModel):
             self.decoder = RestoringDecoder(features.embed_dim, features.cell_size, **decoder)
         self.dino_loss = DINOLoss(self.student.head.out_dim, **(loss or {}))
         if init_from is not None:
+            check_normalisation(init_from, mean, std)
             start_from(self.student, init_from, self.dino_loss.center, with_head=init_head)
         elif init_head:
             raise ValueError("model.init_head = True needs model.init_from, the file to take the head from")

@@ -45,6 +45,7 @@ def load_run(work_dir: Path, config: Path | None = None) -> tuple[MST, int]:
         config = configs[0]
     cfg = Config.fromfile(config)
     cfg.model.update(init_from=None, init_head=False)  # the checkpoint holds what came of it
+    cfg.model.backbone.pop("compile_blocks", None)  # a few pictures are not worth a compiler
     model: MST = MODELS.build(cfg.model)
     load_checkpoint(model, str(checkpoint), map_location="cpu", strict=True)
     return model.eval(), cfg.train_dataloader.dataset.global_size

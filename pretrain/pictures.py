@@ -24,9 +24,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="instead of a run: a backbone file, ours, DINO's or timm's; attention only",
     )
     parser.add_argument("--arch", help="timm name of the checkpoint's architecture, where the file does not say it")
-    parser.add_argument(
-        "--role", choices=("teacher", "student"), default="teacher", help="which network of the checkpoint to take"
-    )
+    parser.add_argument("--role", choices=("teacher", "student"), help="network of the checkpoint (default: teacher)")
     parser.add_argument("--images", type=Path, required=True, nargs="+", help="photographs, or folders of them")
     parser.add_argument("--out", type=Path, required=True, help="where the PNG files go")
     parser.add_argument("--num", type=int, default=8, help="photographs to take, evenly, from the folders (default 8)")
@@ -42,6 +40,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if (args.work_dir is None) == (args.checkpoint is None):
         parser.error("give either the work directory of a run or --checkpoint FILE")
+    others, where = (("config",), "on a file") if args.work_dir is None else (("role", "arch"), "on a run")
+    if unused := [f"--{name}" for name in others if getattr(args, name) is not None]:
+        parser.error(f"{' and '.join(unused)} would have no effect {where}")
+    args.role = args.role or "teacher"
     if args.size and (len(args.size) > 2 or min(args.size) < 1):
         parser.error(f"--size {' '.join(map(str, args.size))}: one side, or height and width, in pixels")
     return args

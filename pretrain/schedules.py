@@ -96,6 +96,9 @@ class Schedule:
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"schedule.{name} = {getattr(self, name)} must not be negative")
+        for name in ("warmup_epochs", "warmup_teacher_temp_epochs", "freeze_last_layer_epochs"):
+            if getattr(self, name) != int(getattr(self, name)):
+                raise ValueError(f"schedule.{name} = {getattr(self, name)} must be a whole number of epochs")
         if self.momentum_batch is not None and self.momentum_batch < 1:
             raise ValueError(f"schedule.momentum_batch = {self.momentum_batch} must be at least 1, or None")
         if not 0 <= self.teacher_momentum <= 1:

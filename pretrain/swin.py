@@ -129,6 +129,11 @@ class MaskedSwin(nn.Module):
         """Side in pixels of what a mask hides as one: a last-stage token."""
         return self.patch_size * 2 ** (len(self.vit.layers) - 1)
 
+    @property
+    def num_feature_blocks(self) -> int:
+        """The largest ``num_blocks`` of :meth:`cls_tokens`."""
+        return 1
+
     def num_patches(self, height: int, width: int) -> int:
         """Cells of an image of that size, in pixels."""
         cell = self.cell_size

@@ -168,6 +168,9 @@ def _run(cfg: Any, args: argparse.Namespace) -> int:
         print(f"mst-pretrain: {plain_message(error)}", file=sys.stderr)
         return endings.end_group(1)
     except Exception as error:
+        if isinstance(error, ValueError) and not signals.has_begun():  # a checkpoint or a hook's options don't fit
+            print(f"mst-pretrain: {error}", file=sys.stderr)
+            return endings.end_group(1)
         endings.fail_alone(error)
         raise
     launch.shutdown_distributed()

@@ -60,7 +60,9 @@ def look(model: MST, images: np.ndarray) -> Views:
     views = model.normalise(torch.from_numpy(images).permute(0, 3, 1, 2))
     heads = model.teacher.backbone.attention(views)  # [B, heads, h, w]
     importance, grid = heads.mean(dim=1).flatten(1), heads.shape[-2:]
-    mask = model.mask_generator(importance, torch.arange(len(images)), 0, 1, importance.shape[1])
+    generator, view = model.mask_generator, model.mask_generator.views[0]  # one that is masked in training
+    mask = generator(importance.repeat(2, 1), torch.arange(len(images)), 0, 2, importance.shape[1])
+    mask = None if mask is None else mask.unflatten(0, (2, -1))[view]
     restored = error = None
     if model.decoder is not None:
         tokens = model.student.backbone(views, mask=mask, patch_tokens=True).patch_tokens

@@ -1,17 +1,36 @@
 """Going on from released weights instead of random ones."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mst_transfer.checkpoint import load_backbone
+from mst_transfer.checkpoint import load_backbone, read_backbone
 from mst_transfer.checkpoint.files import read_pickle
 
 TEACHER_HEADS = ("teacher.head.", "teacher.module.head.", "state_dict.teacher.head.")  # DINO's, and our epoch_N.pth
 CENTERS = ("dino_loss.center", "state_dict.dino_loss.center")
+
+
+def check_normalisation(path: str, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Refuse weights that saw images of another mean and variance, where their file says it.
+
+    Raises:
+        ValueError: names both.
+    """
+    metadata = read_backbone(path, role=None)[1]
+    if metadata is None:
+        return
+    for name, ours, theirs in (("mean", mean, metadata.mean), ("std", std, metadata.std)):
+        if not np.allclose(ours, theirs, atol=1e-4):
+            raise ValueError(
+                f"{path} was trained with images of {name} {tuple(theirs)}, this config has {tuple(ours)}: set "
+                f"model.mean = {tuple(metadata.mean)} and model.std = {tuple(metadata.std)}"
+            )
 
 
 def start_from(network: Any, path: str, center: Tensor | None = None, with_head: bool = False) -> None:

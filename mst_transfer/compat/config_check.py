@@ -109,6 +109,8 @@ def check_cfg_options(cfg: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     for option in options:
         if not option.startswith("+"):
             _check_path(cfg, option)
+        else:
+            _check_lists(cfg, option)
         _check_not_copied(cfg, option.removeprefix("+"))
     return {option.removeprefix("+"): value for option, value in options.items()}
 
@@ -129,6 +131,23 @@ def _check_path(cfg: Any, option: str) -> None:
             f"It has: {', '.join(sorted(known)) or 'nothing below it'}. "
             f"Next step: correct the path, or write +{option}=... to add a new key"
         )
+
+
+def _check_lists(cfg: Any, option: str) -> None:
+    """A plus sign adds keys, not items of a list."""
+    node: Any = cfg
+    parts = option.removeprefix("+").split(".")
+    for depth, part in enumerate(parts):
+        known = _children(node)
+        if part in known:
+            node = node[int(part)] if isinstance(node, Sequence) else node[part]
+        elif isinstance(node, Sequence) and not isinstance(node, str):
+            raise UnknownConfigKeyError(
+                f"--cfg-options {option}: '{'.'.join(parts[:depth])}' is a list of {len(known)} items and has no "
+                f"'{part}'; items are added in a config file alone. Next step: write the whole list there"
+            )
+        else:
+            return
 
 
 def _check_not_copied(cfg: Any, option: str) -> None:

@@ -2,7 +2,7 @@
 
 A run that is resumed with another model or other data is another run. The names and values that differ are told.
 What may change is left out: folders, since data get moved; where weights once began; learning rate and length, which
-are the user's to change.
+are the user's to change; how the same steps are computed with less memory or time.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,9 +13,9 @@ SWITCH = "exact_resume"  # entry of a config; False: other values are a warning
 # Names of entries that do not make another run
 FREE = frozenset(
     {
-        "init_cfg", "pretrained", "checkpoint", "init_from", "init_head", "test_cfg", "with_cp", "data_root",
-        "data_prefix", "img_dir", "ann_dir", "backend_args", "file_client_args", "lazy_init", "indices", "seed",
-        "serialize_data", "palette", "num_workers",
+        "init_cfg", "pretrained", "checkpoint", "init_from", "init_head", "test_cfg", "with_cp",
+        "grad_checkpointing", "compile_blocks", "data_root", "data_prefix", "img_dir", "ann_dir", "backend_args",
+        "file_client_args", "lazy_init", "indices", "seed", "serialize_data", "palette", "num_workers",
     }
 )  # fmt: skip
 FILES = frozenset({"ann_file", "seg_map_path", "img_path"})  # known by their last part
@@ -52,7 +52,11 @@ def _flatten(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 def differences(theirs: Mapping[str, str], ours: Mapping[str, str]) -> list[str]:
     """One line for each name whose value is another."""
-    names = sorted(name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name))
+    names = sorted(
+        name
+        for name in {*theirs, *ours}
+        if theirs.get(name) != ours.get(name) and FREE.isdisjoint(name.split("."))  # of an older release's checkpoint
+    )
     nothing = "not set"
     return [f"{name}: {theirs.get(name, nothing)} in the checkpoint, {ours.get(name, nothing)} now" for name in names]
 

@@ -29,6 +29,7 @@ LARGEST = 2
 _wish = _NONE
 _agreed = _NONE
 _first: tuple[int, float] | None = None
+_begun = False
 
 
 class StoppedBySignal(Exception):  # noqa: N818 - no error
@@ -47,9 +48,9 @@ class StoppedBySignal(Exception):  # noqa: N818 - no error
 @contextmanager
 def listening() -> Iterator[None]:
     """Notes signals instead of dying by them; without effect outside the main thread."""
-    global _wish, _agreed, _first
+    global _wish, _agreed, _first, _begun
     _wish = _agreed = _NONE
-    _first = None
+    _first, _begun = None, False
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -133,9 +134,16 @@ def status_of(largest: int) -> int:
 
 def note_begun() -> None:
     """Training begins: from now on its work dir holds nothing but this run's checkpoints."""
+    global _begun
+    _begun = True
     folder = os.environ.get(FOLDER)
     if folder is not None:
         (Path(folder) / BEGUN_FILE).touch()
+
+
+def has_begun() -> bool:
+    """Whether the first step was near since :func:`listening`: errors before are refusals of what the user gave."""
+    return _begun
 
 
 def goes_on() -> bool:

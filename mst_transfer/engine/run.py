@@ -79,6 +79,9 @@ def load_run_config(
     if seed is not None or randomness.get("seed") is None:
         randomness["seed"] = DEFAULT_SEED if seed is None else seed
     cfg.randomness = randomness
+    logger = (cfg.get("default_hooks") or {}).get("logger")
+    if logger and str(logger.get("type")).rpartition(".")[2] == "LoggerHook":
+        logger.setdefault("log_metric_by_epoch", False)  # validations on the axis that all else has: steps
     if amp:
         enable_amp(cfg)
     if auto_scale_lr:

@@ -17,7 +17,7 @@ class Scalars:
 
     Attributes:
         train: rows with ``step`` and the logged values.
-        val: rows with ``step`` (of the training so far) and the metrics.
+        val: rows with ``step`` (of training done) and the metrics.
     """
 
     train: tuple[Row, ...] = ()
@@ -37,22 +37,23 @@ def read_scalars(folder: Path) -> Scalars:
     """Read every ``*/vis_data/scalars.json`` of a run, also of one that was resumed or started again.
 
     mmengine begins a new file, in a folder named after the time, whenever a run starts. Where files overlap
-    the newer one holds. mmengine counts validation rows in epochs or steps; here they get the step of the
-    training row before them.
+    the newer one holds. Validation rows count steps, as our runs log them; where they count epochs, as mmengine does
+    unless told otherwise, they get the step of the training row before them.
     """
     train: list[Row] = []
     val: list[Row] = []
     for path in sorted(folder.glob("*/vis_data/scalars.json")):
         rows = list(_json_lines(path))
-        first = next((row["step"] for row in rows if _is_train(row)), None)
-        if first is not None:
-            train = [row for row in train if row["step"] < first]
-            val = [row for row in val if row["step"] < first]
+        steps = [row["step"] for row in rows if _is_train(row)][:1]
+        train = [row for row in train if not steps or row["step"] < steps[0]]
+        newer: list[Row] = []
         for row in rows:
             if _is_train(row):
                 train.append(row)
             else:
-                val.append({**row, "step": train[-1]["step"] if train else row.get("step", 0)})
+                newer.append({**row, "step": max(row.get("step", 0), train[-1]["step"] if train else 0)})
+        steps += [row["step"] for row in newer]
+        val = [row for row in val if not steps or row["step"] < min(steps)] + newer
     return Scalars(tuple(train), tuple(val))
 
 

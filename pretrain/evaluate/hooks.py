@@ -1,6 +1,7 @@
 """k-NN accuracy during training, and alarms for a run that collapses or forgets."""
 
 import math
+from pathlib import Path
 
 import torch
 from mmengine.dist import all_reduce, get_world_size, is_main_process
@@ -12,12 +13,14 @@ from pretrain.evaluate.features import extract_features
 from pretrain.evaluate.knn import knn_accuracy
 from pretrain.evaluate.labelled_images import LabelledImages
 from pretrain.evaluate.monitors import effective_rank, prototypes_in_use
-from pretrain.hooks import unwrap
+from pretrain.hooks import save_network, unwrap
 from pretrain.model import MST
 from pretrain.registry import HOOKS
 from pretrain.training_stopped import TrainingStoppedError
 
 ACTIONS = ("warn", "stop")
+BEST = "knn_best_teacher.safetensors"
+STOP = "knn_stop"  # entry of the message hub, and so of checkpoints: why the guard ends the run
 
 
 def _check_action(owner: str, action: str) -> None:
@@ -36,7 +39,7 @@ def _act(runner, action: str, message: str) -> None:
 class KNNHook(Hook):
     """k-NN top-1 of the teacher's class token, before training and every few epochs; a guard against forgetting.
 
-    Logs ``knn_top1`` in per cent.
+    Logs ``knn_top1`` in per cent. With a guard, the best measurement's teacher is ``knn_best_teacher.safetensors``.
 
     Args:
         train_root, val_root: folders of class folders; the first votes, the second is classified.
@@ -48,10 +51,11 @@ class KNNHook(Hook):
         before_training: measure the initial weights too, once, when the run starts at step 0.
         max_drop: points below the best measurement so far at which the guard acts; None: no guard. Meant for runs
             that continue from good weights.
-        action: ``warn``, or ``stop`` to end the run with an error that names the best epoch.
+        action: ``warn``, or ``stop`` to end the run, once that epoch's checkpoint is written, with an error that names
+            the best epoch. A run resumed from that checkpoint is stopped again, unless the action is ``warn`` then.
     """
 
-    priority = "LOW"  # after the loggers' numbers, before the checkpoint
+    priority = "LOW"  # after the loggers' numbers, before the checkpoint, which holds the best and the wish to stop
 
     def __init__(
         self,
@@ -82,6 +86,7 @@ class KNNHook(Hook):
     def before_train(self, runner) -> None:
         """Open the images, so that a wrong path shows before the first step; measure the initial weights."""
         size = self.size or runner.train_loop.dataloader.dataset.options.global_size
+        unwrap(runner.model).teacher.backbone.num_patches(size, size)  # a ValueError if they don't fit
         train, val = (LabelledImages(root, size, resize=self.resize) for root in self.roots)
         if train.classes != val.classes:
             raise ValueError(
@@ -93,6 +98,19 @@ class KNNHook(Hook):
         self._sets = train, val
         if self.before_training and runner.iter == 0:
             self._measure(runner, 0)
+
+    def before_train_epoch(self, runner) -> None:
+        """Stop if the guard asked for it in the epoch before."""
+        self._stop_if_asked(runner)
+
+    def after_train(self, runner) -> None:
+        """The same after the last epoch."""
+        self._stop_if_asked(runner)
+
+    def _stop_if_asked(self, runner) -> None:
+        message = runner.message_hub.runtime_info.get(STOP)
+        if message is not None and self.action == "stop":
+            raise TrainingStoppedError(message)
 
     def after_train_epoch(self, runner) -> None:
         """Measure when it is time."""
@@ -124,17 +142,23 @@ class KNNHook(Hook):
             known = f"; best so far {best:.2f} % after epoch {best_epoch}" if best_epoch or best > 0 else ""
             runner.logger.info(f"k-NN (k={self.k}) after epoch {epoch}: top-1 {top1:.2f} %{known}")
         if runner.visualizer is not None:
-            runner.visualizer.add_scalar("val/knn_top1", top1, step=epoch)
+            runner.visualizer.add_scalar("val/knn_top1", top1, step=runner.iter)
+        hub.runtime_info.pop(STOP, None)
         if top1 > best:
             hub.update_info("knn_best", (top1, epoch))
+            if self.max_drop is not None and is_main_process():
+                save_network(runner, "teacher", runner.iter, Path(runner.work_dir) / BEST)
         elif self.max_drop is not None and top1 < best - self.max_drop:
-            _act(
-                runner,
-                self.action,
+            kept = f", whose teacher is {BEST} in the work dir" if (Path(runner.work_dir) / BEST).is_file() else ""
+            message = (
                 f"k-NN guard: top-1 fell to {top1:.2f} % after epoch {epoch}, more than max_drop = {self.max_drop:g} "
-                f"points below the {best:.2f} % of epoch {best_epoch}. The run forgets what its weights knew: lower "
-                "train_cfg.schedule.base_lr, lengthen the head-only warm-up, or raise teacher_momentum",
+                f"points below the {best:.2f} % of epoch {best_epoch}{kept}. The run forgets what its weights knew: "
+                "lower train_cfg.schedule.base_lr, lengthen the head-only warm-up, or raise teacher_momentum"
             )
+            if self.action == "stop":
+                hub.update_info(STOP, f"{message}. To go on from here all the same: --resume with action='warn'")
+            elif is_main_process():
+                runner.logger.warning(message)
 
 
 @HOOKS.register_module()

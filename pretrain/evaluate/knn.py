@@ -24,6 +24,17 @@ def knn_votes(similarity: Tensor, labels: Tensor, temperature: float, num_classe
     return votes.scatter_add_(1, labels, (similarity / temperature).exp())
 
 
+def check_k(ks: Sequence[int], num_images: int) -> None:
+    """Refuses more neighbours than there are training images.
+
+    Raises:
+        ValueError: names k and the number.
+    """
+    for k in ks:
+        if not 1 <= k <= num_images:
+            raise ValueError(f"k={k} must lie in 1 … {num_images}, the number of training images")
+
+
 @torch.no_grad()
 def knn_accuracy(
     train_features: Tensor,
@@ -51,9 +62,7 @@ def knn_accuracy(
         ValueError: k is not in 1 … M, or the temperature is not positive.
     """
     ks = [k] if isinstance(k, int) else list(k)
-    for value in ks:
-        if not 1 <= value <= len(train_features):
-            raise ValueError(f"k={value} must lie in 1 … {len(train_features)}, the number of training images")
+    check_k(ks, len(train_features))
     if temperature <= 0:
         raise ValueError(f"temperature={temperature} must be positive")
     num_classes = int(torch.maximum(train_labels.max(), labels.max())) + 1

@@ -38,11 +38,7 @@ def central_view(image: Image, size: int) -> Image:
     image = _middle(image)
     height, width = image.shape[:2]
     short = max(size, math.floor(size * 256 / 224))
-    scale = short / min(height, width)
-    target = (
-        short if height <= width else int(height * scale),
-        short if width <= height else int(width * scale),
-    )
+    target = tuple(short * side // min(height, width) for side in (height, width))
     image = resize(np.ascontiguousarray(image), *target)
     top, left = round((target[0] - size) / 2), round((target[1] - size) / 2)
     return image[top : top + size, left : left + size]

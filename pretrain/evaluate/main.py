@@ -2,15 +2,39 @@
 
 import argparse
 import json
+import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mst_transfer.compat import endings, launch
 
 DTYPES = ("float32", "bfloat16", "float16")
 LINEAR_LRS = (0.001, 0.01, 0.1, 1.0)
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    """An argument's type: a whole number from ``least`` on."""
+
+    def whole_number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} must be at least {least}")
+        return int(text)
+
+    return whole_number
+
+
+def _positive_number(text: str) -> float:
+    if not 0 < float(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} must be positive")
+    return float(text)
+
+
+def _file(text: str) -> Path:
+    if Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder: name a file, e.g. {Path(text) / 'result.json'}")
+    return Path(text)
 
 
 def build_parser(program: str) -> argparse.ArgumentParser:
@@ -26,22 +50,22 @@ def build_parser(program: str) -> argparse.ArgumentParser:
     for name in ("mean", "std"):
         words = f"RGB {name} of the normalisation, 0 to 1 (default: the checkpoint's as far as known, else ImageNet's)"
         parser.add_argument(f"--{name}", type=float, nargs=3, metavar=("R", "G", "B"), help=words)
-    parser.add_argument("--size", type=int, help="side of the views in pixels (default: the checkpoint's)")
+    parser.add_argument("--size", type=_whole(1), help="side of the views in pixels (default: the checkpoint's)")
     parser.add_argument("--resize", default="crop", choices=("crop", "squash"), help="see docs/pretraining.md")
-    parser.add_argument("--batch-size", type=int, default=256, help="of one process (default 256)")
-    parser.add_argument("--num-workers", type=int, default=0, help="loading processes of each process")
+    parser.add_argument("--batch-size", type=_whole(1), default=256, help="of one process (default 256)")
+    parser.add_argument("--num-workers", type=_whole(0), default=0, help="loading processes of each one")
     parser.add_argument("--dtype", default="float32", choices=DTYPES)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="also write the result to this JSON file")
+    parser.add_argument("--seed", type=_whole(0), default=0)
+    parser.add_argument("--out", type=_file, help="also write the result to this JSON file")
     parser.add_argument("--launcher", choices=launch.LAUNCHERS, default="none")
     if program == "eval_knn":
-        parser.add_argument("--k", type=int, nargs="+", default=[10, 20, 100, 200])
-        parser.add_argument("--temperature", type=float, default=0.07)
+        parser.add_argument("--k", type=_whole(1), nargs="+", default=[10, 20, 100, 200])
+        parser.add_argument("--temperature", type=_positive_number, default=0.07)
     else:
-        parser.add_argument("--blocks", type=int, default=4, help="class tokens of so many last blocks (ViT-S: 4)")
+        parser.add_argument("--blocks", type=_whole(1), help="class tokens of the last N blocks (default: 4; Swin: 1)")
         parser.add_argument("--average-patches", action="store_true", help="and the mean patch token (ViT-B)")
-        parser.add_argument("--epochs", type=int, default=100)
-        parser.add_argument("--lr", type=float, nargs="+", default=list(LINEAR_LRS), help="for a batch of 256")
+        parser.add_argument("--epochs", type=_whole(1), default=100)
+        parser.add_argument("--lr", type=_positive_number, nargs="+", default=LINEAR_LRS, help="for a batch of 256")
         parser.add_argument("--held-out", type=float, default=0.1, help="share of train that chooses the lr")
         parser.add_argument(
             "--cache",

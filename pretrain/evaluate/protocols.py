@@ -15,13 +15,47 @@ from mst_transfer.checkpoint.normalisation import normalisation_of
 from mst_transfer.compat.config_check import parse_cfg_options
 from pretrain.dataset import worker_init
 from pretrain.evaluate.features import FeatureFunction, extract_features
-from pretrain.evaluate.knn import knn_accuracy
+from pretrain.evaluate.knn import check_k, knn_accuracy
 from pretrain.evaluate.labelled_images import LabelledImages
 from pretrain.evaluate.linear import LinearProbes, cached_batches, split_held_out, train_linear
 from pretrain.evaluate.load import FrozenBackbone, load_frozen
 from pretrain.evaluate.monitors import effective_rank
+from pretrain.swin import MaskedSwin
 
+DEFAULT_BLOCKS = 4  # DINO's for ViT-S
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def feature_blocks(args: argparse.Namespace, frozen: FrozenBackbone) -> int:
+    """Of how many last blocks the linear protocol takes the class tokens.
+
+    Raises:
+        ValueError: the backbone has no such features.
+    """
+    arch, most = frozen.backbone.arch, frozen.backbone.num_feature_blocks
+    usual = min(DEFAULT_BLOCKS, most)
+    if args.blocks is not None and args.blocks > most:
+        raise ValueError(f"--blocks {args.blocks} must lie in 1 … {most} for this {arch}; without it: {usual}")
+    if args.average_patches and isinstance(frozen.backbone, MaskedSwin):
+        raise ValueError(f"--average-patches: the feature of {arch} is its tokens' average already; leave it out")
+    return args.blocks or usual
+
+
+def held_out_images(args: argparse.Namespace, num_images: int) -> tuple[Tensor, Tensor]:
+    """Indices of the images to train on, and of those that choose among several learning rates.
+
+    Raises:
+        ValueError: none would be left for one of the two.
+    """
+    if len(args.lr) == 1:
+        return split_held_out(num_images, 0.0, args.seed)
+    kept, held_out = split_held_out(num_images, min(max(args.held_out, 0.0), 1.0), args.seed)
+    if not len(kept) or not len(held_out):
+        raise ValueError(
+            f"--held-out {args.held_out:g} of {num_images} training images is {len(held_out)}: to choose among --lr "
+            f"{' '.join(map(str, args.lr))} some must be held out and some left. Give another share, or one --lr"
+        )
+    return kept, held_out
 
 
 def open_images(args: argparse.Namespace, size: int) -> tuple[LabelledImages, LabelledImages]:
@@ -68,6 +102,7 @@ def run_knn(args: argparse.Namespace) -> dict:
     """Top-1 for each k, and the effective rank of the validation features."""
     frozen = open_backbone(args)
     train, val = open_images(args, view_size(args, frozen))
+    check_k(args.k, len(train))
     options = dict(batch_size=args.batch_size, num_workers=args.num_workers, device=frozen.device)
     function = frozen.features()
     votes, vote_labels = extract_features(function, train, title="train", **options)
@@ -126,16 +161,15 @@ class _ShardedViews:
 
 def run_linear(args: argparse.Namespace) -> dict:
     """Top-1 of a linear classifier; the learning rate is chosen on held-out training images."""
-    if len(args.lr) > 1 and not 0 < args.held_out < 1:
-        raise ValueError(f"--held-out {args.held_out} must lie between 0 and 1 to choose among --lr {args.lr}")
     frozen = open_backbone(args)
     size = view_size(args, frozen)
+    blocks = feature_blocks(args, frozen)
     train, val = open_images(args, size)
+    kept, held_out = held_out_images(args, len(train))
     options = dict(batch_size=args.batch_size, num_workers=args.num_workers, device=frozen.device)
-    function = frozen.features(args.blocks, args.average_patches)
+    function = frozen.features(blocks, args.average_patches)
     val_set = extract_features(function, val, title="val", **options)
     width, sharded = val_set[0].shape[1], not args.cache
-    kept, held_out = split_held_out(len(train), args.held_out if len(args.lr) > 1 else 0.0, args.seed)
     batch, held = args.batch_size, None
     if args.cache:
         features, labels = extract_features(function, train, title="train", **options)
@@ -155,6 +189,7 @@ def run_linear(args: argparse.Namespace) -> dict:
     return {
         "protocol": "linear",
         "normalisation": asdict(frozen.normalisation),
+        "blocks": blocks,
         "top1": round(result.top1, 3),
         "lr": result.lr,
         "held_out": {str(lr): round(value, 3) for lr, value in result.held_out.items()},

@@ -213,6 +213,17 @@ def test_bad_architectures_are_named(arch, words):
     assert all(word in str(error.value) for word in words)
 
 
+@pytest.mark.parametrize(
+    ("options", "part"), [(dict(global_pool="avg"), "fc_norm"), (dict(global_pool="map"), "attn_pool")]
+)
+def test_a_norm_or_pooling_behind_the_tokens_is_refused(options: dict, part: str):
+    """Its class token has no final norm, or its backbone file would hold a head: said before the first step."""
+    with pytest.raises(ValueError, match=f"{part}.*global_pool='token'"):
+        MaskedViT(**SMALL, **options)
+    MaskedViT(**SMALL, global_pool="token")
+    MaskedViT(**SMALL, global_pool="avg", fc_norm=False)
+
+
 def test_views_must_fit_the_patch_size(vit):
     assert vit.num_patches(32, 48) == 24 and vit.cell_size == 8
     with pytest.raises(ValueError, match="30x32 px is not a multiple of the patch size 8.*24 or 32"):

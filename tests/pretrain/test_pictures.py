@@ -65,6 +65,13 @@ def test_look_shows_what_the_model_sees(tiny_mst, size):
     assert views.error[1] == pytest.approx(flat, rel=1e-5) and views.restored.shape == (3, *size, 3)
 
 
+def test_a_view_that_is_masked_in_training_is_shown(tiny_mst):
+    """Where the second view alone is masked, a picture of the first would say that nothing is hidden."""
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    for view in (0, 1):
+        assert look(tiny_mst(masking=dict(num=4, views=(view,))).eval(), images).mask.mean() == 0.25
+
+
 def test_swin_masks_whole_cells(tiny_mst):
     swin = dict(
         arch="swin_tiny_patch4_window7_224", img_size=64, embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 2)
@@ -110,6 +117,15 @@ def test_command_line(tiny_config: Path, photo_folder: Path, tmp_path: Path, cap
         words = [str(run), "--images", str(photo_folder / "part_0" / "00.png"), "--out", str(out), "--size", size]
         assert main(words) == status
     assert "30x30 px is not a multiple of the patch size 8: choose a size such as 24 or 32" in capsys.readouterr().err
+
+
+def test_pictures_of_a_run_with_compiled_blocks_need_no_compiler(tiny_config: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    assert train([str(tiny_config), "--work-dir", str(run), "--cfg-options", "train_cfg.schedule.warmup_epochs=0"]) == 0
+    config = next(run.glob("*.py"))
+    config.write_text(config.read_text().replace("backbone=dict(", "backbone=dict(compile_blocks=True, ", 1))
+    model, _ = load_run(run)
+    assert model.student.backbone._blocks is model.teacher.backbone._blocks is MaskedViT._through_blocks
 
 
 def backbone_file(folder: Path, backbone: MaskedViT | MaskedSwin) -> Path:
@@ -178,7 +194,17 @@ def test_files_of_others_show_their_architecture_or_need_its_name(photo_folder: 
     assert "loaded" in capsys.readouterr().err and (tmp_path / "pictures" / "importance.png").is_file()
 
 
-@pytest.mark.parametrize("words", [[], ["run", "--checkpoint", "file"], ["run", "--size", "1", "2", "3"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["run", "--checkpoint", "file"],
+        ["run", "--size", "1", "2", "3"],
+        ["run", "--role", "student"],
+        ["run", "--arch", "vit_tiny_patch16_224"],
+        ["--checkpoint", "file", "--config", "config.py"],
+    ],
+)
 def test_contradictory_arguments_are_refused(words):
     with pytest.raises(SystemExit):
         main([*words, "--images", "x", "--out", "y"])

@@ -58,3 +58,11 @@ def test_momentum_scaled_to_the_batch_averages_over_as_many_images():
     assert scaled.at(0, 5, 20, 16).teacher_momentum == pytest.approx(0.9**0.25)
     with pytest.raises(ValueError, match="momentum_batch = 0"):
         Schedule(momentum_batch=0)
+
+
+@pytest.mark.parametrize("name", ["warmup_epochs", "warmup_teacher_temp_epochs", "freeze_last_layer_epochs"])
+def test_parts_of_an_epoch_are_refused(name):
+    """2.4 steps of warm-up would overshoot: step 2 of it has 2 / 1.4 of the learning rate."""
+    with pytest.raises(ValueError, match=f"{name} = 0.4 must be a whole number"):
+        Schedule(**{name: 0.4})
+    Schedule(**{name: 2.0}, head_only_epochs=0.4)

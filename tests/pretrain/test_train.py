@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from mst_transfer.checkpoint import read_backbone
+from pretrain.schedules import Schedule
 from pretrain.train import build_parser, build_runner, load_config, main
 
 
@@ -79,6 +80,18 @@ def test_killed_and_resumed_equals_uninterrupted(finished: Path, tiny_config: Pa
     assert not (resumed / f"iter_{stop - 2}.pth").exists() and (resumed / "teacher.safetensors").exists()
 
 
+def test_the_plan_says_what_a_short_run_does_not_reach(tiny_config: Path, tmp_path: Path):
+    args = build_parser().parse_args([str(tiny_config), "--work-dir", str(tmp_path / "run")])
+    runner = build_runner(load_config(args), "none")
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    loop = runner.train_loop  # of 2 epochs
+    loop.seed = 0
+    loop.schedule = Schedule(warmup_epochs=1, warmup_teacher_temp_epochs=4, freeze_last_layer_epochs=2)
+    assert "0.04 to 0.05: teacher_temp = 0.07 is not reached" in loop.plan() and "never trained" in loop.plan()
+    loop.schedule = Schedule(warmup_epochs=1, warmup_teacher_temp_epochs=2)
+    assert "0.04 to 0.07\n" in loop.plan() + "\n" and "never trained" not in loop.plan()
+
+
 def test_seed_decides(finished: Path, tiny_config: Path, tmp_path: Path):
     main([str(tiny_config), "--work-dir", str(tmp_path / "other"), "--seed", "6"])
     name = "student.head.last_layer.weight_v"
@@ -99,16 +112,45 @@ def test_seed_decides_the_crops_too(tiny_config: Path, tmp_path: Path):
     assert not torch.equal(*seen)
 
 
-def test_resuming_another_run_is_refused(finished: Path, tiny_config: Path, tmp_path: Path):
-    checkpoint = str(finished / "iter_4.pth")
-    for options, words in (
-        (["train_dataloader.batch_size=8"], "effective batch 4, this one has 8"),
-        (["train_cfg.max_epochs=3"], "number of epochs 2, this one has 3"),
-        (["model.head.out_dim=64"], r"last_layer.weight_v: \(32, 8\) in the checkpoint, \(64, 8\) in the model"),
-    ):
-        arguments = [str(tiny_config), "--work-dir", str(tmp_path / "other"), "--resume", checkpoint]
-        with pytest.raises(ValueError, match=words):
-            main([*arguments, "--cfg-options", *options])
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("train_dataloader.batch_size=8", "effective batch 4, this one has 8"),
+        ("train_cfg.max_epochs=3", "number of epochs 2, this one has 3"),
+        ("model.head.out_dim=64", "last_layer.weight_v: (32, 8) in the checkpoint, (64, 8) in the model"),
+    ],
+)
+def test_resuming_another_run_is_refused(finished: Path, tiny_config: Path, tmp_path: Path, capsys, option, words):
+    """As any other wrong input: one message and status 1, no traceback."""
+    resume = ["--work-dir", str(tmp_path / "other"), "--resume", str(finished / "iter_4.pth")]
+    assert main([str(tiny_config), *resume, "--cfg-options", option]) == 1
+    said = capsys.readouterr().err
+    assert "mst-pretrain: the checkpoint" in said and words in said and "Traceback" not in said
+
+
+def test_memory_and_speed_are_the_users_to_change(finished: Path, tiny_config: Path, tmp_path: Path):
+    """A checkpoint made without ``grad_checkpointing`` goes on with it, also one whose file still names it."""
+    from mst_transfer.compat import run_identity
+
+    state = torch.load(finished / "iter_8.pth", weights_only=True)
+    state["meta"][run_identity.KEY]["model.backbone.grad_checkpointing"] = "False"
+    torch.save(state, tmp_path / "iter_8.pth")
+    for checkpoint in (finished / "iter_8.pth", tmp_path / "iter_8.pth"):
+        resume = ["--work-dir", str(tmp_path / checkpoint.parent.name), "--resume", str(checkpoint)]
+        options = ["model.backbone.grad_checkpointing=True", "model.backbone.compile_blocks=False"]
+        assert main([str(tiny_config), *resume, "--cfg-options", *(f"+{option}" for option in options)]) == 0
+        ours = weights(tmp_path / checkpoint.parent.name, "iter_12.pth")
+        for name, tensor in weights(finished, "iter_12.pth").items():
+            torch.testing.assert_close(ours[name], tensor, msg=name)
+
+
+def test_an_error_in_the_middle_of_training_keeps_its_traceback(tiny_config: Path, tmp_path: Path, monkeypatch):
+    def broken(*args, **kwargs):
+        raise ValueError("not the user's")
+
+    monkeypatch.setattr("pretrain.model.MST.forward", broken)
+    with pytest.raises(ValueError, match="not the user's"):
+        main([str(tiny_config), "--work-dir", str(tmp_path / "run")])
 
 
 def test_resume_without_a_checkpoint_says_so(tiny_config: Path, tmp_path: Path, capsys):
@@ -194,6 +236,7 @@ def test_checkpoints_beyond_the_kept_ones_go_with_their_backbones(tiny_config: P
         (["train_dataloader.batch_size=100"], ["24 images", "100"]),
         (["train_cfg.schedul.base_lr=1"], ["schedul", "schedule"]),
         (["train_dataloader.dataset.global_size=30"], ["30x30", "patch size 8"]),
+        (["+model.backbone.global_pool=avg"], ["fc_norm", "global_pool='token'"]),
         (["model.masking.num=17"], ["masking.num = 17", "16 patches"]),
         (["+train_cfg.schedule.base_learning_rate=1"], ["base_learning_rate"]),
     ],

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mst_transfer.checkpoint import read_backbone
+from mst_transfer.checkpoint import read_backbone, save_backbone
+from pretrain.hooks import backbone_metadata
 from pretrain.model import MST
 from pretrain.picture_folder import load_run
 from pretrain.schedules import Schedule
@@ -40,6 +41,16 @@ def test_student_and_teacher_start_from_the_files_teacher(tiny_mst, tmp_path: Pa
     for network in (whole.student, whole.teacher):
         for name, tensor in network.head.state_dict().items():
             torch.testing.assert_close(tensor, given[f"head.{name}"], rtol=0, atol=0)
+
+
+def test_images_are_normalised_as_the_file_says(tiny_mst, tmp_path: Path):
+    mst, path = tiny_mst(mean=(0.5,) * 3, std=(0.4,) * 3), tmp_path / "teacher.safetensors"
+    save_backbone(path, mst.teacher.backbone.vit.state_dict(), backbone_metadata(mst, "teacher", {}))
+    with pytest.raises(ValueError, match=r"mean \(0.5, 0.5, 0.5\).*\(0.485.*model.std = \(0.4, 0.4, 0.4\)"):
+        tiny_mst(init_from=str(path))
+    with pytest.raises(ValueError, match=r"std \(0.4"):
+        tiny_mst(init_from=str(path), mean=(0.5,) * 3)
+    tiny_mst(init_from=str(path), mean=[0.5] * 3, std=[0.4] * 3)
 
 
 def test_what_does_not_fit_is_refused(tiny_mst, tmp_path: Path):

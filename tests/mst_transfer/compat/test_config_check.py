@@ -116,6 +116,20 @@ def test_known_paths_and_explicit_additions_are_applied() -> None:
     assert cfg.randomness.seed == 3 and cfg.optim_wrapper.clip_grad.max_norm == 1.0
 
 
+@pytest.mark.parametrize("option", ["+default.hooks.2.type", "+default.hooks.2", "+default.hooks.x"])
+def test_an_item_beyond_a_list_is_refused(option: str) -> None:
+    """mmengine raises a KeyError, which reads as a fault of ours."""
+    cfg = Config(dict(default=dict(hooks=[dict(type="A"), dict(type="B")])))
+    with pytest.raises(UnknownConfigKeyError, match="'default.hooks' is a list of 2 items"):
+        check_cfg_options(cfg, {option: 1})
+
+
+def test_keys_are_added_inside_an_item_of_a_list() -> None:
+    cfg = Config(dict(custom_hooks=[dict(type="A"), dict(type="B")]))
+    cfg.merge_from_dict(check_cfg_options(cfg, {"+custom_hooks.1.new.interval": 1}))
+    assert cfg.custom_hooks[1].new.interval == 1
+
+
 def test_words_become_values() -> None:
     words = ["a=1", "b.c=0.5", "d=None", "e=[1,2]", "f=text", "g=x=y", "h=True"]
     expected = {"a": 1, "b.c": 0.5, "d": None, "e": [1, 2], "f": "text", "g": "x=y", "h": True}

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mst_transfer.checkpoint import BackboneMetadata, save_backbone
 from mst_transfer.cli.main import main
 from mst_transfer.engine import adapt, results, run
+from mst_transfer.report.scalars import read_scalars
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
 
@@ -44,6 +45,16 @@ def test_train_resume_and_test(tiny_seg_config: Path, tmp_path: Path, capsys: py
     assert tested["resumed"] is False
     assert tested["mode"] == "test" and tested["metrics"]["mIoU"] == pytest.approx(read(work_dir)["metrics"]["mIoU"])
     assert "mIoU" in capsys.readouterr().out
+
+
+def test_validations_are_logged_by_steps(tiny_seg_config: Path, tmp_path: Path) -> None:
+    """The axis of the training curve, in TensorBoard too; the report reads them from where they stand."""
+    assert main(["train", str(tiny_seg_config), "--work-dir", str(tmp_path)]) == 0
+    steps, _ = read_scalars(tmp_path).series("mIoU")
+    lines = [json.loads(line) for line in next(tmp_path.glob("*/vis_data/scalars.json")).read_text().splitlines()]
+    assert steps == [line["step"] for line in lines if "mIoU" in line]
+    checkpoint = torch.load(tmp_path / "epoch_2.pth", weights_only=True)
+    assert steps == [checkpoint["meta"]["iter"] // 2, checkpoint["meta"]["iter"]]
 
 
 def test_a_seed_decides_the_run(tiny_seg_config: Path, tmp_path: Path) -> None:

@@ -56,6 +56,24 @@ def test_a_run_started_again_replaces_all(tmp_path):
     assert read_scalars(tmp_path).series("loss") == ([10], [2.0])
 
 
+def test_validations_stand_at_their_own_step(tmp_path):
+    """118 steps an epoch, logged every 50; the run is killed after validation 2 and resumed from 1."""
+    train = [{"loss": 1.0, "step": s} for s in (50, 100, 168, 218)]
+    log_file(
+        tmp_path, "20250101_100000", [*train[:2], {"mIoU": 1.0, "step": 118}, *train[2:], {"mIoU": 2.0, "step": 236}]
+    )
+    log_file(tmp_path, "20250101_110000", [train[2], {"mIoU": 3.0, "step": 236}])
+    scalars = read_scalars(tmp_path)
+    assert scalars.series("mIoU") == ([118, 236], [1.0, 3.0])
+    assert scalars.series("loss")[0] == [50, 100, 168]
+
+
+def test_a_validation_that_comes_again_before_a_logged_step_counts_once(tmp_path):
+    log_file(tmp_path, "20250101_100000", [{"loss": 1.0, "step": 50}, {"mIoU": 1.0, "step": 60}])
+    log_file(tmp_path, "20250101_110000", [{"mIoU": 2.0, "step": 60}, {"loss": 1.0, "step": 100}])
+    assert read_scalars(tmp_path).series("mIoU") == ([60], [2.0])
+
+
 def test_an_unfinished_last_line_is_passed_over(tmp_path):
     path = log_file(tmp_path, "20250101_100000", [{"loss": 1.0, "step": 10}])
     path.write_text(path.read_text() + '{"loss": 2.0, "st')

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mst_transfer.checkpoint import read_backbone
 from pretrain.evaluate.hooks import CollapseAlarmHook, KNNHook
 from pretrain.train import build_parser, build_runner, load_config, main
 
@@ -36,8 +37,9 @@ def test_knn_is_measured_before_and_while_training(tiny_config: Path, photo_fold
     text = log(tmp_path / "run")
     for epoch in (0, 1, 2):
         assert f"k-NN (k=3) after epoch {epoch}: top-1 " in text
-    values = [line["val/knn_top1"] for line in scalars(tmp_path / "run") if "val/knn_top1" in line]
-    assert len(values) == 3 and all(0 <= value <= 100 for value in values)
+    measured = [line for line in scalars(tmp_path / "run") if "val/knn_top1" in line]
+    assert [line["step"] for line in measured] == [0, 6, 12]  # as all else that is logged: in steps
+    assert all(0 <= line["val/knn_top1"] <= 100 for line in measured)
 
 
 def test_measured_features_are_the_teachers(tiny_config: Path, photo_folder: Path, tmp_path: Path):
@@ -64,10 +66,47 @@ def test_guard_acts_when_accuracy_falls(
     assert "fell to 70.00 % after epoch 2" in said and "80.00 % of epoch 0" in said and "base_lr" in said
 
 
-def test_wrong_folders_stop_before_the_first_step(tiny_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
-    config = with_hook(tiny_config, knn_hook(tmp_path / "nowhere"))
+def test_a_stopped_run_has_its_last_epoch_and_the_best(
+    tiny_config: Path, photo_folder: Path, tmp_path: Path, monkeypatch, capsys
+):
+    """Epoch 1 is the best of 5; epoch 4 is bad; two checkpoints are kept. Resumed, the run does not just go on."""
+    values = iter([10.0, 80.0, 79.9, 79.8, 70.0, 79.0])
+    monkeypatch.setattr(KNNHook, "accuracy", lambda self, mst: next(values))
+    run = tmp_path / "run"
+    options = ["train_cfg.max_epochs=5", "default_hooks.checkpoint.max_keep_ckpts=2"]
+    options += ["default_hooks.checkpoint.by_epoch=True", "default_hooks.checkpoint.interval=1"]
+    words = ["--work-dir", str(run), "--cfg-options", *options]
+    config = with_hook(tiny_config, knn_hook(photo_folder, max_drop=1.0, action="stop"))
+    assert main([str(config), *words]) == 1
+    assert "80.00 % of epoch 1, whose teacher is knn_best_teacher.safetensors" in capsys.readouterr().err
+    assert {path.name for path in run.glob("*.pth")} == {"epoch_3.pth", "epoch_4.pth"}
+    assert read_backbone(run / "knn_best_teacher.safetensors", "teacher")[1].provenance["epoch"] == 1
+    assert main([str(config), "--resume", *words]) == 1
+    assert "fell to 70.00 % after epoch 4" in capsys.readouterr().err
+    assert main([str(config), "--resume", *words, "custom_hooks.0.action=warn"]) == 0
+    assert (run / "epoch_5.pth").exists() and next(values, None) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(train_root="nowhere"), "class folders"),
+        (dict(k=25), "KNNHook.k = 25"),
+        (dict(size=30, before_training=False), "30x30 px"),
+        (dict(val_root="part_0"), "differ"),
+    ],
+)
+def test_wrong_options_stop_before_the_first_step(
+    tiny_config: Path, photo_folder: Path, tmp_path: Path, capsys, options: dict, message: str
+):
+    if "val_root" in options:  # a class folder fewer
+        (tmp_path / "one").mkdir()
+        (tmp_path / "one" / "part_0").symlink_to(photo_folder / "part_0")
+        options = dict(val_root=str(tmp_path / "one"))
+    config = with_hook(tiny_config, knn_hook(photo_folder, **options))
     assert main([str(config), "--work-dir", str(tmp_path / "run")]) == 1
-    assert "class folders" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
+    assert not list((tmp_path / "run").glob("*.pth"))
 
 
 ALARM = dict(type="pretrain.CollapseAlarmHook", interval=1, patience=2, num_views=16)

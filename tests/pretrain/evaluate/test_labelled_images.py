@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from torchvision import transforms
 
+from pretrain.evaluate import labelled_images
 from pretrain.evaluate.labelled_images import LabelledImages, central_view, random_view
 
 
@@ -22,6 +23,17 @@ def test_central_view_is_torchvisions(height: int, width: int):
     theirs = np.array(reference(picture)).astype(int)
     assert ours.shape == theirs.shape == (size, size, 3)
     assert np.abs(ours - theirs).mean() < 0.5 and np.abs(ours - theirs).max() <= 3
+
+
+def test_central_view_has_torchvisions_size(monkeypatch: pytest.MonkeyPatch):
+    """Also where the proportions, as a float, fall a little short of the next pixel: 33 x 110 to 36 x 120."""
+    sizes = []
+    resize = labelled_images.resize
+    monkeypatch.setattr(labelled_images, "resize", lambda *args: sizes.append(args[1:]) or resize(*args))
+    for height, width in ((110, 33), (33, 187), (50, 75)):
+        central_view(np.zeros((height, width, 3), dtype=np.uint8), 32)
+        theirs = transforms.Resize(36)(Image.new("RGB", (width, height))).size[::-1]
+        assert sizes.pop() == theirs
 
 
 def test_random_view_covers_boxes_and_flips():

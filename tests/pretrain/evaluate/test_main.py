@@ -77,6 +77,61 @@ def test_wrong_input_is_named(checkpoint: Path, data: Path, capsys, change: list
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("program", "options", "message"),
+    [
+        ("eval_knn", "--k 1 25", "k=25 must lie in 1 … 24"),
+        ("eval_linear", "--blocks 3", "--blocks 3 must lie in 1 … 2"),
+        ("eval_linear", "--held-out 0", "--held-out 0 of 24 training images is 0"),
+        ("eval_linear", "--held-out 0.99", "is 24"),
+        ("eval_linear", "--lr 1 0.1 --held-out 0.01", "--lr 1.0 0.1"),
+    ],
+)
+def test_options_are_checked_before_anything_is_computed(
+    checkpoint: Path, data: Path, capsys, monkeypatch, program: str, options: str, message: str
+):
+    monkeypatch.delattr("pretrain.evaluate.protocols.extract_features")
+    assert main(program, [str(checkpoint), str(data), *options.split()]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--k 0", "--k 3 -1", "--temperature 0", "--temperature nan", "--batch-size 0", "--size 0", "--num-workers -1",
+     "--epochs 0", "--lr 0.1 0", "--blocks 0", "--out ."],
+)  # fmt: skip
+def test_values_that_are_never_right_are_refused_first(capsys, option: str):
+    name = option.split()[0]
+    program = "eval_linear" if name in ("--epochs", "--lr", "--blocks") else "eval_knn"
+    with pytest.raises(SystemExit):
+        main(program, ["no_such_file", "no_such_folder", *option.split()])
+    assert f"argument {name}: " in capsys.readouterr().err
+
+
+def test_default_features_fit_every_backbone(checkpoint: Path, data: Path, tmp_path: Path, capsys):
+    """Four blocks, or as many as there are; of a Swin, the only feature that it has."""
+    options = ["--epochs", "1", "--lr", "0.1", "--cache"]
+    swin = ["swin_tiny_patch4_window7_224", "img_size=64", "embed_dim=12", "depths=(1,1,1,1)", "num_heads=(1,1,1,2)"]
+    for words, blocks in (
+        ([str(checkpoint), str(data)], 2),
+        (["random", str(data), "--arch", swin[0], "--arch-options", *swin[1:]], 1),
+    ):
+        out = tmp_path / "linear.json"
+        assert main("eval_linear", [*words, *options, "--out", str(out)]) == 0
+        assert json.loads(out.read_text())["blocks"] == blocks
+    for change in (["--blocks", "4"], ["--average-patches"]):
+        assert main("eval_linear", [*words, *options, *change]) == 1
+        assert f"{change[0]}" in capsys.readouterr().err
+
+
+def test_a_file_whose_class_token_has_no_norm_is_refused(data: Path, tmp_path: Path, capsys):
+    """A timm model that averages: its class token is of no use, and its final norm belongs to the average."""
+    tensors = timm.create_model(ARCH, num_classes=10, global_pool="avg", depth=2).state_dict()
+    torch.save(tensors, tmp_path / "averaging.pth")
+    assert main("eval_knn", [str(tmp_path / "averaging.pth"), str(data), "--k", "1"]) == 1
+    assert "fc_norm" in capsys.readouterr().err
+
+
 def test_missing_pieces_are_named(checkpoint: Path, data: Path, tmp_path: Path, capsys):
     assert main("eval_knn", ["random", str(data)]) == 1
     assert "--arch" in capsys.readouterr().err
