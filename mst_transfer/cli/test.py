@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     status, written = run_or_refuse("test", args.launcher, lambda: run.run_testing(cfg, args.checkpoint, args.tta))
     for name, value in (written or {}).get("metrics", {}).items():
-        print(f"{name}: {value:.4f}")
+        print(f"{name}: {'nan' if value is None else f'{value:.4f}'}")
     return status
 
 
