@@ -148,12 +148,13 @@ def apply_batch_plan(cfg: Any, plan: BatchPlan) -> list[str]:
         ValueError: A schedule counts iterations in a way that cannot be stretched.
     """
     sentences = [plan.sentence()]
+    if plan.scale_lr and plan.recipe_lr is not None and plan.recipe is not None:
+        # mmengine would scale by the batch of one iteration, and log base_lr as it was
+        cfg.optim_wrapper.optimizer.lr = plan.lr
+        cfg.auto_scale_lr.update(enable=False, base_batch_size=plan.effective)
     if cfg.pop(WANTED, None) is None or plan.accumulation == 1:
         return sentences
     cfg.optim_wrapper.accumulative_counts = plan.accumulation
-    if plan.scale_lr:  # mmengine would scale by the batch of one iteration
-        cfg.optim_wrapper.optimizer.lr = plan.lr
-        cfg.auto_scale_lr.enable = False
     changes = list(_stretch(cfg, plan.accumulation))
     if changes:
         sentences.append(f"{plan.accumulation} iterations make a step, so these count iterations: {', '.join(changes)}")
