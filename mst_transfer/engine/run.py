@@ -200,7 +200,7 @@ def _train(cfg: Any, fresh: bool, notices: list[str], start: float) -> dict[str,
         notices += [*([moved] if moved else []), *batch_plan.apply_batch_plan(cfg, plan)]
     except ValueError as error:
         raise RunRefusedError(str(error)) from error
-    runner, record = build_runner(cfg, notices), RunRecordHook(start)
+    runner, record = build_runner(cfg, notices), RunRecordHook(start, plan.stretch)
     runner.register_hook(record)
     try:
         with refused(RunRefusedError):
@@ -209,7 +209,8 @@ def _train(cfg: Any, fresh: bool, notices: list[str], start: float) -> dict[str,
         raise RunRefusedError(f"model.backbone.checkpoint: {error}") from error
     except (ResumeRefusedError, OtherRunError, BrokenCheckpointError) as error:
         raise RunRefusedError(f"--resume {cfg.load_from}: {error}") from error
-    return _write(runner, cfg, record.final_metrics(runner), "train", record.seconds, batch=plan.as_dict())
+    extra: dict[str, Any] = {"unfinished_schedules": record.unfinished} if record.unfinished else {}
+    return _write(runner, cfg, record.final_metrics(runner), "train", record.seconds, batch=plan.as_dict(), **extra)
 
 
 def run_testing(cfg: Any, checkpoint: str, augmented: bool = False) -> dict[str, Any]:

@@ -128,7 +128,9 @@ def load_ground_truth(name: str, coco: Any) -> Any:
         name: The backend.
         coco: A ``pycocotools.coco.COCO``; left as it is.
     """
-    numbered = [{**annotation, "id": number} for number, annotation in enumerate(coco.dataset.get("annotations", ()), 1)]
+    numbered = [
+        {**annotation, "id": number} for number, annotation in enumerate(coco.dataset.get("annotations", ()), 1)
+    ]
     dataset = {"info": {}, "licenses": [], **coco.dataset, "annotations": numbered}
     if name == "hotcoco":
         import hotcoco

@@ -44,9 +44,9 @@ class CocoMetric(MMDetCocoMetric):
     ``outfile_prefix`` asks for it), and the backend matches in compiled code. Where mmdet errs, this does not:
     per-category figures belong to their category also if the file's categories are not in the order of their ids,
     ``iou_thrs`` may be a number or a list, ``proposal_fast`` finds an image's boxes whatever the order of the results
-    and runs with today's numpy, annotation ids may begin at 0, figures are 0 where nothing was detected (-1 where there
-    is nothing to detect), and images of ``ann_file`` that were not predicted on are left out, with a warning, instead of
-    counting as misses.
+    and runs with today's numpy, annotation ids may begin at 0, figures are 0 where nothing was detected (-1 where
+    there is nothing to detect), and images of ``ann_file`` that were not predicted on are left out, with a warning,
+    instead of counting as misses.
 
     Args:
         ann_file: Annotation file in COCO's format; without one the samples' ``instances`` are the ground truth.
@@ -159,8 +159,8 @@ class CocoMetric(MMDetCocoMetric):
         annotated = len(set(self.img_ids))
         if len(image_ids) < annotated:
             logger.warning(
-                f"COCO figures are of {len(image_ids)} of the {annotated} images of the annotations: the dataset leaves "
-                "out the others (its indices or filter_cfg)"
+                f"COCO figures are of {len(image_ids)} of the {annotated} images of the annotations: the dataset "
+                "leaves out the others (its indices or filter_cfg)"
             )
         if not any(len(result["labels"]) for result in predictions):
             logger.error("No detection in the whole dataset: every figure is 0. Lower score_thr?")

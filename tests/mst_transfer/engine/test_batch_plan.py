@@ -69,7 +69,9 @@ def test_the_rate_is_scaled_by_the_batch_of_a_step():
     plan, _ = planned(cfg, 1, 4)
     # mmengine's own scaling would take the batch of one iteration, 2, for that of a step, 8.
     assert plan.lr == cfg.optim_wrapper.optimizer.lr == pytest.approx(1e-4 * 8 / 16) and not cfg.auto_scale_lr.enable
-    cfg.auto_scale_lr.enable = True  # the config as a run dumps it, which accumulates itself, and --auto-scale-lr once more
+    cfg.auto_scale_lr.enable = (
+        True  # the config as a run dumps it, which accumulates itself, and --auto-scale-lr once more
+    )
     again, _ = planned(cfg, 1)
     assert again.lr == cfg.optim_wrapper.optimizer.lr == plan.lr
 
@@ -79,7 +81,8 @@ def test_the_optimizer_gets_the_rate_of_the_plan(tiny_seg_config: Path, tmp_path
     """Also of a config that accumulates itself, and in what is logged as base_lr."""
     with tiny_seg_config.open("a") as file:
         file.write(
-            'optim_wrapper.update(accumulative_counts=4, paramwise_cfg=dict(custom_keys={"decode_head": dict(lr_mult=10)}))\n'
+            "optim_wrapper.update(accumulative_counts=4)\n"
+            'optim_wrapper["paramwise_cfg"] = dict(custom_keys={"decode_head": dict(lr_mult=10)})\n'
             f"auto_scale_lr = dict(enable=False, base_batch_size={base_batch_size})\n"
         )
     words = ["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), "--auto-scale-lr"]

@@ -127,7 +127,7 @@ def test_a_subset_of_the_classes(backend, tmp_path):
 
 
 def test_annotation_ids_from_zero(backend, tmp_path):
-    """pycocotools, and so mmdet, takes a match with the annotation of id 0 for none; our figures are those of ids from 1."""
+    """pycocotools, and so mmdet, takes a match with the annotation of id 0 for none; ours are those of ids from 1."""
     options = dict(metric=["bbox", "segm"], metric_items=TWELVE, classwise=True)
     for seed in (4, 22):  # of the first 30, those whose first annotation is found
         from_one, from_zero = random_dataset(seed), random_dataset(seed, first_id=0)
