@@ -64,7 +64,6 @@ def test_minutes_are_of_the_whole_run(tiny_seg_config: Path, tmp_path: Path) -> 
 
 def test_a_detector_that_finds_nothing_has_figures_of_zero(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     config = tiny_runs.write_config("det", tmp_path)
-    config.write_text(config.read_text().replace('"CocoMetric"', '"mst_transfer.CocoMetric"'))
     blind = ["model.test_cfg.rcnn.score_thr=1.1", "model.test_cfg.rpn.max_per_img=4"]
     options = ["train_cfg.max_epochs=1", "train_cfg.val_interval=1", *blind]
     words = tiny_runs.command("det", config, tmp_path / "run", options, resume=False)
@@ -77,6 +76,28 @@ def test_a_detector_that_finds_nothing_has_figures_of_zero(tmp_path: Path, capsy
     assert main(["test", *words, *blind]) == 0
     assert read(tmp_path / "t")["metrics"] == trained["metrics"]
     assert "coco/bbox_mAP: 0.0000" in capsys.readouterr().out
+
+
+def test_testing_takes_files_of_ones_own_as_training_does(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """``mst test --coco``: a box of another file, with a class of another name."""
+    config = tiny_runs.write_config("det", tmp_path)
+    content = json.loads((tmp_path / "data" / "boxes.json").read_text())
+    content["categories"][0]["name"] = "tile"
+    for name, images in (("train", content["images"][:6]), ("val", content["images"][6:])):
+        chosen = [one for one in content["annotations"] if one["image_id"] in {image["id"] for image in images}]
+        (tmp_path / f"{name}.json").write_text(json.dumps(content | dict(images=images, annotations=chosen)))
+    own = ["--coco", str(tmp_path / "train.json"), str(tmp_path / "val.json")]
+    own += ["--coco-images", *[str(tmp_path / "data" / "images")] * 2]
+    words = tiny_runs.command("det", config, tmp_path / "run", ["train_cfg.max_epochs=1"], resume=False)
+    assert main(["train", *words, *own]) == 0
+    checkpoint = str(tmp_path / "run" / f"iter_{6 // 2}.pth")
+    (tmp_path / "data" / "boxes.json").unlink()
+    capsys.readouterr()
+    assert main(["test", str(config), checkpoint, "--work-dir", str(tmp_path / "t"), *own]) == 0
+    assert "tile" in capsys.readouterr().out
+    tested = read(tmp_path / "t")
+    assert tested["coco_images"] == dict(evaluated=2, annotated=5)
+    assert tested["metrics"] == read(tmp_path / "run")["metrics"]
 
 
 def test_what_is_not_a_number_is_null(tmp_path: Path) -> None:

@@ -81,7 +81,9 @@ def test_own_data_the_documented_way(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """``--coco`` with a recipe of COCO's length: the dry run names the warm-up."""
     make_sample_data(tmp_path / "sample", SampleDataRequest(num_train=4, num_val=2, num_photos=1, size=64))
     monkeypatch.setenv("MST_DATA_ROOT", str(tmp_path))
-    files = [str(tmp_path / "sample" / "annotations" / f"instances_{split}.json") for split in ("train", "val")]
+    files = [
+        str(tmp_path / "sample" / "coco" / "annotations" / f"instances_{split}.json") for split in ("train", "val")
+    ]
     options = ["model.backbone.checkpoint=None", "train_dataloader.num_workers=0", "train_dataloader.batch_size=2"]
     options += ["train_dataloader.dataset.filter_cfg=None", "param_scheduler.0.end=1000"]
     words = ["train", "det_configs/mst_maskrcnn_sample.py", "--coco", *files, "--dry-run", "1", "--cfg-options"]
