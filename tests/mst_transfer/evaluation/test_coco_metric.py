@@ -334,9 +334,11 @@ def _rank(rank, folder, samples, path, classes, backend):
     dist.destroy_process_group()
 
 
-def test_two_processes_equal_one(tmp_path):
+@pytest.mark.parametrize("evaluated", [7, 5, 1])
+def test_two_processes_equal_one(evaluated, tmp_path):
+    """Odd numbers, so that a sampler repeats an image, and, but for 7, fewer than are annotated."""
     dataset = random_dataset(11, num_images=7)
-    samples = random_samples(dataset, 11)
+    samples = random_samples(dataset, 11)[:evaluated]
     path = write(dataset, tmp_path / "gt.json")
     expected = run_metric(
         CocoMetric(path, ["bbox", "segm"], backend="pycocotools", metric_items=TWELVE), samples, classes_of(dataset)
