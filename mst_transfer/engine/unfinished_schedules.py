@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 _WARM_UPS = ("LinearLR", "ConstantLR")
-_SHARE = 10  # of the run is advised for a warm-up that does not fit
+_SHARE = 10  # a tenth of the run is advised for a warm-up that does not fit
+_SHORTEST = 2  # iterations; mmengine's schedulers of one begin, and stay where they began
 
 
 def unfinished_schedules(schedulers: Any, num_iters: int, num_epochs: int | None = None, stretch: int = 1) -> list[str]:
@@ -38,6 +39,7 @@ def unfinished_schedules(schedulers: Any, num_iters: int, num_epochs: int | None
 
 def _beyond(path: str, scheduler: Mapping[str, Any], length: int, unit: str, stretch: int) -> list[str]:
     kind, begin = str(scheduler.get("type")), scheduler.get("begin", 0)
+    warms_up = kind in _WARM_UPS and not begin
     milestones = list(scheduler.get("milestones") or ())
     name = "T_max" if scheduler.get("T_max") else "end"
     if milestones:
@@ -51,9 +53,9 @@ def _beyond(path: str, scheduler: Mapping[str, Any], length: int, unit: str, str
         if not end or (begin + end if name == "T_max" else end) <= length:
             return []
         found = str(end)
-        part = length // _SHARE if kind in _WARM_UPS else length - (begin if name == "T_max" else 0)
-        fitting = str(max(part // stretch, 1))
-    effect = "its rate is never reached" if kind in _WARM_UPS and begin == 0 else "it does not come to its end"
+        part = length // _SHARE if warms_up else length - (begin if name == "T_max" else 0)
+        fitting = str(max(part // stretch, _SHORTEST if warms_up else 1))
+    effect = "the full rate is never reached" if warms_up else "it does not come to its end"
     counted = f" ({stretch} {unit}s count as one there, as they make a step)" if stretch > 1 else ""
     return [
         f"{path} ({kind}) goes beyond the run: {name} {found}, and the run has {length} {unit}s, so {effect}. "

@@ -71,10 +71,15 @@ def test_training_and_the_dry_run_say_it(tiny_seg_config: Path, tmp_path: Path, 
     with tiny_seg_config.open("a") as file:
         file.write('param_scheduler = [dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=9)]\n')
     assert main(["train", str(tiny_seg_config), "--dry-run", "1"]) == 0
-    assert "--cfg-options param_scheduler.0.end=1" in capsys.readouterr().out  # 8 iterations
+    assert "--cfg-options param_scheduler.0.end=2" in capsys.readouterr().out  # 8 iterations
     assert main(["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run")]) == 0
     (sentence,) = json.loads((tmp_path / "run" / "results.json").read_text())["unfinished_schedules"]
     assert sentence in next((tmp_path / "run").glob("*/*.log")).read_text()
+    words = ["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "mended"), "--cfg-options"]
+    assert main([*words, "param_scheduler.0.end=2"]) == 0
+    assert "unfinished_schedules" not in json.loads((tmp_path / "mended" / "results.json").read_text())
+    (log,) = (tmp_path / "mended").glob("*/vis_data/scalars.json")
+    assert [json.loads(line)["lr"] for line in log.read_text().splitlines() if '"lr"' in line][-1] == 0.01
 
 
 def test_own_data_the_documented_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
