@@ -27,12 +27,13 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_coco_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that point a detection config at files of one's own."""
+    """Adds the options that point a detection config at files of one's own; for training, testing and checking."""
     parser.add_argument(
         "--coco",
         nargs=2,
         metavar=("TRAIN.json", "VAL.json"),
-        help="train on your own files in COCO's format: sets annotations, images, classes and num_classes",
+        help="your own files in COCO's format, to train on, and to validate and test on: sets annotations, images, "
+        "classes and num_classes",
     )
     parser.add_argument(
         "--coco-images",

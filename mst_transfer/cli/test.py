@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mst_transfer.cli.options import add_run_options, print_data, run_or_refuse
+from mst_transfer.cli.options import add_coco_options, add_run_options, print_data, run_or_refuse
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -16,6 +16,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tta", action="store_true", help="average over sizes and mirror images (segmentors; default: one size)"
     )
+    add_coco_options(parser)
     return parser
 
 
@@ -35,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             work_dir=args.work_dir,
             seed=args.seed,
             cfg_options=parse_cfg_options(args.cfg_options),
+            coco=args.coco,
+            coco_images=args.coco_images,
             launcher=args.launcher,
         )
         if not args.work_dir:  # beside the training's results, not over them
@@ -51,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     status, written = run_or_refuse("test", args.launcher, lambda: run.run_testing(cfg, args.checkpoint, args.tta))
     for name, value in (written or {}).get("metrics", {}).items():
-        print(f"{name}: {value:.4f}")
+        print(f"{name}: {'nan' if value is None else f'{value:.4f}'}")
     return status
 
 

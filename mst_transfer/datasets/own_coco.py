@@ -54,7 +54,7 @@ def use_coco_files(cfg: Any, files: Sequence[str], folders: Sequence[str] = ()) 
         dataset["data_prefix"] = dict(img=os.path.join(folder, ""))
         dataset["metainfo"] = dict(classes=AUTO)
         for _, metric in evaluators(cfg, f"{split}_dataloader"):
-            if "ann_file" in metric:
+            if metric.get("ann_file"):  # without one, the ground truth is what the dataset holds
                 metric["ann_file"] = file
     return former
 

@@ -21,7 +21,7 @@ from mst_transfer.datasets.config_datasets import (
 )
 from mst_transfer.datasets.findings import Finding, raise_if_any
 from mst_transfer.datasets.preflight_coco import check_coco
-from mst_transfer.datasets.preflight_evaluators import check_evaluator, evaluates_masks, evaluators
+from mst_transfer.datasets.preflight_evaluators import check_evaluator, check_indices, evaluates_masks, evaluators
 from mst_transfer.datasets.preflight_heads import check_heads
 from mst_transfer.datasets.preflight_masks import check_masks
 from mst_transfer.datasets.preflight_paths import MissingPaths
@@ -61,6 +61,9 @@ def inspect_datasets(cfg: Any, loaders: Sequence[str] = LOADERS) -> tuple[list[F
         findings += found
         if summary is not None:
             summaries.append(summary)
+            left_out = list(check_indices(cfg, place, dataset, summary.num_images))
+            findings += left_out
+            summary.notes += [finding.text for finding in left_out if not finding.stops]
     for loader in loaders:
         findings += check_evaluator(cfg, loader) if not missing.any_of(loader) else ()
     return [*missing.findings(), *dict.fromkeys(findings)], summaries

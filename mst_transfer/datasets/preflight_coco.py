@@ -169,7 +169,7 @@ def _summary(place: str, columns: CocoColumns, selection: Selection, classes: Se
     counts = np.bincount(of_class[learned], minlength=len(names)).tolist()
     num_crowds = int((selection.instances & columns.crowd).sum())
     facts = [
-        f"{int(selection.images.sum())} images used, {int(learned.sum())} instances, {num_crowds} crowd regions, "
+        f"{int(selection.images.sum())} usable images, {int(learned.sum())} instances, {num_crowds} crowd regions, "
         f"{len(names)} classes"
     ]
     without = [name for name, count in zip(names, counts, strict=True) if not count]

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mst_transfer.datasets.config_datasets import unwrap
-from mst_transfer.datasets.findings import Finding
+from mst_transfer.datasets.findings import Finding, note
 from mst_transfer.datasets.preflight_paths import dataset_path
+
+MMDET_METRICS = ("CocoMetric", "mmdet.CocoMetric")
 
 
 def evaluators(cfg: Any, loader: str) -> Iterator[tuple[str, Any]]:
@@ -46,3 +48,24 @@ def check_evaluator(cfg: Any, loader: str) -> Iterator[Finding]:
                 f"{option}={path} does not exist; {loader}.dataset names {', '.join(reads) or 'no annotation file'}. "
                 f"Set {option} to the annotation file of the dataset"
             )
+
+
+def check_indices(cfg: Any, place: str, dataset: Mapping[str, Any], num_images: int) -> Iterator[Finding]:
+    """Says that ``indices`` leave out images; mmdet's metric would count those of its file as missed."""
+    indices = dataset.get("indices")
+    if isinstance(indices, int):
+        used = len(range(num_images)[:indices] if indices >= 0 else range(num_images)[indices:])
+    else:
+        used = num_images if indices is None else len(indices)
+    if used == num_images:
+        return
+    text = f"indices={indices if isinstance(indices, int) else '[…]'}: {used} of the {num_images} images are used"
+    scored = [(at, metric) for at, metric in evaluators(cfg, place.partition(".")[0]) if metric]
+    theirs = [at for at, metric in scored if metric.get("ann_file") and metric.get("type") in MMDET_METRICS]
+    if theirs:
+        yield Finding(
+            f"{place}.{text}, but {theirs[0]}, mmdet's CocoMetric, counts all others of its ann_file as missed. Set "
+            f"{theirs[0]}.type='mst_transfer.CocoMetric', which evaluates those that are used"
+        )
+    else:
+        yield note(f"{text}, and the figures are of these" if scored else text)

@@ -35,6 +35,7 @@ class BatchPlan:
         recipe: Batch that the config's learning rate is for; None if the config does not say.
         recipe_lr: The config's learning rate.
         scale_lr: Whether the rate is scaled by the ratio of the batches.
+        stretch: What the config's counts of iterations are multiplied by: 1 if it accumulates itself.
     """
 
     per_process: int
@@ -43,6 +44,7 @@ class BatchPlan:
     recipe: int | None
     recipe_lr: float | None
     scale_lr: bool
+    stretch: int = 1
 
     @property
     def effective(self) -> int:
@@ -135,6 +137,7 @@ def plan_batch(cfg: Any, processes: int) -> BatchPlan:
         recipe=recipe,
         recipe_lr=(cfg.optim_wrapper.get("optimizer") or {}).get("lr"),
         scale_lr=bool((cfg.get("auto_scale_lr") or {}).get("enable")),
+        stretch=1 if wanted is None else int(accumulation),
     )
 
 
@@ -148,15 +151,17 @@ def apply_batch_plan(cfg: Any, plan: BatchPlan) -> list[str]:
         ValueError: A schedule counts iterations in a way that cannot be stretched.
     """
     sentences = [plan.sentence()]
-    if cfg.pop(WANTED, None) is None or plan.accumulation == 1:
-        return sentences
-    cfg.optim_wrapper.accumulative_counts = plan.accumulation
-    if plan.scale_lr:  # mmengine would scale by the batch of one iteration
+    if plan.scale_lr and plan.recipe_lr is not None and plan.recipe is not None:
+        # mmengine would scale by the batch of one iteration, and log base_lr as it was
         cfg.optim_wrapper.optimizer.lr = plan.lr
-        cfg.auto_scale_lr.enable = False
-    changes = list(_stretch(cfg, plan.accumulation))
+        cfg.auto_scale_lr.update(enable=False, base_batch_size=plan.effective)
+    cfg.pop(WANTED, None)
+    if plan.stretch == 1:
+        return sentences
+    cfg.optim_wrapper.accumulative_counts = plan.stretch
+    changes = list(_stretch(cfg, plan.stretch))
     if changes:
-        sentences.append(f"{plan.accumulation} iterations make a step, so these count iterations: {', '.join(changes)}")
+        sentences.append(f"{plan.stretch} iterations make a step, so these count iterations: {', '.join(changes)}")
     if cfg.get("custom_hooks"):
         sentences.append("custom_hooks are left as they are: what they count in iterations comes sooner in steps")
     return sentences

@@ -9,6 +9,7 @@ import logging
 import math
 import tempfile
 import time
+from bisect import bisect
 from typing import Any
 
 from mst_transfer.checkpoint.checks import BackboneRefusedError
@@ -17,8 +18,11 @@ from mst_transfer.engine import batch_plan
 from mst_transfer.engine.dry_run_report import DryRunReport, out_of_memory_advice
 from mst_transfer.engine.largest_shape import at_largest_shape, largest_images
 from mst_transfer.engine.peak_memory import PeakMemory
+from mst_transfer.engine.step_clock import StepClock, now
+from mst_transfer.engine.unfinished_schedules import unfinished_schedules
 
 _NUM_TIMED_LOADS = 4
+_NUM_LOOKED_AT = 32  # images, for one that validation resizes
 
 
 def dry_run(cfg: Any, num_steps: int = 3) -> DryRunReport:
@@ -56,6 +60,9 @@ def dry_run(cfg: Any, num_steps: int = 3) -> DryRunReport:
         try:
             with refused(RunRefusedError):
                 report = _measure(cfg, num_steps, plan, memory, notices)
+            report.facts += unfinished_schedules(
+                cfg.get("param_scheduler"), report.num_steps_of_run, plan["max_epochs"], batch.stretch
+            )
         except BackboneRefusedError as error:
             raise RunRefusedError(f"model.backbone.checkpoint: {error}") from error
         except (RuntimeError, MemoryError) as error:
@@ -84,6 +91,7 @@ def _plan(cfg: Any) -> dict[str, Any]:
         max_epochs=train_cfg.get("max_epochs"),
         val_interval=train_cfg.get("val_interval", 1),
         val_begin=train_cfg.get("val_begin", 1),
+        dynamic_intervals=train_cfg.get("dynamic_intervals"),
         val_dataloader=cfg.get("val_dataloader"),
         val_evaluator=cfg.get("val_evaluator"),
     )
@@ -123,7 +131,7 @@ def _measure(cfg: Any, num_steps: int, plan: dict[str, Any], memory: PeakMemory,
     loader = _with_indices(runner, cfg.train_dataloader, dataset, indices)
     runner._train_dataloader = loader
     runner._train_loop = dict(cfg.train_cfg)
-    clock = _StepClock()
+    clock = StepClock()
     runner.register_hook(clock.hook(), priority="LOWEST")
     runner.train()
     report = DryRunReport(
@@ -147,8 +155,7 @@ def _measure(cfg: Any, num_steps: int, plan: dict[str, Any], memory: PeakMemory,
         memory.reset()
         report.val_seconds, num_val = _validate(runner, plan)
         report.val_memory = memory.read()
-        each = plan["val_interval"] if plan["max_iters"] else plan["val_interval"] * num_batches
-        report.num_validations = max(report.num_steps_of_run // each, 0)
+        report.num_validations = _num_validations(plan)
         report.num_val_batches = num_val
     return report
 
@@ -164,8 +171,23 @@ def _with_indices(runner: Any, loader_cfg: Any, dataset: Any, indices: list[int]
     return runner.build_dataloader(loader, seed=runner.seed)
 
 
+def _num_validations(plan: dict[str, Any]) -> int:
+    from mmengine.runner.utils import calc_dynamic_intervals
+
+    from mst_transfer.engine.exact_loops import validation_is_due
+
+    last, begin = plan["max_iters"] or plan["max_epochs"], plan["val_begin"]
+    milestones, intervals = calc_dynamic_intervals(plan["val_interval"], plan["dynamic_intervals"])
+    return sum(
+        validation_is_due(done, last, begin, intervals[bisect(milestones, done + 1) - 1]) for done in range(1, last + 1)
+    )
+
+
 def _validate(runner: Any, plan: dict[str, Any]) -> tuple[float, int]:
-    """Seconds of one validation batch with the largest image, its metric included, and the number of batches."""
+    """Seconds of one validation batch with the largest image, its metric included, and the number of batches.
+
+    If the test pipeline has left that image's size as it is, one that it resizes follows, if there is any.
+    """
     import torch
 
     loader_cfg = plan["val_dataloader"]
@@ -175,13 +197,34 @@ def _validate(runner: Any, plan: dict[str, Any]) -> tuple[float, int]:
     batch = loader.collate_fn([loader.dataset[index] for index in chosen])
     evaluator = runner.build_evaluator(plan["val_evaluator"]) if plan["val_evaluator"] else None
     runner.model.eval()
-    started = _now()
-    with torch.no_grad():
-        outputs = runner.model.val_step(batch)
     if evaluator is not None:
         evaluator.dataset_meta = loader.dataset.metainfo
-        evaluator.process(data_samples=outputs, data_batch=batch)
-    return _now() - started, num_batches
+    batches = [batch] if _is_resized(batch) else [batch, *_resized_batches(loader)]
+    seconds = []
+    for one in batches:
+        started = now()
+        with torch.no_grad():
+            outputs = runner.model.val_step(one)
+        if evaluator is not None:
+            evaluator.process(data_samples=outputs, data_batch=one)
+        seconds.append(now() - started)
+    return seconds[0], num_batches
+
+
+def _is_resized(batch: Any) -> bool:
+    """Whether the pipeline has changed the size of an image of a batch."""
+    samples = batch.get("data_samples", ()) if isinstance(batch, dict) else ()
+    return any(sample.get("img_shape") != sample.get("ori_shape") for sample in samples)
+
+
+def _resized_batches(loader: Any) -> list[Any]:
+    """One image that the pipeline resizes; none if there is none among those looked at."""
+    length = len(loader.dataset)
+    for index in range(0, length, max(length // _NUM_LOOKED_AT, 1)):
+        batch = loader.collate_fn([loader.dataset[index]])
+        if _is_resized(batch):
+            return [batch]
+    return []
 
 
 def _time_loading(dataset: Any, indices: list[int]) -> float:
@@ -191,73 +234,6 @@ def _time_loading(dataset: Any, indices: list[int]) -> float:
     for index in indices:
         dataset[index]
     return (time.perf_counter() - started) / len(indices)
-
-
-def _now() -> float:
-    """Seconds, with the work of the device done."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-class _StepClock:
-    """Times of steps and of waiting for data, input shapes and losses, taken by a hook."""
-
-    def __init__(self) -> None:
-        self.compute: list[float] = []
-        self.waits: list[float] = []
-        self.shapes: list[tuple[int, ...]] = []
-        self.losses: list[dict[str, float]] = []
-        self._started = self._ended = 0.0
-
-    def before(self) -> None:
-        self._started = _now()
-        if self._ended:
-            self.waits.append(self._started - self._ended)
-
-    def after(self, outputs: dict[str, Any]) -> None:
-        self._ended = _now()
-        self.compute.append(self._ended - self._started)
-        self.losses.append({name: _number(value) for name, value in outputs.items() if "loss" in name})
-
-    def look(self, batch: Any) -> None:
-        """Notes the shape of the padded inputs that the model sees, ``[B, C, H, W]``."""
-        inputs = batch["inputs"] if isinstance(batch, dict) else batch
-        self.shapes.append(tuple(getattr(inputs, "shape", ())))
-
-    def hook(self) -> Any:
-        """The hook of mmengine that calls this clock."""
-        from mmengine.hooks import Hook
-
-        clock = self
-
-        class StepClockHook(Hook):
-            """Calls the clock around each step."""
-
-            def before_train(self, runner: Any) -> None:
-                model = getattr(runner.model, "module", runner.model)
-                self._handle = model.data_preprocessor.register_forward_hook(
-                    lambda _module, _args, out: clock.look(out)
-                )
-
-            def after_train(self, runner: Any) -> None:
-                self._handle.remove()
-
-            def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-                clock.before()
-
-            def after_train_iter(
-                self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-            ) -> None:
-                clock.after(outputs)
-
-        return StepClockHook()
-
-
-def _number(value: Any) -> float:
-    return float(value.detach() if hasattr(value, "detach") else value)
 
 
 def _close_logs(folder: str) -> None:

@@ -32,6 +32,11 @@ VALIDATED = "newest_validation"  # entry of the checkpoint's message hub: iterat
 WITH_MEMORY = ("CachedMosaic", "CachedMixUp", "BatchSyncRandomResize")
 
 
+def validation_is_due(done: int, last: int, begin: int, interval: int) -> bool:
+    """Whether mmengine's loops validate after ``done`` of ``last`` epochs, or iterations."""
+    return done >= max(begin, 1) and (done % interval == 0 or done == last)
+
+
 class ResumeRefusedError(ValueError):
     """A checkpoint's iterations are not those of this run."""
 
@@ -137,10 +142,10 @@ class _ExactLoop:
 
     def _validate(self, done: int, last: int) -> None:
         """Validates if the interval says so: after ``done`` of ``last`` epochs, or iterations."""
-        if self.runner.val_loop is None or done < max(self.val_begin, 1):
+        if self.runner.val_loop is None:
             return
-        hub = self.runner.message_hub
-        if (done % self.val_interval == 0 or done == last) and hub.runtime_info.get(VALIDATED) != self._iter:
+        hub, due = self.runner.message_hub, validation_is_due(done, last, self.val_begin, self.val_interval)
+        if due and hub.runtime_info.get(VALIDATED) != self._iter:
             hub.update_info(VALIDATED, self._iter)  # first, for the checkpoint that a new best result is written with
             self.runner.val_loop.run()
 

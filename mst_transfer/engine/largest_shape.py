@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mst_transfer.datasets.config_datasets import unwrap
+from mst_transfer.datasets.preflight_images import MAX_IMAGES, image_size
 
 
 def at_largest_shape(dataset: Any) -> None:
@@ -59,7 +60,7 @@ def _branch_area(branch: Sequence[Any]) -> float:
 def largest_images(dataset: Any, number: int) -> list[int]:
     """Indices of the images that become largest, largest first; as many as asked for, repeated if there are fewer.
 
-    Where annotations give no sizes (mmseg's), the first images; their crops are of one size in any case.
+    Where annotations give no sizes (mmseg's), the headers of 200 files do, evenly spaced.
     """
     full = getattr(dataset, "full_init", None)
     if full is not None:
@@ -68,21 +69,28 @@ def largest_images(dataset: Any, number: int) -> list[int]:
     if not length:
         raise ValueError("the dataset has no image left after its filters. Run: mst check CONFIG")
     scale = _scale_of(dataset)
-    sizes = [_resized_area(dataset, index, scale) for index in range(length if _has_sizes(dataset) else 0)]
-    sizes = sizes or [0.0] * length
-    order = sorted(range(length), key=lambda index: -sizes[index])
-    return [order[index % length] for index in range(number)]
+    looked_at = range(0, length, 1 if _size(dataset, 0, read=False) else -(-length // MAX_IMAGES))
+    areas = {index: _resized_area(_size(dataset, index), scale) for index in looked_at}
+    order = sorted(looked_at, key=lambda index: -areas[index])
+    return [order[index % len(order)] for index in range(number)]
 
 
-def _has_sizes(dataset: Any) -> bool:
-    get = getattr(dataset, "get_data_info", None)
-    return get is not None and {"height", "width"} <= set(get(0))
+def _size(dataset: Any, index: int, read: bool = True) -> tuple[float, float] | None:
+    """Width and height by the annotations, or by the file's header; None if neither says."""
+    info = dataset.get_data_info(index) if hasattr(dataset, "get_data_info") else {}
+    if "width" in info and "height" in info:
+        return info["width"], info["height"]
+    try:
+        return image_size(info["img_path"]) if read else None
+    except (KeyError, ValueError):
+        return None
 
 
-def _resized_area(dataset: Any, index: int, scale: tuple[float, float] | None) -> float:
+def _resized_area(size: tuple[float, float] | None, scale: tuple[float, float] | None) -> float:
     """Area after the pipeline's resizing, which keeps the ratio of the sides within a scale, e.g. 1333 × 800."""
-    info = dataset.get_data_info(index)
-    width, height = info["width"], info["height"]
+    if size is None:
+        return 0.0
+    width, height = size
     if scale is None:
         return width * height
     long, short = max(scale), min(scale)

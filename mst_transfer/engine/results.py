@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 import os
 import platform
 import shlex
@@ -109,17 +110,6 @@ def scalar_metrics(metrics: dict[str, Any]) -> dict[str, float]:
     return numbers
 
 
-def last_validation_metrics(message_hub: Any) -> dict[str, float]:
-    """The metrics of a Runner's last validation, e.g. ``coco/bbox_mAP`` or ``mIoU``."""
-    prefix = "val/"
-    loggings = {"data_time", "time"}
-    return {
-        name.removeprefix(prefix): float(history.current())
-        for name, history in message_hub.log_scalars.items()
-        if name.startswith(prefix) and name.removeprefix(prefix) not in loggings
-    }
-
-
 def write_results(
     work_dir: str | os.PathLike,
     cfg: Any,
@@ -136,9 +126,9 @@ def write_results(
     Args:
         work_dir: The run's folder.
         cfg: Its config.
-        metrics: Metric name → value.
+        metrics: Metric name → value; what is not a number becomes None, for JSON has no NaN.
         mode: ``train`` or ``test``.
-        seconds: Duration of the run.
+        seconds: Duration of the run, with what was before it was resumed.
         seed: Seed of the run.
         world_size: Number of processes.
         **extra: Further entries.
@@ -152,7 +142,7 @@ def write_results(
         "resumed": bool(cfg.get("resume")),
         "seed": seed,
         "checkpoint": backbone_checkpoint(cfg),
-        "metrics": metrics,
+        "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
         "minutes": round(seconds / 60, 3),
         "hardware": hardware(world_size),
         "versions": package_versions(),

@@ -195,6 +195,7 @@ def _train(cfg: Any, fresh: bool, notices: list[str], start: float) -> dict[str,
     from mst_transfer.engine.checked_images import refused
     from mst_transfer.engine.checkpoints import prepare_work_dir
     from mst_transfer.engine.exact_loops import ResumeRefusedError
+    from mst_transfer.engine.run_record import RunRecordHook
 
     try:
         moved = prepare_work_dir(cfg, fresh)
@@ -202,7 +203,8 @@ def _train(cfg: Any, fresh: bool, notices: list[str], start: float) -> dict[str,
         notices += [*([moved] if moved else []), *batch_plan.apply_batch_plan(cfg, plan)]
     except ValueError as error:
         raise RunRefusedError(str(error)) from error
-    runner = build_runner(cfg, notices)
+    runner, record = build_runner(cfg, notices), RunRecordHook(start, plan.stretch)
+    runner.register_hook(record)
     try:
         with refused(RunRefusedError):
             runner.train()
@@ -210,8 +212,8 @@ def _train(cfg: Any, fresh: bool, notices: list[str], start: float) -> dict[str,
         raise RunRefusedError(f"model.backbone.checkpoint: {error}") from error
     except (ResumeRefusedError, OtherRunError, BrokenCheckpointError) as error:
         raise RunRefusedError(f"--resume {cfg.load_from}: {error}") from error
-    metrics = results.last_validation_metrics(runner.message_hub)
-    return _write(runner, cfg, metrics, "train", start, batch=plan.as_dict())
+    extra: dict[str, Any] = {"unfinished_schedules": record.unfinished} if record.unfinished else {}
+    return _write(runner, cfg, record.final_metrics(runner), "train", record.seconds, batch=plan.as_dict(), **extra)
 
 
 def run_testing(cfg: Any, checkpoint: str, augmented: bool = False) -> dict[str, Any]:
@@ -251,7 +253,8 @@ def run_testing(cfg: Any, checkpoint: str, augmented: bool = False) -> dict[str,
         ) from error
     with refused(RunRefusedError):
         metrics = results.scalar_metrics(runner.test())
-    written = _write(runner, cfg, metrics, "test", start, tested_checkpoint=str(checkpoint), augmented=augmented)
+    seconds = time.time() - start
+    written = _write(runner, cfg, metrics, "test", seconds, tested_checkpoint=str(checkpoint), augmented=augmented)
     del runner
     launch.shutdown_distributed()
     return written
@@ -280,21 +283,19 @@ def build_runner(cfg: Any, notices: list[str]) -> Any:
     return runner
 
 
-def _write(runner: Any, cfg: Any, metrics: dict[str, float], mode: str, start: float, **extra: Any) -> dict[str, Any]:
+def _write(runner: Any, cfg: Any, metrics: dict[str, float], mode: str, seconds: float, **extra: Any) -> dict[str, Any]:
     if runner.rank != 0:
         return {}
-    coco_backend = runner.message_hub.get_info("coco_backend")  # of mst_transfer.CocoMetric: library and version
-    if coco_backend:
-        extra["coco_backend"] = coco_backend
-    unreadable = runner.message_hub.get_info("unreadable_images")  # of training: see engine.checked_images
-    if unreadable:
-        extra["unreadable_images"] = unreadable
+    # coco_*: of mst_transfer.CocoMetric; unreadable_images: of training, see engine.checked_images
+    for name in ("coco_backend", "coco_images", "unreadable_images"):
+        if runner.message_hub.get_info(name):
+            extra[name] = runner.message_hub.get_info(name)
     written = results.write_results(
         runner.work_dir,
         cfg,
         metrics,
         mode=mode,
-        seconds=time.time() - start,
+        seconds=seconds,
         seed=runner.seed,
         world_size=runner.world_size,
         **extra,

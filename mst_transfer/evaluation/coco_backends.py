@@ -92,7 +92,7 @@ def evaluate(name: str, ground_truth: Any, detections: Detections, settings: Eva
     Args:
         name: A backend of ``BACKENDS`` other than ``auto``.
         ground_truth: What ``load_ground_truth`` returned for it.
-        detections: At least one.
+        detections: What was found, perhaps nothing.
         settings: What is compared and how.
     """
     functions: dict[str, Callable[[Any, Detections, EvaluationSettings], dict[str, Any]]] = {
@@ -119,13 +119,19 @@ def evaluate(name: str, ground_truth: Any, detections: Detections, settings: Eva
 
 
 def load_ground_truth(name: str, coco: Any) -> Any:
-    """A backend's own index of the annotations.
+    """A backend's own index of the annotations, numbered from 1.
+
+    pycocotools and faster-coco-eval take a match with the annotation of id 0 for none, in mmdet's metric too: its
+    figures of a file that counts from 0 are lower.
 
     Args:
         name: The backend.
-        coco: A ``pycocotools.coco.COCO``.
+        coco: A ``pycocotools.coco.COCO``; left as it is.
     """
-    dataset = {"info": {}, "licenses": [], "annotations": [], **coco.dataset}
+    numbered = [
+        {**annotation, "id": number} for number, annotation in enumerate(coco.dataset.get("annotations", ()), 1)
+    ]
+    dataset = {"info": {}, "licenses": [], **coco.dataset, "annotations": numbered}
     if name == "hotcoco":
         import hotcoco
 
@@ -134,7 +140,21 @@ def load_ground_truth(name: str, coco: Any) -> Any:
         from faster_coco_eval import COCO
 
         return COCO(dataset)
+    return _indexed(type(coco)(), dataset)
+
+
+def _indexed(coco: Any, dataset: dict[str, Any]) -> Any:
+    """An empty ``COCO`` of pycocotools or faster-coco-eval with a dataset in it."""
+    coco.dataset = dataset
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
     return coco
+
+
+def _load_results(ground_truth: Any, detections: Detections) -> Any:
+    if len(detections):
+        return ground_truth.loadRes(detections.as_results())
+    return _indexed(type(ground_truth)(), {**ground_truth.dataset, "annotations": []})  # loadRes takes no empty list
 
 
 def _evaluate_hotcoco(ground_truth: Any, detections: Detections, settings: EvaluationSettings) -> dict[str, Any]:
@@ -143,7 +163,7 @@ def _evaluate_hotcoco(ground_truth: Any, detections: Detections, settings: Evalu
     columns = np.empty((len(detections), 7))
     columns[:, 0], columns[:, 1:5] = detections.image_ids, detections.boxes
     columns[:, 5], columns[:, 6] = detections.scores, detections.category_ids
-    if detections.masks is None:
+    if detections.masks is None or not len(detections):
         found = ground_truth.load_res(columns)
     else:
         found = ground_truth.load_res(columns, segmentation=detections.masks)
@@ -164,7 +184,7 @@ def _evaluate_pycocotools(ground_truth: Any, detections: Detections, settings: E
     from pycocotools.cocoeval import COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):
-        found = ground_truth.loadRes(detections.as_results())
+        found = _load_results(ground_truth, detections)
         return _run(COCOeval(ground_truth, found, settings.iou_type), settings)
 
 
@@ -173,7 +193,7 @@ def _evaluate_faster_coco_eval(
 ) -> dict[str, Any]:
     from faster_coco_eval import COCOeval_faster
 
-    found = ground_truth.loadRes(detections.as_results())
+    found = _load_results(ground_truth, detections)
     return _run(COCOeval_faster(ground_truth, found, settings.iou_type), settings)
 
 

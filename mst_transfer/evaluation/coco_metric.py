@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os.path as osp
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +31,7 @@ from mst_transfer.garbage_collection import paused_collection
 from mst_transfer.registry import METRICS
 
 BACKEND_KEY = "coco_backend"  # entry of the message hub: the library that evaluated, with its version
+IMAGES_KEY = "coco_images"  # entry of the message hub: how many images were evaluated, and are annotated
 _PROPOSAL_ITEMS = METRIC_NAMES[6:]
 _DEFAULT_ITEMS = METRIC_NAMES[:6]
 
@@ -42,8 +43,10 @@ class CocoMetric(MMDetCocoMetric):
     Masks are encoded a batch at a time, predictions go to the backend as columns (JSON is written only where
     ``outfile_prefix`` asks for it), and the backend matches in compiled code. Where mmdet errs, this does not:
     per-category figures belong to their category also if the file's categories are not in the order of their ids,
-    ``iou_thrs`` may be a number or a list, and ``proposal_fast`` finds an
-    image's boxes whatever the order of the results and runs with today's numpy.
+    ``iou_thrs`` may be a number or a list, ``proposal_fast`` finds an image's boxes whatever the order of the results
+    and runs with today's numpy, annotation ids may begin at 0, figures are 0 where nothing was detected (-1 where
+    there is nothing to detect), and images of ``ann_file`` that were not predicted on are left out, with a warning,
+    instead of counting as misses.
 
     Args:
         ann_file: Annotation file in COCO's format; without one the samples' ``instances`` are the ground truth.
@@ -90,7 +93,7 @@ class CocoMetric(MMDetCocoMetric):
         """The figures of all results, as ``mmdet.evaluation.CocoMetric.compute_metrics`` names them.
 
         Raises:
-            ValueError: if results are of images or labels that the annotations do not have.
+            ValueError: if results are of images or labels that the annotations do not have, or twice of an image.
         """
         logger: MMLogger = MMLogger.get_current_instance()
         samples, predictions = zip(*results, strict=True)
@@ -101,16 +104,14 @@ class CocoMetric(MMDetCocoMetric):
         if self.format_only:
             logger.info(f"results are saved in {osp.dirname(self.outfile_prefix)}")
             return figures
+        image_ids = self._evaluated_images(predictions, logger)
         for metric in self.metrics:
             logger.info(f"Evaluating {metric}...")
             if metric == "proposal_fast":
                 figures.update(self._fast_recalls(predictions, logger))
                 continue
             with paused_collection():
-                evaluation = self._evaluate(predictions, metric)
-            if evaluation is None:
-                logger.error("No detection in the whole dataset: there is nothing to evaluate. Lower score_thr?")
-                break
+                evaluation = self._evaluate(predictions, metric, image_ids)
             figures.update(self._report(evaluation, metric, logger))
         return figures
 
@@ -140,21 +141,39 @@ class CocoMetric(MMDetCocoMetric):
         logger.info(f"COCO evaluation by {used}")
         MessageHub.get_current_instance().update_info(BACKEND_KEY, used)
 
-    def _evaluate(self, predictions: Sequence[dict], metric: str) -> Evaluation | None:
-        """Evaluates one metric; None if nothing was detected."""
-        iou_type = "bbox" if metric == "proposal" else metric
-        detections = collect_detections(predictions, self.cat_ids, iou_type)
-        strange = set(detections.image_ids.tolist()) - set(self.img_ids)
+    def _evaluated_images(self, predictions: Sequence[dict], logger: MMLogger) -> list[Any]:
+        """Ids of the images that were predicted on. Warns if there are more in the annotations, or no detection."""
+        image_ids = [result["img_id"] for result in predictions]
+        twice = [image_id for image_id, count in Counter(image_ids).items() if count > 1]
+        if twice:
+            raise ValueError(
+                f"{len(twice)} images, such as id {twice[0]}, were predicted on more than once: the dataloader must "
+                "take each image once, and the datasets that it joins must not share ids"
+            )
+        strange = set(image_ids) - set(self.img_ids)
         if strange:
             raise ValueError(
-                f"detections of {len(strange)} images, such as id {min(strange)}, that the annotations do not have: "
+                f"predictions of {len(strange)} images, such as id {min(strange)}, that the annotations do not have: "
                 "the evaluator's ann_file must be that of the dataloader's dataset"
             )
-        if not len(detections):
-            return None
+        annotated = len(set(self.img_ids))
+        if len(image_ids) < annotated:
+            logger.warning(
+                f"COCO figures are of {len(image_ids)} of the {annotated} images of the annotations: the dataset "
+                "leaves out the others (its indices or filter_cfg)"
+            )
+        if not any(len(result["labels"]) for result in predictions):
+            logger.error("No detection in the whole dataset: every figure is 0. Lower score_thr?")
+        MessageHub.get_current_instance().update_info(IMAGES_KEY, dict(evaluated=len(image_ids), annotated=annotated))
+        return image_ids
+
+    def _evaluate(self, predictions: Sequence[dict], metric: str, image_ids: Sequence[Any]) -> Evaluation:
+        """Evaluates one metric on these images."""
+        iou_type = "bbox" if metric == "proposal" else metric
+        detections = collect_detections(predictions, self.cat_ids, iou_type)
         settings = backends.EvaluationSettings(
             iou_type=iou_type,
-            image_ids=self.img_ids,
+            image_ids=image_ids,
             category_ids=self.cat_ids,
             iou_thresholds=self.iou_thrs,
             max_dets=self.proposal_nums,

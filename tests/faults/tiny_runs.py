@@ -127,7 +127,9 @@ val_dataloader = dict(
     dataset=dict(_dataset, pipeline=_test, test_mode=True, indices=2),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type="CocoMetric", ann_file={root!r} + "/boxes.json", metric=["bbox"])
+val_evaluator = dict(
+    type="mst_transfer.CocoMetric", backend="pycocotools", ann_file={root!r} + "/boxes.json", metric=["bbox"]
+)
 test_evaluator = val_evaluator
 _box = dict(type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[0.1, 0.1, 0.2, 0.2])
 _l1 = dict(type="L1Loss", loss_weight=1.0)

@@ -35,6 +35,14 @@ def test_a_config_with_classes_of_its_own_takes_those_of_the_files(tmp_path):
     assert cfg.model.roi_head.bbox_head.num_classes == cfg.model.roi_head.mask_head.num_classes == 2
 
 
+def test_ground_truth_of_the_samples_stays_theirs(tmp_path):
+    """An evaluator without a file, beside a dataset of 16 images: it is not given the file of all 40."""
+    cfg = load_run_config("det_configs/mst_maskrcnn_coco_mini_overfit16.py", coco=write(tmp_path))
+    assert cfg.val_evaluator.ann_file is None and cfg.test_evaluator.ann_file is None
+    (summary,) = check_datasets(cfg, ["val_dataloader"])
+    assert any("16 of the 40 images are used, and the figures are of these" in text for text in summary.notes)
+
+
 def test_folders_may_be_named(tmp_path):
     files = write(tmp_path)
     (tmp_path / "val").rename(tmp_path / "elsewhere")

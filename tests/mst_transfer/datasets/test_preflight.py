@@ -75,6 +75,27 @@ def test_an_evaluator_reads_the_file_of_its_dataset(tmp_path):
         check_datasets(Config(dict(cfg, default_scope="mmengine")), ["val_dataloader"])
 
 
+@pytest.mark.parametrize(("indices", "used"), [(2, 2), (-1, 1), ([0, 2], 2), (3, 3), (5, 3), (None, 3)])
+def test_images_that_are_not_used_are_said_and_mmdets_metric_must_not_count_them(tmp_path, indices, used):
+    path = str(write_coco(tmp_path))  # of three images
+    cfg = coco_config(tmp_path)
+    cfg.val_dataloader = dict(dataset=dict(cfg.train_dataloader.dataset, indices=indices))
+    for evaluator in (dict(type="mst_transfer.CocoMetric", ann_file=path), dict(type="CocoMetric", ann_file=None)):
+        cfg.val_evaluator = evaluator
+        (summary,) = check_datasets(cfg, ["val_dataloader"])
+        said = [text for text in summary.notes if f"{used} of the 3 images are used, and the figures" in text]
+        assert len(said) == (used < 3)
+    cfg.val_evaluator = [dict(type="mmdet.CocoMetric", ann_file=path)]
+    if used == 3:
+        check_datasets(cfg, ["val_dataloader"])
+        return
+    with pytest.raises(ValueError, match=f"{used} of the 3 .*val_evaluator.0, mmdet's CocoMetric, counts all others"):
+        check_datasets(cfg, ["val_dataloader"])
+    cfg.train_dataloader.dataset.indices = indices
+    (summary,) = check_datasets(cfg, ["train_dataloader"])
+    assert any(text.endswith(f"{used} of the 3 images are used") for text in summary.notes)
+
+
 def test_all_problems_come_in_one_message(tmp_path):
     """Missing images, a bad box and another number of classes, in two sets; a set that is not there at all."""
     write_coco(tmp_path, annotations=[annotation(1), annotation(2, bbox=[1, 1, float("nan"), 4])])

@@ -69,6 +69,31 @@ def test_the_rate_is_scaled_by_the_batch_of_a_step():
     plan, _ = planned(cfg, 1, 4)
     # mmengine's own scaling would take the batch of one iteration, 2, for that of a step, 8.
     assert plan.lr == cfg.optim_wrapper.optimizer.lr == pytest.approx(1e-4 * 8 / 16) and not cfg.auto_scale_lr.enable
+    cfg.auto_scale_lr.enable = (
+        True  # the config as a run dumps it, which accumulates itself, and --auto-scale-lr once more
+    )
+    again, _ = planned(cfg, 1)
+    assert again.lr == cfg.optim_wrapper.optimizer.lr == plan.lr
+
+
+@pytest.mark.parametrize("base_batch_size", [16, 8])
+def test_the_optimizer_gets_the_rate_of_the_plan(tiny_seg_config: Path, tmp_path: Path, base_batch_size: int):
+    """Also of a config that accumulates itself, and in what is logged as base_lr."""
+    with tiny_seg_config.open("a") as file:
+        file.write(
+            "optim_wrapper.update(accumulative_counts=4)\n"
+            'optim_wrapper["paramwise_cfg"] = dict(custom_keys={"decode_head": dict(lr_mult=10)})\n'
+            f"auto_scale_lr = dict(enable=False, base_batch_size={base_batch_size})\n"
+        )
+    words = ["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), "--auto-scale-lr"]
+    assert main([*words, "--cfg-options", "train_cfg.max_epochs=1"]) == 0
+    rate = 0.01 * 8 / base_batch_size
+    groups = torch.load(tmp_path / "run" / "epoch_1.pth", weights_only=False)["optimizer"]["param_groups"]
+    assert {round(group["lr"], 9) for group in groups} == {rate, 10 * rate}
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["batch"]["lr"] == rate
+    (log,) = (tmp_path / "run").glob("*/vis_data/scalars.json")
+    logged = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {row["base_lr"] for row in logged if "base_lr" in row} == {rate}
 
 
 def test_what_counts_iterations_is_stretched_and_what_counts_epochs_is_not():

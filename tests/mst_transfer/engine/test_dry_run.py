@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -80,6 +81,72 @@ def test_a_detector_sees_its_largest_images(tmp_path: Path, monkeypatch: pytest.
     assert report.num_steps_of_run == 24 * 2 and report.num_validations == 3 and report.num_val_batches == 2
     assert all(np.isfinite(list(losses.values())).all() for losses in report.losses)
     assert "accumulation" in str(report) and report.val_seconds
+
+
+@pytest.mark.parametrize(
+    ("train_cfg", "expected"),
+    [
+        (dict(max_epochs=12, val_interval=1), 12),
+        (dict(max_epochs=2, val_interval=5), 1),
+        (dict(max_epochs=3, val_begin=4), 0),
+        (dict(type="IterBasedTrainLoop", max_iters=184375, val_interval=5000), 37),  # ViTDet
+        (dict(type="IterBasedTrainLoop", max_iters=7, val_interval=3, val_begin=4), 2),
+        (dict(max_epochs=10, val_interval=4, dynamic_intervals=[(7, 1)]), 6),  # 4, 6, then each
+    ],
+)
+def test_validations_are_those_of_mmengines_loops(
+    train_cfg: dict, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+
+    assert dry_run_module._num_validations(dry_run_module._plan(Config(dict(train_cfg=train_cfg)))) == expected
+    if train_cfg.get("max_iters", 0) > 1000:
+        return
+    done: list[int] = []
+    by_epoch = "max_epochs" in train_cfg
+    loop = object.__new__(EpochBasedTrainLoop if by_epoch else IterBasedTrainLoop)
+    runner = MagicMock()
+    runner.val_loop.run = lambda: done.append(loop._epoch if by_epoch else loop._iter)
+    monkeypatch.setattr("torch.utils.data.DataLoader.__len__", lambda self: 2)
+    loader = MagicMock(spec=torch.utils.data.DataLoader, dataset=[0, 1])
+    loader.__iter__.side_effect = lambda: iter([0, 1])
+    loader.__len__.return_value = 2
+    loop.__init__(runner, loader, **{key: value for key, value in train_cfg.items() if key != "type"})  # type: ignore[misc]
+    loop.run()
+    assert len(done) == expected
+
+
+@pytest.mark.parametrize("size", [(64, 128), (48, 8)], ids=["the largest", "not the largest"])
+def test_an_image_that_the_test_pipeline_resizes_is_validated(
+    size: tuple[int, int], tiny_seg_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first images have the size that the pipeline makes; the sixth has not."""
+    import cv2
+    from mmseg.models import EncoderDecoder
+
+    for folder, ending in (("images", "jpg"), ("masks", "png")):
+        path = str(tmp_path / "tiny data" / folder / f"5.{ending}")
+        cv2.imwrite(path, cv2.resize(cv2.imread(path, -1), size[::-1], interpolation=cv2.INTER_NEAREST))
+    with tiny_seg_config.open("a") as file:
+        file.write(
+            "image_checks = False\n"
+            '_resize = dict(type="Resize", scale=(64, 32), keep_ratio=True)\n'
+            "_test = [_pipeline[0], _resize, *_pipeline[1:]]\n"
+            "_train = [*_pipeline[:2], dict(_resize, scale=(32, 32), keep_ratio=False), _pipeline[2]]\n"
+            "train_dataloader.update(dataset=dict(_dataset, pipeline=_train))\n"
+            "val_dataloader.update(dataset=dict(_dataset, pipeline=_test))\n"
+        )
+    shapes = []
+    step = EncoderDecoder.val_step
+
+    def seen(self: EncoderDecoder, data: dict) -> list:
+        shapes.extend((one.ori_shape, one.img_shape) for one in data["data_samples"])
+        return step(self, data)
+
+    monkeypatch.setattr(EncoderDecoder, "val_step", seen)
+    dry_run(load_run_config(str(tiny_seg_config)), 1)
+    expected = {(64, 128): [((64, 128), (32, 64))], (48, 8): [((32, 32), (32, 32)), ((48, 8), (64, 11))]}
+    assert shapes == expected[size]
 
 
 def test_losses_that_are_not_finite_are_refused(tiny_seg_config: Path, capsys: pytest.CaptureFixture) -> None:

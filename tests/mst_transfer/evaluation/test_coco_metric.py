@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from mmdet.evaluation.metrics import CocoMetric as MMDetCocoMetric
@@ -20,7 +21,7 @@ from random_coco import random_dataset, random_samples, run_metric, with_instanc
 
 from mst_transfer.evaluation import coco_backends, coco_summary
 from mst_transfer.evaluation.coco_detections import collect_detections
-from mst_transfer.evaluation.coco_metric import BACKEND_KEY, CocoMetric
+from mst_transfer.evaluation.coco_metric import BACKEND_KEY, IMAGES_KEY, CocoMetric
 
 BACKENDS = ["hotcoco", "faster_coco_eval", "pycocotools"]
 TWELVE = list(coco_summary.METRIC_NAMES)
@@ -126,11 +127,17 @@ def test_a_subset_of_the_classes(backend, tmp_path):
 
 
 def test_annotation_ids_from_zero(backend, tmp_path):
-    """pycocotools takes a match with the annotation of id 0 for none; the figures must stay comparable."""
-    dataset = random_dataset(1, first_id=0)
-    samples = random_samples(dataset, 1)
-    path = write(dataset, tmp_path / "gt.json")
-    assert_same(*both(path, samples, dataset, backend, metric=["bbox", "segm"], metric_items=TWELVE))
+    """pycocotools, and so mmdet, takes a match with the annotation of id 0 for none; ours are those of ids from 1."""
+    options = dict(metric=["bbox", "segm"], metric_items=TWELVE, classwise=True)
+    for seed in (4, 22):  # of the first 30, those whose first annotation is found
+        from_one, from_zero = random_dataset(seed), random_dataset(seed, first_id=0)
+        samples, names = random_samples(from_one, seed), classes_of(from_one)
+        expected, ours = both(write(from_one, tmp_path / "one.json"), samples, from_one, backend, **options)
+        assert_same(expected, ours)
+        path = write(from_zero, tmp_path / "zero.json")
+        assert_same(expected, run_metric(CocoMetric(path, backend=backend, **options), samples, names))
+        mmdets = run_metric(MMDetCocoMetric(path, **options), samples, names)
+        assert mmdets["coco/bbox_mAP"] < expected["coco/bbox_mAP"], f"seed {seed} shows nothing"
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
@@ -179,14 +186,62 @@ def test_no_annotation_at_all(backend, tmp_path):
     assert_same(*both(path, samples, dataset, backend, metric=["bbox", "segm"], metric_items=TWELVE, classwise=True))
 
 
-def test_no_prediction_at_all(backend, tmp_path):
+def without_predictions(samples):
+    nothing = [{name: values[:0] for name, values in sample["pred_instances"].items()} for sample in samples]
+    return [{**sample, "pred_instances": empty} for sample, empty in zip(samples, nothing, strict=True)]
+
+
+@pytest.mark.parametrize("metric", [["bbox", "segm"], "proposal"])
+def test_no_prediction_at_all(metric, backend, tmp_path):
+    """As if all that was predicted were wrong: 0 under every name where there is something to find, else -1."""
     dataset = random_dataset(0)
     samples = random_samples(dataset, 0)
-    for sample in samples:
-        sample["pred_instances"] = {name: values[:0] for name, values in sample["pred_instances"].items()}
+    for sample in samples:  # a box of one pixel at the margin, which nothing is
+        count = len(sample["pred_instances"]["labels"])
+        boxes = torch.tensor([[0.0, 0, 1, 1]]).repeat(count, 1)
+        masks = torch.zeros_like(sample["pred_instances"]["masks"])
+        masks[:, :1, :1] = True
+        sample["pred_instances"] |= dict(bboxes=boxes, masks=masks)
+    options = dict(metric=metric, metric_items=TWELVE, classwise=True)
     path = write(dataset, tmp_path / "gt.json")
-    theirs, ours = both(path, samples, dataset, backend, metric=["bbox", "segm"])
-    assert theirs == ours == {}
+    wrong, names = run_metric(MMDetCocoMetric(path, **options), samples, classes_of(dataset)), classes_of(dataset)
+    ours = run_metric(CocoMetric(path, backend=backend, **options), without_predictions(samples), names)
+    assert_same(wrong, ours)
+    assert 0 in ours.values() and {value for value in ours.values() if value == value} <= {0, -1}
+    path = write({**dataset, "annotations": []}, tmp_path / "empty.json")
+    ours = run_metric(CocoMetric(path, backend=backend, **options), without_predictions(samples), names)
+    assert len(ours) == len(wrong) and {value for value in ours.values() if value == value} == {-1}
+
+
+def test_images_that_were_not_predicted_on_do_not_count(backend, tmp_path):
+    """The figures of three of eight images are those of a file of these three, and the number is said."""
+    dataset = random_dataset(3)
+    samples = random_samples(dataset, 3)
+    some = [sample for sample in samples if len(sample["pred_instances"]["labels"])][:3]
+    chosen = {sample["img_id"] for sample in some}
+    subset = {
+        **dataset,
+        "images": [image for image in dataset["images"] if image["id"] in chosen],
+        "annotations": [a for a in dataset["annotations"] if a["image_id"] in chosen],
+    }
+    options = dict(metric=["bbox", "segm"], metric_items=TWELVE, classwise=True)
+    expected = run_metric(MMDetCocoMetric(write(subset, tmp_path / "some.json"), **options), some, classes_of(dataset))
+    path = write(dataset, tmp_path / "all.json")
+    metric = CocoMetric(path, backend=backend, **options)
+    assert_same(expected, run_metric(metric, some, classes_of(dataset)))
+    hub = MessageHub.get_current_instance()
+    assert hub.get_info(IMAGES_KEY) == dict(evaluated=3, annotated=8)
+    mmdets = run_metric(MMDetCocoMetric(path, **options), samples, classes_of(dataset))
+    assert_same(mmdets, run_metric(metric, samples, classes_of(dataset)))  # the same metric, of all images
+    assert hub.get_info(IMAGES_KEY) == dict(evaluated=8, annotated=8)
+
+
+def test_an_image_predicted_on_twice_is_refused(tmp_path):
+    dataset = random_dataset(0)
+    samples = random_samples(dataset, 0)
+    metric = CocoMetric(write(dataset, tmp_path / "gt.json"))
+    with pytest.raises(ValueError, match=f"1 images, such as id {samples[0]['img_id']}, .* more than once"):
+        run_metric(metric, [*samples, samples[0]], classes_of(dataset))
 
 
 def test_other_scores_of_masks(backend, tmp_path):
@@ -279,9 +334,11 @@ def _rank(rank, folder, samples, path, classes, backend):
     dist.destroy_process_group()
 
 
-def test_two_processes_equal_one(tmp_path):
+@pytest.mark.parametrize("evaluated", [7, 5, 1])
+def test_two_processes_equal_one(evaluated, tmp_path):
+    """Odd numbers, so that a sampler repeats an image, and, but for 7, fewer than are annotated."""
     dataset = random_dataset(11, num_images=7)
-    samples = random_samples(dataset, 11)
+    samples = random_samples(dataset, 11)[:evaluated]
     path = write(dataset, tmp_path / "gt.json")
     expected = run_metric(
         CocoMetric(path, ["bbox", "segm"], backend="pycocotools", metric_items=TWELVE), samples, classes_of(dataset)

@@ -1,0 +1,110 @@
+"""``results.json`` reports the last step's weights and the whole run, resumed or not."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "faults"))  # for tiny_runs
+
+import tiny_runs
+
+from mst_transfer.cli.main import main
+from mst_transfer.engine import results
+from mst_transfer.engine.run_record import SECONDS
+
+
+def read(work_dir: Path) -> dict:
+    return json.loads((work_dir / "results.json").read_text())
+
+
+@pytest.fixture
+def scores(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """What mmseg's metric returns at the next validations, until the list is empty."""
+    from mmseg.evaluation import IoUMetric
+
+    values: list[dict] = []
+    monkeypatch.setattr(IoUMetric, "compute_metrics", lambda self, results: values.pop(0))
+    return values
+
+
+def test_only_the_last_validation_counts(tiny_seg_config: Path, tmp_path: Path, scores: list[dict]) -> None:
+    scores += [dict(mIoU=90.0, early=1.0), {}]
+    words = ["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), "--cfg-options"]
+    options = ["+default_hooks.checkpoint.save_best=mIoU", "+default_hooks.checkpoint.rule=greater"]
+    assert main([*words, *options]) == 0 and read(tmp_path / "run")["metrics"] == {}
+    scores += [dict(mIoU=10.0)]
+    assert main([*words[:-1], "--resume"]) == 0 and read(tmp_path / "run")["metrics"] == dict(mIoU=10.0)
+    # mmengine's own loop validates nothing after the last epoch: the first epoch's figure is not the second's
+    assert main([*words[:-1], "--resume", "--cfg-options", "+exact_resume=False"]) == 0
+    assert read(tmp_path / "run")["metrics"] == {} and not scores
+    best = str(tmp_path / "run" / "best_mIoU_epoch_1.pth")  # knows its own figure, which needs no second validation
+    again = ["--resume", best, "--cfg-options", "train_cfg.max_epochs=1"]
+    assert main(["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "again"), *again]) == 0
+    assert read(tmp_path / "again")["metrics"] == dict(mIoU=90.0, early=1.0)
+
+
+def test_minutes_are_of_the_whole_run(tiny_seg_config: Path, tmp_path: Path) -> None:
+    words = ["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run")]
+    assert main([*words, "--cfg-options", "train_cfg.max_epochs=1"]) == 0
+    path = tmp_path / "run" / "epoch_1.pth"
+    checkpoint = torch.load(path, weights_only=False)
+    assert 0 < checkpoint["meta"][SECONDS] <= 60 * read(tmp_path / "run")["minutes"] + 0.1
+    checkpoint["meta"][SECONDS] = 6000.0
+    torch.save(checkpoint, tmp_path / "long.pth")
+    assert main([*words[:-1], str(tmp_path / "long"), "--resume", str(tmp_path / "long.pth")]) == 0
+    assert 100 < read(tmp_path / "long")["minutes"] < 110
+    assert torch.load(tmp_path / "long" / "epoch_2.pth", weights_only=False)["meta"][SECONDS] > 6000
+    options = [f"load_from={tmp_path / 'long.pth'}", "train_cfg.max_epochs=1"]  # weights only: a run of its own
+    assert main([*words[:-1], str(tmp_path / "new"), "--cfg-options", *options]) == 0
+    assert read(tmp_path / "new")["minutes"] < 10
+
+
+def test_a_detector_that_finds_nothing_has_figures_of_zero(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    config = tiny_runs.write_config("det", tmp_path)
+    blind = ["model.test_cfg.rcnn.score_thr=1.1", "model.test_cfg.rpn.max_per_img=4"]
+    options = ["train_cfg.max_epochs=1", "train_cfg.val_interval=1", *blind]
+    words = tiny_runs.command("det", config, tmp_path / "run", options, resume=False)
+    assert main(["train", *words]) == 0
+    trained = read(tmp_path / "run")
+    assert trained["metrics"]["coco/bbox_mAP"] == 0 and trained["metrics"]["coco/bbox_mAP_50"] == 0
+    assert trained["coco_images"] == dict(evaluated=2, annotated=11)
+    capsys.readouterr()
+    words = [str(config), str(tmp_path / "run" / "iter_6.pth"), "--work-dir", str(tmp_path / "t"), "--cfg-options"]
+    assert main(["test", *words, *blind]) == 0
+    assert read(tmp_path / "t")["metrics"] == trained["metrics"]
+    assert "coco/bbox_mAP: 0.0000" in capsys.readouterr().out
+
+
+def test_testing_takes_files_of_ones_own_as_training_does(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """``mst test --coco``: a box of another file, with a class of another name."""
+    config = tiny_runs.write_config("det", tmp_path)
+    content = json.loads((tmp_path / "data" / "boxes.json").read_text())
+    content["categories"][0]["name"] = "tile"
+    for name, images in (("train", content["images"][:6]), ("val", content["images"][6:])):
+        chosen = [one for one in content["annotations"] if one["image_id"] in {image["id"] for image in images}]
+        (tmp_path / f"{name}.json").write_text(json.dumps(content | dict(images=images, annotations=chosen)))
+    own = ["--coco", str(tmp_path / "train.json"), str(tmp_path / "val.json")]
+    own += ["--coco-images", *[str(tmp_path / "data" / "images")] * 2]
+    words = tiny_runs.command("det", config, tmp_path / "run", ["train_cfg.max_epochs=1"], resume=False)
+    assert main(["train", *words, *own]) == 0
+    checkpoint = str(tmp_path / "run" / f"iter_{6 // 2}.pth")
+    (tmp_path / "data" / "boxes.json").unlink()
+    capsys.readouterr()
+    assert main(["test", str(config), checkpoint, "--work-dir", str(tmp_path / "t"), *own]) == 0
+    assert "tile" in capsys.readouterr().out
+    tested = read(tmp_path / "t")
+    assert tested["coco_images"] == dict(evaluated=2, annotated=5)
+    assert tested["metrics"] == read(tmp_path / "run")["metrics"]
+
+
+def test_what_is_not_a_number_is_null(tmp_path: Path) -> None:
+    from mmengine.config import Config
+
+    cfg = Config(dict(model=dict()))
+    metrics = dict(a=1.5, b=float("nan"))
+    results.write_results(tmp_path, cfg, metrics, mode="test", seconds=1, seed=0, world_size=1)
+    text = (tmp_path / "results.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["metrics"] == dict(a=1.5, b=None)
