@@ -5,7 +5,6 @@ Nothing is kept: logs go to a temporary folder, no checkpoint is written, the wo
 
 from __future__ import annotations
 
-import logging
 import math
 import tempfile
 import time
@@ -43,6 +42,7 @@ def dry_run(cfg: Any, num_steps: int = 3) -> DryRunReport:
         RunRefusedError: if a model or checkpoint is refused, memory is too small, or a loss is not finite; the
             message says what to change.
     """
+    from mst_transfer.compat.resuming_runner import close_logs
     from mst_transfer.engine.checked_images import refused
     from mst_transfer.engine.run import RunRefusedError
 
@@ -71,7 +71,7 @@ def dry_run(cfg: Any, num_steps: int = 3) -> DryRunReport:
                 raise
             raise RunRefusedError(advice) from error
         finally:
-            _close_logs(folder)
+            close_logs(folder)
     launch.shutdown_distributed()
     losses = [(name, value) for step in report.losses for name, value in step.items()]
     wrong = [f"{name}={value}" for name, value in losses if not math.isfinite(value)]
@@ -234,14 +234,3 @@ def _time_loading(dataset: Any, indices: list[int]) -> float:
     for index in indices:
         dataset[index]
     return (time.perf_counter() - started) / len(indices)
-
-
-def _close_logs(folder: str) -> None:
-    """Lets go of log files in a folder that is about to be removed."""
-    from mmengine.logging import MMLogger
-
-    for logger in list(MMLogger._instance_dict.values()):
-        for handler in list(logger.handlers):
-            if isinstance(handler, logging.FileHandler) and handler.baseFilename.startswith(folder):
-                logger.removeHandler(handler)
-                handler.close()
