@@ -11,6 +11,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+ALONE = ("faults", "walk")  # markers of tests that run only when asked for
 ROOT = Path(__file__).resolve().parent.parent
 _frozen = {"modules": 0}  # as many were imported when their objects were last set aside
 
@@ -67,14 +68,15 @@ def libraries_are_not_searched_for_garbage() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--faults``: the tests that do harm for minutes, and no others."""
+    """``--faults``, ``--walk``: the tests of one of these markers, and no others."""
     parser.addoption("--faults", action="store_true", help="run the tests marked faults, and only them")
+    parser.addoption("--walk", action="store_true", help="run the tests marked walk, and only them")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """``--faults`` chooses between the tests marked ``faults`` and all others; ``cuda`` tests need a GPU."""
-    wanted = bool(config.getoption("--faults"))
-    left_out = [item for item in items if bool(item.get_closest_marker("faults")) != wanted]
+    """``--faults`` and ``--walk`` choose the tests so marked, else all others; ``cuda`` tests need a GPU."""
+    wanted = {name for name in ALONE if config.getoption(f"--{name}")}
+    left_out = [item for item in items if {name for name in ALONE if item.get_closest_marker(name)} != wanted]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]

@@ -1,0 +1,98 @@
+"""Data of true sizes, backbones from the recipes of pre-training, and a record of the stages that each recipe passed."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+
+import true_sizes  # noqa: E402
+
+import mst_transfer  # noqa: E402, F401 - before mmdet: it stands in for mmcv's compiled operators
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests of this folder are the walk's."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.walk)
+
+
+@pytest.fixture(scope="session")
+def walk_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all processes of a walk."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "walk"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_root(walk_folder: Path) -> Path:
+    """imagenet/ coco/ cityscapes/ ade/ and the small sets, made once."""
+    from filelock import FileLock
+
+    root = walk_folder / "data"
+    with FileLock(f"{root}.lock"):
+        if not (root / "made").is_file():
+            make_all(root)
+            (root / "made").touch()
+    return root
+
+
+def make_all(root: Path) -> None:
+    """Few images of each set, at their true sizes."""
+    from mmdet.datasets import CocoDataset
+
+    gaps = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+    numbers = [number for number in range(1, 91) if number not in gaps]
+    coco = dict(zip(numbers, CocoDataset.METAINFO["classes"], strict=True))
+    sizes = [(480, 640), (640, 480), (375, 500), (480, 640), (427, 640), (333, 500)]
+    folders = {
+        "train2017": ("annotations/instances_train2017.json", sizes),
+        "val2017": ("annotations/instances_val2017.json", sizes[:4]),
+    }
+    true_sizes.make_coco(root / "coco", folders, coco)
+    small = [(240, 320), (320, 240), (213, 320)] * 6
+    folders = {
+        "train": ("annotations/instances_train.json", small),
+        "val": ("annotations/instances_val.json", small[:5]),
+    }
+    true_sizes.make_coco(root / "coco_mini", folders, coco)
+    shapes = dict(enumerate(("disc", "triangle", "box", "star", "ring"), 1))
+    folders = {name: (file, [(128, 128)] * len(sizes)) for name, (file, sizes) in folders.items()}
+    true_sizes.make_coco(root / "sample" / "coco", folders, shapes)
+
+    city = (1024, 2048)
+    true_sizes.make_cityscapes(root / "cityscapes", dict(train=[city] * 4, val=[city] * 2))
+    true_sizes.make_cityscapes(root / "camvid", dict(train=[(360, 480)] * 8, val=[(360, 480)] * 3), true_sizes.CAMVID, ".jpg")
+    ids = tuple(range(8))
+    true_sizes.make_cityscapes(root / "sample" / "cityscapes", dict(train=[(128, 128)] * 8, val=[(128, 128)] * 3), ids)
+    ade = dict(training=[(512, 683)] * 4, validation=[(512, 683), (683, 512), (487, 731)])
+    true_sizes.make_ade20k(root / "ade" / "ADEChallengeData2016", ade)
+
+    photographs = [(375, 500), (500, 375), (480, 640), (256, 256), (333, 500)]
+    true_sizes.make_photographs(root / "imagenet", 256, photographs, ("train", "val"))
+    true_sizes.make_photographs(root / "photos", 128, [(96, 96)], ("train", "val"))
+    true_sizes.make_photographs(root / "sample" / "photos", 64, [(128, 128)], ("",))
+
+
+@pytest.fixture(autouse=True)
+def at_the_desk(walk_folder: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Recipes look for data below MST_DATA_ROOT and for backbones in work_dirs/ of the current folder."""
+    monkeypatch.setenv("MST_DATA_ROOT", str(data_root))
+    monkeypatch.chdir(walk_folder)
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # mmengine's loggers outlive a test's captured output
+    torch.set_num_threads(1)
+    yield
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Notes that a stage of this test's recipe is done."""
+    return lambda stage: request.node.user_properties.append(("stage", stage))

@@ -1,0 +1,111 @@
+"""The life of a recipe: its config with a narrow net, the command line's verbs in this process, and what was seen."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from narrow_nets import narrow_pretraining, narrow_transfer
+
+ROOT = Path(__file__).resolve().parents[2]
+FULL_NETS = ("sample", "mini", "camvid", "photos", "study")  # small as they are
+
+
+@HOOKS.register_module(force=True)
+class StopAfterHook(Hook):
+    """Sends this process SIGTERM after so many steps of the process, as a scheduler does when time is up."""
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
+        self.left -= 1
+        if self.left == 0:
+            signal.raise_signal(signal.SIGTERM)
+
+
+class Life:
+    """One recipe, from check to figure.
+
+    Args:
+        name: path of the recipe below the checkout.
+        folder: its own folder, for the config and the runs.
+        record: called with each stage that is done.
+    """
+
+    def __init__(self, name: str, folder: Path, record: Callable[[str], None]) -> None:
+        self.name, self.folder, self.done = name, folder, record
+        self.stem = name.removesuffix(".py").split("configs/", 1)[1].replace("/", "_")
+        folder.mkdir(parents=True, exist_ok=True)
+        self.work_dir = folder / self.stem
+        self.changes: dict[str, Any] = {}
+
+    def config(self, **changes: Any) -> Path:
+        """The recipe with a narrow net, and with changes, as a file; everything else is inherited."""
+        cfg = Config.fromfile(ROOT / self.name)
+        model = cfg.model
+        model.merge(changes.pop("model")) if "model" in changes else None
+        if not any(word in self.name for word in FULL_NETS):
+            (narrow_pretraining if self.name.startswith("pretrain") else narrow_transfer)(model)
+        path = self.folder / f"{self.stem}.py"
+        lines = [f"_base_ = {str(ROOT / self.name)!r}", f"model = {dict(_delete_=True, **model.to_dict())!r}"]
+        lines += [f"{key} = {value!r}" for key, value in changes.items()]
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    def results(self, folder: str = "") -> dict[str, Any]:
+        """The content of ``results.json``."""
+        content: dict[str, Any] = json.loads((self.work_dir / folder / "results.json").read_text())
+        return content
+
+
+@contextmanager
+def watched_evaluation(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[str]]]:
+    """The images that each evaluation saw: one list of paths an evaluation, in order."""
+    evaluations: list[list[str]] = [[]]
+    process, evaluate = Evaluator.process, Evaluator.evaluate
+
+    def note(self, data_samples, data_batch=None):
+        evaluations[-1] += [one.metainfo["img_path"] if hasattr(one, "metainfo") else one["img_path"] for one in data_samples]
+        return process(self, data_samples, data_batch)
+
+    def close(self, size):
+        evaluations.append([])
+        return evaluate(self, size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluator, "process", note)
+        patch.setattr(Evaluator, "evaluate", close)
+        yield evaluations
+
+
+def run(verb: str, *words: Any) -> int:
+    """``mst VERB …`` or ``mst-pretrain …``; the exit status."""
+    arguments = [str(word) for word in words]
+    if verb == "pretrain":
+        from pretrain.train import main
+
+        return main(arguments)
+    from mst_transfer.cli.main import main as mst
+
+    return mst([verb, *arguments])
+
+
+def pictures(folder: Path) -> list[str]:
+    """All images below a folder."""
+    return sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+
+
+def same_files(one: list[str], other: list[str]) -> bool:
+    """Whether two lists name the same files, each once."""
+    return sorted(map(os.path.realpath, one)) == sorted(map(os.path.realpath, other))
