@@ -95,6 +95,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(skip)
 
 
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """After a walk, the table of recipes and the stages that each went through."""
+    if not config.getoption("--walk"):
+        return
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    rows: dict[str, list[str]] = {}
+    for report in reports:
+        stages = [value for name, value in report.user_properties if name == "stage"]
+        if report.when == "call":
+            name = report.nodeid.split("::")[-1].partition("[")[2].rstrip("]") or report.nodeid.split("::")[-1]
+            rows[name] = stages + ["**failed**"] * report.failed
+    terminalreporter.write_line("| recipe | went through |\n|---|---|")
+    for name, stages in sorted(rows.items()):
+        terminalreporter.write_line(f"| `{name}` | {' · '.join(stages)} |")
+
+
 TINY_SEG_CONFIG = """
 default_scope = "mmseg"
 _pipeline = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), dict(type="PackSegInputs")]

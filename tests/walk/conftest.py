@@ -68,13 +68,12 @@ def make_all(root: Path) -> None:
     folders = {name: (file, [(128, 128)] * len(sizes)) for name, (file, sizes) in folders.items()}
     true_sizes.make_coco(root / "sample" / "coco", folders, shapes)
 
-    city = (1024, 2048)
-    true_sizes.make_cityscapes(root / "cityscapes", dict(train=[city] * 4, val=[city] * 2))
-    true_sizes.make_cityscapes(root / "camvid", dict(train=[(360, 480)] * 8, val=[(360, 480)] * 3), true_sizes.CAMVID, ".jpg")
-    ids = tuple(range(8))
-    true_sizes.make_cityscapes(root / "sample" / "cityscapes", dict(train=[(128, 128)] * 8, val=[(128, 128)] * 3), ids)
-    ade = dict(training=[(512, 683)] * 4, validation=[(512, 683), (683, 512), (487, 731)])
-    true_sizes.make_ade20k(root / "ade" / "ADEChallengeData2016", ade)
+    city, ade = (1024, 2048), [(512, 683), (683, 512), (487, 731)]
+    make = true_sizes.make_segmentation
+    make(root, "cityscapes", dict(train=[city] * 4, val=[city] * 2), "cityscapes_as_downloaded")
+    make(root, "ade20k", dict(train=[*ade, (512, 683)], val=ade))
+    make(root, "camvid", dict(train=[(360, 480)] * 8, val=[(360, 480)] * 3))
+    make(root, "sample", dict(train=[(128, 128)] * 8, val=[(128, 128), (101, 133)]))
 
     photographs = [(375, 500), (500, 375), (480, 640), (256, 256), (333, 500)]
     true_sizes.make_photographs(root / "imagenet", 256, photographs, ("train", "val"))

@@ -1,30 +1,23 @@
 """Data of the true layouts and sizes whose pictures show their own labels: each class has a colour of its own.
 
-A net that reads the colours back knows the truth of whatever a pipeline shows it, after any resizing, crop, mirroring
-or padding; see ``planted.py``. Masks of Cityscapes come as downloaded (``labelIds``) and as prepared
-(``labelTrainIds``); COCO has wide and tall images, crowds and images without objects.
+A net that reads the colours back knows the truth of whatever a pipeline shows it: see ``planted.py`` and
+``planted_detector.py``. Masks of Cityscapes come as downloaded and as prepared; COCO has wide and tall images, crowds and
+images without objects.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from planted import LAYOUTS, draw_labels, write_image
 
-LEVELS = 6  # of each of the three channels: 216 colours, 51 apart
 OBJECTS = {"person": (1, 255, 0, 0), "car": (3, 0, 255, 0), "dog": (18, 0, 0, 255), "kite": (38, 255, 255, 0)}
 GROUND = (128, 128, 128)
 BEST = [cv2.IMWRITE_JPEG_QUALITY, 100, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)  # Cityscapes, by train id
-CAMVID = (0, 1, 2, 4, 5, 7, 8, 10, 11, 12, 13)  # train ids that occur there
-
-
-def colours(num_classes: int) -> NDArray[np.uint8]:
-    """RGB colours of the classes [K, 3], far apart from each other where few are asked for."""
-    codes = np.arange(num_classes) * (LEVELS**3 // num_classes)
-    return np.stack([codes // 36, codes // 6 % 6, codes % 6], 1).astype(np.uint8) * 51
 
 
 def write_picture(path: Path, rgb: NDArray[np.uint8]) -> None:
@@ -33,52 +26,19 @@ def write_picture(path: Path, rgb: NDArray[np.uint8]) -> None:
     assert cv2.imwrite(str(path), rgb[..., ::-1], BEST if path.suffix != ".png" else [cv2.IMWRITE_PNG_COMPRESSION, 1])
 
 
-def draw_label_map(rng: np.random.Generator, height: int, width: int, num_classes: int) -> NDArray[np.uint8]:
-    """Areas of random classes [H, W] in about 4 x 6 cells with borders anywhere."""
-    rows = np.sort(rng.choice(np.arange(40, height - 40), 3, replace=False))
-    columns = np.sort(rng.choice(np.arange(40, width - 40), 5, replace=False))
-    cells = rng.integers(0, num_classes, (4, 6))
-    row_of, column_of = np.searchsorted(rows, np.arange(height)), np.searchsorted(columns, np.arange(width))
-    return cells[row_of][:, column_of].astype(np.uint8)
-
-
-def make_cityscapes(
-    root: Path, sizes: dict[str, list[tuple[int, int]]], classes: tuple[int, ...] = tuple(range(19)), suffix: str = ".png"
-) -> None:
-    """Cityscapes' layout: masks with train ids; of every second image with the downloaded label ids instead.
-
-    Args:
-        root: folder to be made.
-        sizes: split -> height and width of each image.
-        classes: the train ids that occur.
-        suffix: of the pictures. Others than .png have train ids alone, as CamVid.
-    """
-    rng = np.random.default_rng(len(classes))
+def make_segmentation(root: Path, kind: str, sizes: dict[str, list[tuple[int, int]]], other_kind: str | None = None) -> None:
+    """A set in one of ``planted.LAYOUTS``: split -> height and width of each image; every second may be of another kind."""
     for split, shapes in sizes.items():
         for index, (height, width) in enumerate(shapes):
-            labels = draw_label_map(rng, height, width, len(classes))
-            name = f"town_{index:06d}_000019"
-            write_picture(root / "leftImg8bit" / split / "town" / f"{name}_leftImg8bit{suffix}", colours(len(classes))[labels])
-            raw = suffix == ".png" and len(classes) == 19 and index % 2 == 1
-            values = np.array(LABEL_IDS if raw else classes, np.uint8)
-            kind = "labelIds" if raw else "labelTrainIds"
-            mask = root / "gtFine" / split / "town" / f"{name}_gtFine_{kind}.png"
-            mask.parent.mkdir(parents=True, exist_ok=True)
-            assert cv2.imwrite(str(mask), values[labels])
+            name = f"{split}_{index}"
+            labels = draw_labels(height, width, len(LAYOUTS[kind].values), seed_of(name))
+            write_image(root, other_kind if other_kind and index % 2 else kind, name, labels, split)
 
 
-def make_ade20k(root: Path, sizes: dict[str, list[tuple[int, int]]]) -> None:
-    """ADE20K's layout; the first row of each mask holds 0, which is ignored."""
-    rng = np.random.default_rng(150)
-    for split, shapes in sizes.items():
-        for index, (height, width) in enumerate(shapes):
-            labels = draw_label_map(rng, height, width, 150)
-            write_picture(root / "images" / split / f"ADE_{index:08d}.jpg", colours(150)[labels])
-            mask = root / "annotations" / split / f"ADE_{index:08d}.png"
-            mask.parent.mkdir(parents=True, exist_ok=True)
-            values = labels + 1
-            values[0] = 0
-            assert cv2.imwrite(str(mask), values)
+def seed_of(name: str) -> int:
+    """What an image of :func:`make_segmentation` was drawn with; ``name`` is its file's."""
+    split, index = re.findall(r"(train|val)_(\d+)", name)[-1]
+    return int(index) + 100 * (split == "val")
 
 
 def make_coco(root: Path, folders: dict[str, tuple[str, list[tuple[int, int]]]], names: dict[int, str]) -> None:

@@ -1,0 +1,85 @@
+"""Every segmentation recipe from data to figure, at its real image sizes."""
+
+import functools
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import pytest
+import true_sizes
+from lives import ROOT, Life, pictures, run, same_files, watched_evaluation
+from mmengine.config import Config
+from planted import best_labels, draw_labels, mean_iou, views_of
+from pretrained import backbone_for
+
+RECIPES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "seg_configs").glob("*.py"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_from_data_to_figure(
+    name: str,
+    walk_folder: Path,
+    record: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    life = Life(name, walk_folder / "runs", record)
+    recipe = Config.fromfile(ROOT / name)
+    backbone_for(recipe, walk_folder)
+    dataset = recipe.val_dataloader.dataset
+    images = pictures(Path(dataset.data_root) / dataset.data_prefix.img_path)
+
+    config = life.config()
+    assert run("check", config, "--splits", "train", "val", "test") == 0
+    life.done("check")
+
+    options = ["--work-dir", life.work_dir, "--cfg-options", "default_hooks.checkpoint.interval=1"]
+    options.append("train_cfg.val_interval=2")
+    with watched_evaluation(monkeypatch) as evaluations:
+        assert run("train", config, *options, "train_cfg.max_iters=2") == 0
+        assert life.results()["checkpoint"] == str(recipe.model.backbone.checkpoint or "random")
+        life.done("train")
+        assert len(evaluations) == 2 and same_files(evaluations[0], images)
+        life.done("validate")
+        assert run("train", config, "--resume", *options, "train_cfg.max_iters=3") == 0
+        assert life.results()["resumed"] and all(same_files(seen, images) for seen in evaluations[:-1])
+        life.done("resume")
+    trained = life.results()["metrics"]
+    checkpoint = life.work_dir / "iter_3.pth"
+
+    capsys.readouterr()
+    with watched_evaluation(monkeypatch) as evaluations:
+        assert run("test", config, checkpoint, "--work-dir", life.work_dir / "test") == 0
+    assert same_files(evaluations[0], images)
+    written = life.results("test")["metrics"]
+    assert written == trained  # of the same weights
+    printed = dict(re.findall(r"^(aAcc|mIoU|mAcc): ([\d.]+)$", capsys.readouterr().out, re.M))
+    assert printed == {metric: f"{value:.4f}" for metric, value in written.items()}
+    life.done("test")
+
+    if recipe.get("tta_pipeline"):
+        with watched_evaluation(monkeypatch) as evaluations:
+            assert run("test", config, checkpoint, "--tta", "--work-dir", life.work_dir / "augmented") == 0
+        assert same_files(evaluations[0], images) and life.results("augmented")["augmented"]
+        life.done("augmented")
+
+    config = life.config(custom_hooks=[*recipe.get("custom_hooks", []), dict(type="PlantHook")])
+    assert run("test", config, checkpoint, "--work-dir", life.work_dir / "planted") == 0
+    found, left = life.results("planted")["metrics"]["mIoU"], left_by_resizing(name, tuple(images))
+    assert found == pytest.approx(left, abs=0.02) and left > 97, (found, left)
+    life.done(f"planted: {found:.1f}")
+
+
+@functools.cache
+def left_by_resizing(name: str, images: tuple[str, ...]) -> float:
+    """mIoU that OpenCV's and torch's resizing alone leave of the label maps."""
+    recipe = Config.fromfile(ROOT / name)
+    num_classes = recipe.model.decode_head.num_classes
+    pairs = []
+    for path in images:
+        picture = cv2.imread(path)
+        views = views_of(recipe, augmented=False, size=picture.shape[:2])
+        seed = true_sizes.seed_of(path)
+        pairs.append((best_labels(picture, num_classes, views), draw_labels(*picture.shape[:2], num_classes, seed)))
+    return mean_iou(pairs, num_classes)
