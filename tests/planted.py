@@ -269,6 +269,17 @@ def scaled(height: int, width: int, scale: tuple[float, float] | float) -> tuple
     return int(height * scale + 0.5), int(width * scale + 0.5)
 
 
+def views_of(cfg: Any, augmented: bool, size: tuple[int, int]) -> Sequence[View]:
+    """The views that a test has of an image, from the config's steps."""
+    steps = cfg.test_dataloader.dataset.pipeline
+    if not augmented:
+        scales = [step["scale"] for step in steps if step["type"] == "Resize"]
+        return [View(*(scaled(*size, tuple(scales[0])) if scales else size))]
+    resizes, flips = cfg.tta_pipeline[1].transforms[:2]
+    sizes = [scaled(*size, tuple(step["scale"]) if "scale" in step else step["scale_factor"]) for step in resizes]
+    return [View(*one, mirrored=flip["prob"] == 1) for one in sizes for flip in flips]
+
+
 def best_labels(picture: NDArray[np.uint8], num_classes: int, views: Sequence[View]) -> Tensor:
     """What a net predicts [H, W] that sees each pixel of the resized pictures right, averaged over views."""
     size = picture.shape[:2]

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
-from planted import LAYOUTS, PlantHook, View, best_labels, draw_labels, mean_iou, paint, scaled, write_image
+from planted import LAYOUTS, PlantHook, View, best_labels, draw_labels, mean_iou, paint, views_of, write_image
 
 from mst_transfer.engine.augmented_testing import with_augmentation
 from mst_transfer.engine.run import build_runner, load_run_config
@@ -62,17 +62,6 @@ def run_planted(cfg: Any) -> tuple[float, PlantHook]:
     return runner.test()["mIoU"], hook
 
 
-def resizing(cfg: Any, augmented: bool, size: tuple[int, int]) -> Sequence[View]:
-    """The views that a test has of an image, from the config's steps."""
-    steps = cfg.test_dataloader.dataset.pipeline
-    if not augmented:
-        scales = [step["scale"] for step in steps if step["type"] == "Resize"]
-        return [View(*(scaled(*size, tuple(scales[0])) if scales else size))]
-    resizes, flips = cfg.tta_pipeline[1].transforms[:2]
-    sizes = [scaled(*size, tuple(step["scale"]) if "scale" in step else step["scale_factor"]) for step in resizes]
-    return [View(*one, mirrored=flip["prob"] == 1) for one in sizes for flip in flips]
-
-
 SIZES = {
     "ade20k": [(512, 683), (331, 500)],
     "cityscapes": [(1024, 2048)],
@@ -94,12 +83,12 @@ def check(name: str, root: Path, monkeypatch: pytest.MonkeyPatch, sizes: Sequenc
     assert set(hook.predictions) == set(labels), "every image is predicted once"
     best = {}
     for path, predicted in hook.predictions.items():
-        best[path] = best_labels(cv2.imread(path), num_classes, resizing(cfg, augmented, predicted.shape))
+        best[path] = best_labels(cv2.imread(path), num_classes, views_of(cfg, augmented, predicted.shape))
         assert (predicted == best[path]).float().mean() > 0.9999, path
     expected = mean_iou([(best[path], labels[path]) for path in labels], num_classes)
     print(f"\n{name}: mIoU {found:.2f}, {expected:.2f} left by resizing")
     assert found == pytest.approx(expected, abs=0.02)
-    if not augmented and all(tuple(size) == (v.height, v.width) for size in sizes for v in resizing(cfg, False, size)):
+    if not augmented and all(tuple(size) == (v.height, v.width) for size in sizes for v in views_of(cfg, False, size)):
         assert found == 100
 
 

@@ -1,4 +1,4 @@
-"""Data of true sizes, backbones from the recipes of pre-training, and a record of the stages that each recipe passed."""
+"""Data of true sizes, and a record of the stages that each recipe passed."""
 
 import logging
 import os

@@ -76,7 +76,8 @@ def watched_evaluation(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[st
     process, evaluate = Evaluator.process, Evaluator.evaluate
 
     def note(self, data_samples, data_batch=None):
-        evaluations[-1] += [one.metainfo["img_path"] if hasattr(one, "metainfo") else one["img_path"] for one in data_samples]
+        for one in data_samples:
+            evaluations[-1].append(one.metainfo["img_path"] if hasattr(one, "metainfo") else one["img_path"])
         return process(self, data_samples, data_batch)
 
     def close(self, size):

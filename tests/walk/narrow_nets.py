@@ -1,4 +1,4 @@
-"""Makes the net of a recipe shallow and narrow and leaves all else as it is: data, sizes, classes, losses, schedules."""
+"""Makes the net of a recipe shallow and narrow; data, sizes, classes, losses and schedules stay."""
 
 from typing import Any
 

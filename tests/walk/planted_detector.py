@@ -1,4 +1,4 @@
-"""A detector that answers with what it sees: rectangles of known colours, found in the very tensor that the net is given.
+"""A detector that answers with what it sees: rectangles of known colours in the tensor that the net is given.
 
 All that stands between image file and figure is the recipe's own: loading, resizing, normalisation, padding and
 batching before, the return to the original image, run lengths and metric behind. Only the second stage's boxes and

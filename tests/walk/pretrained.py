@@ -27,7 +27,7 @@ def backbone_for(recipe: Any, folder: Path) -> None:
 
 
 def pretrained(name: str, folder: Path) -> Life:
-    """The life of a pre-training recipe up to its resumed run; gone through once, by whichever process needs it first."""
+    """The life of a pre-training recipe up to its resumed run, gone through by the first process that needs it."""
     stages: list[str] = []
     life = Life(name, folder / "pretraining", stages.append)
     record = life.folder / f"{life.stem}.json"
@@ -75,4 +75,5 @@ def _beginning(recipe: Config, life: Life) -> str | None:
     """For recipes that continue: the file of the one that they are made for."""
     if not recipe.model.get("init_from"):
         return None
-    return str(pretrained("pretrain/configs/mst_vit_small_16_imagenet_100e.py", life.folder.parent).work_dir / "teacher.safetensors")
+    first = pretrained("pretrain/configs/mst_vit_small_16_imagenet_100e.py", life.folder.parent)
+    return str(first.work_dir / "teacher.safetensors")

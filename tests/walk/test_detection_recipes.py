@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import planted_detector
 import pytest
 from lives import ROOT, Life, pictures, run, same_files, watched_evaluation

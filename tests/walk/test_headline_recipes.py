@@ -89,8 +89,9 @@ def test_transfer(
     record: Callable[[str], None],
 ) -> None:
     work_dir = teacher.parent / Path(config).stem
-    options = [f"model.backbone.checkpoint={teacher}", "default_hooks.checkpoint.interval=1", "train_dataloader.num_workers=1"]
-    options += ["+train_dataloader.dataset.indices=4", "+val_dataloader.dataset.indices=2", "val_dataloader.num_workers=1"]
+    options = [f"model.backbone.checkpoint={teacher}", "default_hooks.checkpoint.interval=1"]
+    options += ["+train_dataloader.dataset.indices=4", "+val_dataloader.dataset.indices=2"]
+    options += ["train_dataloader.num_workers=1", "val_dataloader.num_workers=1"]
     first = [*options, f"train_dataloader.batch_size={batch}", f"train_cfg.{length}={counts[0]}"]
     first.append(f"train_cfg.val_interval={counts[0]}")
     status, said = launch("dist_train", config, 1, "--work-dir", work_dir, options=tuple(first))

@@ -1,4 +1,4 @@
-"""Every recipe of pre-training from photographs to figure, at its real image sizes, batches and numbers of prototypes."""
+"""Every recipe of pre-training from photographs to figure, at its real image sizes and batches."""
 
 import json
 from collections.abc import Callable
@@ -36,6 +36,7 @@ def test_from_photographs_to_figure(
     record("k-NN")
 
     drawn = life.work_dir / "pictures"
-    assert pictures.main([str(life.work_dir), "--images", str(labelled / "val"), "--out", str(drawn), "--num", "2"]) == 0
+    words = [str(life.work_dir), "--images", str(labelled / "val"), "--out", str(drawn), "--num", "2"]
+    assert pictures.main(words) == 0
     assert all((drawn / entry["file"]).is_file() for entry in json.loads((drawn / "index.json").read_text()))
     record("pictures")

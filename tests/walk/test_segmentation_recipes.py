@@ -79,7 +79,7 @@ def left_by_resizing(name: str, images: tuple[str, ...]) -> float:
     pairs = []
     for path in images:
         picture = cv2.imread(path)
-        views = views_of(recipe, augmented=False, size=picture.shape[:2])
+        views = views_of(recipe, False, picture.shape[:2])
         seed = true_sizes.seed_of(path)
         pairs.append((best_labels(picture, num_classes, views), draw_labels(*picture.shape[:2], num_classes, seed)))
     return mean_iou(pairs, num_classes)

@@ -1,8 +1,8 @@
 """Data of the true layouts and sizes whose pictures show their own labels: each class has a colour of its own.
 
 A net that reads the colours back knows the truth of whatever a pipeline shows it: see ``planted.py`` and
-``planted_detector.py``. Masks of Cityscapes come as downloaded and as prepared; COCO has wide and tall images, crowds and
-images without objects.
+``planted_detector.py``. Masks of Cityscapes come as downloaded and as prepared; COCO has wide and tall images, crowds
+and images without objects.
 """
 
 import json
@@ -26,13 +26,20 @@ def write_picture(path: Path, rgb: NDArray[np.uint8]) -> None:
     assert cv2.imwrite(str(path), rgb[..., ::-1], BEST if path.suffix != ".png" else [cv2.IMWRITE_PNG_COMPRESSION, 1])
 
 
-def make_segmentation(root: Path, kind: str, sizes: dict[str, list[tuple[int, int]]], other_kind: str | None = None) -> None:
-    """A set in one of ``planted.LAYOUTS``: split -> height and width of each image; every second may be of another kind."""
+def make_segmentation(root: Path, kind: str, sizes: dict[str, list[tuple[int, int]]], second: str | None = None) -> None:
+    """A set in one of ``planted.LAYOUTS``; every second image may be in another.
+
+    Args:
+        root: the folder that ``MST_DATA_ROOT`` names.
+        kind: the layout.
+        sizes: split -> height and width of each image.
+        second: layout of every second image.
+    """
     for split, shapes in sizes.items():
         for index, (height, width) in enumerate(shapes):
             name = f"{split}_{index}"
             labels = draw_labels(height, width, len(LAYOUTS[kind].values), seed_of(name))
-            write_image(root, other_kind if other_kind and index % 2 else kind, name, labels, split)
+            write_image(root, second if second and index % 2 else kind, name, labels, split)
 
 
 def seed_of(name: str) -> int:
@@ -90,7 +97,7 @@ def _crowd(number: int, image: int, category: int, height: int, width: int) -> d
     )
 
 
-def make_photographs(root: Path, count: int, sizes: list[tuple[int, int]], splits: tuple[str, ...] = ("train",)) -> None:
+def make_photographs(root: Path, count: int, sizes: list[tuple[int, int]], splits: tuple[str, ...]) -> None:
     """``root/{splits}/<class>/<name>.JPEG``: noise of two colours a class, ``count`` images a split in four classes."""
     rng = np.random.default_rng(0)
     for split in splits:
