@@ -52,7 +52,8 @@ class Layout:
 def _cityscapes(root: str, suffix: str, values: Sequence[int], ids: str = "labelTrainIds") -> Layout:
     image = f"{root}/leftImg8bit/{{split}}/town/{{name}}_leftImg8bit.{suffix}"
     mask = f"{root}/gtFine/{{split}}/town/{{name}}_gtFine_{ids}.png"
-    return Layout(image, mask, dict(train="train", val="val"), values)
+    ignored = 0 if ids == "labelIds" else IGNORED  # "unlabeled"
+    return Layout(image, mask, dict(train="train", val="val"), values, ignored)
 
 
 _LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)

@@ -26,7 +26,9 @@ def write_picture(path: Path, rgb: NDArray[np.uint8]) -> None:
     assert cv2.imwrite(str(path), rgb[..., ::-1], BEST if path.suffix != ".png" else [cv2.IMWRITE_PNG_COMPRESSION, 1])
 
 
-def make_segmentation(root: Path, kind: str, sizes: dict[str, list[tuple[int, int]]], second: str | None = None) -> None:
+def make_segmentation(
+    root: Path, kind: str, sizes: dict[str, list[tuple[int, int]]], second: str | None = None
+) -> None:
     """A set in one of ``planted.LAYOUTS``; every second image may be in another.
 
     Args:
