@@ -294,9 +294,8 @@ def _write(runner: Any, cfg: Any, metrics: dict[str, float], mode: str, seconds:
     if runner.rank != 0:
         return {}
     # coco_*: of mst_transfer.CocoMetric; unreadable_images: of training, see engine.checked_images
-    for name in ("coco_backend", "coco_images", "unreadable_images"):
-        if runner.message_hub.get_info(name):
-            extra[name] = runner.message_hub.get_info(name)
+    names = ("coco_backend", "coco_images", "unreadable_images")
+    extra |= {name: info for name in names if (info := runner.message_hub.get_info(name))}
     written = results.write_results(
         runner.work_dir,
         cfg,
