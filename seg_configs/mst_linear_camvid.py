@@ -8,8 +8,8 @@ model = dict(
         embed_dim=128,
         depth=6,
         num_heads=4,
-        out_indices=(5,),
-        frozen_stages=6,
+        out_indices=(-1,),
+        frozen_stages="all",
         checkpoint="work_dirs/study/mst/seed_0/teacher.safetensors",
     ),
     decode_head=dict(

@@ -14,8 +14,8 @@ model = dict(
         type="mst_transfer.TimmViT",
         arch="vit_small_patch16_224",
         img_size=(768, 768),
-        out_indices=(11,),
-        frozen_stages=12,
+        out_indices=(-1,),
+        frozen_stages="all",
         checkpoint="work_dirs/mst_vit_small_16_imagenet_100e/teacher.safetensors",
     ),
     decode_head=dict(

@@ -303,10 +303,6 @@ def shrink(cfg: Config) -> Config:
     else:
         widths = {384: VIT_WIDTH, 768: VIT_WIDTH}
         small = dict(arch="vit_tiny_patch16_224", img_size=64, embed_dim=VIT_WIDTH, depth=4, num_heads=3)
-        if "out_indices" in backbone:
-            small["out_indices"] = (3,)
-        if "frozen_stages" in backbone:
-            small["frozen_stages"] = 4
         if "window_size" in backbone:
             small["window_size"] = 2
     backbone.update(small)

@@ -29,7 +29,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 from mst_transfer.compat.onednn_products import quick_products, quick_recomputation
 from mst_transfer.models.backbones.initial_weights import load_or_warn
 from mst_transfer.models.backbones.shifted_windows import swin_block
-from mst_transfer.models.backbones.vit_arguments import merge_checkpoints
+from mst_transfer.models.backbones.vit_arguments import check_frozen_stages, merge_checkpoints
 from mst_transfer.registry import MODELS
 
 OUT_NORMS = ("all", "last", "none")
@@ -52,7 +52,7 @@ class TimmSwin(BaseModule):
             False as in pre-training, so that at 224 px the last map equals timm's.
         drop_path_rate: stochastic depth of the last block; it rises linearly from 0.
         frozen_stages: -1 trains everything, 0 freezes the patch embedding, k also the first k stages with their norms
-            and the patch merging behind each, as mmdet does.
+            and the patch merging behind each, as mmdet does, ``all`` every stage.
         with_cp: recompute activations of the blocks in the backward pass to save memory.
         init_cfg: only ``dict(type='Pretrained', checkpoint=PATH)``: the same as ``checkpoint=PATH``.
         may_miss: names or module paths, within ``vit``, that the checkpoint may lack besides the fresh norms.
@@ -72,7 +72,7 @@ class TimmSwin(BaseModule):
         window_size: int | Sequence[int] | None = None,
         shift_single_windows: bool = True,
         drop_path_rate: float = 0.0,
-        frozen_stages: int = -1,
+        frozen_stages: int | str = -1,
         with_cp: bool = False,
         init_cfg: dict | None = None,
         may_miss: Sequence[str] = (),
@@ -92,9 +92,7 @@ class TimmSwin(BaseModule):
         self._unused = self._prune(out_norm)
         self._fresh = self._add_norms() if out_norm == "all" else ()
         self._may_miss = (*self._fresh, *may_miss)
-        if not -1 <= frozen_stages <= len(self.vit.layers):
-            raise ValueError(f"frozen_stages={frozen_stages} is not in -1 … {len(self.vit.layers)}")
-        self.frozen_stages = frozen_stages
+        self.frozen_stages = check_frozen_stages(frozen_stages, len(self.vit.layers))
         for module in self._frozen_modules():
             module.requires_grad_(False)
 

@@ -24,7 +24,12 @@ from torch.utils.checkpoint import checkpoint as recompute
 from mst_transfer.checkpoint.pos_embed import MARK, check_interpolation, mark_interpolation
 from mst_transfer.compat.onednn_products import quick_products, quick_recomputation
 from mst_transfer.models.backbones.initial_weights import load_or_warn
-from mst_transfer.models.backbones.vit_arguments import check_out_indices, check_windows, merge_checkpoints
+from mst_transfer.models.backbones.vit_arguments import (
+    check_frozen_stages,
+    check_out_indices,
+    check_windows,
+    merge_checkpoints,
+)
 from mst_transfer.models.backbones.vit_create import create_vit, read_architecture
 from mst_transfer.models.backbones.vit_pass import ViTPass
 from mst_transfer.models.backbones.vit_positions import PREFIXES, embed, prefix_tokens
@@ -44,18 +49,20 @@ class TimmViT(BaseModule):
         img_size: image size (side, or height and width) of the position embeddings; they are resampled to it
             once when weights are loaded, and in every forward pass to the size of the batch if that differs.
             None: the architecture's own.
-        out_indices: blocks whose output is returned, from 0, increasing. None: four evenly spaced ones.
+        out_indices: blocks whose output is returned, from 0, or from the end: -1 is the last; increasing. Blocks behind
+            them are removed. None: four evenly spaced ones.
         checkpoint: path of backbone weights (:mod:`mst_transfer.checkpoint`); None: random initialisation.
         role: ``teacher`` or ``student``, where the file holds both; None: the only one that the file names.
         out_norm: which outputs pass the final LayerNorm: ``all``, ``last`` (the last block's only), ``none``.
         drop_path_rate: stochastic depth of the last block; it rises linearly from 0.
         frozen_stages: -1 trains everything, 0 freezes the embeddings (and tables or rotations that all blocks share),
-            k also the first k blocks.
+            k also the first k blocks, ``all`` every block.
         with_cp: recompute activations in the backward pass to save memory.
         pos_embed_interpolation: ``timm`` or ``dino`` (:mod:`mst_transfer.checkpoint.pos_embed`), for loading and for
             the forward pass. None: what the checkpoint was trained with, as far as it says so, else ``timm``.
         window_size: side in tokens of the windows within which attention works, as in ViTDet; 0: everywhere.
-        global_blocks: blocks without windows, from 0. None: four evenly spaced ones that end with the last block.
+        global_blocks: blocks without windows among those that are kept, from 0, or from the end. None: four evenly
+            spaced ones that end with the last one kept.
         window_prefix: what becomes of class and register tokens where there are windows: ``drop`` removes them, as
             ViTDet does; ``global`` keeps them for the global blocks, while blocks with windows leave them as they are.
         may_miss: names (or paths such as ``norm``) that the checkpoint may lack.
@@ -76,7 +83,7 @@ class TimmViT(BaseModule):
         role: str | None = "teacher",
         out_norm: str = "all",
         drop_path_rate: float = 0.0,
-        frozen_stages: int = -1,
+        frozen_stages: int | str = -1,
         with_cp: bool = False,
         pos_embed_interpolation: str | None = None,
         window_size: int = 0,
@@ -105,14 +112,12 @@ class TimmViT(BaseModule):
         self.out_norm = "none" if out_norm == "last" and self.out_indices[-1] != depth - 1 else out_norm
         if self.out_norm != "none" and isinstance(self.vit.norm, nn.Identity):
             raise ValueError(f"out_norm={out_norm!r}: arch={arch!r} has no final norm; pass out_norm='none'")
+        self._unused = self._prune(depth, drop_prefix=window_size > 0 and window_prefix == "drop")
         self.window_size = window_size
         self.global_blocks = check_windows(window_size, global_blocks, window_prefix, self.vit)
-        self._unused = self._prune(depth, drop_prefix=window_size > 0 and window_prefix == "drop")
         self.num_prefix = sum(token.shape[1] for token in prefix_tokens(self.vit))
         self._set_prefix_of_rotations()
-        if not -1 <= frozen_stages <= len(self.vit.blocks):
-            raise ValueError(f"frozen_stages={frozen_stages} is not in -1 … {len(self.vit.blocks)}")
-        self.frozen_stages = frozen_stages
+        self.frozen_stages = check_frozen_stages(frozen_stages, len(self.vit.blocks))
         self._wanted_interpolation = pos_embed_interpolation
         self._set_interpolation(pos_embed_interpolation or "timm")
         self._freeze()

@@ -15,6 +15,10 @@ def check_windows(
 ) -> tuple[int, ...]:
     """Blocks with global attention; checks the other arguments about windows.
 
+    Args:
+        window_size, global_blocks, window_prefix: of the adapter.
+        vit: with the blocks that are kept: those without windows are counted among them.
+
     Raises:
         ValueError: names the argument, its value and what is allowed.
     """
@@ -47,6 +51,19 @@ def check_out_indices(out_indices: Sequence[int] | None, depth: int) -> tuple[in
     if out_indices is None:
         return _evenly_spaced(depth, "out_indices")
     return _check_indices(out_indices, depth, "out_indices")
+
+
+def check_frozen_stages(frozen_stages: int | str, num_stages: int) -> int:
+    """The number of frozen stages (blocks of a ViT); ``all`` is ``num_stages``.
+
+    Raises:
+        ValueError: it is neither ``all`` nor in -1 … ``num_stages``.
+    """
+    if frozen_stages == "all":
+        return num_stages
+    if not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= num_stages:
+        raise ValueError(f"frozen_stages={frozen_stages!r} is not in -1 … {num_stages}, nor 'all'")
+    return frozen_stages
 
 
 def _check_indices(given: Sequence[int], depth: int, name: str) -> tuple[int, ...]:

@@ -183,6 +183,15 @@ def test_prefix_tokens_are_dropped_or_kept():
 
 
 def test_default_blocks_with_global_attention_end_each_quarter():
-    options = dict(SMALL, depth=12)
+    options = dict(SMALL, depth=12, out_indices=(-1,))
     assert TimmViT("vit_tiny_patch16_224", **options, window_size=7).global_blocks == (2, 5, 8, 11)
     assert TimmViT("vit_tiny_patch16_224", **options).global_blocks == ()
+
+
+def test_global_blocks_are_counted_among_those_that_are_kept():
+    options = dict(embed_dim=48, depth=8, num_heads=3, window_size=7)
+    assert TimmViT("vit_tiny_patch16_224", **options, out_indices=(3,)).global_blocks == (0, 1, 2, 3)
+    assert TimmViT("vit_tiny_patch16_224", **options, out_indices=(-1,)).global_blocks == (1, 3, 5, 7)
+    assert TimmViT("vit_tiny_patch16_224", **options, out_indices=(3,), global_blocks=(-1,)).global_blocks == (3,)
+    with pytest.raises(ValueError, match="must increase within 0 … 3"):
+        TimmViT("vit_tiny_patch16_224", **options, out_indices=(3,), global_blocks=(5,))
