@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mst_transfer.cli.options import print_data
     from mst_transfer.compat.config_check import parse_cfg_options
     from mst_transfer.datasets.findings import raise_if_any
-    from mst_transfer.datasets.preflight import check_backbone, inspect_datasets
+    from mst_transfer.datasets.preflight import inspect_datasets
+    from mst_transfer.engine.check_model import check_model
     from mst_transfer.engine.run import load_run_config
 
     faults = []
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mst check: {error}", file=sys.stderr)
         return 1
     print_data(summaries, notes_only=False)
-    for check in (lambda: raise_if_any(findings), lambda: check_backbone(cfg)):
+    for check in (lambda: raise_if_any(findings), lambda: check_model(cfg, begins=True)):
         try:
             check()
         except (ValueError, FileNotFoundError) as error:

@@ -9,7 +9,7 @@ from torch import nn
 
 
 def build_meta_model(cfg: Any) -> nn.Module:
-    """The detector or segmentor of a config, in evaluation mode, on the meta device. No checkpoint is read.
+    """The detector or segmentor of a config, in evaluation mode, on the meta device. No weights are read.
 
     Args:
         cfg: An mmengine ``Config`` with ``default_scope`` mmdet or mmseg; it is left as it is.
@@ -29,9 +29,6 @@ def build_meta_model(cfg: Any) -> nn.Module:
             "(detectors) or 'mmseg' (segmentors). Next step: inherit the library's _base_/default_runtime.py"
         )
     cfg = copy.deepcopy(cfg)
-    backbone = cfg.model.get("backbone") or {}
-    if str(backbone.get("type", "")).startswith("mst_transfer."):
-        backbone["checkpoint"] = backbone["init_cfg"] = None
     adapt_to_devices(cfg, world_size=1, on_cuda=False)
     init_default_scope(scope)
     importlib.import_module(f"{scope}.models")

@@ -5,7 +5,7 @@ group, dataset or model is made; their ``ValueError`` and ``FileNotFoundError`` 
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from mst_transfer.compat import config_check, config_paths, launch
 from mst_transfer.engine import batch_plan, results
 from mst_transfer.engine.adapt import adapt_to_devices, check_amp, enable_amp, enable_auto_scale_lr
 from mst_transfer.engine.augmented_testing import with_augmentation
+from mst_transfer.engine.fit_backbone import fit_to_backbone
 
 DEFAULT_SEED = 0
 TRAINING_LOADERS = ("train_dataloader", "val_dataloader")
@@ -68,8 +69,10 @@ def load_run_config(
 
     cfg = Config.fromfile(str(config_paths.resolve_config(config)))
     config_check.check_config(cfg)
-    cfg.merge_from_dict(config_check.check_cfg_options(cfg, cfg_options or {}))
+    options = config_check.check_cfg_options(cfg, cfg_options or {})
+    cfg.merge_from_dict(options)
     config_check.check_config(cfg)  # new keys may be misspelt too
+    _say(fit_to_backbone(cfg, options))
     cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs") / Path(config).stem)
     if cfg.get("experiment_name") is None:
         # mmengine keys logs by name and second: two runs of a config in one process must not share them
@@ -96,7 +99,11 @@ def _take_classes_from_data(cfg: Any, coco: Sequence[str] | None, coco_images: S
     from mst_transfer.datasets.own_coco import use_coco_files
 
     former = use_coco_files(cfg, coco, coco_images or ()) if coco else None
-    for sentence in infer_classes(cfg, former):
+    _say(infer_classes(cfg, former))
+
+
+def _say(sentences: Iterable[str]) -> None:
+    for sentence in sentences:
         if launch.rank() == 0:
             print(sentence)
 
@@ -131,7 +138,7 @@ def existing_checkpoint(path: str) -> str:
 
 
 def check_inputs(cfg: Any, training: bool) -> list[Any]:
-    """Refuses a config whose data, or whose backbone's checkpoint, are missing or do not fit it.
+    """Refuses a config whose data, or backbone's checkpoint, are missing or do not fit it, or whose parts do not fit.
 
     Args:
         cfg: From ``load_run_config``.
@@ -144,15 +151,15 @@ def check_inputs(cfg: Any, training: bool) -> list[Any]:
         FileNotFoundError: A path does not exist; the message says what belongs there and where to get it.
         ValueError: Config and files disagree, e.g. no class of the config occurs in the annotations.
     """
-    from mst_transfer.datasets.preflight import check_backbone, check_datasets
+    from mst_transfer.datasets.preflight import check_datasets
+    from mst_transfer.engine.check_model import check_model
 
     if training:
         import torch
 
         check_amp(cfg, torch.cuda.is_available())
     summaries = check_datasets(cfg, TRAINING_LOADERS if training else TEST_LOADERS)
-    if training and not cfg.get("resume"):
-        check_backbone(cfg)
+    check_model(cfg, begins=training and not cfg.get("resume"))
     return summaries
 
 

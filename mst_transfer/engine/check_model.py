@@ -1,0 +1,93 @@
+"""Builds a config's model without numbers before a run: do checkpoint, widths, strides and map sizes agree?"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mst_transfer.checkpoint.checks import BackboneRefusedError
+from mst_transfer.datasets.preflight import check_backbone
+from mst_transfer.engine.fit_backbone import SIDE, is_ours, maps_of, patch_size_of, readers
+from mst_transfer.engine.meta_model import build_meta_model
+
+
+def check_model(cfg: Any, begins: bool) -> None:
+    """Builds the model, loads the backbone's checkpoint into it, and compares its maps with the strides of the heads.
+
+    Args:
+        cfg: from ``load_run_config``; nothing is checked if the backbone is of another package.
+        begins: whether the run begins with the backbone's checkpoint.
+
+    Raises:
+        FileNotFoundError: if there is no such checkpoint.
+        ValueError: if the model cannot be built, the checkpoint is of another architecture, or a map is not of the size
+            that the stride of the anchors or regions on it says.
+    """
+    if not is_ours(cfg):
+        return
+    if begins:
+        check_backbone(cfg)
+    model: Any = build_meta_model(cfg)
+    if begins:
+        _check_checkpoint(model.backbone)
+    strides = list(_declared_strides(model))
+    side = math.lcm(patch_size_of(model.backbone), *(stride for _, each in strides for stride in each))
+    side *= math.ceil(SIDE / side)  # of a square that every patch and every stride divides
+    maps = maps_of(model.backbone, side)
+    widths = [grid.shape[1] for grid in maps]
+    list(readers(cfg.model, widths))
+    if getattr(model, "with_neck", False):
+        try:
+            maps = model.neck(maps)
+        except NotImplementedError:  # a neck that is not made for torch's meta device
+            return
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"model.neck ({type(model.neck).__name__}) cannot take the backbone's {len(widths)} maps of widths "
+                f"{widths}: {error}. Next step: see model.neck.in_channels and model.backbone.out_indices"
+            ) from error
+    for path, each in strides:
+        _compare(path, each, [tuple(grid.shape[-2:]) for grid in maps], side)
+
+
+def _check_checkpoint(backbone: Any) -> None:
+    """Goes through the loading of the backbone's weights; the meta device keeps none of them."""
+    logging.disable(logging.WARNING)  # the run itself reports what it loads
+    try:
+        backbone.init_weights()
+    except BackboneRefusedError as error:
+        raise ValueError(
+            f"model.backbone.checkpoint: {error} Next step: --cfg-options model.backbone.arch=None takes what the file "
+            "was made with, and necks and heads follow"
+        ) from error
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _declared_strides(model: Any) -> Iterator[tuple[str, list[int]]]:
+    """Path of everything that counts in strides of the neck's maps, and its strides in pixels, finest first."""
+    for path, module in model.named_modules():
+        generator = getattr(module, "prior_generator", None)
+        if generator is not None and hasattr(generator, "strides"):
+            pairs = [stride if isinstance(stride, Sequence) else (stride, stride) for stride in generator.strides]
+            yield f"model.{path}.prior_generator", [int(pair[0]) for pair in pairs]
+        if hasattr(module, "featmap_strides"):
+            yield f"model.{path}", [int(stride) for stride in module.featmap_strides]
+
+
+def _compare(path: str, strides: Sequence[int], sizes: Sequence[tuple[int, ...]], side: int) -> None:
+    """Regions may be pooled from the first maps only; anchors stand on all.
+
+    Raises:
+        ValueError: names all sizes.
+    """
+    wanted = [(side // stride, side // stride) for stride in strides]
+    found = list(sizes if path.endswith("prior_generator") else sizes[: len(strides)])
+    if found != wanted:
+        raise ValueError(
+            f"{path} has strides {list(strides)}, so it needs maps of {wanted} for an image of {side} x {side} pixels, "
+            f"but gets {found}. Next step: see patch_size and strides of model.neck, model.neck.num_outs, and "
+            "model.backbone.out_indices; or set the strides of anchors and regions to those of the maps"
+        )
