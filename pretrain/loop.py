@@ -18,7 +18,7 @@ from torch import distributed as dist
 from torch.utils.data import DataLoader
 
 from mst_transfer.compat import signals
-from mst_transfer.compat.nonfinite_steps import NonfiniteSteps
+from mst_transfer.compat.nonfinite_steps import NonfiniteSteps, finite
 from pretrain.counter_random import derive_key
 from pretrain.dataset import MultiCropDataset
 from pretrain.model import MST
@@ -232,6 +232,7 @@ class PretrainLoop(EpochBasedTrainLoop):
         elif mst.decoder is not None:
             for buffer, before in zip(mst.decoder.buffers(), statistics, strict=True):
                 buffer.copy_(before)  # BatchNorm's running statistics
+        logged = finite(logged)
         logged.update(
             weight_decay=values.weight_decay,
             teacher_momentum=values.teacher_momentum,
@@ -258,6 +259,7 @@ class PretrainLoop(EpochBasedTrainLoop):
         if math.isfinite(logged["grad_norm"]) and math.isfinite(logged["loss"]):
             self._nonfinite.taken()
             return True
+        self._nonfinite.count()
         self.mst.dino_loss.discard_center_update()
         lowered = self.runner.optim_wrapper.skip()
         if lowered and math.isfinite(logged["loss"]):

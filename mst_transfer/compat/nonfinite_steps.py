@@ -1,6 +1,7 @@
 """Steps whose loss or gradient is not finite: left out, written down, and, after many in a row, the end of a run."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,18 @@ from mst_transfer.compat.atomic_files import write_text_atomically
 DEFAULT_LIMIT = 10
 IN_A_ROW = "nonfinite_in_a_row"  # entries of the message hub, and so of checkpoints
 TOTAL = "nonfinite_steps"
+LEFT_OUT = "left_out_steps"  # what logs call their number so far, those of a loss scale that was too high among them
 
 
 def record_path(work_dir: str, step: int, rank: int) -> Path:
     """Where a process writes what it knows about a step."""
     return Path(work_dir) / f"nonfinite_step_{step}_rank_{rank}.json"
+
+
+def finite(values: Mapping[str, Any]) -> dict[str, float]:
+    """What logs may average: one number among them that is not finite would spoil the mean of many steps."""
+    numbers = {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
+    return {name: number for name, number in numbers.items() if math.isfinite(number)}
 
 
 class NonfiniteSteps:
@@ -42,6 +50,12 @@ class NonfiniteSteps:
         """A step was as it should be."""
         if self.in_a_row:
             self.runner.message_hub.update_info(IN_A_ROW, 0)
+
+    def count(self) -> None:
+        """Logs that one more step was left out, for whatever reason."""
+        hub = self.runner.message_hub
+        hub.update_info(LEFT_OUT, int(hub.runtime_info.get(LEFT_OUT, 0)) + 1)
+        hub.update_scalar(f"train/{LEFT_OUT}", hub.runtime_info[LEFT_OUT])
 
     def left_out(self, step: int, values: Mapping[str, Any], samples: Sequence[Any], advice: str) -> None:
         """A step was left out for a reason that does not go away by itself.

@@ -64,7 +64,7 @@ class GuardedOptimWrapper(OptimWrapper):
         bad_norm, bad, stop, value = torch.cat([flags, norm.detach().reshape(1)]).tolist()
         if stop:
             signals.agree(stop)
-        if self.clip_grad_kwargs and self.grad_name == "grad_norm":
+        if self.clip_grad_kwargs and self.grad_name == "grad_norm" and not bad_norm:
             self.message_hub.update_scalar(f"train/{self.grad_name}", value)
         self.stepped, self.left_out = True, bool(bad_norm or bad)
         if self.left_out:

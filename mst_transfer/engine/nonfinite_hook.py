@@ -6,10 +6,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from mmengine.hooks import EMAHook, Hook
+from mmengine.hooks import EMAHook, Hook, RuntimeInfoHook
 from torch import Tensor, nn
 
-from mst_transfer.compat.nonfinite_steps import DEFAULT_LIMIT, NonfiniteSteps
+from mst_transfer.compat.nonfinite_steps import DEFAULT_LIMIT, NonfiniteSteps, finite
 from mst_transfer.engine.nonfinite import GuardedOptimWrapper
 
 ADVICE = (
@@ -26,7 +26,7 @@ def changing_buffers(model: nn.Module) -> list[Tensor]:
 
 
 class NonfiniteHook(Hook):
-    """Puts buffers back after a step that was left out, keeps averages of weights as they are, and keeps the record.
+    """Puts buffers back after a step that was left out, keeps averages of weights and logs free of it, and records it.
 
     Args:
         limit: so many steps in a row end the run.
@@ -46,7 +46,10 @@ class NonfiniteHook(Hook):
                 f"optim_wrapper.type is {type(runner.optim_wrapper).__name__}: steps whose loss or gradient is not "
                 "finite are not left out, as they are with OptimWrapper and AmpOptimWrapper"
             )
+            return
         for hook in runner.hooks:
+            if isinstance(hook, RuntimeInfoHook):  # it hands losses to the log
+                hook.after_train_iter = partial(_finite_only, hook.after_train_iter)
             if isinstance(hook, EMAHook):
                 # an average that has begun would move; one that has not is a copy of weights that have not changed
                 hook.after_train_iter = partial(_unless_left_out, hook.after_train_iter)
@@ -79,6 +82,7 @@ class NonfiniteHook(Hook):
         with torch.no_grad():
             for buffer, before in zip(changing_buffers(runner.model), self._buffers, strict=bool(self._buffers)):
                 buffer.copy_(before)
+        self._steps.count()
         if wrapper.excused:
             return
         values: dict[str, Any] = {}
@@ -101,6 +105,12 @@ class NonfiniteHook(Hook):
 def _unless_left_out(update: Any, runner: Any, *args: Any, **kwargs: Any) -> None:
     if not getattr(runner.optim_wrapper, "left_out", False):
         update(runner, *args, **kwargs)
+
+
+def _finite_only(
+    update: Any, runner: Any, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+) -> None:
+    update(runner, batch_idx, data_batch, finite(outputs or {}))
 
 
 def image_paths(data_batch: Any) -> list[str]:

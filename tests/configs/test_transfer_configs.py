@@ -17,6 +17,7 @@ from mst_transfer.datasets.config_datasets import class_names, dataset_class
 from mst_transfer.datasets.preflight_heads import find_num_classes
 from mst_transfer.datasets.sample_data import CLASSES, OBJECT_CLASSES, SampleDataRequest, make_sample_data
 from mst_transfer.engine.adapt import adapt_to_devices
+from mst_transfer.engine.check_model import check_model
 from mst_transfer.engine.meta_model import build_meta_model
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -66,6 +67,7 @@ def test_there_are_the_promised_configs():
 def test_every_config_builds(name):
     cfg = read(name)
     check_config(cfg)
+    check_model(cfg, begins=False)
     build_optim_wrapper(full_scale(name), cfg.optim_wrapper)
     assert cfg.default_scope == ("mmdet" if name.startswith("det") else "mmseg")
     assert "custom_imports" not in cfg

@@ -1,6 +1,7 @@
 """Runs from the command line: logs, checkpoints, exact resuming, refusals."""
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -171,6 +172,10 @@ def test_a_loss_that_is_no_number_is_left_out_though_its_gradient_is_one(
     assert main([str(tiny_config), "--work-dir", str(tmp_path / "run"), *words, "train_cfg.max_epochs=2"]) == 0
     assert torch.equal(weights_seen[1], weights_seen[2]) and not torch.equal(weights_seen[2], weights_seen[3])
     assert [path.name for path in (tmp_path / "run").glob("nonfinite_*")] == ["nonfinite_step_1_rank_0.json"]
+    (log,) = (tmp_path / "run").glob("*/vis_data/scalars.json")
+    rows = [row for row in map(json.loads, log.read_text().splitlines()) if "lr" in row]
+    assert [row.get("left_out_steps", 0) for row in rows] == [0] + [1] * (24 // accumulation - 1)
+    assert rows[1]["loss"] == rows[0]["loss"] and all(math.isfinite(row[name]) for row in rows for name in row)
 
 
 def test_checkpoints_beyond_the_kept_ones_go_with_their_backbones(tiny_config: Path, tmp_path: Path):

@@ -264,3 +264,43 @@ def test_a_whole_run_leaves_out_steps_and_stops(
     record = json.loads((tmp_path / "run" / "nonfinite_step_6_rank_0.json").read_text())
     assert record["logged"]["decode.loss_ce"] == "nan" and len(record["samples"]) == 2
     assert all(path.endswith(".jpg") for path in record["samples"])
+
+
+def test_logs_hold_means_of_finite_values_and_count_what_was_left_out(
+    tiny_seg_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmseg.models import FCNHead
+
+    from mst_transfer.cli.main import main
+
+    by_feat, seen = FCNHead.loss_by_feat, []
+
+    def poisoned(self, *args: Any, **kwargs: Any) -> dict:
+        losses = by_feat(self, *args, **kwargs)
+        seen.append(losses["loss_ce"].item())
+        return {**losses, "loss_ce": losses["loss_ce"] * (float("nan") if len(seen) in (3, 4) else 1.0)}
+
+    monkeypatch.setattr(FCNHead, "loss_by_feat", poisoned)
+    words = ["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), "--cfg-options"]
+    assert main([*words, "+optim_wrapper.clip_grad.max_norm=1"]) == 0
+    (log,) = (tmp_path / "run").glob("*/vis_data/scalars.json")
+    rows = [row for row in map(json.loads, log.read_text().splitlines()) if "lr" in row]
+    assert len(rows) == len(seen) == 8
+    for step, row in enumerate(rows, 1):
+        good = [loss for number, loss in enumerate(seen[:step], 1) if number not in (3, 4)]
+        for name in ("loss", "decode.loss_ce"):
+            assert row[name] == pytest.approx(sum(good) / len(good)), step
+        assert row["grad_norm"] > 0 and row.get("left_out_steps", 0) == min(max(step - 2, 0), 2)
+
+
+def test_an_overflow_is_counted_too(tmp_path: Path) -> None:
+    run = Run(tmp_path, dict(clip_grad=dict(max_norm=0.1)))
+    run.optim_wrapper.message_hub = run.message_hub
+    run.step()
+    run.optim_wrapper._leave_out = lambda: True  # as a loss scale that was too high
+    handle = run.model[2].bias.register_hook(lambda gradient: gradient * float("inf"))
+    run.step()
+    handle.remove()
+    scalars = run.message_hub.log_scalars
+    assert run.optim_wrapper.excused and not run.warnings
+    assert scalars["train/left_out_steps"].current() == 1 and len(scalars["train/grad_norm"].data[0]) == 1
