@@ -102,10 +102,9 @@ def build_runner(cfg: Any, launcher: str, resume: str | None = None, fresh: bool
     Raises:
         ValueError, TypeError, FileNotFoundError: the config's values, or its data, can't be used.
     """
-    from mmengine.runner import Runner
-
     from mst_transfer.compat import run_lock
     from mst_transfer.compat.checkpoint_choice import decided_by_main
+    from mst_transfer.compat.resuming_runner import ResumingRunner
     from mst_transfer.compat.stop_hook import StopHook
     from mst_transfer.compat.used_work_dir import begin_anew
     from mst_transfer.compat.worker_watch import watch
@@ -126,7 +125,7 @@ def build_runner(cfg: Any, launcher: str, resume: str | None = None, fresh: bool
     wrapper = launch.model_wrapper_cfg()
     if wrapper is not None:
         cfg.model_wrapper_cfg = wrapper
-    runner = Runner.from_cfg(cfg)
+    runner = ResumingRunner.from_cfg(cfg)
     watch(runner.train_loop.dataloader.loader)  # the loop is built by asking for it
     runner.register_hook(StopHook(), priority="LOWEST")
     return runner

@@ -5,7 +5,6 @@ Nothing is kept: logs go to a temporary folder, no checkpoint is written, the wo
 
 from __future__ import annotations
 
-import logging
 import math
 import tempfile
 import time
@@ -39,6 +38,7 @@ def dry_run(cfg: Any, num_steps: int = 3) -> DryRunReport:
         RunRefusedError: if a model or checkpoint is refused, memory is too small, or a loss is not finite; the
             message says what to change.
     """
+    from mst_transfer.compat.resuming_runner import close_logs
     from mst_transfer.engine.checked_images import refused
     from mst_transfer.engine.run import RunRefusedError
 
@@ -64,7 +64,7 @@ def dry_run(cfg: Any, num_steps: int = 3) -> DryRunReport:
                 raise
             raise RunRefusedError(advice) from error
         finally:
-            _close_logs(folder)
+            close_logs(folder)
     launch.shutdown_distributed()
     losses = [(name, value) for step in report.losses for name, value in step.items()]
     wrong = [f"{name}={value}" for name, value in losses if not math.isfinite(value)]
@@ -258,14 +258,3 @@ class _StepClock:
 
 def _number(value: Any) -> float:
     return float(value.detach() if hasattr(value, "detach") else value)
-
-
-def _close_logs(folder: str) -> None:
-    """Lets go of log files in a folder that is about to be removed."""
-    from mmengine.logging import MMLogger
-
-    for logger in list(MMLogger._instance_dict.values()):
-        for handler in list(logger.handlers):
-            if isinstance(handler, logging.FileHandler) and handler.baseFilename.startswith(folder):
-                logger.removeHandler(handler)
-                handler.close()

@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 
 from mst_transfer.compat.nonfinite_steps import DEFAULT_LIMIT
 from mst_transfer.compat.onednn_products import quick_products
+from mst_transfer.compat.resuming_runner import ResumingRunner
 from mst_transfer.compat.stop_hook import StopHook
 from mst_transfer.compat.worker_watch import watch
 from mst_transfer.engine.fp32_losses import losses_in_fp32
@@ -17,7 +18,7 @@ from mst_transfer.engine.nonfinite_hook import NonfiniteHook
 LIMIT = "max_nonfinite_steps"  # entry of a config
 
 
-class GuardedRunner(Runner):
+class GuardedRunner(ResumingRunner):
     """A Runner with guarded optimizer wrappers, watched data loaders, and hooks for both and for signals.
 
     On the CPU its matrix products take the quicker library.

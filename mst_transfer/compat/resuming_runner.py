@@ -1,0 +1,72 @@
+"""mmengine's Runner, which leaves its work dir as it was if it may not go on from the checkpoint to resume."""
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+
+
+class ResumingRunner(Runner):
+    """A Runner that writes its config once the checkpoint to resume has been compared with it: before training begins.
+
+    What stops it until then, here, in a hook or in the training loop, takes the folder of its log away again.
+    """
+
+    _accepted = False
+
+    def __init__(self, work_dir: str, *args: Any, **kwargs: Any) -> None:
+        self._resume = bool(kwargs.get("resume"))
+        self._there = set(os.listdir(work_dir)) if os.path.isdir(work_dir) else set()
+        with self._withdrawn_if_refused():
+            super().__init__(*args, work_dir=work_dir, **kwargs)
+
+    def dump_config(self) -> None:
+        """mmengine's, at once in a run that begins."""
+        if not self._resume:
+            super().dump_config()
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """mmengine's; the first step of a resumed run is near, and nothing has refused it."""
+        if fn_name == "before_train" and self._resume and not self._accepted:
+            super().dump_config()
+            self._accepted = True
+        super().call_hook(fn_name, **kwargs)
+
+    def build_train_loop(self, loop: Any) -> Any:
+        """mmengine's."""
+        with self._withdrawn_if_refused():
+            return super().build_train_loop(loop)
+
+    def train(self) -> Any:
+        """mmengine's."""
+        with self._withdrawn_if_refused():
+            return super().train()
+
+    @contextmanager
+    def _withdrawn_if_refused(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            folder = str(getattr(self, "_log_dir", ""))
+            own = os.path.basename(folder) not in {"", *self._there}
+            if own and self._resume and not self._accepted:
+                close_logs(folder)
+                if is_main_process():
+                    shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def close_logs(folder: str | os.PathLike) -> None:
+    """Lets go of log files in a folder that is about to be removed."""
+    for logger in list(MMLogger._instance_dict.values()):
+        for handler in list(logger.handlers):
+            if isinstance(handler, logging.FileHandler) and Path(folder) in Path(handler.baseFilename).parents:
+                logger.removeHandler(handler)
+                handler.close()
