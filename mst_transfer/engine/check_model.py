@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
+from mst_transfer.checkpoint import load_backbone
+from mst_transfer.checkpoint.architecture import architecture_of
 from mst_transfer.checkpoint.checks import BackboneRefusedError
 from mst_transfer.datasets.preflight import check_backbone
 from mst_transfer.engine.fit_backbone import SIDE, is_ours, maps_of, patch_size_of, readers
@@ -31,7 +33,7 @@ def check_model(cfg: Any, begins: bool) -> None:
         check_backbone(cfg)
     model: Any = build_meta_model(cfg)
     if begins:
-        _check_checkpoint(model.backbone)
+        _check_checkpoint(cfg, model.backbone)
     strides = list(_declared_strides(model))
     side = math.lcm(patch_size_of(model.backbone), *(stride for _, each in strides for stride in each))
     side *= math.ceil(SIDE / side)  # of a square that every patch and every stride divides
@@ -52,18 +54,24 @@ def check_model(cfg: Any, begins: bool) -> None:
         _compare(path, each, [tuple(grid.shape[-2:]) for grid in maps], side)
 
 
-def _check_checkpoint(backbone: Any) -> None:
+def _check_checkpoint(cfg: Any, backbone: Any) -> None:
     """Goes through the loading of the backbone's weights; the meta device keeps none of them."""
-    logging.disable(logging.WARNING)  # the run itself reports what it loads
+    path, role = backbone.checkpoint, backbone.role
+    if path is None:
+        return
     try:
-        backbone.init_weights()
+        load_backbone(backbone.vit, path, role=role, may_miss=backbone.may_miss, unused=backbone._unused)
     except BackboneRefusedError as error:
-        raise ValueError(
-            f"model.backbone.checkpoint: {error} Next step: --cfg-options model.backbone.arch=None takes what the file "
-            "was made with, and necks and heads follow"
-        ) from error
-    finally:
-        logging.disable(logging.NOTSET)
+        advice = ""
+        with suppress(ValueError):
+            arch, own = architecture_of(path, role)
+            ours = {"arch": arch, **own, **cfg.model.backbone}
+            if any(ours[name] != value for name, value in {"arch": arch, **own}.items()):
+                advice = (
+                    " Next step: --cfg-options model.backbone.arch=None takes what the file was made with, and necks "
+                    "and heads follow"
+                )
+        raise ValueError(f"model.backbone.checkpoint: {error}{advice}") from error
 
 
 def _declared_strides(model: Any) -> Iterator[tuple[str, list[int]]]:

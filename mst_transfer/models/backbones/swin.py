@@ -91,7 +91,7 @@ class TimmSwin(BaseModule):
         self.out_indices = _check_out_indices(out_indices, num_stages)
         self._unused = self._prune(out_norm)
         self._fresh = self._add_norms() if out_norm == "all" else ()
-        self._may_miss = (*self._fresh, *may_miss)
+        self.may_miss = (*self._fresh, *may_miss)
         self.frozen_stages = check_frozen_stages(frozen_stages, len(self.vit.layers))
         for module in self._frozen_modules():
             module.requires_grad_(False)
@@ -153,7 +153,7 @@ class TimmSwin(BaseModule):
             FileNotFoundError: if there is no such file.
             ValueError: if it is of another architecture, or does not cover the backbone.
         """
-        name, options = type(self).__name__, dict(may_miss=self._may_miss)
+        name, options = type(self).__name__, dict(may_miss=self.may_miss)
         load_or_warn(name, self.vit, self.checkpoint, self.role, self._unused, **options)
         self._is_init = True
 
