@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,10 +17,9 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 def refusal(main: Callable[[list[str]], int], words: list[str]) -> str:
     """What a command line that ends without success says, on the error stream or in a ``ValueError``; empty otherwise.
 
-    As from a process of its own: it shares neither logs nor the second, by which mmengine names them, with others.
+    As from a process of its own, it writes nothing to the logs of earlier runs.
     """
     close_logs("/")
-    time.sleep(1 - time.time() % 1)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 
 
 class ResumingRunner(Runner):
@@ -58,6 +59,8 @@ class ResumingRunner(Runner):
             own = os.path.basename(folder) not in {"", *self._there}
             if own and self._resume and not self._accepted:
                 close_logs(folder)
+                for kind in (MMLogger, MessageHub, Visualizer):  # the next run of this second has the same name
+                    kind._instance_dict.pop(getattr(self, "_experiment_name", ""), None)
                 if is_main_process():
                     shutil.rmtree(folder, ignore_errors=True)
             raise

@@ -9,6 +9,7 @@ from mmengine.registry import MODELS
 from small_vit import SMALL, make_metadata, make_vit
 
 from mst_transfer.checkpoint import save_backbone
+from mst_transfer.cli.main import main
 from mst_transfer.engine.check_model import check_model
 from mst_transfer.engine.complexity import measure
 from mst_transfer.engine.meta_model import build_meta_model
@@ -161,3 +162,14 @@ def test_what_fits_stays_as_it_was_written(capsys):
     plain = read(FPN).model
     assert capsys.readouterr().out == ""
     assert plain.backbone.arch == "vit_small_patch16_224" and plain.neck.in_channels == [384] * 4
+
+
+@pytest.mark.parametrize("words", [["check"], ["train", "--check-only"], ["test", "none.pth", "--check-only"]])
+def test_the_commands_look_at_the_model_before_a_run(words, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("mst_transfer.datasets.preflight.inspect_datasets", lambda *_: ([], []))
+    (tmp_path / "none.pth").touch()
+    words = [str(tmp_path / word) if word == "none.pth" else word for word in words]
+    command = [words[0], str(ROOT / VITDET), *words[1:], "--cfg-options", "model.backbone.checkpoint=None"]
+    assert main(command) == 0
+    assert main([*command, "model.rpn_head.anchor_generator.strides=[8,16,32,64,128]"]) == 1
+    assert "prior_generator has strides [8, 16, 32, 64, 128]" in capsys.readouterr().err
