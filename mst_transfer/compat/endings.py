@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 
-from mst_transfer.compat import launch, signals
+from mst_transfer.compat import launch, run_lock, signals
 from mst_transfer.compat.worker_watch import explain
 
 
@@ -22,6 +22,7 @@ def end_group(status: int) -> int:
     logging.shutdown()
     with suppress(OSError, ValueError):
         sys.stdout.flush(), sys.stderr.flush()
+    run_lock.release_all()
     os._exit(status)
 
 

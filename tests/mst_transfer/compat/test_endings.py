@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mst_transfer.compat import endings, signals
+from mst_transfer.compat import endings, launch, run_lock, signals
 
 
 def ends(error: BaseException | None) -> int:
@@ -53,3 +53,13 @@ def test_in_a_group_a_failed_process_does_not_wait() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ})
     assert done.returncode == 1 and "KeyError: 'alone'" in done.stderr and not done.stdout
+
+
+def test_a_process_of_a_group_gives_its_work_dir_back(tmp_path, monkeypatch):
+    ended = []
+    monkeypatch.setattr(launch, "world_size", lambda: 2)
+    monkeypatch.setattr(endings.os, "_exit", ended.append)
+    monkeypatch.setattr(endings.logging, "shutdown", lambda: None)
+    run_lock.lock(tmp_path)
+    endings.end_group(1)
+    assert ended == [1] and list(tmp_path.iterdir()) == []
