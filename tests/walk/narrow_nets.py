@@ -4,7 +4,6 @@ from typing import Any
 
 VIT = dict(embed_dim=48, depth=4, num_heads=3)
 SWIN = dict(embed_dim=24, depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 8))
-DEPTH = VIT["depth"]
 CHANNELS = ("in_channels", "out_channels", "channels", "feat_channels", "conv_out_channels", "fc_out_channels")
 
 
@@ -14,8 +13,6 @@ def narrow_backbone(backbone: Any) -> dict[int, int]:
         backbone.update(SWIN)
         return {96 * 2**stage: 24 * 2**stage for stage in range(4)}
     backbone.update(VIT)
-    if backbone.get("frozen_stages", -1) > DEPTH:
-        backbone.frozen_stages = DEPTH
     return {384: VIT["embed_dim"], 768: VIT["embed_dim"], 192: VIT["embed_dim"]}
 
 
