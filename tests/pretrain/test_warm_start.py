@@ -53,6 +53,19 @@ def test_images_are_normalised_as_the_file_says(tiny_mst, tmp_path: Path):
     tiny_mst(init_from=str(path), mean=[0.5] * 3, std=[0.4] * 3)
 
 
+def test_images_are_normalised_as_the_named_weights_were(tiny_mst, tmp_path: Path):
+    """A foreign file says nothing, the tag of timm's weights in the config does."""
+    options = dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
+    augreg = dict(arch="vit_tiny_patch16_224.augreg_in21k", **options)
+    save_dino(path := tmp_path / "dino.pth", tiny_mst())
+    with pytest.raises(ValueError, match=r"mean \(0.5, 0.5, 0.5\).*timm's for vit_tiny_patch16_224.augreg_in21k"):
+        tiny_mst(init_from=str(path), backbone=augreg)
+    tiny_mst(init_from=str(path), backbone=augreg, mean=[0.5] * 3, std=[0.5] * 3)
+    tiny_mst(init_from=str(path), backbone=dict(augreg, arch="vit_small_patch16_224.dino"))
+    with pytest.raises(ValueError, match="no_such_tag"):
+        tiny_mst(init_from=str(path), backbone=dict(augreg, arch="vit_tiny_patch16_224.no_such_tag"))
+
+
 def test_what_does_not_fit_is_refused(tiny_mst, tmp_path: Path):
     save_dino(tmp_path / "dino.pth", tiny_mst())
     with pytest.raises(ValueError, match="its head does not fit.*last_layer"):
