@@ -169,3 +169,11 @@ def test_a_students_file_is_taken_as_it_is(tiny_mst, tmp_path: Path):
 def save_and_path(tiny_mst, folder: Path) -> Path:
     save_dino(folder / "dino.pth", tiny_mst())
     return folder / "dino.pth"
+
+
+def test_what_only_regularises_training_is_not_handed_on(tiny_mst):
+    """A file's options build the backbone of a transfer, which would drop as much, or refuse to."""
+    backbone = dict(arch="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
+    rates = dict(drop_path_rate=0.1, patch_drop_rate=0.25, attn_drop_rate=0.1, proj_drop_rate=0.1, pos_drop_rate=0.1)
+    metadata = backbone_metadata(tiny_mst(backbone=backbone | rates, decoder=None), "teacher", {})
+    assert {"arch": metadata.arch, **metadata.arch_kwargs} == backbone
