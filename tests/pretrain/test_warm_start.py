@@ -177,3 +177,15 @@ def test_what_only_regularises_training_is_not_handed_on(tiny_mst):
     rates = dict(drop_path_rate=0.1, patch_drop_rate=0.25, attn_drop_rate=0.1, proj_drop_rate=0.1, pos_drop_rate=0.1)
     metadata = backbone_metadata(tiny_mst(backbone=backbone | rates, decoder=None), "teacher", {})
     assert {"arch": metadata.arch, **metadata.arch_kwargs} == backbone
+
+
+@pytest.mark.parametrize("theirs", ["dino", "timm"])
+@pytest.mark.parametrize("ours", ["dino", "timm"])
+def test_positions_resampled_otherwise_than_in_the_files_training_are_told(tiny_mst, tmp_path, capfd, ours, theirs):
+    backbone = dict(arch="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
+    given = tiny_mst(backbone=backbone | dict(pos_embed_interpolation=theirs))
+    path = tmp_path / "teacher.safetensors"
+    save_backbone(path, given.teacher.backbone.vit.state_dict(), backbone_metadata(given, "teacher", {}))
+    tiny_mst(init_from=str(path), backbone=backbone | dict(pos_embed_interpolation=ours))
+    said = f"model.backbone.pos_embed_interpolation = '{theirs}'" in "".join(capfd.readouterr())
+    assert said == (ours != theirs)
