@@ -29,7 +29,7 @@ def build_backbone(arch: str = "vit_small_patch16_224", **options) -> Backbone:
     try:
         get_pretrained_cfg(arch)
     except RuntimeError as error:
-        raise ValueError(f"backbone.arch = {arch!r}: {error} Leave the tag out, or see timm.list_pretrained()") from error
+        raise ValueError(f"backbone.arch = {arch!r}: {error} Names with a tag: timm.list_pretrained()") from error
     if is_model_in_modules(arch, {"swin_transformer"}):
         return MaskedSwin(arch, **options)
     if not is_model_in_modules(arch, {"vision_transformer", "deit"}):

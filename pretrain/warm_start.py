@@ -63,8 +63,8 @@ def start_from(network: Any, path: str, center: Tensor | None = None, with_head:
     told = file.metadata is not None or file.interpolation == "dino"  # DINO's published backbones bear no mark
     if interpolation is not None and told and file.interpolation != interpolation:
         print_log(
-            f"{path}: position embeddings were resampled as {file.interpolation} does, here as {interpolation} does, which "
-            f"changes the features of local views; as before: model.backbone.pos_embed_interpolation = "
+            f"{path}: position embeddings were resampled as {file.interpolation} does, here as {interpolation} does, "
+            f"which changes the features of local views; as before: model.backbone.pos_embed_interpolation = "
             f"{file.interpolation!r}",
             logger="current",
             level=logging.WARNING,

@@ -127,8 +127,8 @@ def verify(original: Original, path: Path, options: Options) -> Agreement:
     remarks = list(resampling_remark(original, two_sizes(original)[1], resample, "transformers"))
     if kind == "ViTModel":
         remarks.append(
-            "use last_hidden_state; ViTModel's pooler_output comes from a random layer, which this backbone does not have: "
-            "pass add_pooling_layer=False"
+            "use last_hidden_state; ViTModel's pooler_output comes from a random layer, which this backbone does not "
+            "have: pass add_pooling_layer=False"
         )
     if kind == "SwinModel":
         remarks.append(

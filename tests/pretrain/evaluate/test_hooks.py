@@ -143,7 +143,8 @@ def test_a_stopped_run_can_be_gone_on_with(tiny_config: Path, tmp_path: Path, ca
     words = [str(with_hook(tiny_config, repr(alarm))), "--work-dir", str(run)]
     assert main(words) == 1
     assert "at step 9, 3 looks in a row" in capsys.readouterr().err
-    assert (run / "last_checkpoint").read_text().endswith("iter_9.pth") and (run / "iter_9_teacher.safetensors").is_file()
+    assert (run / "last_checkpoint").read_text().endswith("iter_9.pth")
+    assert (run / "iter_9_teacher.safetensors").is_file()
     assert main([*words, "--resume", "--cfg-options", "custom_hooks.0.action=warn"]) == 0
     assert (run / "last_checkpoint").read_text().endswith("iter_12.pth")
 
