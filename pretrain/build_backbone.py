@@ -3,7 +3,7 @@
 import difflib
 
 import timm
-from timm.models import is_model_in_modules
+from timm.models import get_pretrained_cfg, is_model_in_modules
 
 from pretrain.backbone import MaskedViT
 from pretrain.swin import MaskedSwin
@@ -26,6 +26,10 @@ def build_backbone(arch: str = "vit_small_patch16_224", **options) -> Backbone:
         near = difflib.get_close_matches(arch, timm.list_models(["vit*", "deit*", "swin_*"]), n=3)
         hint = f"nearest: {', '.join(near)}" if near else "list them with timm.list_models(['vit*', 'swin_*'])"
         raise ValueError(f"backbone.arch = {arch!r} is not an architecture of timm {timm.__version__}; {hint}")
+    try:
+        get_pretrained_cfg(arch)
+    except RuntimeError as error:
+        raise ValueError(f"backbone.arch = {arch!r}: {error} Names with a tag: timm.list_pretrained()") from error
     if is_model_in_modules(arch, {"swin_transformer"}):
         return MaskedSwin(arch, **options)
     if not is_model_in_modules(arch, {"vision_transformer", "deit"}):

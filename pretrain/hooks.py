@@ -30,11 +30,12 @@ def unwrap(model: torch.nn.Module) -> MST:
 
 
 def backbone_metadata(mst: MST, role: str, provenance: dict) -> BackboneMetadata:
-    """The contract's metadata for one of the two networks."""
+    """The contract's metadata for one of the two networks; without the rates of dropping, which are this training's."""
     backbone = mst.student.backbone
+    options = {name: value for name, value in backbone.arch_kwargs.items() if not name.endswith("drop_rate")}
     return BackboneMetadata(
         arch=backbone.arch,
-        arch_kwargs=dict(backbone.arch_kwargs),
+        arch_kwargs=options,
         patch_size=backbone.patch_size,
         img_size=tuple(backbone.vit.patch_embed.img_size),
         embed_dim=backbone.vit.patch_embed.proj.out_channels,

@@ -78,10 +78,15 @@ class MST(BaseModel):
         self.decoder = None
         if decoder is not None:
             features = self.student.backbone
+            if rate := backbone.get("patch_drop_rate"):
+                raise ValueError(
+                    f"model.backbone.patch_drop_rate = {rate} leaves out patches, and model.decoder restores the view "
+                    "from all of them: choose patch_drop_rate=0 or model.decoder=None"
+                )
             self.decoder = RestoringDecoder(features.embed_dim, features.cell_size, **decoder)
         self.dino_loss = DINOLoss(self.student.head.out_dim, **(loss or {}))
         if init_from is not None:
-            check_normalisation(init_from, mean, std)
+            check_normalisation(init_from, mean, std, backbone.get("arch"))
             start_from(self.student, init_from, self.dino_loss.center, with_head=init_head)
         elif init_head:
             raise ValueError("model.init_head = True needs model.init_from, the file to take the head from")

@@ -1,5 +1,6 @@
 """Going on from released weights instead of random ones."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,27 +10,35 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mst_transfer.checkpoint import load_backbone, read_backbone
+from mst_transfer.checkpoint import load_backbone
 from mst_transfer.checkpoint.files import read_pickle
+from mst_transfer.checkpoint.normalisation import normalisation_of
+from mst_transfer.checkpoint.read import find_backbone
 
 TEACHER_HEADS = ("teacher.head.", "teacher.module.head.", "state_dict.teacher.head.")  # DINO's, and our epoch_N.pth
 CENTERS = ("dino_loss.center", "state_dict.dino_loss.center")
 
 
-def check_normalisation(path: str, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Refuse weights that saw images of another mean and variance, where their file says it.
+def check_normalisation(path: str, mean: Sequence[float], std: Sequence[float], arch: str | None = None) -> None:
+    """Refuse weights that saw images of another mean and variance, where their file or the config's ``arch`` says it.
+
+    Args:
+        path: of the weights.
+        mean, std: the config's.
+        arch: the config's: with a tag it names timm's weights, and so their normalisation.
 
     Raises:
-        ValueError: names both.
+        ValueError: names both; or timm has no weights of that tag.
     """
-    metadata = read_backbone(path, role=None)[1]
-    if metadata is None:
+    found = normalisation_of(find_backbone(path, role=None).metadata, arch)
+    if not found.known:
+        print_log(f"{path} does not say how its images were normalised; here: {tuple(mean)}, {tuple(std)}", "current")
         return
-    for name, ours, theirs in (("mean", mean, metadata.mean), ("std", std, metadata.std)):
+    for name, ours, theirs in (("mean", mean, found.mean), ("std", std, found.std)):
         if not np.allclose(ours, theirs, atol=1e-4):
             raise ValueError(
-                f"{path} was trained with images of {name} {tuple(theirs)}, this config has {tuple(ours)}: set "
-                f"model.mean = {tuple(metadata.mean)} and model.std = {tuple(metadata.std)}"
+                f"{path} was trained with images of {name} {theirs} ({found.origin}), this config has {tuple(ours)}: "
+                f"set model.mean = {found.mean} and model.std = {found.std}"
             )
 
 
@@ -50,6 +59,16 @@ def start_from(network: Any, path: str, center: Tensor | None = None, with_head:
     interpolation = getattr(network.backbone, "pos_embed_interpolation", None)  # the config's, in every pass
     report = load_backbone(network.backbone.vit, path, role=None, pos_embed_interpolation=interpolation)
     print_log(report.table(), logger="current")
+    file = find_backbone(path, role=None)
+    told = file.metadata is not None or file.interpolation == "dino"  # DINO's published backbones bear no mark
+    if interpolation is not None and told and file.interpolation != interpolation:
+        print_log(
+            f"{path}: position embeddings were resampled as {file.interpolation} does, here as {interpolation} does, "
+            f"which changes the features of local views; as before: model.backbone.pos_embed_interpolation = "
+            f"{file.interpolation!r}",
+            logger="current",
+            level=logging.WARNING,
+        )
     if with_head:
         _load_head(network.head, path, center)
 

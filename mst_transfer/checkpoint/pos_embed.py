@@ -98,11 +98,17 @@ def mark_interpolation(owner: nn.Module, interpolation: str) -> None:
         owner.register_buffer(MARK, torch.ones((), dtype=torch.uint8))
 
 
+def prefix_tokens(vit: Any, batch: int) -> list[Tensor]:
+    """The class, distillation (DeiT's) and register tokens that a timm ViT has, each [batch, its number, D]."""
+    tokens = (getattr(vit, name, None) for name in ("cls_token", "dist_token", "reg_token"))
+    return [token.expand(batch, -1, -1) for token in tokens if token is not None]
+
+
 def _add_pos_embed_as_dino(vit: Any, x: Tensor) -> Tensor:
     """Patch embeddings [B, h, w, D] → tokens [B, P + N, D] with position embeddings."""
     B, h, w, _ = x.shape
     tokens = x.flatten(1, 2)
-    prefix = [token.expand(B, -1, -1) for token in (vit.cls_token, vit.reg_token) if token is not None]
+    prefix = prefix_tokens(vit, B)
     if vit.pos_embed is None:
         return torch.cat([*prefix, tokens], dim=1)
     num_prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens

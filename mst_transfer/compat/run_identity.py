@@ -14,7 +14,8 @@ SWITCH = "exact_resume"  # entry of a config; False: other values are a warning
 FREE = frozenset(
     {
         "init_cfg", "pretrained", "checkpoint", "init_from", "init_head", "test_cfg", "with_cp",
-        "grad_checkpointing", "compile_blocks", "data_root", "data_prefix", "img_dir", "ann_dir", "backend_args",
+        "grad_checkpointing", "compile_blocks", "photometric",
+        "data_root", "data_prefix", "img_dir", "ann_dir", "backend_args",
         "file_client_args", "lazy_init", "indices", "seed", "serialize_data", "palette", "num_workers",
     }
 )  # fmt: skip

@@ -84,26 +84,33 @@ class StopHook(Hook):
                     _of_iterations(hook).remove_beside(step)
 
     def _stop(self, runner: Any, done: int, largest: int) -> None:
-        hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
-        if hook is None:
-            saved = "this run has no checkpoint hook, so nothing was saved"
-        else:
-            if self._saved_at != done:
-                self._save(runner, hook, done)
-            saved = f"saved in {runner.message_hub.runtime_info.get(_LAST)}; the same command with --resume goes on"
-        message = f"stopped by a signal after {done} steps of training; {saved}"
+        message = f"stopped by a signal after {done} steps of training; {save_now(runner, done, self._saved_at)}"
         runner.logger.warning(message)
         raise signals.StoppedBySignal(message, signals.status_of(largest))
 
-    def _save(self, runner: Any, hook: CheckpointHook, done: int) -> None:
+
+def save_now(runner: Any, done: int, saved_at: int = -1) -> str:
+    """Saves a checkpoint between the regular ones, by the run's checkpoint hook.
+
+    Args:
+        runner: mmengine's.
+        done: steps of training.
+        saved_at: the step of the newest checkpoint; it is not saved again.
+
+    Returns:
+        Where it is, in words.
+    """
+    hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+    if hook is None:
+        return "this run has no checkpoint hook, so nothing was saved"
+    if saved_at != done:
         meta = dict(epoch=runner.epoch, iter=done)
-        if not hook.by_epoch:
-            hook._save_checkpoint_with_step(runner, done, meta=meta)
-            return
-        other = _of_iterations(hook)
-        path = str(Path(str(other.out_dir)) / other.filename_tmpl.format(done))
-        runner.message_hub.update_info(INTERRUPTED, (path, done))
-        other._save_checkpoint_with_step(runner, done, meta=meta)
+        if hook.by_epoch:
+            hook = _of_iterations(hook)
+            path = str(Path(str(hook.out_dir)) / hook.filename_tmpl.format(done))
+            runner.message_hub.update_info(INTERRUPTED, (path, done))
+        hook._save_checkpoint_with_step(runner, done, meta=meta)
+    return f"saved in {runner.message_hub.runtime_info.get(_LAST)}; the same command with --resume goes on"
 
 
 def _of_iterations(hook: CheckpointHook) -> Any:

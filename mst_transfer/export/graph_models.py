@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mst_transfer.checkpoint.pos_embed import prefix_tokens
+
 CUBIC = -0.75  # coefficient of torch's cubic without smoothing
 
 
@@ -54,7 +56,7 @@ class AnySizeViT(nn.Module):
         vit = self.vit
         patches = vit.patch_embed.norm(vit.patch_embed.proj(image).flatten(2).transpose(1, 2))
         h, w = image.shape[2] // vit.patch_embed.patch_size[0], image.shape[3] // vit.patch_embed.patch_size[1]
-        prefix = [t.expand(image.shape[0], -1, -1) for t in (vit.cls_token, vit.reg_token) if t is not None]
+        prefix = prefix_tokens(vit, image.shape[0])
         if vit.pos_embed is None:
             tokens = torch.cat([*prefix, patches], dim=1)
         else:

@@ -125,10 +125,10 @@ def verify(original: Original, path: Path, options: Options) -> Agreement:
     resample = as_timm if kind == "Dinov2WithRegistersModel" else plain_bicubic
     sizes = two_sizes(original) if kind != "BeitModel" else (original.metadata.img_size,)
     remarks = list(resampling_remark(original, two_sizes(original)[1], resample, "transformers"))
-    if kind in ("ViTModel", "BeitModel", "SwinModel") and "fc_norm.weight" not in original.tensors:
+    if kind == "ViTModel":
         remarks.append(
-            "use last_hidden_state; AutoModel's pooler_output comes from a layer that this backbone does not have (in "
-            "ViTModel a random one: pass add_pooling_layer=False)"
+            "use last_hidden_state; ViTModel's pooler_output comes from a random layer, which this backbone does not "
+            "have: pass add_pooling_layer=False"
         )
     if kind == "SwinModel":
         remarks.append(

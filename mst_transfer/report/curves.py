@@ -102,7 +102,7 @@ def draw_pretrain_curves(scalars: Scalars, out_dim: int | None, path: Path) -> b
     """
     logged = scalars.names()
     panels = [panel for panel in PANELS if any(line.name in logged for line in panel.lines)]
-    knn = sorted(name for name in logged if "knn" in name.lower())
+    knn = sorted(name for name in logged if "knn" in name.lower() and f"val/{name}" not in logged)
     if knn:
         panels.append(Panel("k-NN accuracy", "per cent", tuple(Line(n, n, "#059669") for n in knn)))
     if not panels:

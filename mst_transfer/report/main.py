@@ -83,7 +83,7 @@ def _pretrain_pictures(run: Run | None, folder: Path) -> list[Picture]:
     out_dim = _head_outputs(run)
     if not draw_pretrain_curves(run.scalars, out_dim, path):
         return []
-    caption = "Every logged step."
+    caption = "Every logged step; losses are means over the steps of the log's window, up to 20 by default."
     if out_dim:
         caption += f" The dashed line is the entropy of a teacher that says the same of all {out_dim:,} outputs."
     return [Picture(path, "Pre-training curves", caption)]

@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from mst_transfer.compat.stop_hook import save_now
 from pretrain.evaluate.features import extract_features
 from pretrain.evaluate.knn import knn_accuracy
 from pretrain.evaluate.labelled_images import LabelledImages
@@ -29,8 +30,9 @@ def _check_action(owner: str, action: str) -> None:
 
 
 def _act(runner, action: str, message: str) -> None:
+    """Warn, or stop in the middle of an epoch, with a checkpoint."""
     if action == "stop":
-        raise TrainingStoppedError(message)
+        raise TrainingStoppedError(f"{message}; {save_now(runner, runner.iter + 1)}")
     if is_main_process():
         runner.logger.warning(message)
 
@@ -179,7 +181,7 @@ class CollapseAlarmHook(Hook):
         min_prototypes: at least so many, of K.
         min_rank: of the features.
         patience: looks in a row that must be bad.
-        action: ``warn``, or ``stop`` to end the run.
+        action: ``warn``, or ``stop`` to end the run, with a checkpoint of that step.
     """
 
     priority = "NORMAL"
@@ -224,12 +226,12 @@ class CollapseAlarmHook(Hook):
         self._listening = (runner.iter + 1) % self.interval == 0
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Look when it is time."""
-        if not self._views or outputs is None:
+        """Look when it is time, and the teacher's output is finite: other steps are left out, and recorded, anyway."""
+        views, self._views = self._views, []
+        if not views or outputs is None or "teacher_entropy" not in outputs:
             return
         mst = unwrap(runner.model)
-        tokens, logits = (torch.cat(parts) for parts in zip(*self._views, strict=True))
-        self._views.clear()
+        tokens, logits = (torch.cat(parts) for parts in zip(*views, strict=True))
         seen = torch.tensor(
             [
                 effective_rank(tokens),

@@ -92,3 +92,10 @@ def test_drop_path_is_the_students_alone(tiny_mst):
     assert type(mst.student.backbone.vit.blocks[1].drop_path1).__name__ == "DropPath"
     assert type(mst.teacher.backbone.vit.blocks[1].drop_path1).__name__ == "Identity"
     assert mst.training and not mst.teacher.training
+
+
+def test_the_decoder_needs_every_patch(tiny_mst, crops):
+    backbone = dict(arch="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
+    with pytest.raises(ValueError, match="patch_drop_rate = 0.5"):
+        tiny_mst(backbone=dict(backbone, patch_drop_rate=0.5))
+    assert tiny_mst(backbone=dict(backbone, patch_drop_rate=0.5), decoder=None)(**crops())["loss"].isfinite()

@@ -135,10 +135,12 @@ def test_memory_and_speed_are_the_users_to_change(finished: Path, tiny_config: P
 
     state = torch.load(finished / "iter_8.pth", weights_only=True)
     state["meta"][run_identity.KEY]["model.backbone.grad_checkpointing"] = "False"
+    state["meta"][run_identity.KEY]["train_dataloader.dataset.photometric"] = "device"
     torch.save(state, tmp_path / "iter_8.pth")
     for checkpoint in (finished / "iter_8.pth", tmp_path / "iter_8.pth"):
         resume = ["--work-dir", str(tmp_path / checkpoint.parent.name), "--resume", str(checkpoint)]
         options = ["model.backbone.grad_checkpointing=True", "model.backbone.compile_blocks=False"]
+        options += ["train_dataloader.dataset.photometric=loader"]
         assert main([str(tiny_config), *resume, "--cfg-options", *(f"+{option}" for option in options)]) == 0
         ours = weights(tmp_path / checkpoint.parent.name, "iter_12.pth")
         for name, tensor in weights(finished, "iter_12.pth").items():

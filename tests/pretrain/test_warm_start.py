@@ -53,6 +53,19 @@ def test_images_are_normalised_as_the_file_says(tiny_mst, tmp_path: Path):
     tiny_mst(init_from=str(path), mean=[0.5] * 3, std=[0.4] * 3)
 
 
+def test_images_are_normalised_as_the_named_weights_were(tiny_mst, tmp_path: Path):
+    """A foreign file says nothing, the tag of timm's weights in the config does."""
+    options = dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
+    augreg = dict(arch="vit_tiny_patch16_224.augreg_in21k", **options)
+    save_dino(path := tmp_path / "dino.pth", tiny_mst())
+    with pytest.raises(ValueError, match=r"mean \(0.5, 0.5, 0.5\).*timm's for vit_tiny_patch16_224.augreg_in21k"):
+        tiny_mst(init_from=str(path), backbone=augreg)
+    tiny_mst(init_from=str(path), backbone=augreg, mean=[0.5] * 3, std=[0.5] * 3)
+    tiny_mst(init_from=str(path), backbone=dict(augreg, arch="vit_small_patch16_224.dino"))
+    with pytest.raises(ValueError, match="no_such_tag"):
+        tiny_mst(init_from=str(path), backbone=dict(augreg, arch="vit_tiny_patch16_224.no_such_tag"))
+
+
 def test_what_does_not_fit_is_refused(tiny_mst, tmp_path: Path):
     save_dino(tmp_path / "dino.pth", tiny_mst())
     with pytest.raises(ValueError, match="its head does not fit.*last_layer"):
@@ -156,3 +169,23 @@ def test_a_students_file_is_taken_as_it_is(tiny_mst, tmp_path: Path):
 def save_and_path(tiny_mst, folder: Path) -> Path:
     save_dino(folder / "dino.pth", tiny_mst())
     return folder / "dino.pth"
+
+
+def test_what_only_regularises_training_is_not_handed_on(tiny_mst):
+    """A file's options build the backbone of a transfer, which would drop as much, or refuse to."""
+    backbone = dict(arch="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
+    rates = dict(drop_path_rate=0.1, patch_drop_rate=0.25, attn_drop_rate=0.1, proj_drop_rate=0.1, pos_drop_rate=0.1)
+    metadata = backbone_metadata(tiny_mst(backbone=backbone | rates, decoder=None), "teacher", {})
+    assert {"arch": metadata.arch, **metadata.arch_kwargs} == backbone
+
+
+@pytest.mark.parametrize("theirs", ["dino", "timm"])
+@pytest.mark.parametrize("ours", ["dino", "timm"])
+def test_positions_resampled_otherwise_than_in_the_files_training_are_told(tiny_mst, tmp_path, capfd, ours, theirs):
+    backbone = dict(arch="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
+    given = tiny_mst(backbone=backbone | dict(pos_embed_interpolation=theirs))
+    path = tmp_path / "teacher.safetensors"
+    save_backbone(path, given.teacher.backbone.vit.state_dict(), backbone_metadata(given, "teacher", {}))
+    tiny_mst(init_from=str(path), backbone=backbone | dict(pos_embed_interpolation=ours))
+    said = f"model.backbone.pos_embed_interpolation = '{theirs}'" in "".join(capfd.readouterr())
+    assert said == (ours != theirs)

@@ -20,6 +20,7 @@ KINDS = {
     "beit": ("beit_base_patch16_224", SMALL | {"use_fc_norm": False}),
     "fc_norm": ("vit_tiny_patch16_224", SMALL | {"global_pool": "avg"}),
     "beit_fc_norm": ("beit_base_patch16_224", SMALL),
+    "distilled": ("deit_tiny_distilled_patch16_224", SMALL),
     "dinov3": ("vit_small_patch16_dinov3", SMALL | {"embed_dim": 48}),
 }
 

@@ -51,13 +51,15 @@ def test_transformers_computes_the_same(original, transformers, request, tmp_pat
         assert torch.equal(tensor, original.tensors[name]), name
 
 
-@pytest.mark.parametrize("original", ["beit_fc_norm"], indirect=True)
-def test_a_norm_behind_the_pooling_stays_there(original, transformers, tmp_path) -> None:
+@pytest.mark.parametrize("original", ["beit_fc_norm", "beit", "swin"], indirect=True)
+def test_what_is_pooled_is_timms_and_no_remark_warns_of_it(original, transformers, tmp_path) -> None:
     agreement = convert(original, TARGET, tmp_path / "out")
     assert not any("pooler_output" in remark for remark in agreement.remarks)
     image = torch.randn(2, 3, *original.metadata.img_size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        expected = original.model()(image)
+        model = original.model()
+        pooled = "fc_norm.weight" in original.tensors or not hasattr(model, "cls_token")
+        expected = model(image) if pooled else model.forward_features(image)[:, 0]
         found = transformers.AutoModel.from_pretrained(tmp_path / "out").eval()(image).pooler_output
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 

@@ -64,7 +64,8 @@ def test_every_kind_written_by_us(kind, tmp_path) -> None:
         "swin": "relative",
         "dinov3": "rotary",
     }.get(kind, "absolute")
-    assert found.get("layer_scale") == {"vit": False, "fc_norm": False, "swin": None}.get(kind, True)
+    scaled = {"vit": False, "fc_norm": False, "distilled": False, "swin": None}.get(kind, True)
+    assert found.get("layer_scale") == scaled
     assert found.get("registers") == {"registers": 4, "dinov3": 4, "swin": None}.get(kind, 0)
     if kind == "swin":
         assert (found["depth"], found["heads"], found["window"]) == ([2, 2], [2, 3], 4)

@@ -32,7 +32,7 @@ def test_dinos_resampling_as_matrices(new) -> None:
 
 
 @pytest.mark.parametrize("interpolation", ["timm", "dino"])
-@pytest.mark.parametrize("kind", ["vit", "registers"])
+@pytest.mark.parametrize("kind", ["vit", "registers", "distilled"])
 @pytest.mark.parametrize("size", [(32, 32), (16, 64), (40, 48), (32, 40)])
 def test_the_module_that_is_exported_is_the_original(kind, interpolation, size, tmp_path) -> None:
     original = make_original(kind, tmp_path)

@@ -50,6 +50,15 @@ def test_panels_of_what_was_not_logged_are_left_out(figures, tmp_path):
     assert {title for title, _ in lines(figures[0])} == {"Total loss", "k-NN accuracy"}
 
 
+def test_a_measurement_is_drawn_once(figures, tmp_path):
+    """Rows of training repeat the newest measurement; the curve has each at its own step."""
+    train = tuple({"loss": 1.0, "knn_top1": value, "step": step} for step, value in ((3, 20.0), (6, 20.0), (9, 40.0)))
+    val = ({"val/knn_top1": 20.0, "step": 0}, {"val/knn_top1": 40.0, "step": 6})
+    assert curves.draw_pretrain_curves(Scalars(train, val), None, tmp_path / "curves.png")
+    drawn = [points for (title, _), points in lines(figures[0]).items() if title == "k-NN accuracy"]
+    assert drawn == [([0, 6], [20.0, 40.0])]
+
+
 def test_finetune_curves_put_both_starts_on_the_same_axes(runs, figures, tmp_path):
     found = collect(runs).runs["det"]
     assert curves.draw_finetune_curves("det", found, tmp_path / "det.png")

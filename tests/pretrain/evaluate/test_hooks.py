@@ -9,6 +9,7 @@ import torch
 
 from mst_transfer.checkpoint import read_backbone
 from pretrain.evaluate.hooks import CollapseAlarmHook, KNNHook
+from pretrain.head import DINOHead
 from pretrain.train import build_parser, build_runner, load_config, main
 
 
@@ -134,6 +135,37 @@ def test_each_fault_stops_the_run(tiny_config: Path, tmp_path: Path, capsys, lim
     assert main([str(config), "--work-dir", str(tmp_path / "run")]) == 1
     said = capsys.readouterr().err
     assert "collapse alarm at step 8, 2 looks in a row" in said and message in said  # warm-up: 6 steps
+
+
+def test_a_stopped_run_can_be_gone_on_with(tiny_config: Path, tmp_path: Path, capsys):
+    """The alarm goes off in mid-epoch, at no regular checkpoint."""
+    run, alarm = tmp_path / "run", {**ALARM, "patience": 3, "min_rank": 25.0, "action": "stop"}
+    words = [str(with_hook(tiny_config, repr(alarm))), "--work-dir", str(run)]
+    assert main(words) == 1
+    assert "at step 9, 3 looks in a row" in capsys.readouterr().err
+    assert (run / "last_checkpoint").read_text().endswith("iter_9.pth")
+    assert (run / "iter_9_teacher.safetensors").is_file()
+    assert main([*words, "--resume", "--cfg-options", "custom_hooks.0.action=warn"]) == 0
+    assert (run / "last_checkpoint").read_text().endswith("iter_12.pth")
+
+
+@pytest.mark.parametrize("spoilt", [float("nan"), float("inf")])
+def test_a_step_whose_teacher_is_no_number_is_not_looked_at(tiny_config: Path, tmp_path: Path, monkeypatch, spoilt):
+    """As float16 overflows: steps 8 and 9 of 12, of which the loop leaves the second out as well."""
+    forward = DINOHead.forward
+
+    def spoil(head: DINOHead, cls_token: torch.Tensor) -> torch.Tensor:
+        if not head.training:  # the teacher's
+            calls.append(len(calls))
+            cls_token = cls_token * (spoilt if len(calls) in (8, 9) else 1)
+        return forward(head, cls_token)
+
+    calls: list[int] = []
+    monkeypatch.setattr(DINOHead, "forward", spoil)
+    config = with_hook(tiny_config, repr({**ALARM, "max_entropy": 2.0, "min_prototypes": 0.0, "min_rank": 0.0}))
+    assert main([str(config), "--work-dir", str(tmp_path / "run")]) == 0
+    last = [line for line in scalars(tmp_path / "run") if "loss" in line][-1]
+    assert last["left_out_steps"] == 2 and 1 <= last["effective_rank"] <= 16
 
 
 def test_a_collapsed_teacher_raises_the_alarm(tiny_config: Path, tmp_path: Path, monkeypatch):
