@@ -75,7 +75,7 @@ def check_inputs(cfg: Any, args: argparse.Namespace) -> None:
 
     folders = check_pretraining_paths(cfg, begins=not args.resume)
     if not (args.resume or args.fresh):
-        check_unused(cfg.work_dir)
+        check_unused(cfg.work_dir, writes_backbones=True)
     if args.check_only:
         print(f"names and paths are sound; images in {', '.join(folders)}")
 
@@ -136,7 +136,8 @@ def build_runner(cfg: Any, launcher: str, resume: str | None = None, fresh: bool
         cfg.resume, cfg.load_from = True, str(checkpoint)
         cfg.model.update(init_from=None, init_head=False)  # the checkpoint holds what came of it
     else:
-        moved = decided_by_main(lambda: begin_anew(cfg.work_dir, fresh))
+        aside = fresh or resume is not None  # started again before its first checkpoint: it must not be refused
+        moved = decided_by_main(lambda: begin_anew(cfg.work_dir, aside, writes_backbones=True))
         if moved is not None and launch.rank() == 0:
             print(f"mst-pretrain: the files of the earlier run are now in {moved}", file=sys.stderr)
     wrapper = launch.model_wrapper_cfg()
