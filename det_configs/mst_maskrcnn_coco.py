@@ -1,4 +1,4 @@
-# Mask R-CNN, FPN, ViT-S/16, COCO 2017, 1x. Figure to reproduce: 42.7 box mAP (not measured here).
+# Mask R-CNN, FPN, ViT-S/16, COCO 2017, 1x. The paper's figure: 42.7 box mAP, backbone unknown (not measured here).
 #   tools/dist_train.sh det_configs/mst_maskrcnn_coco.py 8
 # Other weights: --cfg-options model.backbone.checkpoint=PATH, or =None for a random initialisation.
 _base_ = [

@@ -22,10 +22,10 @@ from mst_transfer.compat.image_files import (
     read_image_file,
     shown_path,
 )
+from mst_transfer.configs.paths import IMAGE_EXTENSIONS
 
 from .image_ops import Image
 
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 _NOTICE_SECONDS = 10.0
 _IMREAD_RGB = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR)  # older OpenCV: BGR only
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}

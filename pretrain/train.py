@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mst_transfer.compat import config_check, config_paths, endings, launch, signals
+from mst_transfer.compat import endings, launch, signals
+from mst_transfer.compat.config_check import parse_cfg_options
 from mst_transfer.compat.image_files import UnreadableImageError
 from mst_transfer.compat.unreadable_images import plain_message
 from mst_transfer.compat.untrusted_files import RefusedFileError
+from mst_transfer.configs.kind import PRETRAINING
+from mst_transfer.configs.paths import check_pretraining_paths
+from mst_transfer.configs.read import read_config
 from pretrain.training_stopped import TrainingStoppedError
 
 
@@ -40,18 +44,15 @@ def build_parser() -> argparse.ArgumentParser:
         help="changes to the config, e.g. train_cfg.max_epochs=20; +KEY=VALUE for a new key",
     )
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none")
+    parser.add_argument(
+        "--check-only", action="store_true", help="check names and paths of the config, then stop; nothing is written"
+    )
     return parser
 
 
 def load_config(args: argparse.Namespace) -> Any:
     """The config with the command line's changes, every name checked; an mmengine ``Config``."""
-    from mmengine.config import Config
-
-    cfg = Config.fromfile(config_paths.resolve_config(args.config))
-    config_check.check_config(cfg)
-    options = config_check.parse_cfg_options(args.cfg_options)
-    cfg.merge_from_dict(config_check.check_cfg_options(cfg, options))
-    config_check.check_config(cfg)
+    cfg, _ = read_config(args.config, parse_cfg_options(args.cfg_options), (PRETRAINING,))
     if args.work_dir:
         cfg.work_dir = args.work_dir
     elif cfg.get("work_dir") is None:
@@ -61,6 +62,22 @@ def load_config(args: argparse.Namespace) -> Any:
     # mmengine shares loggers among runs of one name that start in the same second of one process
     cfg.experiment_name = "_".join(Path(cfg.work_dir).absolute().parts[1:])
     return cfg
+
+
+def check_inputs(cfg: Any, args: argparse.Namespace) -> None:
+    """Looks at the paths of a config and at its work directory, before anything is built or written.
+
+    Raises:
+        FileNotFoundError: images or weights are not there.
+        UsedWorkDirError: the work directory is another run's.
+    """
+    from mst_transfer.compat.used_work_dir import check_unused
+
+    folders = check_pretraining_paths(cfg, begins=not args.resume)
+    if not (args.resume or args.fresh):
+        check_unused(cfg.work_dir, writes_backbones=True)
+    if args.check_only:
+        print(f"names and paths are sound; images in {', '.join(folders)}")
 
 
 def find_checkpoint(cfg: Any, resume: str) -> Path | None:
@@ -119,7 +136,8 @@ def build_runner(cfg: Any, launcher: str, resume: str | None = None, fresh: bool
         cfg.resume, cfg.load_from = True, str(checkpoint)
         cfg.model.update(init_from=None, init_head=False)  # the checkpoint holds what came of it
     else:
-        moved = decided_by_main(lambda: begin_anew(cfg.work_dir, fresh))
+        aside = fresh or resume is not None  # started again before its first checkpoint: it must not be refused
+        moved = decided_by_main(lambda: begin_anew(cfg.work_dir, aside, writes_backbones=True))
         if moved is not None and launch.rank() == 0:
             print(f"mst-pretrain: the files of the earlier run are now in {moved}", file=sys.stderr)
     wrapper = launch.model_wrapper_cfg()
@@ -134,11 +152,17 @@ def build_runner(cfg: Any, launcher: str, resume: str | None = None, fresh: bool
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; the exit status."""
     args = build_parser().parse_args(argv)
+    if signals.goes_on():
+        args.resume, args.fresh = args.resume or "auto", False
     try:
         cfg = load_config(args)
+        if launch.rank() == 0:
+            check_inputs(cfg, args)
     except (ValueError, TypeError, FileNotFoundError) as error:
         print(f"mst-pretrain: {error}", file=sys.stderr)
         return 1
+    if args.check_only:
+        return 0
     from mst_transfer.compat import run_lock
 
     try:
@@ -151,8 +175,6 @@ def _run(cfg: Any, args: argparse.Namespace) -> int:
     from mst_transfer.compat.checkpoint_hook import CheckpointNotSavedError
     from mst_transfer.compat.run_identity import OtherRunError
 
-    if signals.goes_on():
-        args.resume, args.fresh = args.resume or "auto", False
     try:
         runner = build_runner(cfg, args.launcher, args.resume, args.fresh)
     except (ValueError, TypeError, FileNotFoundError) as error:

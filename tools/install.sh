@@ -5,7 +5,7 @@
 set -euo pipefail
 
 mst_install() {
-  local root python stamp want
+  local root python stamp want there=no
   root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
   python=${1:-${PYTHON:-python3}}
   stamp="$root/.venv/.installed"
@@ -19,8 +19,9 @@ mst_install() {
         "Name another: bash tools/install.sh /path/to/python" >&2
       return 1
     fi
+    [ ! -e "$root/.venv" ] || there=yes
     if ! "$python" -m venv "$root/.venv"; then
-      rm -rf "$root/.venv"
+      [ "$there" = yes ] || rm -rf "$root/.venv"
       echo "install: '$python -m venv' failed. On Debian and Ubuntu: apt-get install python3-venv python3-dev" >&2
       return 1
     fi

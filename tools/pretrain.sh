@@ -8,4 +8,6 @@ if [ $# -lt 2 ] || [[ "$1" == -* ]]; then
 fi
 source "$(dirname "${BASH_SOURCE[0]}")/_launch.sh"
 mst_check_number "$2"
+# One process looks at the config and its paths first: one clear message instead of NGPUS of them.
+"$(mst_python)" "$MST_ROOT/tools/pretrain.py" "$1" --check-only "${@:3}"
 mst_launch "$2" pretrain.py "$1" "${@:3}"

@@ -7,11 +7,12 @@ usage() {
 usage: bash tools/quickstart.sh [options]
   --seed N              seed of the data and of every run (default 0)
   --budget full|small   full: under 15 minutes on 2 cores; small: a few minutes, to see that all parts work (full)
-  --out DIR             where everything goes (work_dirs/quickstart); runs of an earlier call there are removed
+  --out DIR             where everything goes (work_dirs/quickstart)
   --starts "mst random" which starts to train (both)
   --photographs DIR     real photographs instead of the sample data: DIR holds photos/, coco_mini/ and camvid/;
                         hours rather than minutes
   --resume              keep what is finished in DIR and go on
+  --fresh               start anew in a used DIR: what is there is moved to its folder earlier_1, ...
 Installs into .venv first, if that was not done yet.
 TEXT
 }
@@ -22,7 +23,7 @@ refuse() {
   exit 2
 }
 
-seed=0 budget=full out=work_dirs/quickstart resume=no starts="mst random" photographs=""
+seed=0 budget=full out=work_dirs/quickstart resume=no fresh=no starts="mst random" photographs=""
 while [ $# -gt 0 ]; do
   case $1 in
     --seed | --budget | --out | --starts | --photographs)
@@ -31,6 +32,7 @@ while [ $# -gt 0 ]; do
       shift 2
       ;;
     --resume) resume=yes && shift ;;
+    --fresh) fresh=yes && shift ;;
     -h | --help) usage && exit 0 ;;
     *) refuse "unknown option '$1'" ;;
   esac
@@ -39,6 +41,7 @@ done
 [ -z "$photographs" ] || [ "$budget" = full ] || refuse "--photographs goes with --budget full only"
 [[ "$budget" =~ ^(full|small)$ ]] || refuse "--budget $budget: it must be full or small"
 [ -n "$out" ] || refuse "--out must not be empty"
+[ "$resume$fresh" != yesyes ] || refuse "--resume goes on, --fresh starts anew: give one of them"
 read -r -a starts <<<"${starts//,/ }"
 [ ${#starts[@]} -gt 0 ] || refuse "--starts is empty: it must be mst, random or both"
 for start in "${starts[@]}"; do
@@ -55,8 +58,33 @@ case $out in /*) ;; *) out=$PWD/$out ;; esac
 cd "$root"
 case $out in "$root"/*) out=${out#"$root"/} ;; esac # short paths in the report
 begun=$SECONDS
+logs=$out/logs
+
+# Refuses to touch what is in $out already, runs of an earlier call or of the user's own, or moves it aside.
+asked="seed $seed, budget $budget${photographs:+, photographs $photographs}"
+look_at_folder() {
+  local before="" there=() name number=1
+  for name in pretrain {det,seg}_{mst,random} report logs done report.html stages.tsv quickstart.txt; do
+    [ ! -e "$out/$name" ] || there+=("$name")
+  done
+  [ ! -f "$out/quickstart.txt" ] || before=$(cat "$out/quickstart.txt")
+  if [ ${#there[@]} -gt 0 ] && [ "$fresh" = yes ]; then
+    while [ -e "$out/earlier_$number" ]; do number=$((number + 1)); done
+    mkdir "$out/earlier_$number"
+    for name in "${there[@]}"; do mv "$out/$name" "$out/earlier_$number/"; done
+    echo "quickstart: what was in $out is now in $out/earlier_$number"
+  elif [ ${#there[@]} -gt 0 ] && { [ "$resume" = no ] || [ "$before" != "$asked" ]; }; then
+    echo "quickstart: $out holds ${there[*]}, made with ${before:-other commands}, and you ask for $asked. Next step:" \
+      "--resume to go on with the same, another --out, or --fresh, which moves them to $out/earlier_$number" >&2
+    exit 1
+  fi
+}
+
+look_at_folder
 # shellcheck disable=SC1091
 source tools/install.sh
+mkdir -p "$out/done" "$logs"
+echo "$asked" >"$out/quickstart.txt"
 
 # Seconds that each stage took on 2 cores, for the time left; and what the small budget changes.
 if [ "$budget" = full ]; then
@@ -80,23 +108,7 @@ else
   configs=(pretrain/configs/mst_vit_photos.py det_configs/mst_maskrcnn_coco_mini.py seg_configs/mst_setr_pup_camvid.py)
   plan=(0 0 1800 20 900 600 60) stages[1]=photographs
 fi
-logs=$out/logs
 cores=$(python -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
-
-prepare_folder() {
-  local asked="seed $seed, budget $budget${photographs:+, photographs $photographs}" before=""
-  [ ! -f "$out/quickstart.txt" ] || before=$(cat "$out/quickstart.txt")
-  if [ "$resume" = yes ] && [ -n "$before" ] && [ "$before" != "$asked" ]; then
-    echo "quickstart: $out was made with $before, not $asked. Next step: leave out --resume, or name another --out" >&2
-    exit 1
-  fi
-  if [ "$resume" = no ]; then
-    rm -rf "$out"/{pretrain,det_mst,det_random,seg_mst,seg_random,report,logs,done}
-    rm -f "$out"/{report.html,stages.tsv}
-  fi
-  mkdir -p "$out/done" "$logs"
-  echo "$asked" >"$out/quickstart.txt"
-}
 
 clock() { printf '%d:%02d' $(($1 / 60)) $(($1 % 60)); }
 
@@ -207,7 +219,6 @@ head_stage() { # STAGE TASK CONFIG OPTIONS...: train one head from every start, 
   [ "$side_by_side" -eq 1 ] || finish_jobs "$stage"
 }
 
-prepare_folder
 printf '[1/%d] %-22s done in %s\n' ${#stages[@]} install "$(clock $((SECONDS - begun)))"
 again=()
 [ "$resume" = no ] || again=(--resume)

@@ -16,6 +16,8 @@ from torch import Tensor
 from mst_transfer.checkpoint.metadata import BackboneMetadata
 
 _SCHEME = "timm:/"  # pathlib makes one slash of two
+_SAFE, _PICKLE = "model.safetensors", "pytorch_model.bin"  # timm's names in a repository of the hub
+_SECONDS = 5.0
 _TRAINED_AS_DINO = ("dino", "lvd142m")  # tags; DINOv2 with registers is excepted below
 
 
@@ -41,15 +43,40 @@ def read_published(address: str) -> tuple[dict[str, Tensor], BackboneMetadata]:
         near = difflib.get_close_matches(name, timm.list_models() + timm.list_pretrained(), n=4, cutoff=0.4)
         raise ValueError(f"{address}: timm {timm.__version__} has no model {name!r}; near: {', '.join(near) or 'none'}")
     try:
-        model = timm.create_model(name, pretrained=True, num_classes=0)
+        overlay = _cached_or_reachable(name)
+        model = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
     except Exception as error:  # of the network, the hub, the cache or timm: there is no common base
         raise ValueError(
             f"{address}: timm could not get the weights ({_reason(error)}). Names with weights: "
             f"timm.list_pretrained('{name.split('.')[0]}*'). Without a network, run timm.create_model({name!r}, "
-            "pretrained=True) on a machine that has one and copy its cache (HF_HOME, TORCH_HOME) here, or give the "
-            "path of a downloaded file."
+            "pretrained=True) on a machine that has one, copy its cache (HF_HOME, TORCH_HOME) here and set "
+            "HF_HUB_OFFLINE=1, or give the path of a downloaded file."
         ) from error
     return dict(model.state_dict()), _metadata(model, name)
+
+
+def _cached_or_reachable(name: str) -> dict[str, str]:
+    """What timm's config is to say of the weights: the file where the hub's cache has it, which is then not asked.
+
+    Asks once, for five seconds at most, whether the hub answers: its own library tries each file six times.
+
+    Raises:
+        Exception: The network's, if the weights are not in the cache and the hub does not answer.
+    """
+    from huggingface_hub import hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.utils import get_session
+
+    config = timm.models.get_pretrained_cfg(name)
+    if config is None or not config.hf_hub_id:
+        return {}
+    repository, _, revision = config.hf_hub_id.partition("@")
+    wanted = config.hf_hub_filename or _SAFE
+    found = [try_to_load_from_cache(repository, file, revision=revision or None) for file in (wanted, _PICKLE)]
+    if isinstance(found[0], str) and wanted.endswith(".safetensors"):
+        return {"file": found[0]}
+    if not any(isinstance(file, str) for file in found):
+        get_session().head(hf_hub_url(repository, wanted, revision=revision or None), timeout=_SECONDS)
+    return {}
 
 
 def _metadata(model: Any, name: str) -> BackboneMetadata:

@@ -26,6 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     from mst_transfer.cli.options import print_data
     from mst_transfer.compat.config_check import parse_cfg_options
+    from mst_transfer.configs.kind import PRETRAINING, config_kind
+    from mst_transfer.configs.paths import check_load_from, check_pretraining_paths
+    from mst_transfer.configs.read import read_config
     from mst_transfer.datasets.findings import raise_if_any
     from mst_transfer.datasets.preflight import inspect_datasets
     from mst_transfer.engine.check_model import check_model
@@ -34,13 +37,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     faults = []
     try:
         options = parse_cfg_options(args.cfg_options)
+        cfg = read_config(args.config, options)[0]
+        if config_kind(cfg) == PRETRAINING:
+            if args.coco or args.coco_images:
+                raise ValueError(f"{args.config} is a pre-training config: --coco and --coco-images are for detectors")
+            print(f"names and paths are sound; images in {', '.join(check_pretraining_paths(cfg))}")
+            return 0
         cfg = load_run_config(args.config, cfg_options=options, coco=args.coco, coco_images=args.coco_images)
         findings, summaries = inspect_datasets(cfg, [f"{split}_dataloader" for split in args.splits])
     except (ValueError, FileNotFoundError) as error:
         print(f"mst check: {error}", file=sys.stderr)
         return 1
     print_data(summaries, notes_only=False)
-    for check in (lambda: raise_if_any(findings), lambda: check_model(cfg, begins=True)):
+    for check in (lambda: raise_if_any(findings), lambda: check_load_from(cfg), lambda: check_model(cfg, begins=True)):
         try:
             check()
         except (ValueError, FileNotFoundError) as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 PACKAGE = "mst_transfer"
+CONFIG_FOLDERS = ("det_configs", "seg_configs", "pretrain/configs")
 # The libraries whose types a folder's configs name without a scope.
 FOLDER_SCOPES = {"det_configs": "mmdet", "seg_configs": "mmseg", "pretrain": "pretrain"}
 
@@ -32,8 +33,7 @@ def available_configs() -> list[str]:
     folders.
     """
     root = config_root()
-    folders = ("det_configs", "seg_configs", "pretrain/configs")
-    paths = (path.relative_to(root) for folder in folders for path in (root / folder).rglob("*.py"))
+    paths = (path.relative_to(root) for folder in CONFIG_FOLDERS for path in (root / folder).rglob("*.py"))
     return sorted(path.as_posix() for path in paths if "_base_" not in path.parts and path.name != "__init__.py")
 
 
@@ -50,9 +50,17 @@ def shipped_config(name: str) -> Path:
     path = root / name
     if path.is_file() and path.resolve().is_relative_to(root) and name.split("/")[0] in FOLDER_SCOPES:
         return path
+    raise FileNotFoundError(f"No '{name}' among the configs of {PACKAGE} in {root}. {_nearest(name, root)}")
+
+
+def _nearest(name: str, root: Path) -> str:
+    """The shipped configs whose file names are most like a name; where to find them all if none is."""
     known = available_configs()
-    nearest = ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known) or "none are shipped"
-    raise FileNotFoundError(f"No '{name}' among the configs of {PACKAGE} in {root}. Nearest: {nearest}")
+    stems = difflib.get_close_matches(Path(name).stem, {Path(path).stem: None for path in known}, n=3, cutoff=0.7)
+    near = [path for stem in stems for path in known if Path(path).stem == stem][:3]
+    if near:
+        return f"Nearest: {', '.join(near)}"
+    return f"None is like it; they lie in {', '.join(f'{root / folder}' for folder in CONFIG_FOLDERS)}"
 
 
 def resolve_config(name: str) -> Path:

@@ -71,6 +71,8 @@ def install() -> None:
     mmengine_io.backend_instances.clear()
 
     checkpoint.load_url = partial(torch.hub.load_state_dict_from_url, weights_only=True)
+    if hasattr(checkpoint, "_safe_torch_load"):  # of the maintained fork: it loads what is refused again, unsafely
+        checkpoint._safe_torch_load = partial(torch.load, weights_only=True)
     if not hasattr(checkpoint.save_checkpoint, "of_mmengine"):
         checkpoint.save_checkpoint = _with_checksum(checkpoint.save_checkpoint)
         checkpoint.CheckpointLoader.register_scheme(

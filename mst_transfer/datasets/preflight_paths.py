@@ -4,20 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
+from mst_transfer.configs.paths import DATA_ROOT_VARIABLE, data_root_now, how_to_get, set_folder
 from mst_transfer.datasets.findings import Finding
-
-DATA_ROOT_VARIABLE = "MST_DATA_ROOT"
-# Folder of a data set below the data root → what to do to have it there. The last in the path that fits is taken.
-_HOW_TO_GET = {
-    "sample": "the sample data are drawn in seconds: mst sample-data {folder}",
-    "coco": "COCO 2017: train2017.zip, val2017.zip and annotations_trainval2017.zip from "
-    "https://cocodataset.org/#download, unpacked in {folder}",
-    "cityscapes": "Cityscapes: leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from "
-    "https://www.cityscapes-dataset.com (registration), unpacked in {folder}",
-}
 
 
 def dataset_path(dataset: Mapping[str, Any], relative: str) -> str:
@@ -68,16 +58,10 @@ class MissingPaths:
         """One that names every missing path, and how to get or name the data; none if all are there."""
         if not self._lines:
             return
-        advice = []
-        for root in self._roots:
-            name, folder = _set_folder(root)
-            if name in _HOW_TO_GET:
-                advice.append("- " + _HOW_TO_GET[name].format(folder=folder))
-        value = os.environ.get(DATA_ROOT_VARIABLE)
+        holders = ", ".join(f"{set_folder(root)[1].name}/" for root in self._roots)
+        advice = how_to_get(self._roots)
         advice.append(
-            f"- data elsewhere: export {DATA_ROOT_VARIABLE}=FOLDER, the folder that holds "
-            f"{', '.join(f'{_set_folder(root)[1].name}/' for root in self._roots)} "
-            f"(now {value if value else 'unset, so data'})"
+            f"- data elsewhere: export {DATA_ROOT_VARIABLE}=FOLDER, the folder that holds {holders} ({data_root_now()})"
         )
         advice.append(
             "- or --cfg-options train_dataloader.dataset.data_root=… and the same for val and test; where the "
@@ -85,18 +69,3 @@ class MissingPaths:
         )
         text = "the data of this config are not there:\n" + "\n".join(self._lines) + "\n" + "\n".join(advice)
         yield Finding(text, missing_file=True)
-
-
-def _set_folder(root: str) -> tuple[str, Path]:
-    """Name and folder of the data set that a ``data_root`` is of: ``data/sample/coco/`` → data/sample.
-
-    The last known name counts, so that folders further up may be called anything; the sample data hold a
-    ``coco`` and a ``cityscapes`` of their own.
-    """
-    path = Path(root)
-    for end in range(len(path.parts), 0, -1):
-        if path.parts[end - 1] in _HOW_TO_GET:
-            if path.parts[end - 2 : end - 1] == ("sample",):
-                end -= 1
-            return path.parts[end - 1], Path(*path.parts[:end])
-    return "", path

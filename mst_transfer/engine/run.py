@@ -10,7 +10,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from mst_transfer.compat import config_check, config_paths, launch
+from mst_transfer.compat import launch
+from mst_transfer.configs.kind import DETECTION, SEGMENTATION
+from mst_transfer.configs.paths import check_load_from
+from mst_transfer.configs.read import read_config
 from mst_transfer.engine import batch_plan, results
 from mst_transfer.engine.adapt import adapt_to_devices, check_amp, enable_amp, enable_auto_scale_lr
 from mst_transfer.engine.augmented_testing import with_augmentation
@@ -64,14 +67,9 @@ def load_run_config(
         UnknownConfigKeyError: A name in the config or in ``cfg_options`` that nothing reads.
         ValueError: An option that does not go with the config, or classes to be taken from the data that contradict
             each other.
+        WrongKindError: It is a pre-training config.
     """
-    from mmengine.config import Config
-
-    cfg = Config.fromfile(str(config_paths.resolve_config(config)))
-    config_check.check_config(cfg)
-    options = config_check.check_cfg_options(cfg, cfg_options or {})
-    cfg.merge_from_dict(options)
-    config_check.check_config(cfg)  # new keys may be misspelt too
+    cfg, options = read_config(config, cfg_options, (DETECTION, SEGMENTATION))
     _say(fit_to_backbone(cfg, options))
     cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs") / Path(config).stem)
     if cfg.get("experiment_name") is None:
@@ -162,6 +160,8 @@ def check_inputs(cfg: Any, training: bool) -> list[Any]:
 
         check_amp(cfg, torch.cuda.is_available())
     summaries = check_datasets(cfg, TRAINING_LOADERS if training else TEST_LOADERS)
+    if training:
+        check_load_from(cfg)
     check_model(cfg, begins=training and not cfg.get("resume"))
     return summaries
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mst_transfer.compat.used_work_dir import earlier_checkpoints
 from mst_transfer.engine.results import RESUMED_BACKBONE
 from mst_transfer.report.scalars import Scalars, read_scalars
 
@@ -126,29 +127,35 @@ def collect(out: str | Path) -> Collected:
     """
     out = Path(out)
     missing: list[Missing] = []
-    again = f"bash tools/quickstart.sh --out {out}"
     starts = [*STARTS, *_other_starts(out)]
     if not any((out / name).is_dir() for name in ["pretrain", *(f"{t}_{s}" for t in TASKS for s in starts)]):
         raise FileNotFoundError(
             f"{out} has none of the folders pretrain/, det_mst/, det_random/, seg_mst/, seg_random/; "
-            f"they are made by: {again}"
+            f"they are made by: bash tools/quickstart.sh --out {out}"
         )
     pretrain = None
     folder = out / "pretrain"
+    command = f"bash tools/pretrain.sh CONFIG 1 --work-dir {folder}{_going_on(folder)}"
     if folder.is_dir():
-        pretrain = _read_run(folder, "pretrain", "", missing, f"bash tools/pretrain.sh CONFIG 1 --work-dir {folder}")
+        pretrain = _read_run(folder, "pretrain", "", missing, command)
     else:
-        missing.append(Missing(folder, again))
+        missing.append(Missing(folder, command))
     runs: dict[str, list[Run]] = {task: [] for task in TASKS}
     for task in TASKS:
         for start in starts:
             folder = out / f"{task}_{start}"
+            command = f"mst train CONFIG --work-dir {folder}{_going_on(folder)}"
             if folder.is_dir():
-                command = f"mst train CONFIG --work-dir {folder}"
                 runs[task].append(_read_run(folder, task, start, missing, command))
             elif start in STARTS:
-                missing.append(Missing(folder, again))
+                weights = out / "pretrain" / "teacher.safetensors" if start == "mst" else None
+                missing.append(Missing(folder, f"{command} --cfg-options model.backbone.checkpoint={weights}"))
     return Collected(out, pretrain, runs, _read_pictures(out, missing), _read_stages(out), missing)
+
+
+def _going_on(folder: Path) -> str:
+    """The option with which a command goes on among a run's checkpoints, which it would refuse to without."""
+    return " --resume" if earlier_checkpoints(folder) else ""
 
 
 def _other_starts(out: Path) -> list[str]:

@@ -138,7 +138,7 @@ def _prediction_pictures(
             by_start[run.label] = predict(run, num_images, MIN_SCORE)
         except (ValueError, RuntimeError, OSError) as error:
             reason = f"no predictions of {run.label} ({type(error).__name__}: {error})"
-            missing.append(Missing(run.checkpoint, f"mst train CONFIG --work-dir {run.folder}", reason))
+            missing.append(Missing(run.checkpoint, f"mst train CONFIG --work-dir {run.folder} --fresh", reason))
     if not by_start:
         return []
     path = folder / f"{task}_predictions.png"

@@ -163,6 +163,16 @@ def test_resume_without_a_checkpoint_says_so(tiny_config: Path, tmp_path: Path, 
     assert "gone.pth does not exist" in capsys.readouterr().err
 
 
+def test_backbones_whose_checkpoints_are_gone_are_not_written_over(tiny_config: Path, tmp_path: Path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "teacher.safetensors").write_text("trained")
+    words = [str(tiny_config), "--work-dir", str(tmp_path / "run")]
+    assert main(words) == 1 and main([*words, "--check-only"]) == 1
+    assert capsys.readouterr().err.count("teacher.safetensors") == 2
+    assert main([*words, "--resume"]) == 0  # a job that was started again before its first checkpoint
+    assert (tmp_path / "run" / "earlier_1" / "teacher.safetensors").read_text() == "trained"
+
+
 def test_last_layer_is_frozen_in_the_first_epoch(finished: Path):
     name = "student.head.last_layer.weight_v"
     first, second, third = (weights(finished, f"iter_{step}.pth")[name] for step in (4, 8, 12))

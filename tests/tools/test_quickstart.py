@@ -39,3 +39,53 @@ def test_help():
 def test_strict_mode_and_syntax():
     assert "\nset -euo pipefail\n" in SCRIPT.read_text()
     subprocess.run(["bash", "-n", str(SCRIPT)], check=True)
+
+
+TRAINED = ("pretrain/teacher.safetensors", "det_mst/epoch_2.pth", "seg_random/iter_6.pth", "logs/a.txt", "report.html")
+
+
+@pytest.fixture
+def used(tmp_path, root):
+    """A copy of the script whose installation ends it with status 7, and a folder that holds runs of a user."""
+    (tmp_path / "tools").mkdir()
+    script = tmp_path / "tools" / "quickstart.sh"
+    script.write_text((root / "tools" / "quickstart.sh").read_text())
+    (tmp_path / "tools" / "install.sh").write_text("exit 7\n")
+    out = tmp_path / "out put"
+    for name in TRAINED:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(name)
+
+    def run(*options):
+        return subprocess.run(
+            ["bash", str(script), "--out", str(out), *options], capture_output=True, text=True, timeout=60
+        )
+
+    return out, run
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("options", [[], ["--seed", "1"], ["--resume"]])
+def test_runs_that_are_there_are_left_alone(used, options):
+    out, run = used
+    before = contents(out)
+    ended = run(*options)
+    assert ended.returncode == 1 and contents(out) == before
+    assert all(word in ended.stderr for word in ("pretrain", "det_mst", "seg_random", "--fresh", "--out"))
+
+
+def test_fresh_keeps_the_earlier_runs_and_resume_goes_on_with_its_own(used):
+    out, run = used
+    before = contents(out)
+    assert run("--fresh").returncode == 7
+    assert contents(out / "earlier_1") == before and not (out / "pretrain").exists()
+    assert run().returncode == 7  # the installation failed, and is tried again
+    (out / "pretrain").mkdir()
+    (out / "quickstart.txt").write_text("seed 0, budget full\n")
+    assert run("--resume").returncode == 7 and run("--resume", "--seed", "1").returncode == 1
+    assert run().returncode == 1 and run("--fresh").returncode == 7
+    assert (out / "earlier_2" / "pretrain").is_dir() and contents(out / "earlier_1") == before
+    assert run("--fresh", "--resume").returncode == 2

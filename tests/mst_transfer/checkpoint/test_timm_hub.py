@@ -66,6 +66,43 @@ def test_what_cannot_be_had_is_refused_with_the_next_step(cache, address, messag
         assert all(word in str(refusal.value) for word in ("HF_HOME", "TORCH_HOME", "path of a downloaded file"))
 
 
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    """Nothing answers where the hub is; the list of attempts to reach it. Nobody waits for a second one."""
+    import socket
+    import time
+
+    from huggingface_hub import close_session, constants
+
+    attempts = []
+
+    def refuse(*address, **options):
+        attempts.append(address[0])
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(time, "sleep", lambda seconds: attempts.append(f"a pause of {seconds} s"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    close_session()
+    yield attempts
+    close_session()
+
+
+def test_without_a_network_one_attempt_is_made(cache, no_network):
+    with pytest.raises(ValueError, match="could not get the weights") as refusal:
+        read_backbone("timm://vit_small_patch16_224.dino")
+    assert len(no_network) == 1
+    assert all(word in str(refusal.value) for word in ("Name or service not known", "HF_HUB_OFFLINE=1", "HF_HOME"))
+
+
+def test_cached_weights_need_no_network(cache, no_network):
+    tensors, _ = read_backbone(f"timm://{NAME}")
+    torch.testing.assert_close(tensors["blocks.3.mlp.fc1.weight"], cache.blocks[3].mlp.fc1.weight, rtol=0, atol=0)
+    assert no_network == []
+
+
 def test_published_weights_have_no_student(cache):
     with pytest.raises(ValueError, match="holds the teacher, not the student"):
         read_backbone(f"timm://{NAME}", role="student")

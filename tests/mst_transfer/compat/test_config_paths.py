@@ -47,6 +47,25 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
         config_paths.resolve_config("mst_transfer::setup.py")
 
 
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("nope.py", []),
+        ("elsewhere/x", []),
+        ("mst_vit_smaple.py", ["pretrain/configs/mst_vit_sample.py"]),  # also without its folder
+        ("configs/mst_setr_pup_camvid", ["seg_configs/mst_setr_pup_camvid.py"]),
+        ("study/dino.py", ["pretrain/configs/ablations/dino.py", "pretrain/configs/study/dino.py"]),
+    ],
+)
+def test_few_configs_are_named_and_only_near_ones(name: str, near: list[str]) -> None:
+    with pytest.raises(FileNotFoundError) as refusal:
+        config_paths.resolve_config(name)
+    named = [config for config in config_paths.available_configs() if config in str(refusal.value)]
+    assert set(near) <= set(named) and len(named) <= 3 and bool(named) == bool(near)
+    if not near:
+        assert all(folder in str(refusal.value) for folder in ("det_configs", "seg_configs", "pretrain/configs"))
+
+
 def test_a_path_wins_over_a_name_and_a_name_works_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     name = "det_configs/mst_maskrcnn_coco.py"

@@ -144,6 +144,17 @@ def test_a_malicious_checkpoint_is_refused_and_runs_nothing(tmp_path: Path) -> N
     assert not trace.exists()
 
 
+def test_the_forks_second_unsafe_attempt_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmengine.runner import checkpoint
+
+    monkeypatch.setattr(checkpoint, "_safe_torch_load", None, raising=False)
+    serialization.install()
+    torch.save(dict(meta=Malicious(tmp_path / "executed")), tmp_path / "evil.pth")
+    with pytest.raises(Exception, match="(?i)weights.only"):
+        checkpoint._safe_torch_load(str(tmp_path / "evil.pth"), map_location="cpu")
+    assert not (tmp_path / "executed").exists()
+
+
 def test_getattr_stands_open_for_log_histories_alone(tmp_path: Path) -> None:
     from mmengine.logging import HistoryBuffer
 

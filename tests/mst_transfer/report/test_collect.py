@@ -83,11 +83,11 @@ def test_an_unfinished_last_line_is_passed_over(tmp_path):
 @pytest.mark.parametrize(
     ("gone", "command"),
     [
-        ("pretrain", "tools/quickstart.sh"),
+        ("pretrain", "tools/pretrain.sh"),
         ("pretrain/teacher.safetensors", "tools/pretrain.sh"),
         ("pretrain/pictures/index.json", "pretrain.pictures"),
         ("pretrain/pictures/mask.png", "pretrain.pictures"),
-        ("det_random", "tools/quickstart.sh"),
+        ("det_random", "mst train CONFIG"),
         ("seg_mst/results.json", "mst train"),
         ("seg_mst/last_checkpoint", "mst train"),
         ("seg_mst/sample.py", "mst train"),
@@ -105,6 +105,21 @@ def test_what_is_gone_is_named_with_its_command(runs, gone, command):
     named = str(missing[0]).replace("<time>", "20250101_120000").replace("<config>", "sample")
     assert str(path) in named
     assert "not there" in str(missing[0])
+
+
+def test_no_advice_begins_a_run_among_the_files_of_another(runs):
+    """What a command would find in its work dir is gone on with, or there is nothing."""
+    for gone in ("seg_mst/results.json", "pretrain/teacher.safetensors"):
+        (runs / gone).unlink()
+    (runs / "pretrain" / "epoch_5.pth").touch()
+    shutil.rmtree(runs / "det_mst")
+    commands = {item.path.relative_to(runs).as_posix(): item.command for item in collect(runs).missing}
+    assert commands == {
+        "pretrain/teacher.safetensors": f"bash tools/pretrain.sh CONFIG 1 --work-dir {runs}/pretrain --resume",
+        "seg_mst/results.json": f"mst train CONFIG --work-dir {runs}/seg_mst --resume",
+        "det_mst": f"mst train CONFIG --work-dir {runs}/det_mst "
+        f"--cfg-options model.backbone.checkpoint={runs}/pretrain/teacher.safetensors",
+    }
 
 
 def test_broken_results_are_named(runs):

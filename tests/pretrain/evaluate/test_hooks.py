@@ -91,7 +91,7 @@ def test_a_stopped_run_has_its_last_epoch_and_the_best(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(train_root="nowhere"), "class folders"),
+        (dict(train_root="nowhere"), "nowhere does not exist   (custom_hooks.0.train_root)"),
         (dict(k=25), "KNNHook.k = 25"),
         (dict(size=30, before_training=False), "30x30 px"),
         (dict(val_root="part_0"), "differ"),
