@@ -20,6 +20,7 @@ from mst_transfer.datasets.config_datasets import (
     unique_datasets,
 )
 from mst_transfer.datasets.findings import Finding, raise_if_any
+from mst_transfer.datasets.preflight_batches import check_batches
 from mst_transfer.datasets.preflight_coco import check_coco
 from mst_transfer.datasets.preflight_evaluators import check_evaluator, check_indices, evaluates_masks, evaluators
 from mst_transfer.datasets.preflight_heads import check_heads
@@ -65,7 +66,9 @@ def inspect_datasets(cfg: Any, loaders: Sequence[str] = LOADERS) -> tuple[list[F
             findings += left_out
             summary.notes += [finding.text for finding in left_out if not finding.stops]
     for loader in loaders:
-        findings += check_evaluator(cfg, loader) if not missing.any_of(loader) else ()
+        if not missing.any_of(loader):
+            findings += check_evaluator(cfg, loader)
+            findings += check_batches(cfg, loader, _limits(cfg).get("max_pixels", MAX_PIXELS))
     return [*missing.findings(), *dict.fromkeys(findings)], summaries
 
 

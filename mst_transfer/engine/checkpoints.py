@@ -51,6 +51,35 @@ def find_checkpoint(work_dir: str, resume: str, launcher: str) -> str | None:
     return None if choice.path is None else resume if "://" in resume else str(choice.path)
 
 
+def check_classes(checkpoint: Any, tested: Any) -> str | None:
+    """Compares the classes that a checkpoint was trained on with those that it is to be tested on.
+
+    Args:
+        checkpoint: content of a checkpoint; nothing is known of one without ``meta.dataset_meta.classes``.
+        tested: ``metainfo`` of the test set.
+
+    Returns:
+        A warning if names differ, which may be other spellings; None if they agree.
+
+    Raises:
+        ValueError: A class has another number than in training, so that figures would be of mixed-up names.
+    """
+    theirs, ours = (
+        list((meta or {}).get("classes") or ()) for meta in (checkpoint.get("meta", {}).get("dataset_meta"), tested)
+    )
+    if not theirs or not ours or theirs == ours:
+        return None
+    moved = [name for name in ours if name in theirs and theirs.index(name) != ours.index(name)]
+    text = f"trained on the classes [{', '.join(theirs)}], but the test set has [{', '.join(ours)}]"
+    if moved:
+        raise ValueError(
+            f"{text}: {moved[0]!r} is class {ours.index(moved[0])} here and was {theirs.index(moved[0])} there. Next "
+            "step: give the test set the classes of training, in their order (the list of categories of a COCO file, "
+            "metainfo.classes, or classes.txt)"
+        )
+    return f"the checkpoint was {text}"
+
+
 def prepare_work_dir(cfg: Any, fresh: bool) -> str | None:
     """Before a run that goes on from nothing: an earlier run's files are set aside, or are a reason not to start.
 

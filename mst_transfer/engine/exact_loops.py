@@ -124,7 +124,9 @@ class _ExactLoop:
         runner, behind = self.runner, self._iter % self._accumulation()
         if not behind or self._iter >= self._max_iters:
             return
-        runner.logger.info(f"gradients of {behind} accumulated iterations are computed again, so that none is lost")
+        runner.logger.info(
+            f"gradients of {behind} accumulated iterations are computed again: none is lost, whatever mmengine warns of"
+        )
         statistics = [buffer.clone() for buffer in runner.model.buffers()]
         runner.optim_wrapper.initialize_count_status(runner.model, self._iter - behind, self._max_iters)
         runner.model.train()

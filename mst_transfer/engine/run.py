@@ -236,11 +236,12 @@ def run_testing(cfg: Any, checkpoint: str, augmented: bool = False) -> dict[str,
 
     Raises:
         FileNotFoundError: No such checkpoint.
-        RunRefusedError: It does not fit the config's model, or the model cannot be built.
+        RunRefusedError: It does not fit the config's model or classes, or the model cannot be built.
         ValueError: ``augmented``, and the config does not say how.
     """
     from mst_transfer.compat.checksums import BrokenCheckpointError, verify_checkpoint
     from mst_transfer.engine.checked_images import refused
+    from mst_transfer.engine.checkpoints import check_classes
 
     start = time.time()
     checkpoint = existing_checkpoint(checkpoint)
@@ -252,12 +253,18 @@ def run_testing(cfg: Any, checkpoint: str, augmented: bool = False) -> dict[str,
     cfg.load_from, cfg.resume = None, False
     runner = build_runner(with_augmentation(cfg) if augmented else cfg, [])
     try:
-        runner.load_checkpoint(checkpoint, strict=True)
+        loaded = runner.load_checkpoint(checkpoint, strict=True)
     except RuntimeError as error:
         raise RunRefusedError(
             f"checkpoint {checkpoint} does not fit the model of {cfg.filename}: {error}\n"
             "Next step: give the config that it was trained with, which stands in its work dir"
         ) from error
+    try:
+        warning = check_classes(loaded, getattr(runner.test_dataloader.dataset, "metainfo", None))
+    except ValueError as error:
+        raise RunRefusedError(f"checkpoint {checkpoint} was {error}") from error
+    if warning:
+        runner.logger.warning(warning)
     with refused(RunRefusedError):
         metrics = results.scalar_metrics(runner.test())
     seconds = time.time() - start

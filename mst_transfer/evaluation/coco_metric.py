@@ -42,7 +42,8 @@ class CocoMetric(MMDetCocoMetric):
 
     Masks are encoded a batch at a time, predictions go to the backend as columns (JSON is written only where
     ``outfile_prefix`` asks for it), and the backend matches in compiled code. Where mmdet errs, this does not:
-    per-category figures belong to their category also if the file's categories are not in the order of their ids,
+    per-category figures belong to their category also if the file's categories are not in the order of their ids, and
+    those of boxes and of masks have names of their own (``bbox_cat_precision``, where mmdet keeps the last of the two),
     ``iou_thrs`` may be a number or a list, ``proposal_fast`` finds an image's boxes whatever the order of the results
     and runs with today's numpy, annotation ids may begin at 0, figures are 0 where nothing was detected (-1 where
     there is nothing to detect), and images of ``ann_file`` that were not predicted on are left out, with a warning,
@@ -188,20 +189,21 @@ class CocoMetric(MMDetCocoMetric):
         value_of = dict(zip(METRIC_NAMES, values, strict=True))
         if metric == "proposal":
             return {item: float(f"{value_of[item]:.3f}") for item in self.metric_items or _PROPOSAL_ITEMS}
-        figures = self._classwise(evaluation, logger) if self.classwise else {}
+        figures = self._classwise(evaluation, metric, logger) if self.classwise else {}
         for item in self.metric_items or _DEFAULT_ITEMS:
             figures[f"{metric}_{item}"] = float(round(value_of[item], 3))
         logger.info(f"{metric}_mAP_copypaste: " + " ".join(f"{value:.3f}" for value in values[:6]))
         return figures
 
-    def _classwise(self, evaluation: Evaluation, logger: MMLogger) -> dict[str, float]:
-        """Logs a table of all categories; returns their average precisions."""
+    def _classwise(self, evaluation: Evaluation, metric: str, logger: MMLogger) -> dict[str, float]:
+        """Logs a table of all categories; returns their average precisions, by names of each metric's own."""
         figures: dict[str, float] = {}
+        prefix = f"{metric}_" if {"bbox", "segm"} <= set(self.metrics) else ""
         rows = [["category", *_DEFAULT_ITEMS]]
         for category in self._coco_api.loadCats(self.cat_ids):
             values = category_figures(evaluation, category["id"])
             rows.append([f"{category['name']}", *(f"{round(value, 3)}" for value in values)])
-            figures[f"{category['name']}_precision"] = round(values[0], 3)
+            figures[f"{prefix}{category['name']}_precision"] = round(values[0], 3)
         logger.info("\n" + AsciiTable(rows).table)
         return figures
 

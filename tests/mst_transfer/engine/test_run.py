@@ -113,6 +113,21 @@ def test_a_checkpoint_of_another_model_is_refused(
         run.run_testing(cfg, str(tmp_path / "run" / "epoch_9.pth"))
 
 
+def test_a_checkpoint_of_classes_in_another_order_is_refused(
+    tiny_seg_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Figures would be of mixed-up names; other spellings are only warned of."""
+    words = ["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), "--cfg-options"]
+    assert main([*words, "train_cfg.max_epochs=1"]) == 0
+    trained = Config.fromfile(tiny_seg_config).train_dataloader.dataset.metainfo.classes
+    words = ["test", str(tiny_seg_config), str(tmp_path / "run" / "epoch_1.pth"), "--work-dir", str(tmp_path / "t")]
+    option = "test_dataloader.dataset.metainfo.classes="
+    assert main([*words, "--cfg-options", option + json.dumps([*trained][::-1]).replace(" ", "")]) == 1
+    assert f"{trained[1]!r} is class 0 here and was 1 there" in capsys.readouterr().err
+    assert main([*words, "--cfg-options", option + json.dumps([trained[0], "other"]).replace(" ", "")]) == 0
+    assert "but the test set has" in next((tmp_path / "t").glob("*/*.log")).read_text()
+
+
 def test_sync_bn_becomes_bn_where_it_cannot_work() -> None:
     def config() -> Config:
         return Config(dict(model=dict(a=dict(type="SyncBN"), b=[dict(c=dict(type="SyncBN"), d=dict(type="LN"))])))
