@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from lives import ROOT
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("headline")]  # slow ones begin
+
 PRETRAIN = "pretrain/configs/mst_vit_small_16_imagenet_100e.py"
 DETECT, SEGMENT = "det_configs/mst_maskrcnn_coco.py", "seg_configs/mst_setr_pup_cityscapes.py"
 
