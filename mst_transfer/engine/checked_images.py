@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 
 from mst_transfer.compat.image_files import MAX_PIXELS
 from mst_transfer.compat.unreadable_images import LIST_NAME, UnreadableLimit, read_list, write_list
+from mst_transfer.engine.checkpoints import check_coverage
 from mst_transfer.engine.guarded_runner import GuardedRunner
 
 OPTIONS = "image_checks"  # entry of a config: the fields of ImageChecks, or False for mmcv's own loading
@@ -68,6 +69,15 @@ class CheckedRunner(GuardedRunner):
     """
 
     _may_skip = False
+
+    def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:
+        """mmengine's, which takes what fits; weights that do not cover the backbone are refused."""
+        checkpoint = super().load_checkpoint(filename, *args, **kwargs)
+        weights = {name.removeprefix("module."): one for name, one in checkpoint.get("state_dict", checkpoint).items()}
+        uncovered = check_coverage(getattr(self.model, "module", self.model), weights, filename)
+        if uncovered:
+            self.logger.warning(uncovered)
+        return checkpoint
 
     def build_train_loop(self, loop: Any) -> Any:
         """Only what is built here may leave out samples."""

@@ -51,6 +51,41 @@ def find_checkpoint(work_dir: str, resume: str, launcher: str) -> str | None:
     return None if choice.path is None else resume if "://" in resume else str(choice.path)
 
 
+class WeightsRefusedError(ValueError):
+    """The weights to begin with do not cover the model's backbone."""
+
+
+def check_coverage(model: Any, weights: dict[str, Any], path: str) -> str | None:
+    """Compares weights that a run begins with (``load_from``) with its model; mmengine takes whatever fits.
+
+    Args:
+        model: a detector or segmentor, without a distributed wrapper.
+        weights: name -> tensor, of the checkpoint.
+        path: the checkpoint's, for the message.
+
+    Returns:
+        A sentence about what stays random outside the backbone; None if everything was found.
+
+    Raises:
+        WeightsRefusedError: tensors of the backbone are missing or have another shape.
+    """
+    missing = [
+        name
+        for name, tensor in model.named_parameters()
+        if name not in weights or tuple(weights[name].shape) != tuple(tensor.shape)
+    ]
+    backbone = [name for name in missing if name.startswith("backbone.")]
+    if backbone:
+        raise WeightsRefusedError(
+            f"{path} lacks {len(backbone)} tensors of this model's backbone, such as {backbone[0]}, or has them in "
+            "another shape. Next step: name a checkpoint of the same backbone, or give a backbone's file as "
+            "model.backbone.checkpoint"
+        )
+    if missing:
+        return f"{path} covers the backbone; {len(missing)} other tensors, such as {missing[0]}, begin at random"
+    return None
+
+
 def check_classes(checkpoint: Any, tested: Any) -> str | None:
     """Compares the classes that a checkpoint was trained on with those that it is to be tested on.
 

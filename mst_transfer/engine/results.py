@@ -142,6 +142,7 @@ def write_results(
         "resumed": bool(cfg.get("resume")),
         "seed": seed,
         "checkpoint": backbone_checkpoint(cfg),
+        "load_from": None if cfg.get("resume") else cfg.get("load_from"),
         "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
         "minutes": round(seconds / 60, 3),
         "hardware": hardware(world_size),

@@ -200,7 +200,7 @@ def _train(cfg: Any, fresh: bool, notices: list[str], start: float) -> dict[str,
     from mst_transfer.compat.checksums import BrokenCheckpointError
     from mst_transfer.compat.run_identity import OtherRunError
     from mst_transfer.engine.checked_images import refused
-    from mst_transfer.engine.checkpoints import prepare_work_dir
+    from mst_transfer.engine.checkpoints import WeightsRefusedError, prepare_work_dir
     from mst_transfer.engine.exact_loops import ResumeRefusedError
     from mst_transfer.engine.run_record import RunRecordHook
 
@@ -217,6 +217,8 @@ def _train(cfg: Any, fresh: bool, notices: list[str], start: float) -> dict[str,
             runner.train()
     except BackboneRefusedError as error:
         raise RunRefusedError(f"model.backbone.checkpoint: {error}") from error
+    except WeightsRefusedError as error:
+        raise RunRefusedError(f"load_from: {error}") from error
     except (ResumeRefusedError, OtherRunError, BrokenCheckpointError) as error:
         raise RunRefusedError(f"--resume {cfg.load_from}: {error}") from error
     extra: dict[str, Any] = {"unfinished_schedules": record.unfinished} if record.unfinished else {}

@@ -68,7 +68,7 @@ def _stopping(recipe: Config, steps: int) -> list[dict]:
 def _steps(life: Life) -> int:
     """Of the newest checkpoint."""
     newest = max(life.work_dir.glob("*.pth"), key=lambda path: path.stat().st_mtime_ns)
-    return int(torch.load(newest, weights_only=False)["meta"]["iter"])
+    return int(torch.load(newest, weights_only=True)["meta"]["iter"])
 
 
 def _beginning(recipe: Config, life: Life) -> str | None:

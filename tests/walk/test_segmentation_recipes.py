@@ -59,7 +59,8 @@ def test_from_data_to_figure(
     life.done("test")
 
     if recipe.get("tta_pipeline"):
-        words = ["--tta", "--work-dir", life.work_dir / "augmented", "--cfg-options", "+test_dataloader.dataset.indices=1"]
+        words = ["--tta", "--work-dir", life.work_dir / "augmented"]
+        words += ["--cfg-options", "+test_dataloader.dataset.indices=1"]
         with watched_evaluation(monkeypatch) as evaluations:
             assert run("test", config, checkpoint, *words) == 0
         assert same_files(evaluations[0], images[:1]) and life.results("augmented")["augmented"]

@@ -88,7 +88,7 @@ def test_the_optimizer_gets_the_rate_of_the_plan(tiny_seg_config: Path, tmp_path
     words = ["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), "--auto-scale-lr"]
     assert main([*words, "--cfg-options", "train_cfg.max_epochs=1"]) == 0
     rate = 0.01 * 8 / base_batch_size
-    groups = torch.load(tmp_path / "run" / "epoch_1.pth", weights_only=False)["optimizer"]["param_groups"]
+    groups = torch.load(tmp_path / "run" / "epoch_1.pth", weights_only=True)["optimizer"]["param_groups"]
     assert {round(group["lr"], 9) for group in groups} == {rate, 10 * rate}
     assert json.loads((tmp_path / "run" / "results.json").read_text())["batch"]["lr"] == rate
     (log,) = (tmp_path / "run").glob("*/vis_data/scalars.json")

@@ -1,5 +1,6 @@
 """Checkpoints of the heads, from the command line: broken ones, full disks, used folders, two processes."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,20 @@ def test_the_main_process_decides_for_all(tmp_path: Path) -> None:
     assert first == second and first[0] == str(tmp_path / "epoch_1.pth")
     assert "epoch_2.pth is broken" in first[1] and "epoch_9.pth does not exist" in first[2]
     assert "No space left" in first[3] and "go on with --resume" in first[3]
+
+
+def test_weights_to_begin_with_cover_the_backbone(tiny_seg_config: Path, tmp_path: Path, capsys) -> None:
+    """``load_from``, which mmengine loads as far as it fits."""
+    assert main(["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "first"), *ONE_EPOCH]) == 0
+    whole = torch.load(tmp_path / "first" / "epoch_1.pth", weights_only=True)["state_dict"]
+    for name, status in (("backbone.layer1.0.conv1.weight", 1), ("decode_head.conv_seg.weight", 0)):
+        part = tmp_path / f"without_{name}.pth"
+        torch.save(dict(state_dict={key: one for key, one in whole.items() if key != name}, meta={}), part)
+        folder = tmp_path / name
+        words = ["train", str(tiny_seg_config), "--work-dir", str(folder), *ONE_EPOCH, f"load_from={part}"]
+        capsys.readouterr()
+        assert main(words) == status
+        said = capsys.readouterr()
+        assert str(part) in said.out + said.err and name in said.out + said.err
+        if status == 0:
+            assert json.loads((folder / "results.json").read_text())["load_from"] == str(part)

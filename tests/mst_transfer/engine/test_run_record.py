@@ -50,13 +50,13 @@ def test_minutes_are_of_the_whole_run(tiny_seg_config: Path, tmp_path: Path) -> 
     words = ["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run")]
     assert main([*words, "--cfg-options", "train_cfg.max_epochs=1"]) == 0
     path = tmp_path / "run" / "epoch_1.pth"
-    checkpoint = torch.load(path, weights_only=False)
+    checkpoint = torch.load(path, weights_only=True)
     assert 0 < checkpoint["meta"][SECONDS] <= 60 * read(tmp_path / "run")["minutes"] + 0.1
     checkpoint["meta"][SECONDS] = 6000.0
     torch.save(checkpoint, tmp_path / "long.pth")
     assert main([*words[:-1], str(tmp_path / "long"), "--resume", str(tmp_path / "long.pth")]) == 0
     assert 100 < read(tmp_path / "long")["minutes"] < 110
-    assert torch.load(tmp_path / "long" / "epoch_2.pth", weights_only=False)["meta"][SECONDS] > 6000
+    assert torch.load(tmp_path / "long" / "epoch_2.pth", weights_only=True)["meta"][SECONDS] > 6000
     options = [f"load_from={tmp_path / 'long.pth'}", "train_cfg.max_epochs=1"]  # weights only: a run of its own
     assert main([*words[:-1], str(tmp_path / "new"), "--cfg-options", *options]) == 0
     assert read(tmp_path / "new")["minutes"] < 10
