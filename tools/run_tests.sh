@@ -13,7 +13,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 share=(-n "$((cores < 4 ? cores : 4))" --dist loadfile --no-loadscope-reorder)
 for word in "$@"; do
-  case $word in --faults | --walk) share[3]=loadgroup ;; esac # long tests: one at a time, but for groups
+  case $word in --faults | --walk) share[3]=load ;; esac # long tests: one at a time
 done
 ((cores > 1)) || share=()
 for word in "$@"; do

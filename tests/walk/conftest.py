@@ -76,7 +76,8 @@ def make_all(root: Path) -> None:
     make(root, "sample", dict(train=[(128, 128)] * 8, val=[(128, 128), (101, 133)]))
 
     photographs = [(375, 500), (500, 375), (480, 640), (256, 256), (333, 500)]
-    true_sizes.make_photographs(root / "imagenet", 256, photographs, ("train", "val"))
+    true_sizes.make_photographs(root / "imagenet", 256, photographs, ("train",))
+    true_sizes.make_photographs(root / "imagenet", 64, photographs, ("val",))
     true_sizes.make_photographs(root / "photos", 128, [(96, 96)], ("train", "val"))
     true_sizes.make_photographs(root / "sample" / "photos", 64, [(128, 128)], ("",))
 
