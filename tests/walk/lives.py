@@ -40,21 +40,21 @@ class Life:
     Args:
         name: path of the recipe below the checkout.
         folder: its own folder, for the config and the runs.
-        record: called with each stage that is done.
+        record: called with each stage that is done, besides ``stages``.
     """
 
-    def __init__(self, name: str, folder: Path, record: Callable[[str], None]) -> None:
-        self.name, self.folder, self.done = name, folder, record
+    def __init__(self, name: str, folder: Path, record: Callable[[str], None] | None = None) -> None:
+        self.name, self.folder, self.record = name, folder, record
         self.stem = name.removesuffix(".py").split("configs/", 1)[1].replace("/", "_")
         folder.mkdir(parents=True, exist_ok=True)
         self.work_dir = folder / self.stem
-        self.changes: dict[str, Any] = {}
+        self.stages: list[str] = []
 
     def config(self, **changes: Any) -> Path:
         """The recipe with a narrow net, and with changes, as a file; everything else is inherited."""
         cfg = Config.fromfile(ROOT / self.name)
         model = cfg.model
-        model.merge(changes.pop("model")) if "model" in changes else None
+        model.update(changes.pop("model", {}))
         if not any(word in self.name for word in FULL_NETS):
             (narrow_pretraining if self.name.startswith("pretrain") else narrow_transfer)(model)
         path = self.folder / f"{self.stem}.py"
@@ -62,6 +62,12 @@ class Life:
         lines += [f"{key} = {value!r}" for key, value in changes.items()]
         path.write_text("\n".join(lines) + "\n")
         return path
+
+    def done(self, stage: str) -> None:
+        """Notes a stage."""
+        self.stages.append(stage)
+        if self.record is not None:
+            self.record(stage)
 
     def results(self, folder: str = "") -> dict[str, Any]:
         """The content of ``results.json``."""

@@ -28,16 +28,13 @@ def backbone_for(recipe: Any, folder: Path) -> None:
 
 def pretrained(name: str, folder: Path) -> Life:
     """The life of a pre-training recipe up to its resumed run, gone through by the first process that needs it."""
-    stages: list[str] = []
-    life = Life(name, folder / "pretraining", stages.append)
+    life = Life(name, folder / "pretraining")
     record = life.folder / f"{life.stem}.json"
     with FileLock(f"{record}.lock"):
         if not record.is_file():
             live(life)
-            record.write_text(json.dumps(stages))
-        for stage in [] if stages else json.loads(record.read_text()):
-            life.done(stage)
-    life.stages = stages
+            record.write_text(json.dumps(life.stages))
+    life.stages = json.loads(record.read_text())
     return life
 
 
