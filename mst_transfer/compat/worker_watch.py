@@ -216,6 +216,10 @@ def explain(error: BaseException) -> DataLoadingError | None:
     if isinstance(error, UnreadableImageError):
         return None
     text = "\n".join(_chain(error))
+    if isinstance(error, ConnectionError | EOFError):  # a worker that died while it handed a batch over
+        alive = {child.pid for child in multiprocessing.active_children()}
+        dead = [note.pid for note in _notes() if note.pid not in alive]
+        text += f"DataLoader worker (pid {dead[0]}) exited unexpectedly" if dead else ""
     found = next((fault for fault in _FAULTS if re.search(fault[0], text)), None)
     if found is None or "DataLoader" not in text:
         return None

@@ -207,3 +207,23 @@ def _multiply(node: Any, names: tuple[str, ...], path: str, count: int) -> Itera
         else:
             continue
         yield f"{path}.{name} {old} → {node[name]}"
+
+
+def check_batch_norm(cfg: Any, plan: BatchPlan) -> None:
+    """Refuses a single image a step where a head pools each image to one value a channel, which BatchNorm can't take.
+
+    Raises:
+        ValueError: names the head, and how to get more images into a step's statistics.
+    """
+    if plan.per_process * plan.processes > 1:
+        return
+    for name in ("decode_head", "auxiliary_head"):
+        heads = (cfg.get("model") or {}).get(name) or []
+        for head in heads if isinstance(heads, list) else [heads]:
+            kind, norm = str(head.get("type")).rpartition(".")[2], (head.get("norm_cfg") or {}).get("type", "")
+            if kind in ("UPerHead", "PSPHead") and 1 in head.get("pool_scales", (1, 2, 3, 6)) and norm.endswith("BN"):
+                raise ValueError(
+                    f"model.{name} ({kind}) pools each image to one value a channel, and BatchNorm needs more, "
+                    "but train_dataloader.batch_size=1 in one process gives one image. Next step: --cfg-options "
+                    "train_dataloader.batch_size=2, with --accumulate auto for the recipe's batch; or more processes"
+                )

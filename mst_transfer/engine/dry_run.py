@@ -49,6 +49,7 @@ def dry_run(cfg: Any, num_steps: int = 3) -> DryRunReport:
     launch.init_distributed(cfg.launcher)
     try:
         batch = batch_plan.plan_batch(cfg, launch.world_size())
+        batch_plan.check_batch_norm(cfg, batch)
         notices = batch_plan.apply_batch_plan(cfg, batch)
     except ValueError as error:
         raise RunRefusedError(str(error)) from error

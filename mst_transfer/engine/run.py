@@ -205,8 +205,9 @@ def _train(cfg: Any, fresh: bool, notices: list[str], start: float) -> dict[str,
     from mst_transfer.engine.run_record import RunRecordHook
 
     try:
-        moved = prepare_work_dir(cfg, fresh)
         plan = batch_plan.plan_batch(cfg, launch.world_size())
+        batch_plan.check_batch_norm(cfg, plan)
+        moved = prepare_work_dir(cfg, fresh)
         notices += [*([moved] if moved else []), *batch_plan.apply_batch_plan(cfg, plan)]
     except ValueError as error:
         raise RunRefusedError(str(error)) from error

@@ -36,6 +36,9 @@ def test_from_data_to_figure(
 
     options = ["--work-dir", life.work_dir, "--cfg-options", "default_hooks.checkpoint.interval=1"]
     options.append("train_cfg.val_interval=2")
+    if recipe.model.decode_head.type == "UPerHead" and recipe.train_dataloader.batch_size == 1:
+        assert run("train", config, *options) == 1  # one image in one process: a BatchNorm would see one value
+        options.append("train_dataloader.batch_size=2")
     with watched_evaluation(monkeypatch) as evaluations:
         assert run("train", config, *options, "train_cfg.max_iters=2") == 0
         assert life.results()["checkpoint"] == str(recipe.model.backbone.checkpoint or "random")

@@ -102,6 +102,18 @@ def test_what_torch_says_is_put_into_words(said: str, words: str) -> None:
     assert words in str(explain(RuntimeError(f"DataLoader worker (pid 123) {said}")))
 
 
+def test_a_worker_that_died_while_it_handed_over_a_batch() -> None:
+    """Whichever call the operating system tells first."""
+    batches = iter(watch(DataLoader(Pictures("nothing"), num_workers=1, batch_size=2, sampler=[(2, 0), (2, 1)])))
+    next(batches)
+    batches._workers[0].kill()
+    batches._workers[0].join()
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    assert "ended without saying why" in str(explain(ConnectionResetError(104, "Connection reset by peer")))
+    batches._shutdown_workers()
+    signal.signal(signal.SIGCHLD, handler)
+
+
 def test_a_worker_that_hangs_is_named_and_ended() -> None:
     message = fault(Pictures("hang"), timeout=1)
     assert "has not delivered its batch in time" in message and "sample 5, photos/5.jpg" in message

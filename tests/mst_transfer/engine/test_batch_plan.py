@@ -185,3 +185,26 @@ def test_the_option_is_read(tiny_seg_config: Path, capsys: pytest.CaptureFixture
     cfg = run.load_run_config(str(tiny_seg_config), accumulate=2)
     before = copy.deepcopy(cfg)
     assert cfg[batch_plan.WANTED] == 2 and cfg.optim_wrapper == before.optim_wrapper
+
+
+@pytest.mark.parametrize(
+    "changes, processes, refused",
+    [
+        ({}, 1, True),
+        ({}, 2, False),
+        ({"train_dataloader.batch_size": 2}, 1, False),
+        ({"model.decode_head.pool_scales": (2, 3)}, 1, False),
+        ({"model.decode_head.type": "FCNHead"}, 1, False),
+        ({"model.decode_head.norm_cfg.type": "GN"}, 1, False),
+    ],
+)
+def test_one_image_in_one_process_is_too_few_for_pooling_to_one_value(changes, processes, refused):
+    """torch's BatchNorm raises on one value a channel: mmseg's UPerHead and PSPHead pool each image to that."""
+    head = dict(type="UPerHead", pool_scales=(1, 2, 3, 6), norm_cfg=dict(type="SyncBN"))
+    cfg = config(**{"train_dataloader.batch_size": 1, "model": dict(decode_head=head)})
+    cfg.merge_from_dict(changes)
+    plan = batch_plan.plan_batch(cfg, processes)
+    if not refused:
+        return batch_plan.check_batch_norm(cfg, plan)
+    with pytest.raises(ValueError, match=r"decode_head \(UPerHead\).*batch_size=1.*batch_size=2"):
+        batch_plan.check_batch_norm(cfg, plan)

@@ -71,7 +71,7 @@ def test_a_validation_missed_by_a_kill_is_made_up_for(whole, tmp_path: Path) -> 
     config, expected = whole("det")
     checkpoint = expected / "iter_12.pth"
     assert train("det", config, tmp_path / "again", [], checkpoint) == 0
-    assert set(logged(tmp_path / "again")) == {"val 2"}
+    assert set(logged(tmp_path / "again")) == {"val 12"}
     assert (tmp_path / "again" / "results.json").is_file()
 
 
