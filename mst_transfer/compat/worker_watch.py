@@ -216,9 +216,9 @@ def explain(error: BaseException) -> DataLoadingError | None:
     if isinstance(error, UnreadableImageError):
         return None
     text = "\n".join(_chain(error))
-    if isinstance(error, ConnectionError | EOFError):  # a worker that died while it handed a batch over
+    if isinstance(error, ConnectionError | EOFError):  # of a worker that died, or of anything else that has connections
         alive = {child.pid for child in multiprocessing.active_children()}
-        dead = [note.pid for note in _notes() if note.pid not in alive]
+        dead = [note.pid for note in _notes() if note.state == _LOADING and note.pid not in alive]
         text += f"DataLoader worker (pid {dead[0]}) exited unexpectedly" if dead else ""
     found = next((fault for fault in _FAULTS if re.search(fault[0], text)), None)
     if found is None or "DataLoader" not in text:

@@ -3,4 +3,4 @@
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]  # for planted
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]  # for planted, narrow_nets

@@ -15,6 +15,7 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
+from narrow_nets import narrow
 
 from mst_transfer.datasets.sample_data import SampleDataRequest, make_sample_data
 from mst_transfer.engine.adapt import adapt_to_devices
@@ -30,7 +31,6 @@ RECIPES = sorted(
     if not any(word in path.stem for word in SMALL)
 )
 NUM_CLASSES, VIT_WIDTH, SWIN_WIDTH = 5, 48, 24
-CHANNELS = ("in_channels", "out_channels", "channels", "feat_channels", "conv_out_channels", "fc_out_channels")
 
 
 @functools.cache
@@ -315,32 +315,27 @@ def shrink(cfg: Config) -> Config:
         model.test_cfg.update(crop_size=(64, 64), stride=(40, 40))
     for key, node in model.items():
         if key != "backbone":
-            shrink_node(node, widths)
+            narrow(node, widths)
+            make_fewer(node)
     return cfg
 
 
-def shrink_node(node, widths: dict[int, int]) -> None:
+def make_fewer(node) -> None:
+    """Few classes, proposals and samples."""
     if isinstance(node, list | tuple):
         for child in node:
-            shrink_node(child, widths)
+            make_fewer(child)
     if not isinstance(node, dict):
         return
     for key, value in node.items():
-        if key in CHANNELS:
-            smaller = [widths.get(one, one // 16) for one in ([value] if isinstance(value, int) else value)]
-            node[key] = smaller[0] if isinstance(value, int) else smaller
-        elif key == "num_classes":
+        if key == "num_classes":
             node[key] = NUM_CLASSES
-        elif key == "mla_channels":
-            node[key] = value // 16
         elif key in ("nms_pre", "max_per_img"):
             node[key] = 60
         elif key == "sampler":
             value["num"] = 32
         else:
-            shrink_node(value, widths)
-    if node.get("type") == "SETRMLAHead":
-        node.setdefault("mla_channels", 8)
+            make_fewer(value)
 
 
 def detection_samples(height: int, width: int) -> list:

@@ -21,7 +21,7 @@ def narrow_transfer(model: Any) -> None:
     widths = narrow_backbone(model.backbone)
     for key, node in model.items():
         if key != "backbone":
-            _narrow(node, widths)
+            narrow(node, widths)
 
 
 def narrow_pretraining(model: Any) -> None:
@@ -32,10 +32,11 @@ def narrow_pretraining(model: Any) -> None:
         model.decoder.channels = tuple(8 for _ in model.decoder.channels)
 
 
-def _narrow(node: Any, widths: dict[int, int]) -> None:
+def narrow(node: Any, widths: dict[int, int]) -> None:
+    """Changes the channels of necks and heads in place: to those of the backbone's widths, else to a sixteenth."""
     if isinstance(node, list | tuple):
         for child in node:
-            _narrow(child, widths)
+            narrow(child, widths)
     if not isinstance(node, dict):
         return
     for key, value in node.items():
@@ -45,6 +46,6 @@ def _narrow(node: Any, widths: dict[int, int]) -> None:
         elif key == "mla_channels":
             node[key] = value // 16
         else:
-            _narrow(value, widths)
+            narrow(value, widths)
     if node.get("type") == "SETRMLAHead":
         node.setdefault("mla_channels", 8)
