@@ -113,7 +113,7 @@ setup(
     entry_points={
         "console_scripts": [
             "mst = mst_transfer.cli.main:main",
-            "mst-pretrain = pretrain.train:main",
+            "mst-pretrain = pretrain.run.train:main",
         ]
     },
 )

@@ -22,8 +22,8 @@ from torch.utils.data import default_collate
 from torchvision import transforms
 
 from benchmarks.measure import Row, alone, compare, processor_clock, take_turns
-from pretrain.dataset import MultiCropDataset
-from pretrain.preprocessor import PretrainPreprocessor
+from pretrain.data.dataset import MultiCropDataset
+from pretrain.run.preprocessor import PretrainPreprocessor
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

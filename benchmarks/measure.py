@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from mst_transfer.compat.processor import cpu_info
+from mst_transfer.devices.processor import cpu_info
 
 PACKAGES = ("torch", "torchvision", "timm", "mmengine", "mmdet", "mmsegmentation", "opencv-python", "pycocotools")
 

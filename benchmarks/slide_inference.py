@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.measure import Row, compare, peak_memory, processor_clock, take_turns
-from mst_transfer.compat import onednn_products
+from mst_transfer.devices import onednn_products
 from mst_transfer.registry import MODELS
 
 PEER, OURS = "mmseg", "mst_transfer.SlideEncoderDecoder"

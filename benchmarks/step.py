@@ -18,9 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.dino_step import DinoStep, dino_code
 from benchmarks.measure import Row, alone, compare, processor_clock, take_turns
-from mst_transfer.compat.onednn_products import quick_products
+from mst_transfer.devices.onednn_products import quick_products
 from pretrain.model import MST
-from pretrain.optim import PretrainOptimWrapper, PretrainOptimWrapperConstructor
+from pretrain.run.optim import PretrainOptimWrapper, PretrainOptimWrapperConstructor
 
 GOALS = {"DINO part fp32": 1.6, "DINO part bf16": 2.5, "MST fp32": 1.3, "MST bf16": 2.0}
 FULL: dict[str, Any] = dict(
@@ -36,7 +36,7 @@ QUICK: dict[str, Any] = dict(
 
 
 class OurStep:
-    """A step as :class:`pretrain.loop.PretrainLoop` takes it.
+    """A step as :class:`pretrain.run.loop.PretrainLoop` takes it.
 
     Args:
         full: with mask and decoder.

@@ -116,8 +116,8 @@ def cost(args: argparse.Namespace) -> int:
     """Images a second of each method's step on synthetic crops, the methods in turn, medians of several rounds."""
     from mmengine.config import Config
 
-    from pretrain.optim import PretrainOptimWrapperConstructor
     from pretrain.registry import MODELS
+    from pretrain.run.optim import PretrainOptimWrapperConstructor
 
     torch.set_num_threads(1)
     os.environ["MST_DATA_ROOT"] = str(args.data)

@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader
 
 from benchmarks.dino_step import DinoStep, dino_code
 from benchmarks.measure import Row, alone
-from mst_transfer.compat import config_paths
 from mst_transfer.compat.serialization import write_atomically
+from mst_transfer.configs import shipped
 from pretrain.evaluate.features import extract_features
 from pretrain.evaluate.knn import knn_accuracy
 from pretrain.evaluate.labelled_images import LabelledImages
@@ -39,7 +39,7 @@ def study_config() -> Any:
     """The recipe that both follow."""
     from mmengine.config import Config
 
-    return Config.fromfile(str(config_paths.resolve_config(CONFIG)))
+    return Config.fromfile(str(shipped.resolve_config(CONFIG)))
 
 
 def architecture(cfg: Any) -> dict[str, Any]:

@@ -27,22 +27,24 @@ from mmengine.registry import (
 
 SCOPE = "pretrain"
 
-DATASETS = Registry("dataset", parent=MMENGINE_DATASETS, scope=SCOPE, locations=["pretrain.dataset"])
-DATA_SAMPLERS = Registry("data sampler", parent=MMENGINE_DATA_SAMPLERS, scope=SCOPE, locations=["pretrain.sampler"])
+DATASETS = Registry("dataset", parent=MMENGINE_DATASETS, scope=SCOPE, locations=["pretrain.data.dataset"])
+DATA_SAMPLERS = Registry(
+    "data sampler", parent=MMENGINE_DATA_SAMPLERS, scope=SCOPE, locations=["pretrain.data.sampler"]
+)
 MODELS = Registry("model", parent=MMENGINE_MODELS, scope=SCOPE, locations=["pretrain.model"])
 HOOKS = Registry(
     "hook",
     parent=MMENGINE_HOOKS,
     scope=SCOPE,
-    locations=["pretrain.hooks", "pretrain.unreadable_images_hook", "pretrain.evaluate.hooks"],
+    locations=["pretrain.run.hooks", "pretrain.run.unreadable_images_hook", "pretrain.evaluate.hooks"],
 )
-LOOPS = Registry("loop", parent=MMENGINE_LOOPS, scope=SCOPE, locations=["pretrain.loop"])
+LOOPS = Registry("loop", parent=MMENGINE_LOOPS, scope=SCOPE, locations=["pretrain.run.loop"])
 OPTIM_WRAPPERS = Registry(
-    "optimizer wrapper", parent=MMENGINE_OPTIM_WRAPPERS, scope=SCOPE, locations=["pretrain.optim"]
+    "optimizer wrapper", parent=MMENGINE_OPTIM_WRAPPERS, scope=SCOPE, locations=["pretrain.run.optim"]
 )
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     "optimizer wrapper constructor",
     parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
     scope=SCOPE,
-    locations=["pretrain.optim"],
+    locations=["pretrain.run.optim"],
 )

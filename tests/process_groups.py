@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-PRELOADED = ["torch", "mmengine.runner", "mst_transfer.engine.run", "pretrain.train", "pretrain.model", "pretrain.loop"]
+OURS = ["mst_transfer.engine.run", "pretrain.run.train", "pretrain.model", "pretrain.run.loop"]
+PRELOADED = ["torch", "mmengine.runner", *OURS]
 TIMEOUT_SECONDS, GRACE_SECONDS = 600, 10
 
 

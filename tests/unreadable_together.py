@@ -5,13 +5,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from mst_transfer.compat.unreadable_images import TooManyUnreadableError, append_to_list
+from mst_transfer.runs.unreadable_images import TooManyUnreadableError, append_to_list
 
 
 def _join() -> int:
     from mmengine.dist import get_rank
 
-    from mst_transfer.compat import launch
+    from mst_transfer.runs import launch
 
     launch.init_distributed("pytorch")
     return get_rank()
@@ -33,8 +33,8 @@ def _runner(work_dir: Path, dataset: Any) -> Any:
 def transfer(work_dir: Path, max_share: float) -> tuple[Any, str]:
     """Each process's workers name one file of their own, and all one in common."""
     rank = _join()
-    from mst_transfer.compat.unreadable_images import UnreadableLimit
     from mst_transfer.engine.checked_images import UnreadableImagesHook, list_of_rank
+    from mst_transfer.runs.unreadable_images import UnreadableLimit
 
     runner, hook = _runner(work_dir, range(100)), UnreadableImagesHook(UnreadableLimit(max_share, 0))
     hook.before_train(runner)
@@ -54,8 +54,8 @@ def pretrain(work_dir: Path, images: Path) -> int:
     rank = _join()
     import torch
 
-    from pretrain.dataset import MultiCropDataset
-    from pretrain.unreadable_images_hook import UnreadableImagesHook
+    from pretrain.data.dataset import MultiCropDataset
+    from pretrain.run.unreadable_images_hook import UnreadableImagesHook
 
     dataset = MultiCropDataset(images, global_size=32, local_size=16, num_local_crops=0)
     runner, hook = _runner(work_dir, dataset), UnreadableImagesHook(max_unreadable_share=1.0)

@@ -5,7 +5,7 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
-from mst_transfer.compat.resuming_runner import close_logs
+from mst_transfer.runs.resuming_runner import close_logs
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:

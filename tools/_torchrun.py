@@ -1,11 +1,11 @@
-"""torchrun for the launchers beside it: see mst_transfer/compat/supervise.py."""
+"""torchrun for the launchers beside it: see mst_transfer/runs/supervise.py."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mst_transfer.compat.supervise import main  # noqa: E402
+from mst_transfer.runs.supervise import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -14,7 +14,7 @@ Shapes: D embedding width, N tokens (prefix + patches), p patch side in pixels.
 """
 
 from mst_transfer.checkpoint.architecture import architecture_of, infer_architecture
-from mst_transfer.checkpoint.checks import BackboneNotCoveredError, BackboneRefusedError
+from mst_transfer.checkpoint.errors import BackboneNotCoveredError, BackboneRefusedError
 from mst_transfer.checkpoint.load import load_backbone
 from mst_transfer.checkpoint.metadata import FORMAT, FORMAT_VERSION, ROLES, BackboneMetadata
 from mst_transfer.checkpoint.read import read_backbone

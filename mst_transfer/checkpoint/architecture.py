@@ -12,7 +12,7 @@ from typing import Any
 import timm
 from torch import Tensor
 
-from mst_transfer.checkpoint.checks import BackboneRefusedError, list_names
+from mst_transfer.checkpoint.errors import BackboneRefusedError, list_names
 from mst_transfer.checkpoint.families.infer_swin import infer_swin
 from mst_transfer.checkpoint.families.infer_vit import infer_vit
 from mst_transfer.checkpoint.families.swin import SwinFamily

@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
+
+from mst_transfer.checkpoint.errors import BackboneRefusedError, is_under, list_names
 
 if TYPE_CHECKING:
     from mst_transfer.checkpoint.families import Family
     from mst_transfer.checkpoint.metadata import BackboneMetadata
     from mst_transfer.checkpoint.read import BackboneFile
-
-
-class BackboneRefusedError(ValueError):
-    """A checkpoint is not of the model that is to take its weights, or its weights are no numbers."""
-
-
-class BackboneNotCoveredError(BackboneRefusedError):
-    """Tensors of the model have no counterpart in the checkpoint: they would silently stay random."""
-
-
-def list_names(names: Sequence[str], limit: int = 5) -> str:
-    """The first names, comma-separated, and how many more there are."""
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown}, … ({len(names) - limit} more)"
-
-
-def is_under(name: str, paths: Iterable[str]) -> bool:
-    """Whether ``name`` is one of ``paths`` or a tensor of a module among them."""
-    return any(name == path or name.startswith(f"{path.rstrip('.')}.") for path in paths)
 
 
 def check_architecture(

@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mst_transfer.checkpoint.bounds import check_archive, named_tensors
-from mst_transfer.compat.checksums import verify_checkpoint
 from mst_transfer.compat.serialization import allowed_types
+from mst_transfer.files.checksums import verify_checkpoint
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -9,16 +9,13 @@ import torch
 from torch import nn
 
 from mst_transfer.checkpoint.checks import (
-    BackboneNotCoveredError,
-    BackboneRefusedError,
     arch_remark,
     check_architecture,
     check_num_heads,
     check_numbers,
     check_strangers,
-    is_under,
-    list_names,
 )
+from mst_transfer.checkpoint.errors import BackboneNotCoveredError, BackboneRefusedError, is_under, list_names
 from mst_transfer.checkpoint.families import family_of
 from mst_transfer.checkpoint.normalisation import timm_remark
 from mst_transfer.checkpoint.read import find_backbone

@@ -14,7 +14,7 @@ from timm.layers import resample_patch_embed
 from timm.models import adapt_input_conv
 from torch import Tensor
 
-from mst_transfer.checkpoint.checks import BackboneRefusedError
+from mst_transfer.checkpoint.errors import BackboneRefusedError
 
 
 def fit_patch_embed(weight: Tensor, shape: Sequence[int], source: str) -> tuple[Tensor, str]:

@@ -21,7 +21,7 @@ from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from mst_transfer.checkpoint.checks import BackboneRefusedError
+from mst_transfer.checkpoint.errors import BackboneRefusedError
 
 INTERPOLATIONS = ("timm", "dino")
 MARK = "dino_pos_embed"  # buffer beside a ViT in checkpoints of whole models, there if it resamples as DINO does

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mst_transfer.checkpoint.checks import BackboneNotCoveredError, BackboneRefusedError, list_names
+from mst_transfer.checkpoint.errors import BackboneNotCoveredError, BackboneRefusedError, list_names
 from mst_transfer.checkpoint.pos_embed import MARK
 from mst_transfer.checkpoint.sources import SOURCES, Source
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mst_transfer.checkpoint.checks import list_names
+from mst_transfer.checkpoint.errors import list_names
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mst_transfer.checkpoint.checks import is_under, list_names
+from mst_transfer.checkpoint.errors import is_under, list_names
 from mst_transfer.checkpoint.metadata import BackboneMetadata
 from mst_transfer.checkpoint.recognise import is_head_tensor
-from mst_transfer.compat.atomic_files import write_atomically
-from mst_transfer.compat.checksums import HEADER_ENTRY, NO_DIGEST, content_size, sealed
+from mst_transfer.files.atomic_files import write_atomically
+from mst_transfer.files.checksums import HEADER_ENTRY, NO_DIGEST, content_size, sealed
 
 
 def save_backbone(path: str | Path, state_dict: Mapping[str, Tensor], metadata: BackboneMetadata) -> None:

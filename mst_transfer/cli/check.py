@@ -25,14 +25,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Checks; 0 if a run could start, 1 if not."""
     args = build_parser().parse_args(argv)
     from mst_transfer.cli.options import print_data
-    from mst_transfer.compat.config_check import parse_cfg_options
+    from mst_transfer.configs.config_check import parse_cfg_options
     from mst_transfer.configs.kind import PRETRAINING, config_kind
     from mst_transfer.configs.paths import check_load_from, check_pretraining_paths
     from mst_transfer.configs.read import read_config
-    from mst_transfer.datasets.findings import raise_if_any
-    from mst_transfer.datasets.preflight import inspect_datasets
     from mst_transfer.engine.check_model import check_model
     from mst_transfer.engine.run import load_run_config
+    from mst_transfer.preflight.dataset_checks import inspect_datasets
+    from mst_transfer.preflight.findings import raise_if_any
 
     faults = []
     try:

@@ -162,7 +162,7 @@ def check_devices() -> Iterator[Finding]:
         import torch
     except Exception:  # said by check_imports
         return
-    from mst_transfer.compat.launch import num_cores
+    from mst_transfer.runs.launch import num_cores
 
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mst_transfer.engine.complexity import Complexity
+    from mst_transfer.engine.plan.complexity import Complexity
 
 COLUMNS = ("config", "image", "backbone M", "neck M", "heads M", "auxiliary M", "total M", "G multiply-adds")
 
@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table; the exit status."""
     args = build_parser().parse_args(argv)
-    from mst_transfer.engine.complexity import measure
+    from mst_transfer.engine.plan.complexity import measure
     from mst_transfer.engine.run import load_run_config
 
     shape = tuple(args.shape) if args.shape else None

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mst_transfer.compat.launch import LAUNCHERS
+from mst_transfer.runs.launch import LAUNCHERS
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +45,7 @@ def add_coco_options(parser: argparse.ArgumentParser) -> None:
 
 def print_data(summaries: Sequence[Any], notes_only: bool) -> None:
     """Prints what the checks saw in the data: all of it, or only what a run should not pass over in silence."""
-    from mst_transfer.datasets.summary import summary_text
+    from mst_transfer.preflight.summary import summary_text
 
     if not notes_only:
         print(summary_text(summaries))
@@ -66,11 +66,11 @@ def run_or_refuse(verb: str, launcher: str, run: Callable[[], Any]) -> tuple[int
     Returns:
         The exit status, and what ``run`` returned, None if it was refused.
     """
-    from mst_transfer.compat import endings, worker_watch
-    from mst_transfer.compat.checkpoint_hook import CheckpointNotSavedError
-    from mst_transfer.compat.launch import init_distributed
     from mst_transfer.compat.untrusted_files import RefusedFileError
     from mst_transfer.engine.run import RunRefusedError
+    from mst_transfer.runs import endings, worker_watch
+    from mst_transfer.runs.checkpoint_hook import CheckpointNotSavedError
+    from mst_transfer.runs.launch import init_distributed
 
     try:
         init_distributed(launcher)

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mst_transfer.engine.parameter_table import ParameterRow
+    from mst_transfer.engine.plan.parameter_table import ParameterRow
 
 COLUMNS = ("name", "shape", "layer", "lr", "weight decay")
 SUMMARY_COLUMNS = ("layer", "lr", "weight decay", "tensors", "values", "first")
@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     import logging
 
-    from mst_transfer.compat.config_check import parse_cfg_options
-    from mst_transfer.engine.parameter_table import parameter_rows
+    from mst_transfer.configs.config_check import parse_cfg_options
+    from mst_transfer.engine.plan.parameter_table import parameter_rows
     from mst_transfer.engine.run import load_run_config
 
     logging.disable(logging.INFO)  # the constructors log tables of their own
@@ -64,7 +64,7 @@ def format_rows(rows: Sequence[ParameterRow]) -> str:
 
 def format_summary(rows: Sequence[ParameterRow]) -> str:
     """One line for each layer, rate and decay, with the name of its first parameter."""
-    from mst_transfer.engine.parameter_table import group_rows
+    from mst_transfer.engine.plan.parameter_table import group_rows
 
     table = [SUMMARY_COLUMNS]
     for group in group_rows(rows):

@@ -65,11 +65,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs; the exit status."""
     args = build_parser().parse_args(argv)
-    from mst_transfer.compat import launch, signals
-    from mst_transfer.compat.config_check import parse_cfg_options
-    from mst_transfer.compat.endings import train_to_end
-    from mst_transfer.compat.used_work_dir import check_unused
+    from mst_transfer.configs.config_check import parse_cfg_options
     from mst_transfer.engine import run
+    from mst_transfer.runs import launch, signals
+    from mst_transfer.runs.endings import train_to_end
+    from mst_transfer.runs.used_work_dir import check_unused
 
     if signals.goes_on():
         args.resume, args.fresh = args.resume or "auto", False
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.check_only:
         return 0
     if args.dry_run is not None:
-        from mst_transfer.engine import dry_run
+        from mst_transfer.engine.plan import dry_run
 
         status, report = run_or_refuse("train", args.launcher, lambda: dry_run.dry_run(cfg, args.dry_run))
         if report is not None and launch.rank() == 0:

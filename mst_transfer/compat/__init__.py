@@ -6,8 +6,6 @@
 - ``config_data_only``: configs read as data, without running them, where the user asks for it.
 - ``untrusted_files``: pickles, YAML and arrays that would run code are refused wherever the libraries read them.
 - ``serialization``: safe loading and atomic writing of mmengine checkpoints.
-- ``launch``: process groups, on GPUs and on the CPU.
-- ``config_check``: misspelt config keys are refused.
 """
 
 from mst_transfer.compat import import_hooks, untrusted_files

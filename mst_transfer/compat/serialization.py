@@ -13,11 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from mst_transfer.compat.atomic_files import write_atomically
-from mst_transfer.compat.checkpoint_choice import latest_checkpoint
-from mst_transfer.compat.checksums import verify_checkpoint, write_checkpoint
-
-__all__ = ["allowed_types", "history_statistic", "install", "latest_checkpoint", "write_atomically"]
+from mst_transfer.files.atomic_files import write_atomically
+from mst_transfer.files.checksums import verify_checkpoint, write_checkpoint
 
 
 def history_statistic(owner: object, name: str) -> Callable:

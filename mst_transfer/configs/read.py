@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mst_transfer.compat import config_check, config_paths
+from mst_transfer.configs import config_check, shipped
 from mst_transfer.configs.kind import DETECTION, PRETRAINING, SEGMENTATION, check_kind
 
 
@@ -30,7 +30,7 @@ def read_config(
     """
     from mmengine.config import Config
 
-    path = config_paths.resolve_config(name)
+    path = shipped.resolve_config(name)
     try:
         cfg = Config.fromfile(str(path))
     except FileNotFoundError as error:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mst_transfer.garbage_collection import paused_collection
+from mst_transfer.files.garbage_collection import paused_collection
 
 # Only the categories of larger files are read where no more is needed.
 MAX_BYTES_TO_PARSE = 64 * 2**20

@@ -18,7 +18,7 @@ from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine import fileio
 from numpy.typing import NDArray
 
-from mst_transfer.compat.image_files import (
+from mst_transfer.files.image_files import (
     MAX_PIXELS,
     UnreadableImageError,
     check_by_decoding,
@@ -28,8 +28,8 @@ from mst_transfer.compat.image_files import (
     read_image_file,
     shown_path,
 )
-from mst_transfer.compat.unreadable_images import MAX_IN_A_ROW, TooManyUnreadableError, append_to_list, examples
 from mst_transfer.registry import TRANSFORMS
+from mst_transfer.runs.unreadable_images import MAX_IN_A_ROW, TooManyUnreadableError, append_to_list, examples
 
 MAX_ASPECT_RATIO = 100.0
 _LOCAL = (None, {"backend": "local"})
@@ -256,7 +256,7 @@ def read_content(loader: Any, path: str, max_pixels: int, *, any_format: bool = 
     """The content of an image file, local or of the remote storage that a transform is set to.
 
     Raises:
-        UnreadableImageError: see :func:`mst_transfer.compat.image_files.read_image_file`.
+        UnreadableImageError: see :func:`mst_transfer.files.image_files.read_image_file`.
     """
     client = getattr(loader, "file_client_args", None)
     if client is None and getattr(loader, "backend_args", None) in _LOCAL and "://" not in path:

@@ -11,10 +11,10 @@ from typing import Any
 from mmengine.dist import all_gather_object, get_rank, is_main_process
 from mmengine.hooks import Hook
 
-from mst_transfer.compat.image_files import MAX_PIXELS
-from mst_transfer.compat.unreadable_images import LIST_NAME, UnreadableLimit, read_list, write_list
 from mst_transfer.engine.checkpoints import check_coverage
 from mst_transfer.engine.guarded_runner import GuardedRunner
+from mst_transfer.files.image_files import MAX_PIXELS
+from mst_transfer.runs.unreadable_images import LIST_NAME, UnreadableLimit, read_list, write_list
 
 OPTIONS = "image_checks"  # entry of a config: the fields of ImageChecks, or False for mmcv's own loading
 INFO = "unreadable_images"  # entry of the message hub, and of results.json
@@ -214,8 +214,8 @@ class UnreadableImagesHook(Hook):
 @contextmanager
 def refused(refusal: type[Exception]) -> Iterator[None]:
     """Turns an unreadable image, found by whatever process, into a refusal of the run in a few words."""
-    from mst_transfer.compat.image_files import UnreadableImageError
-    from mst_transfer.compat.unreadable_images import plain_message
+    from mst_transfer.files.image_files import UnreadableImageError
+    from mst_transfer.runs.unreadable_images import plain_message
 
     try:
         yield

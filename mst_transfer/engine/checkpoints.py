@@ -4,11 +4,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mst_transfer.compat import launch
-from mst_transfer.compat.checkpoint_choice import choose_checkpoint, decided_by_main
-from mst_transfer.compat.checkpoint_hook import SafeCheckpointHook
-from mst_transfer.compat.used_work_dir import begin_anew
 from mst_transfer.registry import HOOKS
+from mst_transfer.runs import launch
+from mst_transfer.runs.checkpoint_choice import choose_checkpoint, decided_by_main
+from mst_transfer.runs.checkpoint_hook import SafeCheckpointHook
+from mst_transfer.runs.used_work_dir import begin_anew
 
 HOOKS.register_module(module=SafeCheckpointHook)
 HOOK = "mst_transfer.SafeCheckpointHook"

@@ -12,7 +12,7 @@ class ExactRunner(CheckedRunner):
     """A Runner whose runs, killed at any moment and resumed, end as if nothing had happened."""
 
     def build_train_loop(self, loop: Any) -> Any:
-        """mmengine's, or, for its two loops, :mod:`~mst_transfer.engine.exact_loops`."""
+        """mmengine's, or, for its two loops, :mod:`~mst_transfer.engine.resume.exact_loops`."""
         if isinstance(loop, dict):
             exact = exact_train_cfg(loop)
             if exact is None:

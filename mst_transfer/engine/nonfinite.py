@@ -2,7 +2,7 @@
 
 One number a process and step says whether all is well. It is reduced on the device and read together with the norm of
 the gradients, so that a step waits for the device once. The same reduction carries the wish to stop: see
-:mod:`mst_transfer.compat.signals`.
+:mod:`mst_transfer.runs.signals`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import Tensor
 from torch import distributed as dist
 
-from mst_transfer.compat import signals
 from mst_transfer.registry import OPTIM_WRAPPERS
+from mst_transfer.runs import signals
 
 _COUNTERPARTS = {"OptimWrapper": "GuardedOptimWrapper", "AmpOptimWrapper": "GuardedAmpOptimWrapper"}
 

@@ -9,8 +9,8 @@ import torch
 from mmengine.hooks import EMAHook, Hook, RuntimeInfoHook
 from torch import Tensor, nn
 
-from mst_transfer.compat.nonfinite_steps import DEFAULT_LIMIT, NonfiniteSteps, finite
 from mst_transfer.engine.nonfinite import GuardedOptimWrapper
+from mst_transfer.runs.nonfinite_steps import DEFAULT_LIMIT, NonfiniteSteps, finite
 
 ADVICE = (
     "Next step: look at those images and their annotations; resume from the checkpoint with a lower "

@@ -11,10 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mst_transfer.compat.launch import num_cores
-from mst_transfer.compat.processor import cpu_info
-from mst_transfer.compat.serialization import write_atomically
 from mst_transfer.configs.paths import DATA_ROOT_VARIABLE
+from mst_transfer.devices.processor import cpu_info
+from mst_transfer.files.atomic_files import write_atomically
+from mst_transfer.runs.launch import num_cores
 
 FILE_NAME = "results.json"
 BEGINNING = "_backbone_checkpoint"  # entry of the config of a resumed run: what its backbone once started from

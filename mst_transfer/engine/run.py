@@ -10,14 +10,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from mst_transfer.compat import launch
 from mst_transfer.configs.kind import DETECTION, SEGMENTATION
 from mst_transfer.configs.paths import check_load_from
 from mst_transfer.configs.read import read_config
-from mst_transfer.engine import batch_plan, results
-from mst_transfer.engine.adapt import adapt_to_devices, check_amp, enable_amp, enable_auto_scale_lr
+from mst_transfer.engine import results
 from mst_transfer.engine.augmented_testing import with_augmentation
-from mst_transfer.engine.fit_backbone import fit_to_backbone
+from mst_transfer.engine.fit.adapt import adapt_to_devices, check_amp, enable_amp, enable_auto_scale_lr
+from mst_transfer.engine.fit.fit_backbone import fit_to_backbone
+from mst_transfer.engine.plan import batch_plan
+from mst_transfer.runs import launch
 
 DEFAULT_SEED = 0
 TRAINING_LOADERS = ("train_dataloader", "val_dataloader")
@@ -96,8 +97,8 @@ def load_run_config(
 
 
 def _take_classes_from_data(cfg: Any, coco: Sequence[str] | None, coco_images: Sequence[str] | None) -> None:
-    from mst_transfer.datasets.infer_classes import infer_classes
-    from mst_transfer.datasets.own_coco import use_coco_files
+    from mst_transfer.engine.fit.infer_classes import infer_classes
+    from mst_transfer.engine.fit.own_coco import use_coco_files
 
     former = use_coco_files(cfg, coco, coco_images or ()) if coco else None
     _say(infer_classes(cfg, former))
@@ -146,14 +147,14 @@ def check_inputs(cfg: Any, training: bool) -> list[Any]:
         training: Whether the run trains, from the backbone's checkpoint, or only tests.
 
     Returns:
-        What is in each dataset: ``mst_transfer.datasets.summary.SetSummary``.
+        What is in each dataset: ``mst_transfer.preflight.summary.SetSummary``.
 
     Raises:
         FileNotFoundError: A path does not exist; the message says what belongs there and where to get it.
         ValueError: Config and files disagree, e.g. no class of the config occurs in the annotations.
     """
-    from mst_transfer.datasets.preflight import check_datasets
     from mst_transfer.engine.check_model import check_model
+    from mst_transfer.preflight.dataset_checks import check_datasets
 
     if training:
         import torch
@@ -181,7 +182,7 @@ def run_training(cfg: Any, fresh: bool = False) -> dict[str, Any]:
         RunRefusedError: The model cannot be built, or the backbone's checkpoint is not of its architecture; the
             checkpoint to resume is of another run; or the work dir is another run's, gone by or going on.
     """
-    from mst_transfer.compat import run_lock
+    from mst_transfer.runs import run_lock
 
     start = time.time()
     launch.init_distributed(cfg.launcher)
@@ -196,13 +197,13 @@ def run_training(cfg: Any, fresh: bool = False) -> dict[str, Any]:
 
 
 def _train(cfg: Any, fresh: bool, notices: list[str], start: float) -> dict[str, Any]:
-    from mst_transfer.checkpoint.checks import BackboneRefusedError
-    from mst_transfer.compat.checksums import BrokenCheckpointError
-    from mst_transfer.compat.run_identity import OtherRunError
+    from mst_transfer.checkpoint.errors import BackboneRefusedError
     from mst_transfer.engine.checked_images import refused
     from mst_transfer.engine.checkpoints import WeightsRefusedError, prepare_work_dir
-    from mst_transfer.engine.exact_loops import ResumeRefusedError
+    from mst_transfer.engine.resume.exact_loops import ResumeRefusedError
     from mst_transfer.engine.run_record import RunRecordHook
+    from mst_transfer.files.checksums import BrokenCheckpointError
+    from mst_transfer.runs.run_identity import OtherRunError
 
     try:
         plan = batch_plan.plan_batch(cfg, launch.world_size())
@@ -242,9 +243,9 @@ def run_testing(cfg: Any, checkpoint: str, augmented: bool = False) -> dict[str,
         RunRefusedError: It does not fit the config's model or classes, or the model cannot be built.
         ValueError: ``augmented``, and the config does not say how.
     """
-    from mst_transfer.compat.checksums import BrokenCheckpointError, verify_checkpoint
     from mst_transfer.engine.checked_images import refused
     from mst_transfer.engine.checkpoints import check_classes
+    from mst_transfer.files.checksums import BrokenCheckpointError, verify_checkpoint
 
     start = time.time()
     checkpoint = existing_checkpoint(checkpoint)

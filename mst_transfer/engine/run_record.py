@@ -7,8 +7,8 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
+from mst_transfer.engine.plan.unfinished_schedules import unfinished_schedules
 from mst_transfer.engine.results import scalar_metrics
-from mst_transfer.engine.unfinished_schedules import unfinished_schedules
 
 SECONDS = "seconds_of_training"  # entry of a checkpoint's meta
 VALIDATION = "last_validation"  # entry of the message hub, and so of checkpoints: iteration → its figures

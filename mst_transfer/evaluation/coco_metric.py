@@ -27,7 +27,7 @@ from mst_transfer.evaluation.coco_summary import (
 )
 from mst_transfer.evaluation.mask_encoding import encode_masks
 from mst_transfer.evaluation.proposal_recall import average_recalls
-from mst_transfer.garbage_collection import paused_collection
+from mst_transfer.files.garbage_collection import paused_collection
 from mst_transfer.registry import METRICS
 
 BACKEND_KEY = "coco_backend"  # entry of the message hub: the library that evaluated, with its version

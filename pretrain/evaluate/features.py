@@ -9,8 +9,8 @@ from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_p
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from mst_transfer.compat.onednn_products import quick_products
-from pretrain.dataset import worker_init
+from mst_transfer.devices.onednn_products import quick_products
+from pretrain.data.dataset import worker_init
 from pretrain.evaluate.labelled_images import LabelledImages
 
 FeatureFunction = Callable[[Tensor], Tensor]

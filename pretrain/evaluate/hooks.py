@@ -9,15 +9,15 @@ from mmengine.hooks import Hook
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from mst_transfer.compat.stop_hook import save_now
+from mst_transfer.runs.stop_hook import save_now
 from pretrain.evaluate.features import extract_features
 from pretrain.evaluate.knn import knn_accuracy
 from pretrain.evaluate.labelled_images import LabelledImages
 from pretrain.evaluate.monitors import effective_rank, prototypes_in_use
-from pretrain.hooks import save_network, unwrap
 from pretrain.model import MST
 from pretrain.registry import HOOKS
-from pretrain.training_stopped import TrainingStoppedError
+from pretrain.run.hooks import save_network, unwrap
+from pretrain.run.training_stopped import TrainingStoppedError
 
 ACTIONS = ("warn", "stop")
 BEST = "knn_best_teacher.safetensors"

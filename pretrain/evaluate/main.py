@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mst_transfer.compat import endings, launch
+from mst_transfer.runs import endings, launch
 
 DTYPES = ("float32", "bfloat16", "float16")
 LINEAR_LRS = (0.001, 0.01, 0.1, 1.0)
@@ -87,7 +87,7 @@ def main(program: str, argv: Sequence[str] | None = None) -> int:
         launch.init_distributed(args.launcher)
         result = (run_knn if program == "eval_knn" else run_linear)(args)
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        from mst_transfer.compat.unreadable_images import plain_message
+        from mst_transfer.runs.unreadable_images import plain_message
 
         print(f"{program}: {plain_message(error)}", file=sys.stderr)
         return endings.end_group(1)

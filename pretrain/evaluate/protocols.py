@@ -12,15 +12,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mst_transfer.checkpoint.normalisation import normalisation_of
-from mst_transfer.compat.config_check import parse_cfg_options
-from pretrain.dataset import worker_init
+from mst_transfer.configs.config_check import parse_cfg_options
+from pretrain.backbones.swin import MaskedSwin
+from pretrain.data.dataset import worker_init
 from pretrain.evaluate.features import FeatureFunction, extract_features
 from pretrain.evaluate.knn import check_k, knn_accuracy
 from pretrain.evaluate.labelled_images import LabelledImages
 from pretrain.evaluate.linear import LinearProbes, cached_batches, split_held_out, train_linear
 from pretrain.evaluate.load import FrozenBackbone, load_frozen
 from pretrain.evaluate.monitors import effective_rank
-from pretrain.swin import MaskedSwin
 
 DEFAULT_BLOCKS = 4  # DINO's for ViT-S
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}

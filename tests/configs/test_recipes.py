@@ -18,9 +18,9 @@ from mmengine.registry import init_default_scope
 from narrow_nets import narrow
 
 from mst_transfer.datasets.sample_data import SampleDataRequest, make_sample_data
-from mst_transfer.engine.adapt import adapt_to_devices
-from mst_transfer.engine.complexity import measure
-from mst_transfer.engine.meta_model import build_meta_model
+from mst_transfer.engine.fit.adapt import adapt_to_devices
+from mst_transfer.engine.plan.complexity import measure
+from mst_transfer.engine.plan.meta_model import build_meta_model
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("sample", "camvid", "mini")
@@ -481,8 +481,8 @@ def test_ade20k_has_150_classes_and_ignores_the_zero(name: str):
 def test_ade20ks_masks_become_classes_in_every_pipeline(ade20k: Path, monkeypatch: pytest.MonkeyPatch):
     from mmseg.registry import DATASETS
 
-    from mst_transfer.datasets.preflight import check_datasets
     from mst_transfer.engine.augmented_testing import with_augmentation
+    from mst_transfer.preflight.dataset_checks import check_datasets
 
     monkeypatch.setenv("MST_DATA_ROOT", str(ade20k))
     cfg = Config.fromfile(ROOT / "seg_configs" / "mst_upernet_vit_small_ade20k.py")
@@ -505,7 +505,7 @@ def test_ade20ks_masks_become_classes_in_every_pipeline(ade20k: Path, monkeypatc
 def test_masks_that_are_not_ade20ks_are_refused(ade20k: Path, monkeypatch: pytest.MonkeyPatch):
     import cv2
 
-    from mst_transfer.datasets.preflight import check_datasets
+    from mst_transfer.preflight.dataset_checks import check_datasets
 
     monkeypatch.setenv("MST_DATA_ROOT", str(ade20k))
     cfg = Config.fromfile(ROOT / "seg_configs" / "mst_upernet_vit_small_ade20k.py")

@@ -44,7 +44,7 @@ class Program:
         self, task: str, words: list[str], log: Path, processes: int = 1, prepare: Callable | None = None
     ) -> None:
         context: Any = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["torch", "mmengine.runner", "mst_transfer.engine.run", "pretrain.train"])
+        context.set_forkserver_preload(["torch", "mmengine.runner", "mst_transfer.engine.run", "pretrain.run.train"])
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             port = str(listener.getsockname()[1])

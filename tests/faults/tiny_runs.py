@@ -251,7 +251,7 @@ def command(task: str, config: Path, work_dir: Path, options: list[str], resume:
 def entry(task: str) -> Callable[[list[str]], int]:
     """The command line's function, everything that it needs imported."""
     if task == "pretrain":
-        from pretrain.train import main
+        from pretrain.run.train import main
 
         return main
     import importlib
@@ -259,7 +259,7 @@ def entry(task: str) -> Callable[[list[str]], int]:
     importlib.import_module("mst_transfer")  # first: it stands in for mmcv's compiled operators
     importlib.import_module("mmdet.datasets" if task == "det" else "mmseg.datasets")
     importlib.import_module("mmdet.models" if task == "det" else "mmseg.models")
-    import mst_transfer.engine.exact_loops  # noqa: F401
+    import mst_transfer.engine.resume.exact_loops  # noqa: F401
     import mst_transfer.models.backbones  # noqa: F401
     from mst_transfer.cli.main import main as mst
 

@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from mst_transfer.checkpoint import load_backbone
-from pretrain.augment import MultiCropOptions
-from pretrain.backbone import MaskedViT
+from pretrain.backbones.vit import MaskedViT
+from pretrain.data.augment import MultiCropOptions
 from pretrain.head import DINOHead
 from pretrain.losses import DINOLoss
 from pretrain.model import MST
-from pretrain.optim import PretrainOptimWrapper, parameter_groups
+from pretrain.run.optim import PretrainOptimWrapper, parameter_groups
 from pretrain.schedules import Schedule, cosine_schedule, teacher_temp_at
 
 

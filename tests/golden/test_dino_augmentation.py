@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from dino_augmentation import FACTORS, OPERATIONS, STRENGTHS, place
 
-from pretrain.augment import CropPlan, MultiCropOptions, draw_crops
+from pretrain.data.augment import CropPlan, MultiCropOptions, draw_crops
 
 
 def drawn(plan: CropPlan) -> dict[str, float]:

@@ -8,7 +8,7 @@ from dino_reference import imported
 
 from mst_transfer.checkpoint import load_backbone
 from mst_transfer.models.backbones.vit import TimmViT
-from pretrain.backbone import MaskedViT
+from pretrain.backbones.vit import MaskedViT
 
 CHECKOUT = os.environ.get("MST_DINO_CHECKOUT")
 

@@ -12,9 +12,9 @@ from mmengine.config import Config
 from torch import Tensor
 
 from mst_transfer.checkpoint import load_backbone, read_backbone
-from pretrain.backbone import MaskedViT
-from pretrain.loop import Batch, StepLoader
-from pretrain.train import build_parser, build_runner, load_config
+from pretrain.backbones.vit import MaskedViT
+from pretrain.run.loop import Batch, StepLoader
+from pretrain.run.train import build_parser, build_runner, load_config
 
 CONFIG = """
 _base_ = "mst_transfer::pretrain/configs/mst_vit_sample.py"

@@ -7,7 +7,7 @@ import pytest
 
 from mst_transfer.checkpoint import save_backbone
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]  # for small_vit, process_groups
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]  # for small_vit, small_sets and the like
 
 
 @pytest.fixture

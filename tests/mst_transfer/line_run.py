@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
-from mst_transfer.compat.checkpoint_hook import SafeCheckpointHook
+from mst_transfer.runs.checkpoint_hook import SafeCheckpointHook
 
 
 class Numbers(Dataset):

@@ -54,7 +54,7 @@ def doors() -> dict[str, Callable[[Path], Any]]:
 
     from mst_transfer.engine.run import existing_checkpoint
     from pretrain.evaluate.load import load_frozen
-    from pretrain.warm_start import _load_head
+    from pretrain.run.warm_start import _load_head
 
     def pretrained(path: Path) -> None:
         from mmengine.model import BaseModule
@@ -150,7 +150,7 @@ def test_the_commands_refuse_in_one_message(
 
 
 def test_pretraining_refuses(canary: Path, capsys: pytest.CaptureFixture) -> None:
-    from pretrain.pictures import main as pictures
+    from pretrain.pictures.__main__ import main as pictures
 
     path = canary.parent / "epoch_1.pth"
     torch.save(as_mmengine(malicious_files.harms(canary)["eval"]), path)

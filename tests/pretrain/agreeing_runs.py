@@ -11,10 +11,10 @@ BROKEN_STEP, BROKEN_SAMPLE_POSITION = 2, 5  # one sample of that step has a loss
 
 def pretrain(config: str, out: str, options: list[str], launcher: str) -> dict[str, Any]:
     """Trains through the command line's main; returns masks, samples, logs and the final model of this process."""
-    from mst_transfer.compat.launch import rank
-    from pretrain import train
+    from mst_transfer.runs.launch import rank
     from pretrain.masking import MaskGenerator
     from pretrain.model import MST
+    from pretrain.run import train
 
     masks: dict[str, torch.Tensor] = {}
     kept: dict[str, Any] = {}
@@ -57,7 +57,7 @@ def evaluate(runs: list[tuple[str, list[str]]], launcher: str) -> dict[str, list
     """Runs ``eval_knn`` and ``eval_linear`` one after the other; returns their results and the classifiers' weights."""
     import torch.distributed as dist
 
-    from mst_transfer.compat import launch
+    from mst_transfer.runs import launch
     from pretrain.evaluate import main, protocols
 
     leave, results, weights = launch.shutdown_distributed, [], []

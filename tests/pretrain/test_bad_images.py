@@ -16,13 +16,13 @@ from mmengine.logging import MessageHub
 from process_groups import run_group
 from torch.utils.data import DataLoader
 
-from mst_transfer.compat.image_files import UnreadableImageError
-from mst_transfer.compat.unreadable_images import TooManyUnreadableError, plain_message, read_list
-from pretrain.dataset import MultiCropDataset
+from mst_transfer.files.image_files import UnreadableImageError
+from mst_transfer.runs.unreadable_images import TooManyUnreadableError, plain_message, read_list
+from pretrain.data.dataset import MultiCropDataset
+from pretrain.data.image_folder import find_images, read_image
 from pretrain.evaluate.labelled_images import LabelledImages, central_view
-from pretrain.image_folder import find_images, read_image
-from pretrain.train import main
-from pretrain.unreadable_images_hook import UnreadableImagesHook
+from pretrain.run.train import main
+from pretrain.run.unreadable_images_hook import UnreadableImagesHook
 
 SMALL = dict(global_size=32, local_size=16, num_local_crops=1)
 by_name = pytest.mark.parametrize("case", bad_images.EVERY, ids=lambda case: case.name)
@@ -198,8 +198,8 @@ def test_extreme_proportions_take_little_memory_in_an_evaluation() -> None:
 def test_lists_of_work_dirs_are_json_free_text(tmp_path: Path) -> None:
     """A name with a line break stays one line."""
     dataset_file = tmp_path / "unreadable_images.txt"
-    from mst_transfer.compat.image_files import shown_path
-    from mst_transfer.compat.unreadable_images import append_to_list
+    from mst_transfer.files.image_files import shown_path
+    from mst_transfer.runs.unreadable_images import append_to_list
 
     append_to_list(dataset_file, shown_path(os.fsdecode(b"a\nb\xe9.jpg")), "first\nsecond\t")
     assert dataset_file.read_bytes() == b"a\\nb\\xe9.jpg\tfirst second\n"

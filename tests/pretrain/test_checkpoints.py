@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mst_transfer.checkpoint import read_backbone
-from mst_transfer.compat.checksums import verify_checkpoint
-from pretrain.train import main
+from mst_transfer.files.checksums import verify_checkpoint
+from pretrain.run.train import main
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from full_disks import remount, small_disk  # noqa: E402

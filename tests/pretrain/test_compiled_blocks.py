@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from pretrain.backbone import MaskedViT
+from pretrain.backbones.swin import MaskedSwin
+from pretrain.backbones.vit import MaskedViT
 from pretrain.model import MST
-from pretrain.swin import MaskedSwin
 
 VIT = dict(arch="vit_tiny_patch16_224", img_size=64, embed_dim=32, depth=3, num_heads=2, drop_path_rate=0.2)
 SWIN = dict(arch="swin_tiny_patch4_window7_224", img_size=64, embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2))

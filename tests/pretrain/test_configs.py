@@ -6,11 +6,11 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mst_transfer.compat.config_check import check_config
-from pretrain.dataset import MultiCropDataset
+from mst_transfer.configs.config_check import check_config
+from pretrain.data.dataset import MultiCropDataset
 from pretrain.model import MST
-from pretrain.optim import PretrainOptimWrapperConstructor
 from pretrain.registry import MODELS
+from pretrain.run.optim import PretrainOptimWrapperConstructor
 from pretrain.schedules import Schedule
 
 FOLDER = Path(__file__).resolve().parents[2] / "pretrain" / "configs"

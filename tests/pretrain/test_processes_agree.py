@@ -11,8 +11,8 @@ from agreeing_runs import BROKEN_SAMPLE_POSITION, BROKEN_STEP, evaluate, pretrai
 from process_groups import run_group
 
 from mst_transfer.checkpoint import save_backbone
-from pretrain.hooks import backbone_metadata
-from pretrain.sampler import EpochSampler
+from pretrain.data.sampler import EpochSampler
+from pretrain.run.hooks import backbone_metadata
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about processes on the CPU; there is a GPU here")
 pytestmark = [pytest.mark.slow, without_gpu]

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from mst_transfer.checkpoint.patch_embed import fit_patch_embed
 from mst_transfer.checkpoint.pos_embed import resample_pos_embed
 from mst_transfer.datasets.label_ids import IGNORED, TRAIN_ID_OF, label_map_of_ids
-from pretrain.augment import MultiCropOptions
-from pretrain.dataset import MultiCropDataset
+from pretrain.data.augment import MultiCropOptions
+from pretrain.data.dataset import MultiCropDataset
 from pretrain.masking import MODES, MaskGenerator
 from pretrain.model import MST
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from untouched_folders import contents, refusal
 
-from pretrain.train import main
+from pretrain.run.train import main
 
 REFUSALS = (
     ("model.masking.p: 0.5 in the checkpoint", ["model.masking.p=0.25"]),

@@ -100,7 +100,7 @@ def run(verb: str, *words: Any) -> int:
     """``mst VERB …`` or ``mst-pretrain …``; the exit status."""
     arguments = [str(word) for word in words]
     if verb == "pretrain":
-        from pretrain.train import main
+        from pretrain.run.train import main
 
         return main(arguments)
     from mst_transfer.cli.main import main as mst

@@ -79,9 +79,7 @@ def transfer(config: str, teacher: Path, length: str, counts: tuple[int, int], c
 
 
 @pytest.mark.slow
-def test_the_papers_figures_at_full_net_size(
-    walk_folder: Path, data_root: Path, record: Callable[[str], None]
-) -> None:
+def test_the_papers_figures_at_full_net_size(walk_folder: Path, data_root: Path, record: Callable[[str], None]) -> None:
     """ViT-S/16 with 65,536 prototypes -> k-NN, Mask R-CNN on COCO, SETR-PUP on Cityscapes, all from the same file."""
     teacher = pretrain(walk_folder / "headline")
     record("pre-training")

@@ -9,8 +9,8 @@ from lives import ROOT
 from mmengine.config import Config
 from pretrained import pretrained
 
-from pretrain import pictures
 from pretrain.evaluate.main import main as evaluate
+from pretrain.pictures import __main__ as pictures
 
 CONFIGS = ROOT / "pretrain" / "configs"
 RECIPES = sorted(path.relative_to(ROOT).as_posix() for path in CONFIGS.rglob("*.py") if path.parent.name != "_base_")

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mst_transfer.checkpoint.checks import BackboneRefusedError
+from mst_transfer.checkpoint.errors import BackboneRefusedError
 from mst_transfer.checkpoint.families.swin import TABLE, depths_of, square_window
 
 _VARIANTS = {

@@ -11,7 +11,7 @@ from typing import Any
 import timm
 from torch import Tensor
 
-from mst_transfer.checkpoint.checks import BackboneRefusedError
+from mst_transfer.checkpoint.errors import BackboneRefusedError
 from mst_transfer.checkpoint.sources.facebook import MOCO_V3, is_moco_v3
 from mst_transfer.checkpoint.spelling import has_effect
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from timm.layers import resize_rel_pos_bias_table
 from torch import Tensor, nn
 
-from mst_transfer.checkpoint.checks import BackboneRefusedError
+from mst_transfer.checkpoint.errors import BackboneRefusedError
 from mst_transfer.checkpoint.patch_embed import fit_patch_embed
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import torch
 from timm.layers import resize_rel_pos_bias_table
 from torch import Tensor, nn
 
-from mst_transfer.checkpoint.checks import BackboneRefusedError
+from mst_transfer.checkpoint.errors import BackboneRefusedError
 from mst_transfer.checkpoint.patch_embed import fit_patch_embed
 from mst_transfer.checkpoint.pos_embed import fit_pos_embed
 

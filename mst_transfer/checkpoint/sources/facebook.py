@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mst_transfer.checkpoint.checks import BackboneRefusedError
+from mst_transfer.checkpoint.errors import BackboneRefusedError
 from mst_transfer.checkpoint.sources.rename import rename_all
 from mst_transfer.checkpoint.sources.source import Source
 

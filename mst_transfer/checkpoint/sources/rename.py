@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mst_transfer.checkpoint.checks import BackboneNotCoveredError
+from mst_transfer.checkpoint.errors import BackboneNotCoveredError
 
 _PART = re.compile(r"^((?:layers\.\d+\.)?blocks\.\d+\.attn)\.([qkv])\.(weight|bias)$")
 Rules = Sequence[tuple[str, str]]

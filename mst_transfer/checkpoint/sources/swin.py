@@ -17,7 +17,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from mst_transfer.checkpoint.checks import BackboneRefusedError
+from mst_transfer.checkpoint.errors import BackboneRefusedError
 from mst_transfer.checkpoint.sources.rename import merge_qkv, rename_all
 from mst_transfer.checkpoint.sources.source import Source
 

@@ -26,7 +26,7 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
-from mst_transfer.compat.onednn_products import quick_products, quick_recomputation
+from mst_transfer.devices.onednn_products import quick_products, quick_recomputation
 from mst_transfer.models.backbones.initial_weights import load_or_warn
 from mst_transfer.models.backbones.shifted_windows import swin_block
 from mst_transfer.models.backbones.vit_arguments import check_frozen_stages, merge_checkpoints

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from mst_transfer.checkpoint.pos_embed import MARK, check_interpolation, mark_interpolation
-from mst_transfer.compat.onednn_products import quick_products, quick_recomputation
+from mst_transfer.devices.onednn_products import quick_products, quick_recomputation
 from mst_transfer.models.backbones.initial_weights import load_or_warn
 from mst_transfer.models.backbones.vit_arguments import (
     check_frozen_stages,

@@ -9,7 +9,7 @@ import torch
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
-from mst_transfer.compat.onednn_products import quick_products
+from mst_transfer.devices.onednn_products import quick_products
 from mst_transfer.models.segmentors.padded import PaddedEncoderDecoder
 from mst_transfer.models.segmentors.windows import coverage, window_starts
 from mst_transfer.registry import MODELS

@@ -9,9 +9,10 @@ import pytest
 from mmengine.config import Config
 
 from mst_transfer.cli.main import main
-from mst_transfer.compat import config_data_only, config_paths
+from mst_transfer.compat import config_data_only
 from mst_transfer.compat.config_budget import ConfigRefusedError
 from mst_transfer.compat.config_data_only import VARIABLE, data_only, read_config
+from mst_transfer.configs import shipped
 
 
 @pytest.fixture
@@ -28,10 +29,10 @@ def write(folder: Path, text: str, name: str = "config.py") -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", config_paths.available_configs())
+@pytest.mark.parametrize("name", shipped.available_configs())
 def test_every_shipped_config_is_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MST_DATA_ROOT", "/some/where")
-    path = config_paths.shipped_config(name)
+    path = shipped.shipped_config(name)
     run, read = Config.fromfile(path), read_config(path)
     assert read.to_dict() == run.to_dict() and list(read) == list(run)
     assert read.text == run.text and read.filename == run.filename
@@ -40,7 +41,7 @@ def test_every_shipped_config_is_the_same(name: str, monkeypatch: pytest.MonkeyP
 
 def test_what_a_run_leaves_behind_is_the_same(tmp_path: Path) -> None:
     """The report reads the configs that runs wrote into their folders."""
-    cfg = Config.fromfile(config_paths.shipped_config("seg_configs/mst_setr_pup_camvid.py"))
+    cfg = Config.fromfile(shipped.shipped_config("seg_configs/mst_setr_pup_camvid.py"))
     cfg.dump(tmp_path / "dumped.py")
     assert read_config(tmp_path / "dumped.py").to_dict() == Config.fromfile(tmp_path / "dumped.py").to_dict()
 
@@ -188,7 +189,7 @@ def test_the_registries_import_nothing(dotted: str, canary: Path) -> None:
 
 
 def test_command_line_values_are_literals(canary: Path) -> None:
-    from mst_transfer.compat.config_check import parse_cfg_options
+    from mst_transfer.configs.config_check import parse_cfg_options
 
     texts = [f"__import__('os').system('touch{canary}')", "os.system", "1e3", "(1,[a,b])"]
     values = list(parse_cfg_options(f"k{i}={text}" for i, text in enumerate(texts)).values())
@@ -277,6 +278,6 @@ def test_the_commands_obey(
     for words in (["check", str(evil)], ["train", str(evil), "--check-only"], ["params", str(evil)]):
         assert main(words) == 1
         assert "evil.py:2: " in capsys.readouterr().err
-    from pretrain.train import main as pretrain
+    from pretrain.run.train import main as pretrain
 
     assert pretrain([str(evil)]) == 1 and "evil.py:2: " in capsys.readouterr().err

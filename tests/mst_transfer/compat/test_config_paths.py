@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mst_transfer.compat import config_paths
+from mst_transfer.configs import shipped
 
 
 def test_every_shipped_config_is_listed_and_found(root: Path) -> None:
-    names = config_paths.available_configs()
+    names = shipped.available_configs()
     assert "det_configs/mst_maskrcnn_coco.py" in names
-    assert all(config_paths.shipped_config(name).is_file() for name in names)
+    assert all(shipped.shipped_config(name).is_file() for name in names)
     assert not any("_base_" in Path(name).parts for name in names)
 
 
@@ -40,11 +40,11 @@ def test_bases_of_other_packages_need_no_pkg_resources(tmp_path: Path, root: Pat
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(FileNotFoundError, match="mst_maskrcnn_cocoa.py.*Nearest: det_configs/mst_maskrcnn_coco.py"):
-        config_paths.resolve_config("mst_transfer::det_configs/mst_maskrcnn_cocoa.py")
+        shipped.resolve_config("mst_transfer::det_configs/mst_maskrcnn_cocoa.py")
     with pytest.raises(FileNotFoundError, match="does not exist.*Nearest"):
-        config_paths.resolve_config("det_configs/mst_maskrcnn_cocoa.py")
+        shipped.resolve_config("det_configs/mst_maskrcnn_cocoa.py")
     with pytest.raises(FileNotFoundError):
-        config_paths.resolve_config("mst_transfer::setup.py")
+        shipped.resolve_config("mst_transfer::setup.py")
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,8 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
 )
 def test_few_configs_are_named_and_only_near_ones(name: str, near: list[str]) -> None:
     with pytest.raises(FileNotFoundError) as refusal:
-        config_paths.resolve_config(name)
-    named = [config for config in config_paths.available_configs() if config in str(refusal.value)]
+        shipped.resolve_config(name)
+    named = [config for config in shipped.available_configs() if config in str(refusal.value)]
     assert set(near) <= set(named) and len(named) <= 3 and bool(named) == bool(near)
     if not near:
         assert all(folder in str(refusal.value) for folder in ("det_configs", "seg_configs", "pretrain/configs"))
@@ -69,10 +69,10 @@ def test_few_configs_are_named_and_only_near_ones(name: str, near: list[str]) ->
 def test_a_path_wins_over_a_name_and_a_name_works_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     name = "det_configs/mst_maskrcnn_coco.py"
-    assert config_paths.resolve_config(name) == config_paths.config_root() / name
+    assert shipped.resolve_config(name) == shipped.config_root() / name
     (tmp_path / "det_configs").mkdir()
     (tmp_path / name).write_text("")
-    assert config_paths.resolve_config(name) == Path(name)
+    assert shipped.resolve_config(name) == Path(name)
 
 
 def test_importing_the_package_imports_no_library(root: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_wheel_carries_the_configs(root: Path, tmp_path: Path) -> None:
     theirs = tmp_path / "theirs.py"
     theirs.write_text("_base_ = 'mst_transfer::det_configs/mst_maskrcnn_coco.py'\n")
     code = (
-        "from mmengine.config import Config; from mst_transfer.compat import config_paths as c;"
+        "from mmengine.config import Config; from mst_transfer.configs import shipped as c;"
         f"assert str(c.config_root()).startswith({str(target)!r}), c.config_root();"
         f"assert Config.fromfile({str(theirs)!r}).model.type == 'MaskRCNN';"
         "names = c.available_configs(); assert any(n.startswith('pretrain/configs/') for n in names), names"

@@ -9,11 +9,11 @@ import pytest
 from mmengine.config import Config
 
 from mst_transfer.cli.main import main as mst
-from mst_transfer.compat.config_paths import available_configs, config_root
 from mst_transfer.configs.kind import DETECTION, PRETRAINING, SEGMENTATION, WrongKindError, check_kind, config_kind
 from mst_transfer.configs.paths import check_pretraining_paths, holds_image
 from mst_transfer.configs.read import read_config
-from pretrain.train import main as pretrain
+from mst_transfer.configs.shipped import available_configs, config_root
+from pretrain.run.train import main as pretrain
 
 SAMPLE = "pretrain/configs/mst_vit_sample.py"
 DETECTOR = "det_configs/mst_maskrcnn_sample.py"
@@ -148,7 +148,7 @@ def test_files_that_are_no_configs_are_one_message(
 
 def test_looking_does_not_wait_for_torch(nowhere: Path, root: Path) -> None:
     code = (
-        f"import sys, pretrain.train as m; status = m.main([{SAMPLE!r}, '--check-only'])\n"
+        f"import sys, pretrain.run.train as m; status = m.main([{SAMPLE!r}, '--check-only'])\n"
         "assert status == 1 and not {'torch', 'timm', 'cv2'} & set(sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": str(root)}

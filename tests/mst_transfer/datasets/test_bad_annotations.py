@@ -14,9 +14,9 @@ from pycocotools import mask as coco_mask
 from small_sets import SQUARE, annotation, coco_config, seg_config, write_coco, write_masks
 
 from mst_transfer.cli.main import main
-from mst_transfer.datasets.coco_segmentations import run_lengths
-from mst_transfer.datasets.findings import raise_if_any
-from mst_transfer.datasets.preflight import inspect_datasets
+from mst_transfer.preflight.coco_segmentations import run_lengths
+from mst_transfer.preflight.dataset_checks import inspect_datasets
+from mst_transfer.preflight.findings import raise_if_any
 
 RUN_LENGTHS = dict(size=[8, 8], counts=[0, 64])
 HUGE = [[float(value % 8) for value in range(200_000)]]

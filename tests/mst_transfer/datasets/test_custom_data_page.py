@@ -6,9 +6,9 @@ import pytest
 from mmengine.registry import init_default_scope
 from small_sets import save_mask, write_coco, write_masks
 
-from mst_transfer.datasets.preflight import check_datasets
 from mst_transfer.engine.checked_images import CheckedRunner
 from mst_transfer.engine.run import load_run_config
+from mst_transfer.preflight.dataset_checks import check_datasets
 
 
 @pytest.fixture

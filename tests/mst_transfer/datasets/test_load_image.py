@@ -11,9 +11,9 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine.registry import TRANSFORMS
 from PIL import Image
 
-from mst_transfer.compat.image_files import UnreadableImageError
-from mst_transfer.compat.unreadable_images import TooManyUnreadableError, read_list
 from mst_transfer.datasets.load_image import LoadImage, LoadSegMap
+from mst_transfer.files.image_files import UnreadableImageError
+from mst_transfer.runs.unreadable_images import TooManyUnreadableError, read_list
 
 
 @pytest.mark.parametrize("case", bad_images.EVERY, ids=lambda case: case.name)

@@ -39,8 +39,8 @@ def run_jobs(jobs: list[Job], launcher: str) -> list[dict[str, Any]]:
     from mmengine.hooks import Hook
 
     from mst_transfer.cli.main import main
-    from mst_transfer.compat import launch
     from mst_transfer.engine import run
+    from mst_transfer.runs import launch
 
     leave, build = launch.shutdown_distributed, run.build_runner
     launch.shutdown_distributed = lambda: None  # one group serves all jobs

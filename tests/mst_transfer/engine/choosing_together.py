@@ -4,8 +4,8 @@ import os
 
 import torch.distributed as dist
 
-from mst_transfer.compat.checkpoint_hook import CheckpointNotSavedError, SafeCheckpointHook
 from mst_transfer.engine import checkpoints
+from mst_transfer.runs.checkpoint_hook import CheckpointNotSavedError, SafeCheckpointHook
 
 
 def choose_together(work_dir: str) -> list[str]:

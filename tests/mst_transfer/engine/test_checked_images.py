@@ -9,10 +9,10 @@ from mmengine.config import Config
 from PIL import Image
 
 from mst_transfer.cli.main import main
-from mst_transfer.compat.unreadable_images import read_list
 from mst_transfer.datasets.load_image import LoadImage, LoadSegMap
 from mst_transfer.engine import run
 from mst_transfer.engine.checked_images import ImageChecks
+from mst_transfer.runs.unreadable_images import read_list
 
 
 def images_of(config: Path) -> Path:

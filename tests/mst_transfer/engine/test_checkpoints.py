@@ -11,8 +11,8 @@ from mmengine.config import Config
 from process_groups import run_group
 
 from mst_transfer.cli.main import main
-from mst_transfer.compat.checksums import verify_checkpoint
 from mst_transfer.engine import checkpoints
+from mst_transfer.files.checksums import verify_checkpoint
 
 ONE_EPOCH = ["--cfg-options", "train_cfg.max_epochs=1"]
 
@@ -96,7 +96,7 @@ def test_our_hook_stands_in_for_mmengines_alone(hooks: dict | None, kind: str) -
 
 
 def test_the_main_process_decides_for_all(tmp_path: Path) -> None:
-    from mst_transfer.compat.checksums import write_checkpoint
+    from mst_transfer.files.checksums import write_checkpoint
 
     for step in (1, 2):
         write_checkpoint(tmp_path / f"epoch_{step}.pth", dict(x=torch.zeros(500)))

@@ -13,11 +13,11 @@ from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper
 from torch import nn
 
-from mst_transfer.compat import signals
-from mst_transfer.compat.nonfinite_steps import NonfiniteSteps
 from mst_transfer.engine.fp32_losses import losses_in_fp32
 from mst_transfer.engine.nonfinite import GuardedAmpOptimWrapper, GuardedOptimWrapper, guarded
 from mst_transfer.engine.nonfinite_hook import WINDOW_START, NonfiniteHook, changing_buffers
+from mst_transfer.runs import signals
+from mst_transfer.runs.nonfinite_steps import NonfiniteSteps
 
 
 def small_model() -> nn.Module:

@@ -10,7 +10,8 @@ from mmengine.config import Config
 
 from mst_transfer.checkpoint import BackboneMetadata, save_backbone
 from mst_transfer.cli.main import main
-from mst_transfer.engine import adapt, results, run
+from mst_transfer.engine import results, run
+from mst_transfer.engine.fit import adapt
 from mst_transfer.report.scalars import read_scalars
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")

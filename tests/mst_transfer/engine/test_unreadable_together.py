@@ -5,7 +5,7 @@ from pathlib import Path
 import unreadable_together
 from process_groups import run_group
 
-from mst_transfer.compat.unreadable_images import read_list
+from mst_transfer.runs.unreadable_images import read_list
 
 
 def test_lists_of_two_processes_become_one(tmp_path: Path) -> None:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from mst_transfer.compat.image_files import UnreadableImageError
 from mst_transfer.datasets.sample_data import CLASSES, OBJECT_CLASSES, SampleDataRequest, make_sample_data
 from mst_transfer.datasets.scenes import draw_scene, scene_generator
+from mst_transfer.files.image_files import UnreadableImageError
 from mst_transfer.report.collect import Run
 from mst_transfer.report.predictions import predict
 
@@ -22,7 +22,7 @@ def trained(tmp_path, monkeypatch):
         from mmengine.config import Config
         from mmengine.registry import init_default_scope
 
-        from mst_transfer.compat.config_paths import resolve_config
+        from mst_transfer.configs.shipped import resolve_config
 
         monkeypatch.setenv("MST_DATA_ROOT", str(tmp_path))
         request = SampleDataRequest(num_train=1, num_val=4, num_photos=1, size=SIZE)

@@ -10,7 +10,7 @@ import torch
 from mst_transfer.checkpoint import read_backbone
 from pretrain.evaluate.hooks import CollapseAlarmHook, KNNHook
 from pretrain.head import DINOHead
-from pretrain.train import build_parser, build_runner, load_config, main
+from pretrain.run.train import build_parser, build_runner, load_config, main
 
 
 def with_hook(config: Path, hook: str) -> Path:

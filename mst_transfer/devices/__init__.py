@@ -1,0 +1,1 @@
+"""Knows what differs between processors: matrix products, batch norm and groups of CPU processes."""

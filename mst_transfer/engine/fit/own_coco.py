@@ -1,0 +1,96 @@
+"""Points a detection config at a user's own files in COCO's format: ``--coco TRAIN.json VAL.json``."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mst_transfer.configs.config_datasets import AUTO, all_datasets, class_names, dataset_class, numbers_by_file
+from mst_transfer.datasets.coco_columns import MAX_BYTES_TO_PARSE, load_json
+from mst_transfer.preflight.evaluators import evaluators
+
+_NUM_NAMES = 20
+_FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
+
+
+def use_coco_files(cfg: Any, files: Sequence[str], folders: Sequence[str] = ()) -> int:
+    """Sets annotation files, image folders and evaluators of a config, and leaves its classes to the files.
+
+    Args:
+        cfg: an mmengine ``Config`` of mmdet with one ``CocoDataset`` a loader.
+        files: annotations for training and for validation; the test loader gets the latter too.
+        folders: images for training and for validation; found beside the annotations if not given.
+
+    Returns:
+        The number of classes that the config had, for :func:`infer_classes`.
+
+    Raises:
+        FileNotFoundError: if a file or folder does not exist.
+        ValueError: if the config has another kind of dataset, or the image folder is not clear.
+    """
+    scope = str(cfg.get("default_scope") or "mmengine")
+    for path in (*files, *folders):
+        if not os.path.exists(path):
+            raise FileNotFoundError(f"--coco: {path} does not exist")
+    images = list(folders) or [find_image_folder(path) for path in files]
+    former = 0
+    for split, file, folder in zip(("train", "val", "test"), [*files, files[-1]], [*images, images[-1]], strict=True):
+        datasets = list(all_datasets(cfg, [f"{split}_dataloader"]))
+        kinds = [dataset_class(dataset, scope) for _, dataset in datasets]
+        if len(datasets) != 1 or not numbers_by_file(kinds[0]):
+            found = ", ".join(str(dataset.get("type")) for _, dataset in datasets) or "no dataset"
+            raise ValueError(
+                f"--coco: {split}_dataloader must have one CocoDataset of mmdet, it has {found}. Take a detection "
+                "config such as det_configs/mst_maskrcnn_coco.py, or write a config that names your files"
+            )
+        ((_, dataset),) = datasets
+        former = former or len(class_names(dataset, kinds[0]))
+        dataset["data_root"] = ""
+        dataset["ann_file"] = file
+        dataset["data_prefix"] = dict(img=os.path.join(folder, ""))
+        dataset["metainfo"] = dict(classes=AUTO)
+        for _, metric in evaluators(cfg, f"{split}_dataloader"):
+            if metric.get("ann_file"):  # without one, the ground truth is what the dataset holds
+                metric["ann_file"] = file
+    return former
+
+
+def find_image_folder(path: str) -> str:
+    """The folder that holds the images of an annotation file, by the usual layouts.
+
+    Looked at are, for ``…/annotations/instances_train.json``: ``…/annotations``, its ``images`` and ``train``, then
+    the same beside it: ``…``, ``…/images``, ``…/train``, ``…/images/train``, ``…/train/images``.
+
+    Raises:
+        ValueError: if none, or more than one, holds the first images that the file names.
+    """
+    stem = Path(path).stem
+    split = stem.removeprefix("instances_")
+    here = Path(path).parent
+    layouts = ["", "images", split, stem, f"images/{split}", f"{split}/images"]
+    candidates = dict.fromkeys(root / layout for root in (here, here.parent) for layout in layouts)
+    names = _some_file_names(path)
+    found = [folder for folder in candidates if names and all((folder / name).is_file() for name in names)]
+    if len(found) != 1:
+        what = "more than one folder has" if found else "no folder beside it has"
+        where = ", ".join(map(str, found or candidates))
+        raise ValueError(
+            f"--coco: {what} the images that {path} names, e.g. {names[0] if names else 'none at all'} "
+            f"({where}). Name the folders: --coco-images TRAIN_FOLDER VAL_FOLDER"
+        )
+    return str(found[0])
+
+
+def _some_file_names(path: str) -> list[str]:
+    """Names of images; of a large file the first ones, without parsing the rest."""
+    if os.path.getsize(path) > MAX_BYTES_TO_PARSE:
+        with open(path, "rb") as file:
+            matches = _FILE_NAME.findall(file.read(2**20))
+        if matches:
+            return [json.loads(match) for match in matches[:_NUM_NAMES]]
+    names = [str(image.get("file_name")) for image in load_json(path)["images"]]
+    return names[:: max(len(names) // _NUM_NAMES, 1)]

@@ -1,0 +1,1 @@
+"""Says what a run would do before it does it: batches, steps, memory, parameters."""

@@ -1,0 +1,237 @@
+"""A dry run: a few real steps at the largest shape, for the time, memory and faults of the whole run.
+
+Nothing is kept: logs go to a temporary folder, no checkpoint is written, the work dir is not made.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from bisect import bisect
+from typing import Any
+
+from mst_transfer.checkpoint.errors import BackboneRefusedError
+from mst_transfer.engine.plan import batch_plan
+from mst_transfer.engine.plan.dry_run_report import DryRunReport, out_of_memory_advice
+from mst_transfer.engine.plan.largest_shape import at_largest_shape, largest_images
+from mst_transfer.engine.plan.peak_memory import PeakMemory
+from mst_transfer.engine.plan.step_clock import StepClock, now
+from mst_transfer.engine.plan.unfinished_schedules import unfinished_schedules
+from mst_transfer.runs import launch
+
+_NUM_TIMED_LOADS = 4
+_NUM_LOOKED_AT = 32  # images, for one that validation resizes
+
+
+def dry_run(cfg: Any, num_steps: int = 3) -> DryRunReport:
+    """Builds everything, takes training steps and one of validation.
+
+    The steps are real: model, optimizer and hooks are the config's, on its data, with its loader and workers. Images
+    are the largest that the config's pipeline makes, and at least one optimizer step comes before the last one, so
+    that its state counts.
+
+    Args:
+        cfg: from ``load_run_config``; changed in place, not fit for a run afterwards.
+        num_steps: number of batches to train on.
+
+    Returns:
+        What was measured. Its text is the report.
+
+    Raises:
+        RunRefusedError: if a model or checkpoint is refused, memory is too small, or a loss is not finite; the
+            message says what to change.
+    """
+    from mst_transfer.engine.checked_images import refused
+    from mst_transfer.engine.run import RunRefusedError
+    from mst_transfer.runs.resuming_runner import close_logs
+
+    launch.init_distributed(cfg.launcher)
+    try:
+        batch = batch_plan.plan_batch(cfg, launch.world_size())
+        batch_plan.check_batch_norm(cfg, batch)
+        notices = batch_plan.apply_batch_plan(cfg, batch)
+    except ValueError as error:
+        raise RunRefusedError(str(error)) from error
+    num_steps = max(num_steps, batch.accumulation + 1)
+    plan = _plan(cfg)
+    with tempfile.TemporaryDirectory(prefix="mst_dry_run_") as folder:
+        _keep_nothing(cfg, folder)
+        memory = PeakMemory()
+        try:
+            with refused(RunRefusedError):
+                report = _measure(cfg, num_steps, plan, memory, notices)
+            report.facts += unfinished_schedules(
+                cfg.get("param_scheduler"), report.num_steps_of_run, plan["max_epochs"], batch.stretch
+            )
+        except BackboneRefusedError as error:
+            raise RunRefusedError(f"model.backbone.checkpoint: {error}") from error
+        except (RuntimeError, MemoryError) as error:
+            advice = out_of_memory_advice(cfg, error)
+            if advice is None:
+                raise
+            raise RunRefusedError(advice) from error
+        finally:
+            close_logs(folder)
+    launch.shutdown_distributed()
+    losses = [(name, value) for step in report.losses for name, value in step.items()]
+    wrong = [f"{name}={value}" for name, value in losses if not math.isfinite(value)]
+    if wrong:
+        raise RunRefusedError(
+            f"dry run: losses that are not finite: {', '.join(wrong)}. Lower the learning rate or leave --amp out, and "
+            "check the data with: mst check"
+        )
+    return report
+
+
+def _plan(cfg: Any) -> dict[str, Any]:
+    """What the config's own loop would do, before it is replaced."""
+    train_cfg = dict(cfg.train_cfg)
+    return dict(
+        max_iters=train_cfg.get("max_iters"),
+        max_epochs=train_cfg.get("max_epochs"),
+        val_interval=train_cfg.get("val_interval", 1),
+        val_begin=train_cfg.get("val_begin", 1),
+        dynamic_intervals=train_cfg.get("dynamic_intervals"),
+        val_dataloader=cfg.get("val_dataloader"),
+        val_evaluator=cfg.get("val_evaluator"),
+    )
+
+
+def _keep_nothing(cfg: Any, folder: str) -> None:
+    """No checkpoints, no pictures, no validation inside the loop; logs only in ``folder``."""
+    cfg.work_dir = folder
+    cfg.experiment_name = f"dry_run_{time.monotonic_ns()}"
+    cfg.log_level = "WARNING"
+    cfg.resume = False
+    hooks = {name: hook for name, hook in (cfg.get("default_hooks") or {}).items() if name != "visualization"}
+    cfg.default_hooks = dict(hooks, checkpoint=None)
+    cfg.custom_hooks = [
+        hook for hook in cfg.get("custom_hooks") or () if str(hook.get("type")).split(".")[-1] != "EarlyStoppingHook"
+    ]
+    visualizer = dict(cfg.get("visualizer") or dict(type="Visualizer"))
+    cfg.visualizer = dict(visualizer, vis_backends=[])
+    for key in ("val_dataloader", "val_cfg", "val_evaluator", "test_dataloader", "test_cfg", "test_evaluator"):
+        cfg[key] = None
+
+
+def _measure(cfg: Any, num_steps: int, plan: dict[str, Any], memory: PeakMemory, notices: list[str]) -> DryRunReport:
+    import torch
+
+    from mst_transfer.engine.run import build_runner
+
+    pipeline_dataset = cfg.train_dataloader["dataset"]
+    at_largest_shape(pipeline_dataset)
+    cfg.train_cfg = dict(type="IterBasedTrainLoop", max_iters=num_steps, val_interval=num_steps + 1)
+    accumulation = cfg.optim_wrapper.get("accumulative_counts", 1)
+    runner = build_runner(cfg, notices)
+    loader = runner.build_dataloader(cfg.train_dataloader, seed=runner.seed)
+    dataset, batch_size = loader.dataset, loader.batch_size or cfg.train_dataloader["batch_size"]
+    num_batches = len(loader)
+    indices = largest_images(dataset, batch_size * num_steps * runner.world_size)
+    loader = _with_indices(runner, cfg.train_dataloader, dataset, indices)
+    runner._train_dataloader = loader
+    runner._train_loop = dict(cfg.train_cfg)
+    clock = StepClock()
+    runner.register_hook(clock.hook(), priority="LOWEST")
+    runner.train()
+    report = DryRunReport(
+        config=str(cfg.filename),
+        batch_size=batch_size,
+        world_size=runner.world_size,
+        accumulation=accumulation,
+        input_shapes=clock.shapes,
+        step_seconds=clock.compute,
+        wait_seconds=clock.waits,
+        losses=clock.losses,
+        load_seconds=_time_loading(dataset, indices[:_NUM_TIMED_LOADS]) * batch_size,
+        num_workers=cfg.train_dataloader.get("num_workers", 0),
+        train_memory=memory.read(),
+        num_steps_of_run=plan["max_iters"] or plan["max_epochs"] * num_batches,
+        device=torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        with_cuda=torch.cuda.is_available(),
+        facts=notices,
+    )
+    if plan["val_dataloader"] is not None:
+        memory.reset()
+        report.val_seconds, num_val = _validate(runner, plan)
+        report.val_memory = memory.read()
+        report.num_validations = _num_validations(plan)
+        report.num_val_batches = num_val
+    return report
+
+
+def _with_indices(runner: Any, loader_cfg: Any, dataset: Any, indices: list[int]) -> Any:
+    """The config's loader over chosen images, in their order."""
+    from torch.utils.data import Subset
+
+    subset = Subset(dataset, indices)
+    subset.metainfo = dataset.metainfo  # type: ignore[attr-defined]
+    loader = dict(loader_cfg, dataset=subset, sampler=dict(type="DefaultSampler", shuffle=False))
+    loader.pop("batch_sampler", None)
+    return runner.build_dataloader(loader, seed=runner.seed)
+
+
+def _num_validations(plan: dict[str, Any]) -> int:
+    from mmengine.runner.utils import calc_dynamic_intervals
+
+    from mst_transfer.engine.resume.exact_loops import validation_is_due
+
+    last, begin = plan["max_iters"] or plan["max_epochs"], plan["val_begin"]
+    milestones, intervals = calc_dynamic_intervals(plan["val_interval"], plan["dynamic_intervals"])
+    return sum(
+        validation_is_due(done, last, begin, intervals[bisect(milestones, done + 1) - 1]) for done in range(1, last + 1)
+    )
+
+
+def _validate(runner: Any, plan: dict[str, Any]) -> tuple[float, int]:
+    """Seconds of one validation batch with the largest image, its metric included, and the number of batches.
+
+    If the test pipeline has left that image's size as it is, one that it resizes follows, if there is any.
+    """
+    import torch
+
+    loader_cfg = plan["val_dataloader"]
+    loader = runner.build_dataloader(loader_cfg, seed=runner.seed)
+    num_batches, batch_size = len(loader), loader.batch_size or loader_cfg["batch_size"]
+    chosen = largest_images(loader.dataset, batch_size)
+    batch = loader.collate_fn([loader.dataset[index] for index in chosen])
+    evaluator = runner.build_evaluator(plan["val_evaluator"]) if plan["val_evaluator"] else None
+    runner.model.eval()
+    if evaluator is not None:
+        evaluator.dataset_meta = loader.dataset.metainfo
+    batches = [batch] if _is_resized(batch) else [batch, *_resized_batches(loader)]
+    seconds = []
+    for one in batches:
+        started = now()
+        with torch.no_grad():
+            outputs = runner.model.val_step(one)
+        if evaluator is not None:
+            evaluator.process(data_samples=outputs, data_batch=one)
+        seconds.append(now() - started)
+    return seconds[0], num_batches
+
+
+def _is_resized(batch: Any) -> bool:
+    """Whether the pipeline has changed the size of an image of a batch."""
+    samples = batch.get("data_samples", ()) if isinstance(batch, dict) else ()
+    return any(sample.get("img_shape") != sample.get("ori_shape") for sample in samples)
+
+
+def _resized_batches(loader: Any) -> list[Any]:
+    """One image that the pipeline resizes; none if there is none among those looked at."""
+    length = len(loader.dataset)
+    for index in range(0, length, max(length // _NUM_LOOKED_AT, 1)):
+        batch = loader.collate_fn([loader.dataset[index]])
+        if _is_resized(batch):
+            return [batch]
+    return []
+
+
+def _time_loading(dataset: Any, indices: list[int]) -> float:
+    """Seconds that this process takes to load one image."""
+    dataset[indices[0]]
+    started = time.perf_counter()
+    for index in indices:
+        dataset[index]
+    return (time.perf_counter() - started) / len(indices)

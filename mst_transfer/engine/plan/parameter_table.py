@@ -1,0 +1,98 @@
+"""What a config's optimizer would do to each parameter: layer, learning rate and weight decay, one row a tensor.
+
+The optimizer is built as for training, from the config's own ``optim_wrapper`` and constructor, on a model without
+numbers; the rows are read from its parameter groups. The rates are those before warm-up and ``--auto-scale-lr``.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mst_transfer.engine.plan.meta_model import build_meta_model
+
+_AMP_OPTIONS = ("loss_scale", "dtype", "use_fsdp")
+
+
+@dataclass(frozen=True)
+class ParameterRow:
+    """How one parameter is optimised.
+
+    Attributes:
+        name: In the whole model.
+        shape: Of the tensor.
+        layer: Its layer for layer-wise decay, from 0 at the image; None where the constructor knows no layers.
+        lr: Learning rate; None for a parameter that does not train.
+        weight_decay: None where ``lr`` is.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    layer: int | None
+    lr: float | None
+    weight_decay: float | None
+
+    @property
+    def num_values(self) -> int:
+        """Numbers in the tensor."""
+        count = 1
+        for side in self.shape:
+            count *= side
+        return count
+
+
+def parameter_rows(cfg: Any) -> list[ParameterRow]:
+    """One row for each parameter of a config's model, in the model's order.
+
+    Args:
+        cfg: An mmengine ``Config`` of a detector or segmentor with one optimizer.
+
+    Raises:
+        ValueError: There is no model or no optimizer, or a trainable parameter is in none of its groups.
+    """
+    from mmengine.optim import build_optim_wrapper
+
+    if "optimizer" not in (cfg.get("optim_wrapper") or {}):
+        raise ValueError(
+            f"{cfg.filename}: the config has no optim_wrapper.optimizer, so nothing says how it would train"
+        )
+    model = build_meta_model(cfg).train()
+    options = copy.deepcopy(cfg.optim_wrapper)
+    options.type = "OptimWrapper"  # mixed precision needs a GPU and changes no rate
+    for option in _AMP_OPTIONS:
+        options.pop(option, None)
+    groups = {
+        id(parameter): group
+        for group in build_optim_wrapper(model, options).optimizer.param_groups
+        for parameter in group["params"]
+    }
+    rows = []
+    for name, parameter in model.named_parameters():
+        group = groups.get(id(parameter))
+        trains = parameter.requires_grad
+        if trains and group is None:
+            raise ValueError(
+                f"{cfg.filename}: {name} trains, but the optimizer has no group that holds it. Next step: look at "
+                "optim_wrapper.paramwise_cfg and its constructor"
+            )
+        rows.append(
+            ParameterRow(
+                name=name,
+                shape=tuple(parameter.shape),
+                layer=group.get("layer") if trains and group else None,
+                lr=group["lr"] if trains and group else None,
+                weight_decay=group["weight_decay"] if trains and group else None,
+            )
+        )
+    return rows
+
+
+def group_rows(rows: Sequence[ParameterRow]) -> list[list[ParameterRow]]:
+    """Rows with equal layer, rate and decay, by layer and then by rate; those that do not train come first."""
+    groups: dict[tuple, list[ParameterRow]] = {}
+    for row in rows:
+        key = (row.lr is not None, -1 if row.layer is None else row.layer, row.lr or 0.0, row.weight_decay or 0.0)
+        groups.setdefault(key, []).append(row)
+    return [groups[key] for key in sorted(groups)]

@@ -1,0 +1,63 @@
+"""Schedulers that a run is too short for: a warm-up that never ends, a decay that never comes.
+
+A recipe's schedulers are for its own data. On a smaller set an epoch has fewer iterations, and a warm-up that is
+counted in iterations may be longer than the run. The recipe is left as it is; its user is told, with the option.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_WARM_UPS = ("LinearLR", "ConstantLR")
+_SHARE = 10  # a tenth of the run is advised for a warm-up that does not fit
+_SHORTEST = 2  # iterations; mmengine's schedulers of one begin, and stay where they began
+
+
+def unfinished_schedules(schedulers: Any, num_iters: int, num_epochs: int | None = None, stretch: int = 1) -> list[str]:
+    """One sentence, with the ``--cfg-options`` that mends it, for each scheduler that reaches beyond the run.
+
+    Args:
+        schedulers: ``param_scheduler`` of a config, its counts of iterations multiplied by ``stretch``: see
+            :func:`~mst_transfer.engine.plan.batch_plan.apply_batch_plan`.
+        num_iters: Iterations of the run.
+        num_epochs: Its epochs, if its loop counts them.
+        stretch: Iterations that make one of those that the config's author counted.
+    """
+    several = isinstance(schedulers, list | tuple)
+    sentences = []
+    for index, scheduler in enumerate(schedulers if several else [schedulers or {}]):
+        by_epoch = scheduler.get("by_epoch", True)
+        length = num_epochs if by_epoch else num_iters
+        path = f"param_scheduler.{index}" if several else "param_scheduler"
+        if length and isinstance(scheduler, Mapping):
+            sentences += _beyond(
+                path, scheduler, length, "epoch" if by_epoch else "iteration", 1 if by_epoch else stretch
+            )
+    return sentences
+
+
+def _beyond(path: str, scheduler: Mapping[str, Any], length: int, unit: str, stretch: int) -> list[str]:
+    kind, begin = str(scheduler.get("type")), scheduler.get("begin", 0)
+    warms_up = kind in _WARM_UPS and not begin
+    milestones = list(scheduler.get("milestones") or ())
+    name = "T_max" if scheduler.get("T_max") else "end"
+    if milestones:
+        if max(milestones) < length:
+            return []
+        reach = max(scheduler.get("end") or 0, max(milestones) + 1)
+        name, found = "milestones", str(milestones)
+        fitting = str([max(at * length // reach // stretch, 1) for at in milestones]).replace(" ", "")
+    else:
+        end = scheduler.get(name)
+        if not end or (begin + end if name == "T_max" else end) <= length:
+            return []
+        found = str(end)
+        part = length // _SHARE if warms_up else length - (begin if name == "T_max" else 0)
+        fitting = str(max(part // stretch, _SHORTEST if warms_up else 1))
+    effect = "the full rate is never reached" if warms_up else "it does not come to its end"
+    counted = f" ({stretch} {unit}s count as one there, as they make a step)" if stretch > 1 else ""
+    return [
+        f"{path} ({kind}) goes beyond the run: {name} {found}, and the run has {length} {unit}s, so {effect}. "
+        f"Next step: --cfg-options {path}.{name}={fitting}{counted}"
+    ]

@@ -1,0 +1,204 @@
+"""Is a dataset in COCO's format fit for a run: its classes, its records, its images?
+
+mmdet numbers the categories in the order of the file and drops names that the file lacks, without a word: a
+class that is missing or in another place shifts the names of all that follow. So all classes must be in the
+file, in its order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mst_transfer.configs.config_datasets import coco_base, numbers_by_file
+from mst_transfer.datasets.coco_columns import CocoColumns, load_json, read_categories, read_columns, rows_of
+from mst_transfer.preflight import coco_checks
+from mst_transfer.preflight.coco_checks import Use
+from mst_transfer.preflight.coco_filter import Selection, select
+from mst_transfer.preflight.coco_segmentations import check_segmentations
+from mst_transfer.preflight.findings import Finding, shown
+from mst_transfer.preflight.images import check_sizes, missing_files
+from mst_transfer.preflight.paths import dataset_path, leaves_folder
+from mst_transfer.preflight.summary import SetSummary
+
+
+def check_coco(
+    place: str,
+    dataset: Mapping[str, Any],
+    kind: Any,
+    classes: Sequence[str],
+    use: Use,
+    *,
+    may_be_empty: bool = False,
+) -> tuple[list[Finding], SetSummary | None]:
+    """Checks one dataset in COCO's format.
+
+    Args:
+        place: where the dataset stands in the config, for messages.
+        dataset: its config.
+        kind: its class. One with rules of its own (LVIS, panoptic) has only its categories compared.
+        classes: names of the classes of the config, in their order.
+        use: what the run does with the file.
+        may_be_empty: whether the file may be without instances, as those of images to be judged elsewhere.
+
+    Returns:
+        Findings, and what is in the file as far as it could be read.
+    """
+    if not dataset.get("ann_file"):
+        return [], None
+    path = dataset_path(dataset, str(dataset["ann_file"]))
+    base = coco_base(kind)
+    try:
+        if kind.load_data_list is not base.load_data_list or kind.parse_data_info is not base.parse_data_info:
+            return list(_check_foreign(place, path, classes, numbers_by_file(kind), may_be_empty)), None
+        columns = read_columns(path)
+    except ValueError as error:
+        return [Finding(f"{place}: {error}")], None
+    findings = list(compare_classes(place, path, _names(columns), classes))
+    records = [finding for check in coco_checks.RECORD_CHECKS for finding in check(columns)]
+    if not any(finding.stops for finding in [*findings, *records]):
+        selection = _select(columns, dataset, classes)
+        records += coco_checks.check_fields(columns, selection, use)
+        records += coco_checks.check_proportions(columns, use)
+        records += coco_checks.left_out_notes(columns, selection, len(classes))
+        records += check_segmentations(columns, selection, use)
+        findings += _check_content(place, columns, selection, classes, may_be_empty)
+        summary = _summary(place, columns, selection, classes)
+    else:
+        summary = SetSummary(place, path, len(columns.image_ids), tuple(classes))
+    findings += [Finding(f"{place}: {path}: {one.text}", one.stops) for one in records]
+    findings += _check_images(place, columns, dataset, use.max_pixels)
+    summary.notes = [finding.text.removeprefix(f"{place}: {path}: ") for finding in findings if not finding.stops]
+    return findings, summary
+
+
+def _names(columns: CocoColumns) -> list[Any]:
+    return [_hashable(category.get("name")) for category in columns.categories]
+
+
+def _hashable(name: Any) -> Any:
+    """A name that is none, such as a list, as text; check_categories refuses it."""
+    return name if isinstance(name, str) or name is None else repr(name)
+
+
+def _select(columns: CocoColumns, dataset: Mapping[str, Any], classes: Sequence[str]) -> Selection:
+    wanted = set(classes) or set(_names(columns))
+    chosen = [category["id"] for category in columns.categories if category["name"] in wanted]
+    return select(columns, chosen, dataset.get("filter_cfg"), bool(dataset.get("test_mode")))
+
+
+def _check_foreign(
+    place: str, path: str, classes: Sequence[str], ordered: bool, may_be_empty: bool
+) -> Iterator[Finding]:
+    """A file that its dataset reads by rules of its own: only the classes are compared, and that it has any."""
+    names = [_hashable(category.get("name")) for category in read_categories(path)]
+    yield from compare_classes(place, path, names, classes, ordered=ordered)
+    if may_be_empty or not ordered:
+        return
+    content = load_json(path)
+    chosen = {category["id"] for category in content["categories"] if category.get("name") in set(classes)}
+    segments = (item.get("segments_info", [item]) for item in content.get("annotations", ()))
+    num_instances = sum(any(one.get("category_id") in chosen for one in several) for several in segments)
+    if not content["images"] or not num_instances:
+        yield _nothing(place, path, len(content["images"]), num_instances, len(classes))
+
+
+def compare_classes(
+    place: str, path: str, names: Sequence[Any], classes: Sequence[str], *, ordered: bool = True
+) -> Iterator[Finding]:
+    """Compares the categories of a file with the classes of the config; see the head of this module."""
+    if not classes:
+        return
+    auto = 'metainfo=dict(classes="auto") in every dataset, and num_classes will follow'
+    absent = [name for name in classes if name not in names]
+    if len(absent) == len(classes):
+        yield Finding(
+            f"{place}: none of the classes {shown(classes)} occurs in {path}, whose categories are "
+            f"{shown(names)}. Set {auto}; or metainfo=dict(classes={_tuple(names)}) and num_classes="
+            f"{len(names)} in the heads."
+        )
+    elif ordered and absent:
+        also = [name for name in names if name in set(classes)]
+        yield Finding(
+            f"{place}: classes {shown(absent)} do not occur in {path}; mmdet would shift the names of those "
+            f"behind them. Its categories are {shown(names)}, of which {len(also)} are classes of the config. To "
+            f"train all {len(names)} of the file: {auto}. To train some: put them into metainfo.classes, in this order."
+        )
+    elif ordered:
+        in_file_order = [name for name in names if name in set(classes)]
+        if in_file_order != list(classes):
+            yield Finding(
+                f"{place}: mmdet numbers classes in the order of the file, so names would be mixed up. "
+                f"Set metainfo=dict(classes={_tuple(in_file_order)}), the order in {path}."
+            )
+
+
+def _tuple(names: Sequence[Any]) -> str:
+    return repr(tuple(names)) if len(names) <= 100 else f"({len(names)} names)"
+
+
+def _nothing(place: str, path: str, num_images: int, num_instances: int, num_classes: int) -> Finding:
+    return Finding(
+        f"{place}: {path} has {num_images} images and {num_instances} instances of the {num_classes} classes: "
+        "nothing to learn from. Is it the right file?"
+    )
+
+
+def _check_content(
+    place: str, columns: CocoColumns, selection: Selection, classes: Sequence[str], may_be_empty: bool
+) -> Iterator[Finding]:
+    num_instances = int(selection.instances.sum())
+    if not len(columns.image_ids) or not (num_instances or may_be_empty):
+        yield _nothing(place, columns.path, len(columns.image_ids), num_instances, len(classes))
+    elif not selection.images.any():
+        reasons = "; ".join(f"{rows.sum()} {why}" for why, rows in selection.images_left_out.items() if rows.any())
+        yield Finding(
+            f"{place}: mmdet would leave out all {len(columns.image_ids)} images of {columns.path}: {reasons}. "
+            "Change filter_cfg of the dataset"
+        )
+
+
+def _summary(place: str, columns: CocoColumns, selection: Selection, classes: Sequence[str]) -> SetSummary:
+    names = list(classes) or _names(columns)
+    ids = {category["name"]: category["id"] for category in columns.categories}
+    of_class = rows_of(columns.of_category, np.array([ids.get(name, -1) for name in names], np.int64))
+    learned = selection.instances & ~columns.crowd & (of_class >= 0)
+    counts = np.bincount(of_class[learned], minlength=len(names)).tolist()
+    num_crowds = int((selection.instances & columns.crowd).sum())
+    facts = [
+        f"{int(selection.images.sum())} usable images, {int(learned.sum())} instances, {num_crowds} crowd regions, "
+        f"{len(names)} classes"
+    ]
+    without = [name for name, count in zip(names, counts, strict=True) if not count]
+    if without:
+        facts.append(f"classes without an instance: {shown(without)}")
+    return SetSummary(place, columns.path, len(columns.image_ids), tuple(names), counts, facts=facts)
+
+
+def _check_images(place: str, columns: CocoColumns, dataset: Mapping[str, Any], max_pixels: int) -> Iterator[Finding]:
+    folder = dataset_path(dataset, (dataset.get("data_prefix") or {}).get("img", ""))
+    named = [index for index, name in enumerate(columns.file_names) if isinstance(name, str) and name]
+    climbing = [columns.file_names[index] for index in named if leaves_folder(columns.file_names[index])]
+    if climbing:
+        yield Finding(
+            f"{place}: {len(climbing)} of {len(named)} images of {columns.path} have a file_name that leads out of "
+            f"{folder or 'the folder'}, e.g. {climbing[0]!r}: a file of unknown origin could name any file of this "
+            "machine. Set data_prefix.img to a folder that holds all images, and write file_name relative to it"
+        )
+        return
+    paths = [os.path.join(folder, columns.file_names[index]) for index in named]
+    absent = set(missing_files(paths))
+    if absent:
+        first = next(path for path in paths if path in absent)
+        yield Finding(
+            f"{place}: {len(absent)} of {len(paths)} images of {columns.path} are not in {folder}, e.g. "
+            f"{os.path.relpath(first, folder) if folder else first}. Correct data_prefix.img or complete the folder.",
+            missing_file=True,
+        )
+    there = [(path, index) for path, index in zip(paths, named, strict=True) if path not in absent]
+    sizes = [(float(width), float(height)) for width, height in columns.image_sizes[[index for _, index in there]]]
+    for finding in check_sizes([path for path, _ in there], sizes, max_pixels):
+        yield Finding(f"{place}: {columns.path}: {finding.text}", finding.stops)

@@ -1,0 +1,151 @@
+"""What is wrong with the inputs of a run, found before its first step and said with the way out.
+
+:func:`check_datasets` looks at the data of every loader of a config, :func:`check_backbone` at the checkpoint
+that the backbone will start from. Both read only what they need and stay quick on large sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mst_transfer.configs.config_datasets import (
+    LOADERS,
+    class_names,
+    coco_base,
+    dataset_class,
+    is_segmentation,
+    unique_datasets,
+)
+from mst_transfer.files.image_files import MAX_PIXELS
+from mst_transfer.preflight.batches import check_batches
+from mst_transfer.preflight.coco import check_coco
+from mst_transfer.preflight.coco_checks import Use
+from mst_transfer.preflight.evaluators import check_evaluator, check_indices, evaluates_masks, evaluators
+from mst_transfer.preflight.findings import Finding, raise_if_any
+from mst_transfer.preflight.heads import check_heads
+from mst_transfer.preflight.masks import check_masks
+from mst_transfer.preflight.paths import MissingPaths
+from mst_transfer.preflight.summary import SetSummary
+
+
+def check_datasets(cfg: Any, loaders: Sequence[str] = LOADERS) -> list[SetSummary]:
+    """Checks folders, classes, annotations, images and masks of a config, its heads and its evaluators.
+
+    Datasets of other kinds than mmdet's COCO and mmseg's, and those on remote storage, are passed over.
+
+    Args:
+        cfg: an mmengine ``Config`` with mmdet's or mmseg's ``*_dataloader`` and ``model``.
+        loaders: which of ``LOADERS`` the run uses. The test set alone may be without instances.
+
+    Returns:
+        What is in each dataset that was checked.
+
+    Raises:
+        FileNotFoundError: if files are missing and nothing else is wrong.
+        ValueError: if anything else is wrong. One message names all that was found.
+    """
+    findings, summaries = inspect_datasets(cfg, loaders)
+    raise_if_any(findings)
+    return summaries
+
+
+def inspect_datasets(cfg: Any, loaders: Sequence[str] = LOADERS) -> tuple[list[Finding], list[SetSummary]]:
+    """As :func:`check_datasets`, but returns what it finds."""
+    scope = str(cfg.get("default_scope") or "mmengine")
+    missing, findings, summaries = MissingPaths(), [], []
+    for place, dataset in unique_datasets(cfg, loaders):
+        absent = missing.look(place, dataset)
+        if dataset.get("backend_args"):
+            continue
+        found, summary = _inspect(cfg, place, dataset, dataset_class(dataset, scope), absent)
+        findings += found
+        if summary is not None:
+            summaries.append(summary)
+            left_out = list(check_indices(cfg, place, dataset, summary.num_images))
+            findings += left_out
+            summary.notes += [finding.text for finding in left_out if not finding.stops]
+    for loader in loaders:
+        if not missing.any_of(loader):
+            findings += check_evaluator(cfg, loader)
+            findings += check_batches(cfg, loader, _limits(cfg).get("max_pixels", MAX_PIXELS))
+    return [*missing.findings(), *dict.fromkeys(findings)], summaries
+
+
+def _inspect(
+    cfg: Any, place: str, dataset: Mapping[str, Any], kind: Any, absent: bool
+) -> tuple[list[Finding], SetSummary | None]:
+    """One dataset: its classes against the heads, then, if its files are there, their content."""
+    model = cfg.get("model") or {}
+    classes = class_names(dataset, kind)
+    if absent:
+        return [], None
+    if coco_base(kind) is not None:
+        use = _use(cfg, place, dataset)
+        may_be_empty = place.startswith("test_dataloader.")
+        findings, summary = check_coco(place, dataset, kind, classes, use, may_be_empty=may_be_empty)
+    elif is_segmentation(kind):
+        findings, summary = check_masks(
+            place, dataset, kind, classes, model, _limits(cfg).get("max_pixels", MAX_PIXELS)
+        )
+    else:
+        findings, summary = [], None
+    if classes:
+        findings = [*findings, *check_heads(model, len(classes), place)]
+    return findings, summary
+
+
+def _use(cfg: Any, place: str, dataset: Mapping[str, Any]) -> Use:
+    loader = place.partition(".")[0]
+    with_mask = any(isinstance(step, Mapping) and step.get("with_mask") for step in dataset.get("pipeline") or ())
+    limits = _limits(cfg)
+    if loader == "train_dataloader":
+        return Use(masks=with_mask, **limits)
+    scores = any(metric.get("ann_file") for _, metric in evaluators(cfg, loader))
+    return Use(masks=with_mask, scores=scores, scores_masks=scores and evaluates_masks(cfg, loader), **limits)
+
+
+def _limits(cfg: Any) -> dict[str, Any]:
+    """What the config's ``image_checks`` allow an image to be; see :mod:`mst_transfer.engine.checked_images`."""
+    options = cfg.get("image_checks") or {}
+    return {name: options[name] for name in ("max_pixels", "max_aspect_ratio") if name in options}
+
+
+def check_backbone(cfg: Any) -> None:
+    """Checks that the backbone's checkpoint exists and was trained on inputs normalised as the config does.
+
+    Args:
+        cfg: an mmengine ``Config``; nothing is checked unless ``model.backbone`` is of this package.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read, or ``data_preprocessor`` has another mean or std than the
+            checkpoint.
+    """
+    model = cfg.get("model") or {}
+    backbone = model.get("backbone") or {}
+    if not str(backbone.get("type", "")).startswith("mst_transfer."):
+        return
+    path = backbone.get("checkpoint") or (backbone.get("init_cfg") or {}).get("checkpoint")
+    if path is None:
+        return
+    from mst_transfer.checkpoint import read_backbone
+
+    try:
+        _, metadata = read_backbone(path, backbone.get("role", "teacher"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"model.backbone.checkpoint: {error} On the command line: --cfg-options "
+            "model.backbone.checkpoint=PATH, or model.backbone.checkpoint=None for random weights."
+        ) from None
+    preprocessor = model.get("data_preprocessor") or {}
+    for name in ("mean", "std"):
+        if metadata is None or preprocessor.get(name) is None:
+            continue
+        ours = [value / 255 for value in preprocessor[name]]
+        theirs = getattr(metadata, name)
+        if any(abs(a - b) > 2e-3 for a, b in zip(ours, theirs, strict=True)):
+            raise ValueError(
+                f"model.data_preprocessor.{name}={list(preprocessor[name])} is not what {path} was trained "
+                f"with: set it to {[round(255 * value, 3) for value in theirs]}"
+            )

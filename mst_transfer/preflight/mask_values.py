@@ -1,0 +1,116 @@
+"""Segmentation masks: which there are for a dataset's images, what values they hold and what these become."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mst_transfer.datasets.label_ids import choose_masks, label_map_of_ids
+from mst_transfer.files.image_files import MAX_PIXELS, open_image_file, shown_path
+from mst_transfer.preflight.paths import dataset_path, leaves_folder
+
+IGNORED = 255  # what mmseg maps to "ignore"
+
+
+def list_pairs(place: str, dataset: Mapping[str, Any], kind: Any) -> list[tuple[str, str]]:
+    """Image and mask paths of a dataset, by the rules of mmseg's ``BaseSegDataset``.
+
+    Raises:
+        ValueError: if no image has the dataset's suffix; names the suffixes that there are.
+    """
+    prefix = dataset.get("data_prefix") or {}
+    images = dataset_path(dataset, prefix.get("img_path") or "")
+    masks = dataset_path(dataset, prefix.get("seg_map_path") or "")
+    image_suffix = str(option(dataset, kind, "img_suffix"))
+    mask_suffix = str(option(dataset, kind, "seg_map_suffix"))
+    list_file = dataset_path(dataset, dataset["ann_file"]) if dataset.get("ann_file") else ""
+    if os.path.isfile(list_file):
+        stems = Path(list_file).read_text(encoding="utf-8").split()
+    else:
+        files = [path.relative_to(images).as_posix() for path in Path(images).rglob("*") if path.is_file()]
+        stems = sorted(name[: -len(image_suffix)] for name in files if name.endswith(image_suffix))
+        if not stems:
+            endings = Counter(Path(name).suffix for name in files).most_common(3)
+            found = ", ".join(f"{count} × {ending or 'without a suffix'}" for ending, count in endings)
+            raise ValueError(
+                f"{place}: no file below {images} ends in {image_suffix!r} "
+                f"(found: {found or 'no file at all'}). Set img_suffix, or correct data_prefix.img_path."
+            )
+    if not stems:
+        raise ValueError(f"{place}: {list_file} names no image")
+    climbing = [stem for stem in stems if leaves_folder(stem)]
+    if climbing:
+        raise ValueError(
+            f"{place}: {len(climbing)} of {len(stems)} names in {list_file} lead out of {images}, e.g. "
+            f"{climbing[0]!r}. Write them relative to data_prefix.img_path, without '..'"
+        )
+    paths = [f"{masks}/{stem}{mask_suffix}" for stem in stems]
+    if getattr(kind, "reads_label_ids", False):
+        paths = [path for path, _ in choose_masks(paths)]
+    return [(f"{images}/{stem}{image_suffix}", path) for stem, path in zip(stems, paths, strict=True)]
+
+
+def option(dataset: Mapping[str, Any], kind: Any, name: str) -> Any:
+    """An option of a dataset from the config, or the default of its class."""
+    if name in dataset:
+        return dataset[name]
+    for base in kind.__mro__:
+        parameter = inspect.signature(base.__init__).parameters.get(name)
+        if parameter is not None:
+            return parameter.default
+    raise ValueError(f"{kind.__name__} has no option {name!r}")
+
+
+def value_map(dataset: Mapping[str, Any], kind: Any, classes: Sequence[str], ignored: int) -> dict[int, int]:
+    """What the allowed values of a dataset's masks become: the number of a class, or ``ignored``.
+
+    A dataset that picks some of its class's METAINFO classes maps the others to 255. ``reduce_zero_label`` (ADE20K)
+    makes 0 ignored, and every other value one less. The order is mmseg's: first the zero, then the pick.
+    """
+    full = list(getattr(kind, "METAINFO", {}).get("classes") or classes)
+    picked = {index: classes.index(name) if name in classes else IGNORED for index, name in enumerate(full)}
+    if option(dataset, kind, "reduce_zero_label"):
+        picked = {0: IGNORED} | {index + 1: new for index, new in picked.items()}
+    return {value: new for value, new in picked.items()} | {ignored: ignored, IGNORED: IGNORED}
+
+
+def raw_value_map(dataset: Mapping[str, Any], kind: Any, classes: Sequence[str]) -> dict[int, int]:
+    """As :func:`value_map` for masks with Cityscapes' label ids."""
+    return label_map_of_ids({train: new for train, new in value_map(dataset, kind, classes, IGNORED).items()})
+
+
+def count_values(path: str, max_pixels: int = MAX_PIXELS) -> tuple[dict[int, int], tuple[int, int]]:
+    """Number of pixels of each value of a mask file, and its width and height.
+
+    Raises:
+        ValueError: if it cannot be read, has several channels, or other numbers than whole ones.
+    """
+    try:
+        with open_image_file(path, max_pixels) as image:
+            values: NDArray[Any] = np.asarray(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise nearly every type on broken files
+        raise ValueError(f"mask {shown_path(path)} cannot be read ({error}); write it again") from error
+    if values.ndim != 2:
+        raise ValueError(
+            f"mask {path} has {values.shape[-1]} channels: colours instead of class ids? A mask is one "
+            "channel of 8 bits, whose value is the number of the class"
+        )
+    if values.dtype.kind == "f":
+        raise ValueError(
+            f"mask {path} holds floating-point numbers: colours or probabilities instead of class ids? A mask is one "
+            "channel of 8 bits, whose value is the number of the class"
+        )
+    if values.dtype == np.uint8:
+        counts = np.bincount(values.ravel(), minlength=256)
+        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}, values.shape[::-1]
+    found, numbers = np.unique(values, return_counts=True)
+    return {int(value): int(count) for value, count in zip(found, numbers, strict=True)}, values.shape[::-1]

@@ -1,0 +1,97 @@
+"""Steps whose loss or gradient is not finite: left out, written down, and, after many in a row, the end of a run."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mst_transfer.files.atomic_files import write_text_atomically
+
+DEFAULT_LIMIT = 10
+IN_A_ROW = "nonfinite_in_a_row"  # entries of the message hub, and so of checkpoints
+TOTAL = "nonfinite_steps"
+LEFT_OUT = "left_out_steps"  # what logs call their number so far, those of a loss scale that was too high among them
+
+
+def record_path(work_dir: str, step: int, rank: int) -> Path:
+    """Where a process writes what it knows about a step."""
+    return Path(work_dir) / f"nonfinite_step_{step}_rank_{rank}.json"
+
+
+def finite(values: Mapping[str, Any]) -> dict[str, float]:
+    """What logs may average: one number among them that is not finite would spoil the mean of many steps."""
+    numbers = {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
+    return {name: number for name, number in numbers.items() if math.isfinite(number)}
+
+
+class NonfiniteSteps:
+    """Keeps count for a run; the same in every process, since what it is told is.
+
+    Args:
+        runner: mmengine's; its message hub carries the counts over checkpoints.
+        limit: so many steps in a row end the run.
+
+    Raises:
+        ValueError: ``limit`` is not positive.
+    """
+
+    def __init__(self, runner: Any, limit: int = DEFAULT_LIMIT) -> None:
+        if limit < 1:
+            raise ValueError(f"max_nonfinite_steps = {limit} must be at least 1")
+        self.runner, self.limit = runner, limit
+
+    @property
+    def in_a_row(self) -> int:
+        """Steps left out since the last that was taken."""
+        return int(self.runner.message_hub.runtime_info.get(IN_A_ROW, 0))
+
+    def taken(self) -> None:
+        """A step was as it should be."""
+        if self.in_a_row:
+            self.runner.message_hub.update_info(IN_A_ROW, 0)
+
+    def count(self) -> None:
+        """Logs that one more step was left out, for whatever reason."""
+        hub = self.runner.message_hub
+        hub.update_info(LEFT_OUT, int(hub.runtime_info.get(LEFT_OUT, 0)) + 1)
+        hub.update_scalar(f"train/{LEFT_OUT}", hub.runtime_info[LEFT_OUT])
+
+    def left_out(self, step: int, values: Mapping[str, Any], samples: Sequence[Any], advice: str) -> None:
+        """A step was left out for a reason that does not go away by itself.
+
+        Args:
+            step: its number, from 0.
+            values: losses and the like by name, numbers or text.
+            samples: this process's, in any form that JSON has.
+            advice: what to try, for the message that ends the run.
+
+        Raises:
+            FloatingPointError: ``limit`` steps in a row. Names the newest checkpoint: weights have not changed since
+                the last step that was taken, so it is a good one.
+        """
+        from mmengine.dist import get_rank, is_main_process
+
+        hub, rank = self.runner.message_hub, get_rank()
+        hub.update_info(IN_A_ROW, self.in_a_row + 1)
+        hub.update_info(TOTAL, int(hub.runtime_info.get(TOTAL, 0)) + 1)
+        record = dict(
+            step=step,
+            rank=rank,
+            seed=self.runner.seed,
+            logged={name: str(value) for name, value in values.items()},
+            samples=list(samples),
+        )
+        path = record_path(self.runner.work_dir, step, rank)
+        write_text_atomically(path, json.dumps(record, indent=1))
+        if is_main_process():
+            self.runner.logger.warning(
+                f"step {step} left out: its loss or its gradient is not finite ({self.in_a_row} of at most "
+                f"{self.limit} in a row); see {path}"
+            )
+        if self.in_a_row >= self.limit:
+            last = hub.runtime_info.get("last_ckpt")
+            raise FloatingPointError(
+                f"{self.in_a_row} steps in a row, up to step {step}, had a loss or gradient that is not finite; "
+                f"losses and samples are in {path}; last good checkpoint: {last or 'none was written'}. {advice}"
+            )

@@ -1,0 +1,112 @@
+"""Which images of a data set could not be read: a list in the work dir, and when there are too many to go on."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mst_transfer.files.atomic_files import write_atomically
+from mst_transfer.files.image_files import UnreadableImageError, shown_path
+
+LIST_NAME = "unreadable_images.txt"
+MAX_IN_A_ROW = 100  # replacements that are unreadable too
+_MAX_SHOWN = 5
+_RAISED = re.compile(r"^mst_transfer(?:\.\w+)+Error: ", re.MULTILINE)
+
+
+class TooManyUnreadableError(UnreadableImageError):
+    """So many images could not be read that the data set must be looked at."""
+
+
+@dataclass(frozen=True)
+class UnreadableLimit:
+    """How many images of a data set may be unreadable.
+
+    Args:
+        max_share: of its images, in [0, 1].
+        min_count: so few never stop a run, whatever their share.
+
+    Raises:
+        ValueError: out of range.
+    """
+
+    max_share: float = 0.01
+    min_count: int = 10
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_share <= 1:
+            raise ValueError(f"max_unreadable_share={self.max_share} must lie in [0, 1]; 1 never stops a run")
+        if self.min_count < 0:
+            raise ValueError(f"min_unreadable={self.min_count} must be at least 0")
+
+    def check(self, found: Mapping[str, str], num_images: int, list_file: str | os.PathLike[str]) -> None:
+        """Compares what was found so far with the limit.
+
+        Args:
+            found: file → reason.
+            num_images: of the data set.
+            list_file: where all are named.
+
+        Raises:
+            TooManyUnreadableError: gives examples and the way out.
+        """
+        allowed = max(self.min_count, int(self.max_share * num_images))
+        if len(found) > allowed:
+            raise TooManyUnreadableError(
+                f"{len(found)} of {num_images:,} images cannot be read, more than {allowed} "
+                f"(max_unreadable_share={self.max_share:g}, min_unreadable={self.min_count}): {examples(found)}. "
+                f"All are named in {list_file}. Next step: complete the data set or remove those files; or raise "
+                "max_unreadable_share"
+            )
+
+
+def examples(found: Mapping[str, str]) -> str:
+    """The first few, with their reasons."""
+    some = [f"{name} ({reason})" for name, reason in list(found.items())[:_MAX_SHOWN]]
+    return "; ".join(some) + ("; …" if len(found) > _MAX_SHOWN else "")
+
+
+def plain_message(error: BaseException) -> str:
+    """The message of an error, without the traceback that torch puts around what a worker raised."""
+    text = str(error)
+    starts = [match.end() for match in _RAISED.finditer(text)]
+    return text[starts[-1] :].strip() if starts else text
+
+
+def append_to_list(path: str | os.PathLike[str], name: str, reason: str) -> None:
+    """Adds a line in one go, so that several workers can write at once."""
+    line = f"{name}\t{_one_line(reason)}\n".encode(errors="backslashreplace")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        os.write(handle, line)
+    finally:
+        os.close(handle)
+
+
+def read_list(path: str | os.PathLike[str]) -> dict[str, str]:
+    """File → reason, in the order found; empty if there is no list."""
+    found: dict[str, str] = {}
+    if Path(path).is_file():
+        for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, reason = line.partition("\t")
+            found.setdefault(name, reason)
+    return found
+
+
+def write_list(path: str | os.PathLike[str], found: Mapping[str, str]) -> None:
+    """Writes the whole list, sorted; removes the file where nothing was found."""
+    if not found:
+        Path(path).unlink(missing_ok=True)
+        return
+    lines = [f"{name}\t{_one_line(reason)}\n" for name, reason in sorted(found.items())]
+    text = "".join(lines).encode(errors="backslashreplace")
+    write_atomically(path, lambda temporary: Path(temporary).write_bytes(text) and None)
+
+
+def _one_line(text: Any) -> str:
+    return shown_path(" ".join(str(text).split()))

@@ -1,0 +1,1 @@
+"""Reads, augments and orders the images of a pre-training."""

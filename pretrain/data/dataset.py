@@ -1,0 +1,166 @@
+"""Multi-crop views of an image folder."""
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import cv2
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
+
+from mst_transfer.files.image_files import MAX_PIXELS, UnreadableImageError, shown_path
+from mst_transfer.runs.unreadable_images import MAX_IN_A_ROW, TooManyUnreadableError
+
+from pretrain.data.augment import CropPlan, MultiCropOptions, draw_crops, render_crops
+from pretrain.counter_random import derive_key
+from pretrain.data.image_folder import IMAGE_EXTENSIONS, find_images, read_image, warn_unreadable
+from pretrain.data.image_ops import Image
+from pretrain.data.photometric_plan import as_rows, blur_radius, without_photometry
+from pretrain.data.reduced_decoding import PlannedReduction
+from pretrain.registry import DATASETS
+
+
+@DATASETS.register_module()
+class MultiCropDataset(Dataset):
+    """Two global and N local augmented crops of each image of any nested folder; no labels.
+
+    Every random number of a sample comes from (seed, epoch, index): the same sample has the same bytes
+    whatever the number of workers or ranks, and after resuming.
+
+    Args:
+        data_root: a folder, or several whose images are put together.
+        seed: base of all random draws.
+        extensions: endings of the files taken for images, in any case.
+        max_images: take only so many, evenly spread over the sorted list; None takes all.
+        exif_orientation: turn images as their EXIF tag says; DINO's loader does not.
+        max_pixels: width × height that a file may declare; one that declares more is unreadable, whatever its content.
+        reduced_decoding: decode JPEG files at 1/2, 1/4 or 1/8 of their size where every crop of the sample is at most
+            1/3, 1/6 or 1/12 of its box (see :mod:`pretrain.data.reduced_decoding`): large photographs take half the time.
+            Off by default, as DINO decodes whole: boxes are rounded down to multiples of 2, 4 or 8 pixels, and crops
+            differ from those of the rounded boxes by 0.2 to 0.4 grey levels in the mean, the worst by 2. Without effect
+            on smaller photographs, other formats, and with ``exif_orientation``.
+        photometric: who carries out colour jitter, grey, blur and solarisation: ``loader``, or ``device`` for the
+            device that trains, which spares the CPU. The same draws have the same result but for roundings.
+        augmentation: any field of :class:`pretrain.data.augment.MultiCropOptions`, e.g. ``num_local_crops=8``,
+            ``global_size=224``, ``local_scale=(0.05, 0.4)``, ``global_blur_probs=(1.0, 0.1)``.
+
+    Attributes:
+        paths: the image files in the order of their indices. unreadable: names of the files that this process
+        could not decode. Each is logged once and another image,
+            chosen by (epoch, index), takes its place; workers keep lists of their own, so a run counts them
+            from the field ``num_unreadable`` of the samples.
+
+    Raises:
+        FileNotFoundError: a folder is missing or holds no image.
+        ValueError: an option is unknown or out of range.
+    """
+
+    def __init__(
+        self,
+        data_root: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        seed: int = 0,
+        extensions: Sequence[str] = IMAGE_EXTENSIONS,
+        max_images: int | None = None,
+        exif_orientation: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        reduced_decoding: bool = False,
+        photometric: str = "loader",
+        **augmentation: Any,
+    ) -> None:
+        self.options = MultiCropOptions.from_kwargs(**augmentation)
+        if max_pixels < 1:
+            raise ValueError(f"max_pixels={max_pixels} is not allowed: at least 1.")
+        if max_images is not None and max_images < 1:
+            raise ValueError(f"max_images={max_images} is not allowed: at least 1, or None for all images.")
+        if photometric not in ("loader", "device"):
+            raise ValueError(f"photometric={photometric!r} is not allowed: 'loader' or 'device'.")
+        self.seed = seed
+        self.photometric, self._blur_radius = photometric, blur_radius(self.options)
+        self.exif_orientation, self.max_pixels = exif_orientation, max_pixels
+        self.reduced_decoding = reduced_decoding
+        paths = find_images(data_root, extensions)
+        if max_images is not None and max_images < len(paths):
+            paths = [paths[i * len(paths) // max_images] for i in range(max_images)]
+        self.paths = paths
+        self.unreadable: list[str] = []
+        self._is_worker_ready = False
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
+        """Crops of a sample.
+
+        Args:
+            key: (epoch, index); an index alone means epoch 0.
+
+        Returns:
+            ``global_crops`` uint8 [2, 3, S, S], ``local_crops`` uint8 [N, 3, s, s], ``index`` int, and
+            ``num_unreadable``, how many files were given up for this sample (0 as a rule). With
+            ``photometric='device'`` the crops are only cut, resized and flipped, and ``global_photometry`` [2, P] and
+            ``local_photometry`` [N, P] say what remains to be done: :func:`pretrain.data.photometric_plan.as_rows`.
+        """
+        if not self._is_worker_ready:
+            self._is_worker_ready = True
+            if get_worker_info() is not None:
+                worker_init()
+        epoch, index = key if isinstance(key, tuple) else (0, int(key))
+        image, plans, num_unreadable = self._read(epoch, index)
+        photometry = {}
+        if self.photometric == "device":
+            rows = torch.from_numpy(as_rows(plans, self._blur_radius))
+            photometry = {"global_photometry": rows[:2], "local_photometry": rows[2:]}
+            plans = [without_photometry(plan) for plan in plans]
+        size = self.options.local_size
+        global_crops = torch.from_numpy(render_crops(image, plans[:2]))
+        local_crops: Tensor = torch.empty((0, 3, size, size), dtype=torch.uint8)
+        if len(plans) > 2:
+            local_crops = torch.from_numpy(render_crops(image, plans[2:]))
+        return {
+            "global_crops": global_crops,
+            "local_crops": local_crops,
+            "index": index,
+            "num_unreadable": num_unreadable,
+            **photometry,
+        }
+
+    def candidates(self, epoch: int, index: int) -> Iterator[str]:
+        """File ``index``, then those that take its place as long as none can be read: a function of its arguments."""
+        yield self.paths[index]
+        for attempt in range(MAX_IN_A_ROW - 1):
+            yield self.paths[derive_key(self.seed, epoch, index, attempt) % len(self.paths)]
+
+    def given_up(self, epoch: int, index: int, num_unreadable: int) -> list[str]:
+        """The files behind the ``num_unreadable`` of a sample, whichever process has loaded it."""
+        return list(islice(self.candidates(epoch, index), num_unreadable))
+
+    def _read(self, epoch: int, index: int) -> tuple[Image, list[CropPlan], int]:
+        """The first of the candidates that can be read, the plans of its crops, and how many could not be read."""
+
+        def draw(height: int, width: int) -> list[CropPlan]:
+            return draw_crops(self.options, height, width, seed=self.seed, epoch=epoch, index=index)
+
+        for attempt, path in enumerate(self.candidates(epoch, index)):
+            planned = PlannedReduction(draw)
+            try:
+                image = read_image(
+                    path, self.exif_orientation, self.max_pixels, planned if self.reduced_decoding else None
+                )
+                return image, planned.plans_for(image), attempt
+            except UnreadableImageError as error:
+                if path not in self.unreadable:
+                    self.unreadable.append(path)
+                    warn_unreadable(error)
+        raise TooManyUnreadableError(
+            f"{MAX_IN_A_ROW} files tried in the place of '{shown_path(self.paths[index])}' could not be read, "
+            f"among them {', '.join(map(shown_path, self.unreadable[:3]))}. Check that the data set is complete."
+        )
+
+
+def worker_init(worker_id: int = 0) -> None:
+    """Gives a data-loading worker one thread: the workers are the parallelism. Works with fork and spawn."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

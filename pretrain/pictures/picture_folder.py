@@ -1,0 +1,177 @@
+"""PNG files of what a run, or any backbone, has learnt, with titles and captions in ``index.json``."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from matplotlib.figure import Figure
+from mmengine.config import Config
+from mmengine.runner import load_checkpoint
+
+from mst_transfer.compat.config_data_only import data_only
+from mst_transfer.runs.checkpoint_choice import latest_checkpoint
+from pretrain.backbones.build_backbone import Backbone
+from pretrain.backbones.swin import MaskedSwin
+from pretrain.data.image_folder import find_images
+from pretrain.evaluate.load import load_frozen
+from pretrain.model import MST
+from pretrain.pictures.drawing import draw_heads, draw_rows, grey_out, heat_map, overlay, save_figure
+from pretrain.pictures.views import Views, look, look_with_backbone, read_crop
+from pretrain.registry import MODELS
+
+
+@data_only()
+def load_run(work_dir: Path, config: Path | None = None) -> tuple[MST, int]:
+    """The newest checkpoint of a run, in evaluation mode, and the side of its global views in pixels.
+
+    The run's config is read as data only.
+
+    Raises:
+        FileNotFoundError: no checkpoint, or not exactly one config, in ``work_dir``.
+    """
+    checkpoint = latest_checkpoint(work_dir)
+    if checkpoint is None:
+        raise FileNotFoundError(
+            f"no checkpoint in {work_dir}; make one with tools/pretrain.sh CONFIG 1 --work-dir {work_dir}"
+        )
+    if config is None:
+        configs = sorted(work_dir.glob("*.py"))
+        if len(configs) != 1:
+            raise FileNotFoundError(f"{work_dir} holds {len(configs)} configs, not one; name it with --config")
+        config = configs[0]
+    cfg = Config.fromfile(config)
+    cfg.model.update(init_from=None, init_head=False)  # the checkpoint holds what came of it
+    cfg.model.backbone.pop("compile_blocks", None)  # a few pictures are not worth a compiler
+    model: MST = MODELS.build(cfg.model)
+    load_checkpoint(model, str(checkpoint), map_location="cpu", strict=True)
+    return model.eval(), cfg.train_dataloader.dataset.global_size
+
+
+def choose_images(places: Sequence[Path], num: int) -> list[str]:
+    """Image files as they are named, and ``num`` images in all from the folders, taken evenly.
+
+    Raises:
+        FileNotFoundError: a place does not exist, or a folder holds no image.
+        ValueError: nothing is chosen.
+    """
+    folders = [place for place in places if place.is_dir()]
+    paths: list[str] = []
+    for place in places:
+        if place.is_file():
+            paths.append(str(place))
+        elif place.is_dir():
+            found, position = find_images(place), folders.index(place)
+            share = num // len(folders) + (position < num % len(folders))
+            paths += [found[round(i)] for i in np.linspace(0, len(found) - 1, min(share, len(found)))]
+        else:
+            raise FileNotFoundError(f"--images {place}: there is no such file or folder")
+    if not paths:
+        raise ValueError(f"--num {num} leaves no photograph; choose at least 1")
+    return paths
+
+
+def attention_words(backbone: Backbone, role: str) -> str:
+    """Whose attention over what the pictures show; ``role`` is ``teacher``, ``student`` or ``network``."""
+    if isinstance(backbone, MaskedSwin):
+        return f"attention of the {role}'s average-pooled feature over the last-stage tokens"
+    return f"attention of the {role}'s class token over the patches in its last block"
+
+
+class PictureFolder:
+    """PNG files of one folder, and their entries for ``index.json``.
+
+    Args:
+        path: made when it is not there.
+        words: see :func:`attention_words`.
+    """
+
+    def __init__(self, path: Path, words: str) -> None:
+        self.path, self.words = path, words
+        self.entries: list[dict[str, str]] = []
+        path.mkdir(parents=True, exist_ok=True)
+
+    def _save(self, name: str, title: str, caption: str, figure: Figure) -> None:
+        save_figure(figure, self.path / name)
+        self.entries.append({"file": name, "title": title, "caption": caption})
+
+    def write_importance(self, views: Views, mode: str | None) -> None:
+        """Photos, importance, and masked photos where the mode ('attention', 'random') masks any."""
+        importance = [overlay(*pair) for pair in zip(views.photos, views.importance, strict=True)]
+        rows, title = {"photo": views.photos, "importance": np.stack(importance)}, "What the network attends to"
+        caption = f"Importance: {self.words}, averaged over heads; bright is high, each picture on its own scale."
+        if views.mask is not None:
+            rows["masked"], title = (
+                grey_out(views.photos, views.mask),
+                "What the teacher attends to, and what is masked",
+            )
+            caption += f" Grey: the {views.mask.mean():.1%} of the patches hidden from the student (mode '{mode}')."
+        self._save("importance.png", title, caption, draw_rows(rows))
+
+    def write_restored(self, views: Views) -> None:
+        """Photos, what the student sees of them, and what the decoder restores."""
+        assert views.restored is not None and views.error is not None
+        rows = {"photo": views.photos}
+        if views.mask is not None:
+            rows["input"] = grey_out(views.photos, views.mask)
+        rows["restored"] = views.restored
+        caption = (
+            f"Restored by the global decoder from all patch tokens. Mean absolute error over these "
+            f"{len(views.photos)} views, normalised pixels: {views.error[0]:.3f}; painting each view in its mean "
+            f"colour: {views.error[1]:.3f}."
+        )
+        self._save("restored.png", "Restored views", caption, draw_rows(rows))
+
+    def write_heads(self, views: Views, paths: Sequence[str]) -> None:
+        """A figure of each photo's heads, and in ``heads/`` every map alone."""
+        for number, (path, photo, heads) in enumerate(zip(paths, views.photos, views.heads, strict=True), 1):
+            name = f"{number:02d}_{Path(path).stem}"
+            folder = self.path / "heads" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            maps = {"mean": heads.mean(axis=0), **{f"head_{i}": head for i, head in enumerate(heads, 1)}}
+            for title, attention in maps.items():
+                colours = heat_map(attention, *photo.shape[:2])
+                if not cv2.imwrite(str(folder / f"{title}.png"), colours[..., ::-1]):
+                    raise OSError(f"{folder / title}.png could not be written; is the disk full?")
+            caption = (
+                f"{self.words[0].upper()}{self.words[1:]}, head by head, and their mean; bright is high, each map on "
+                f"its own scale. Every map alone: heads/{name}."
+            )
+            self._save(f"heads_{name}.png", f"Attention heads: {Path(path).name}", caption, draw_heads(photo, heads))
+
+    def write_index(self) -> None:
+        """``index.json``."""
+        (self.path / "index.json").write_text(json.dumps(self.entries, indent=2) + "\n")
+
+
+def draw(args: argparse.Namespace) -> PictureFolder:
+    """What the command line asks for.
+
+    Raises:
+        FileNotFoundError: a checkpoint, config or image is missing.
+        ValueError: a file can't be read, or the size does not fit the network.
+    """
+    if args.checkpoint is None:
+        model, side = load_run(args.work_dir, args.config)
+        backbone, role, mode = model.teacher.backbone, "teacher", model.mask_generator.mode
+    else:
+        frozen, report = load_frozen(args.checkpoint, role=args.role, arch=args.arch)
+        print(report, file=sys.stderr)
+        backbone, side, mode = frozen.backbone, frozen.img_size, None
+        role = frozen.role or "network"  # files of others may hold neither role
+    height, width = (args.size or [side])[0], (args.size or [side])[-1]
+    backbone.num_patches(height, width)
+    paths = choose_images(args.images, args.num)
+    images = np.stack([read_crop(path, height, width) for path in paths])
+    views = look(model, images) if args.checkpoint is None else look_with_backbone(frozen, images)
+    folder = PictureFolder(args.out, attention_words(backbone, role))
+    folder.write_importance(views, mode)
+    if views.restored is not None:
+        folder.write_restored(views)
+    if args.heads:
+        folder.write_heads(views, paths)
+    folder.write_index()
+    return folder

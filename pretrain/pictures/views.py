@@ -1,0 +1,86 @@
+"""What a trained network makes of photographs, as arrays: attention, mask and restored views."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+from pretrain.data.image_folder import read_image
+from pretrain.evaluate.load import FrozenBackbone
+from pretrain.losses import restoring_loss
+from pretrain.model import MST
+
+
+@dataclass(frozen=True)
+class Views:
+    """Photographs and what the network makes of them; all arrays are float in [0, 1] unless noted.
+
+    Attributes:
+        photos: RGB [B, H, W, 3].
+        heads: [B, heads, h, w], attention in the last block over the patches of a ViT or the last-stage tokens of a
+            Swin; a head's sums to at most 1 an image.
+        mask: bool [B, h, w], True where hidden from the student; None without masking.
+        restored: RGB [B, H, W, 3], or None without a decoder.
+        error: mean absolute error of the restored views, in normalised units, and that of each view's mean colour.
+    """
+
+    photos: np.ndarray
+    heads: np.ndarray
+    mask: np.ndarray | None = None
+    restored: np.ndarray | None = None
+    error: tuple[float, float] | None = None
+
+    @property
+    def importance(self) -> np.ndarray:
+        """[B, h, w], the average over heads."""
+        return self.heads.mean(axis=1)
+
+
+def read_crop(path: str, height: int, width: int) -> np.ndarray:
+    """The largest central part of an image that has the proportions asked for, resized.
+
+    Returns:
+        RGB uint8 [height, width, 3].
+
+    Raises:
+        UnreadableImageError: the file is not a readable image.
+    """
+    image = read_image(path)
+    scale = min(image.shape[0] / height, image.shape[1] / width)
+    rows, columns = max(round(height * scale), 1), max(round(width * scale), 1)
+    top, left = (image.shape[0] - rows) // 2, (image.shape[1] - columns) // 2
+    part = np.ascontiguousarray(image[top : top + rows, left : left + columns])
+    return cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA if scale > 1 else cv2.INTER_CUBIC)
+
+
+@torch.no_grad()
+def look(model: MST, images: np.ndarray) -> Views:
+    """Run teacher, mask, student and decoder of a whole model on uint8 images [B, H, W, 3], without augmentation."""
+    views = model.normalise(torch.from_numpy(images).permute(0, 3, 1, 2))
+    heads = model.teacher.backbone.attention(views)  # [B, heads, h, w]
+    importance, grid = heads.mean(dim=1).flatten(1), heads.shape[-2:]
+    generator, view = model.mask_generator, model.mask_generator.views[0]  # one that is masked in training
+    mask = generator(importance.repeat(2, 1), torch.arange(len(images)), 0, 2, importance.shape[1])
+    mask = None if mask is None else mask.unflatten(0, (2, -1))[view]
+    restored = error = None
+    if model.decoder is not None:
+        tokens = model.student.backbone(views, mask=mask, patch_tokens=True).patch_tokens
+        output = model.decoder(tokens)
+        flat = views.mean(dim=(2, 3), keepdim=True).expand_as(views)
+        error = (restoring_loss(output, views).item(), restoring_loss(flat, views).item())
+        restored = ((output * model.std + model.mean) / 255).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    return Views(
+        photos=images / 255.0,
+        heads=heads.numpy(),
+        mask=None if mask is None else mask.reshape(-1, *grid).numpy(),
+        restored=restored,
+        error=error,
+    )
+
+
+@torch.no_grad()
+def look_with_backbone(frozen: FrozenBackbone, images: np.ndarray) -> Views:
+    """Attention of a backbone alone on uint8 images [B, H, W, 3]."""
+    views = frozen.normalise(torch.from_numpy(images).permute(0, 3, 1, 2))
+    return Views(photos=images / 255.0, heads=frozen.backbone.attention(views).cpu().numpy())

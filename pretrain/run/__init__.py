@@ -1,0 +1,1 @@
+"""Runs a pre-training: loop, optimiser, hooks, warm start."""

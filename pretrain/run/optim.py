@@ -1,0 +1,139 @@
+"""DINO's parameter groups, per-parameter gradient clipping and mixed precision, on CPU and GPU alike."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
+from mmengine.registry import OPTIMIZERS
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from pretrain.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
+
+DTYPES = {None: None, "float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def parameter_groups(model: nn.Module) -> list[dict]:
+    """Two groups: matrices get weight decay; biases, norms and other vectors get none (DINO).
+
+    Swin's tables of relative position biases count as biases, as in its authors' recipe.
+    """
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    vectors = [p for name, p in trained if p.ndim == 1 or name.endswith((".bias", ".relative_position_bias_table"))]
+    seen = {id(p) for p in vectors}
+    matrices = [p for _, p in trained if id(p) not in seen]
+    return [
+        {"params": matrices, "apply_weight_decay": True},
+        {"params": vectors, "weight_decay": 0.0, "apply_weight_decay": False},
+    ]
+
+
+@OPTIM_WRAPPERS.register_module()
+class PretrainOptimWrapper(OptimWrapper):
+    """Optimiser with autocast, loss scaling for float16 and clipping of each parameter's gradient.
+
+    Args:
+        optimizer: over :func:`parameter_groups`.
+        dtype: ``bfloat16`` or ``float16`` for autocast, None or ``float32`` for full precision.
+        clip_grad: largest norm of any single parameter's gradient (DINO: 3.0); None for no clipping.
+    """
+
+    carries_stop = True  # for mst_transfer.runs.stop_hook: the loop's reduction of a step's values does
+
+    def __init__(self, optimizer: Optimizer, dtype: str | None = None, clip_grad: float | None = 3.0) -> None:
+        super().__init__(optimizer)
+        if dtype not in DTYPES:
+            raise ValueError(f"optim_wrapper.dtype = {dtype!r} is not known; choose bfloat16, float16, float32 or None")
+        if clip_grad is not None and clip_grad <= 0:
+            raise ValueError(f"optim_wrapper.clip_grad = {clip_grad} must be positive, or None for no clipping")
+        self.base_param_settings = None
+        self.dtype, self.clip_norm = DTYPES[dtype], clip_grad
+        self.device_type = optimizer.param_groups[0]["params"][0].device.type
+        self.scaler = torch.amp.GradScaler(self.device_type) if dtype == "float16" else None
+
+    def autocast(self) -> AbstractContextManager:
+        """Context for the forward pass."""
+        if self.dtype is None:
+            return nullcontext()
+        return torch.autocast(self.device_type, dtype=self.dtype)
+
+    def set_hyperparameters(self, lr: float, weight_decay: float) -> None:
+        """Values for the step to come."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+            if group["apply_weight_decay"]:
+                group["weight_decay"] = weight_decay
+
+    def backward(self, loss: Tensor, **kwargs) -> None:
+        """Add the gradient of ``loss``."""
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward(**kwargs)
+        self._inner_count += 1
+
+    def clip_gradients(self) -> Tensor:
+        """Clip each parameter's gradient on its own; the norm of all gradients before clipping, a scalar tensor."""
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norms = torch.stack(torch._foreach_norm(grads))
+        if self.clip_norm is not None:
+            factors = (self.clip_norm / (norms + 1e-6)).clamp(max=1.0)
+            torch._foreach_mul_(grads, list(factors.unbind()))
+        return norms.norm()
+
+    def step(self, **kwargs) -> None:
+        """Update the parameters; with float16 a step whose gradients overflow is left out."""
+        if self.scaler is None:
+            self.optimizer.step(**kwargs)
+        else:
+            self.scaler.step(self.optimizer, **kwargs)
+            self.scaler.update()
+
+    def skip(self) -> bool:
+        """Leave this step out; True when float16's loss scale explains it and has been lowered."""
+        if self.scaler is None:
+            return False
+        before = self.scaler.get_scale()
+        self.scaler.update()
+        return before > 1 and self.scaler.get_scale() < before
+
+    def state_dict(self) -> dict:
+        """The optimiser's, and the loss scaler's."""
+        state = super().state_dict()
+        if self.scaler is not None:
+            state["loss_scaler"] = self.scaler.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Inverse of :meth:`state_dict`."""
+        state_dict = dict(state_dict)
+        scaler_state = state_dict.pop("loss_scaler", None)
+        if self.scaler is not None and scaler_state:
+            self.scaler.load_state_dict(scaler_state)
+        super().load_state_dict(state_dict)
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class PretrainOptimWrapperConstructor:
+    """Builds the optimiser over DINO's two parameter groups.
+
+    Args:
+        optim_wrapper_cfg: ``type``, ``optimizer`` and arguments of :class:`PretrainOptimWrapper`.
+        paramwise_cfg: must be None: the groups are part of the method.
+    """
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
+        if paramwise_cfg is not None:
+            raise ValueError("optim_wrapper.paramwise_cfg is not supported in pre-training: the groups are DINO's")
+        self.optim_wrapper_cfg = optim_wrapper_cfg
+
+    def __call__(self, model: nn.Module) -> PretrainOptimWrapper:
+        module = model.module if is_model_wrapper(model) else model
+        assert isinstance(module, nn.Module)
+        cfg = dict(self.optim_wrapper_cfg)
+        optimizer_cfg = dict(cfg.pop("optimizer"))
+        optimizer_cfg.setdefault("lr", 0.0)
+        optimizer = OPTIMIZERS.build({**optimizer_cfg, "params": parameter_groups(module)})
+        cfg.pop("constructor", None)
+        cfg.setdefault("type", "pretrain.PretrainOptimWrapper")
+        return OPTIM_WRAPPERS.build(cfg, default_args={"optimizer": optimizer})

@@ -1,0 +1,88 @@
+"""``mst params``: the table is what the optimizer of a real, trained-size model has."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+
+from mst_transfer.cli.main import main
+from mst_transfer.engine.plan.parameter_table import group_rows, parameter_rows
+
+DET, SEG = "det_configs/mst_maskrcnn_sample.py", "seg_configs/mst_setr_pup_sample.py"
+
+
+def test_layer_decay_is_shown_as_worked_out_by_hand(root: Path):
+    rows = {row.name: row for row in parameter_rows(Config.fromfile(root / DET))}
+    # Four blocks, lr 1e-3, rate 0.8: layers 0 (embeddings), 1-4 (blocks), 5 (all else).
+    for name, layer, decay in (
+        ("backbone.vit.pos_embed", 0, 0.0),
+        ("backbone.vit.patch_embed.proj.weight", 0, 0.05),
+        ("backbone.vit.blocks.2.attn.qkv.weight", 3, 0.05),
+        ("backbone.vit.blocks.2.attn.qkv.bias", 3, 0.0),
+        ("roi_head.bbox_head.fc_cls.weight", 5, 0.05),
+    ):
+        assert (rows[name].layer, rows[name].weight_decay) == (layer, decay)
+        assert rows[name].lr == pytest.approx(1e-3 * 0.8 ** (5 - layer))
+    assert rows["backbone.vit.patch_embed.proj.weight"].shape == (128, 3, 8, 8)
+
+
+def test_custom_keys_of_mmengine_are_shown(root: Path):
+    cfg = Config.fromfile(root / SEG)
+    cfg.optim_wrapper = dict(
+        type="AmpOptimWrapper",  # needs a GPU to be built
+        loss_scale="dynamic",
+        optimizer=dict(type="SGD", lr=0.01, weight_decay=0.001),
+        paramwise_cfg=dict(custom_keys={"head": dict(lr_mult=10.0)}, norm_decay_mult=0.0),
+    )
+    rows = {row.name: row for row in parameter_rows(cfg)}
+    assert (rows["decode_head.conv_seg.weight"].lr, rows["backbone.vit.blocks.0.mlp.fc1.weight"].lr) == (0.1, 0.01)
+    assert rows["backbone.vit.norm.weight"].weight_decay == 0.0
+    assert rows["backbone.vit.blocks.0.mlp.fc1.weight"].weight_decay == 0.001
+    assert {row.layer for row in rows.values()} == {None}
+
+
+def test_the_rows_are_those_of_a_real_optimizer(root: Path):
+    from mmengine.registry import init_default_scope
+    from mmseg.registry import MODELS
+
+    cfg = Config.fromfile(root / SEG)
+    rows = {row.name: (row.lr, row.weight_decay) for row in parameter_rows(cfg)}
+    cfg.model.backbone.checkpoint = None
+    init_default_scope("mmseg")
+    model = MODELS.build(cfg.model)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    real = {names[id(p)]: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert rows == real and all(isinstance(p, torch.Tensor) for group in groups for p in group["params"])
+
+
+def test_what_is_frozen_is_said(root: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(root)
+    words = ["params", SEG, "--cfg-options", "+model.backbone.frozen_stages=1"]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    block = next(line for line in lines if line.startswith("backbone.vit.blocks.0.attn.qkv.weight"))
+    assert block.split()[-4:] == ["384×128", "-", "frozen", "-"]
+    assert lines[0].split()[:2] == ["name", "shape"] and "of them train" in lines[-1]
+    assert main([*words, "--summary"]) == 0
+    summary = capsys.readouterr().out.splitlines()
+    assert summary[1].split()[:3] == ["-", "frozen", "-"] and len(summary) < len(lines) / 4
+    assert main([*words, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == len(lines) - 2 and sum(int(line.split()[3]) for line in summary[1:]) == len(rows)
+
+
+def test_groups_are_ordered_by_layer(root: Path):
+    groups = group_rows(parameter_rows(Config.fromfile(root / DET)))
+    layers = [group[0].layer for group in groups]
+    assert layers == sorted(layers) and len(groups) == 12
+
+
+def test_configs_without_an_optimizer_are_refused(tmp_path: Path, root: Path, capsys: pytest.CaptureFixture):
+    path = tmp_path / "mine.py"
+    path.write_text(f"_base_ = {str(root / SEG)!r}\noptim_wrapper = dict(_delete_=True, type='OptimWrapper')\n")
+    assert main(["params", str(path)]) == 1
+    assert "no optim_wrapper.optimizer" in capsys.readouterr().err

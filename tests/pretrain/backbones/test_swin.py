@@ -1,0 +1,230 @@
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from pretrain.backbones.build_backbone import build_backbone
+from pretrain.backbones.swin import MaskedSwin, pooled_attention
+from pretrain.backbones.vit import MaskedViT
+from pretrain.run.optim import parameter_groups
+
+NAME = "swin_tiny_patch4_window7_224"
+SMALL = dict(arch=NAME, img_size=224, embed_dim=8, depths=(2, 2, 1, 1), num_heads=(1, 2, 2, 4))
+
+
+@pytest.fixture
+def swin() -> MaskedSwin:
+    torch.manual_seed(0)
+    model = MaskedSwin(**SMALL).eval()
+    with torch.no_grad():  # norms and biases as after training: neither 1 nor 0
+        for parameter in model.vit.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model
+
+
+def last_block_input(swin: MaskedSwin, images: torch.Tensor) -> torch.Tensor:
+    seen = []
+    handle = swin.vit.layers[-1].blocks[-1].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    swin.vit.forward_features(images)
+    handle.remove()
+    return seen[0]
+
+
+def test_importance_equals_a_plain_loop(swin):
+    """softmax over the tokens of q(mean) · k / sqrt(d), one image and one head at a time, averaged over heads."""
+    images = torch.randn(2, 3, 96, 64)
+    x = last_block_input(swin, images)  # [2, 3, 2, 64]
+    block, heads, width = swin.vit.layers[-1].blocks[-1], 4, 64
+    d = width // heads
+    weight, bias = block.attn.qkv.weight, block.attn.qkv.bias
+    expected = torch.zeros(2, heads, 6)
+    for b in range(2):
+        tokens = block.norm1(x[b].reshape(6, width))
+        query = weight[:width] @ tokens.mean(dim=0) + bias[:width]
+        for head in range(heads):
+            part = slice(head * d, (head + 1) * d)
+            scores = torch.zeros(6)
+            for i in range(6):
+                key = weight[width : 2 * width] @ tokens[i] + bias[width : 2 * width]
+                scores[i] = query[part] @ key[part] / d**0.5
+            expected[b, head] = scores.exp() / scores.exp().sum()
+    torch.testing.assert_close(pooled_attention(block, x), expected)
+    torch.testing.assert_close(swin.attention(images).flatten(2), expected)
+    torch.testing.assert_close(swin(images, importance=True).importance, expected.mean(dim=1))
+    assert swin.attention(images).shape == (2, heads, 3, 2)
+    assert swin(images).importance is None and swin(images).patch_tokens is None
+
+
+@pytest.mark.parametrize("options", [dict(qkv_bias=False), dict(head_dim=5)])
+def test_importance_with_other_projections(options):
+    swin = MaskedSwin(**SMALL, **options).eval()
+    importance = swin(torch.randn(2, 3, 64, 64), importance=True).importance
+    torch.testing.assert_close(importance.sum(dim=1), torch.ones(2))
+    assert importance.shape == (2, 4) and importance.std(dim=1).min() > 0
+
+
+@pytest.mark.parametrize("size", [(224, 224), (96, 96), (64, 160)])
+def test_features_equal_timm(swin, size):
+    images = torch.randn(2, 3, *size)
+    output = swin(images, patch_tokens=True, importance=True)
+    torch.testing.assert_close(output.patch_tokens, swin.vit.forward_features(images))
+    torch.testing.assert_close(output.cls_token, swin.vit(images))
+    torch.testing.assert_close(swin.cls_tokens(images), output.cls_token)
+    assert output.patch_tokens.shape == (2, size[0] // 32, size[1] // 32, 64)
+
+
+@pytest.mark.parametrize("side", [96, 128])
+def test_other_sizes_equal_a_model_built_for_them(swin, side):
+    """Same weights, windows of 7 kept, masks computed once for that size."""
+    fixed = dict(SMALL, img_size=side)
+    built = timm.create_model(fixed.pop("arch"), num_classes=0, window_size=7, always_partition=True, **fixed).eval()
+    built.load_state_dict(swin.vit.state_dict())
+    assert built.layers[1].blocks[1].attn_mask is not None and swin.vit.layers[1].blocks[1].attn_mask is None
+    images = torch.randn(2, 3, side, side)
+    torch.testing.assert_close(swin(images, patch_tokens=True).patch_tokens, built.forward_features(images))
+
+
+def test_masked_cells_equal_a_plain_loop(swin):
+    images, mask = torch.randn(2, 3, 96, 64), torch.zeros(2, 6, dtype=torch.bool)
+    mask[0, 1] = mask[1, 2] = mask[1, 5] = True
+    embedded = swin.vit.patch_embed(images).clone()  # [2, 24, 16, 8]
+    for b in range(2):
+        for row in range(24):
+            for column in range(16):
+                if mask[b, (row // 8) * 2 + column // 8]:
+                    embedded[b, row, column] = swin.mask_token
+    expected = swin.vit.norm(swin.vit.layers(embedded))
+    output = swin(images, mask=mask, patch_tokens=True)
+    torch.testing.assert_close(output.patch_tokens, expected)
+    torch.testing.assert_close(output.cls_token, expected.mean(dim=(1, 2)))
+
+
+def test_hidden_pixels_are_not_seen(swin):
+    images, mask = torch.randn(1, 3, 64, 96), torch.zeros(1, 6, dtype=torch.bool)
+    mask[0, 4] = True
+    changed = images.clone()
+    changed[:, :, 32:64, 32:64] = 100 * torch.randn(1, 3, 32, 32)
+    assert torch.equal(swin(images, mask=mask).cls_token, swin(changed, mask=mask).cls_token)
+    changed[:, :, 31, 40] += 1  # of the cell above
+    assert not torch.equal(swin(images, mask=mask).cls_token, swin(changed, mask=mask).cls_token)
+
+
+def test_gradient_checkpointing_changes_nothing():
+    images = torch.randn(2, 3, 64, 64)
+    gradients = []
+    for thrifty in (False, True):
+        torch.manual_seed(0)
+        model = MaskedSwin(**SMALL, grad_checkpointing=thrifty)
+        model(images).cls_token.square().sum().backward()
+        gradients.append({name: p.grad for name, p in model.vit.named_parameters()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+
+
+def test_importance_stays_float32_under_autocast(swin):
+    images = torch.randn(2, 3, 64, 64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        importance = swin(images, importance=True).importance
+    assert importance.dtype == torch.float32
+    torch.testing.assert_close(importance.sum(dim=1), torch.ones(2))
+
+
+def test_sizes_and_cells(swin):
+    assert (swin.embed_dim, swin.patch_size, swin.cell_size) == (64, 4, 32)
+    assert swin.num_patches(224, 96) == 21 and swin.mask_token.shape == (8,)
+    with pytest.raises(ValueError, match="100x96 px is not a multiple of 32.*96 or 128"):
+        swin(torch.randn(1, 3, 100, 96))
+    for options in (dict(num_blocks=4), dict(average_patches=True)):
+        with pytest.raises(ValueError, match="num_blocks=1 and average_patches=False"):
+            swin.cls_tokens(torch.randn(1, 3, 64, 64), **options)
+
+
+def test_position_biases_get_no_weight_decay(swin):
+    decayed, spared = ({id(p) for p in group["params"]} for group in parameter_groups(swin))
+    tables = {id(p) for name, p in swin.named_parameters() if name.endswith("relative_position_bias_table")}
+    assert len(tables) == 6 and tables <= spared and not tables & decayed
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (dict(arch="swin_tinny_patch4_window7_224"), ["swin_tinny", NAME]),
+        (dict(arch="swinv2_tiny_window8_256"), ["swinv2_tiny_window8_256", "SwinTransformerV2", NAME]),
+        (dict(arch=NAME, depth=3), ["depth", NAME]),
+    ],
+)
+def test_bad_architectures_are_named(options, words):
+    with pytest.raises(ValueError) as error:
+        MaskedSwin(**options)
+    assert all(word in str(error.value) for word in words)
+
+
+def test_the_factory_chooses_by_timms_class():
+    small = {k: v for k, v in SMALL.items() if k != "arch"}
+    assert isinstance(build_backbone(NAME, **small), MaskedSwin)
+    vit = build_backbone("vit_tiny_patch16_224", img_size=32, embed_dim=24, depth=1, num_heads=2)
+    assert isinstance(vit, MaskedViT) and vit.cell_size == vit.patch_size == 16
+    for arch, words in {
+        "swin_tiny_patch4_window_224": NAME,
+        "vit_smal_patch16_224": "vit_small_patch16_224",
+        "resnet18": "swin_tiny",
+        "swinv2_tiny_window8_256": "swin_tiny",
+    }.items():
+        with pytest.raises(ValueError, match=rf"{arch}.*{words}"):
+            build_backbone(arch)
+
+
+SWIN_CONFIG = """
+_base_ = {base!r}
+model = dict(
+    backbone=dict(
+        _delete_=True, arch="swin_tiny_patch4_window7_224", img_size=64, embed_dim=24, depths=(1, 1, 1, 1),
+        num_heads=(1, 2, 2, 4), drop_path_rate=0.2,
+    ),
+    masking=dict(_delete_=True, {masking}),
+)
+train_dataloader = dict(dataset=dict(global_size=64, local_size=32, max_images=8))
+train_cfg = dict(max_epochs=1, schedule=dict(warmup_epochs=0))
+default_hooks = dict(checkpoint=dict(interval=2))
+"""
+
+
+@pytest.mark.parametrize("masking", ["mode='attention', num=2", "mode='random', p=0.3", "mode='none'"])
+def test_trains_and_writes_timms_backbone(tiny_config: Path, tmp_path: Path, masking: str):
+    from mst_transfer.checkpoint import read_backbone
+    from pretrain.run.train import main
+
+    config, run = tmp_path / "swin.py", tmp_path / "run"
+    config.write_text(SWIN_CONFIG.format(base=str(tiny_config), masking=masking))
+    assert main([str(config), "--work-dir", str(run)]) == 0
+    state = torch.load(run / "iter_2.pth", weights_only=True, map_location="cpu")["state_dict"]
+    assert ("student.backbone.mask_token" in state) == ("none" not in masking)
+    assert "teacher.backbone.mask_token" not in state
+    for role in ("teacher", "student"):
+        tensors, metadata = read_backbone(run / f"{role}.safetensors", role=role)
+        model = timm.create_model(metadata.arch, num_classes=0, **metadata.arch_kwargs)
+        model.load_state_dict(tensors, strict=True)
+        prefix = f"{role}.backbone.vit."
+        assert all(torch.equal(tensors[name], state[prefix + name]) for name in tensors)
+        assert (metadata.patch_size, metadata.embed_dim, metadata.img_size) == (4, 24, (64, 64))
+    moved = [name for name in tensors if not torch.equal(tensors[name], state["teacher.backbone.vit." + name])]
+    assert len(moved) == len(tensors)  # every tensor of the student has had a gradient
+
+
+def test_drop_path_and_gradients_are_the_students_alone(tiny_mst):
+    small = dict(arch=NAME, img_size=64, embed_dim=24, depths=(1, 1, 2, 1), num_heads=(1, 2, 2, 4), drop_path_rate=0.5)
+    mst = tiny_mst(backbone=small, masking=dict(num=2), decoder=dict(channels=(8,)))
+    assert type(mst.student.backbone.vit.layers[2].blocks[1].drop_path1).__name__ == "DropPath"
+    assert type(mst.teacher.backbone.vit.layers[2].blocks[1].drop_path1).__name__ == "Identity"
+    assert len(mst.decoder.stages) == 5
+    batch = dict(
+        global_crops=torch.randint(0, 256, (2, 2, 3, 64, 64), dtype=torch.uint8),
+        local_crops=torch.randint(0, 256, (2, 1, 3, 32, 32), dtype=torch.uint8),
+        index=torch.arange(2),
+    )
+    losses = mst(**batch)
+    losses["loss"].backward()
+    assert losses["mask_ratio"] == 0.5 and all(p.grad is None for p in mst.teacher.parameters())
+    silent = {n for n, p in mst.named_parameters() if p.requires_grad and p.grad is None}
+    assert not silent

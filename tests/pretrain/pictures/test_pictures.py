@@ -1,0 +1,215 @@
+import json
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+import pytest
+import timm
+import torch
+
+from mst_transfer.checkpoint import BackboneMetadata, read_backbone, save_backbone
+from pretrain.backbones.swin import MaskedSwin
+from pretrain.backbones.vit import MaskedViT
+from pretrain.pictures.__main__ import main
+from pretrain.pictures.drawing import draw_heads, grey_out, heat_map, overlay
+from pretrain.pictures.picture_folder import choose_images, load_run
+from pretrain.pictures.views import look, read_crop
+from pretrain.run.train import main as train
+
+NORMALISATION = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+def test_hidden_patches_are_grey():
+    photos, mask = np.ones((1, 4, 6, 3)), np.array([[[True, False, False], [False, False, True]]])
+    grey = grey_out(photos, mask)
+    assert (grey[0, :2, :2] == 0.5).all() and (grey[0, 2:, 4:] == 0.5).all()
+    assert grey[0].sum() == 72 - 2 * 12 * 0.5
+
+
+def test_heat_maps_are_patches_in_colour():
+    """The lowest value has the first colour, what is above the 99th percentile the last; patches are not smoothed."""
+    attention = np.arange(200.0).reshape(10, 20)
+    picture = heat_map(attention, 30, 60)
+    ends = [tuple(round(255 * c) for c in matplotlib.colormaps["inferno"](end)[:3]) for end in (0.0, 1.0)]
+    assert tuple(picture[0, 0]) == ends[0] and tuple(picture[-1, -1]) == ends[1] == tuple(picture[-1, -4])
+    assert (picture.reshape(10, 3, 20, 3, 3) == picture[::3, ::3].reshape(10, 1, 20, 1, 3)).all()
+    assert (heat_map(np.full((2, 2), 0.3), 4, 4) == ends[0]).all()  # a flat map has no scale
+    shown = overlay(np.zeros((30, 60, 3)), attention)
+    np.testing.assert_allclose(shown, 0.75 * picture / 255, atol=1e-9)
+
+
+@pytest.mark.parametrize("num_heads, lines", [(3, 1), (6, 2), (7, 2), (12, 2), (24, 4)])
+def test_a_panel_for_each_head(num_heads: int, lines: int):
+    figure = draw_heads(np.ones((32, 64, 3)), np.random.default_rng(0).random((num_heads, 2, 4)))
+    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+    assert titles == ["photo", "mean", *(f"head {i}" for i in range(1, num_heads + 1))]
+    assert len({round(axis.get_position().y0, 2) for axis in figure.axes}) == lines
+    matplotlib.pyplot.close(figure)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (16, 48)])
+def test_look_shows_what_the_model_sees(tiny_mst, size):
+    mst = tiny_mst(masking=dict(num=4)).eval()
+    images = np.random.default_rng(0).integers(0, 256, (3, *size, 3), dtype=np.uint8)
+    views, grid = look(mst, images), (size[0] // 8, size[1] // 8)
+    candidates = grid[0] * grid[1] // 4
+    assert views.importance.shape == (3, *grid) and views.heads.shape == (3, 2, *grid)
+    assert views.mask.sum(axis=(1, 2)).tolist() == [candidates] * 3
+    for importance, mask in zip(views.importance, views.mask, strict=True):
+        assert importance[mask].max() <= importance[~mask].min()
+    batch = mst.normalise(torch.from_numpy(images).permute(0, 3, 1, 2))
+    expected = mst.teacher.backbone(batch, importance=True).importance.detach().reshape(3, *grid)
+    np.testing.assert_allclose(views.importance, expected, rtol=1e-6)
+    flat = (batch - batch.mean(dim=(2, 3), keepdim=True)).abs().mean().item()
+    assert views.error[1] == pytest.approx(flat, rel=1e-5) and views.restored.shape == (3, *size, 3)
+
+
+def test_a_view_that_is_masked_in_training_is_shown(tiny_mst):
+    """Where the second view alone is masked, a picture of the first would say that nothing is hidden."""
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    for view in (0, 1):
+        assert look(tiny_mst(masking=dict(num=4, views=(view,))).eval(), images).mask.mean() == 0.25
+
+
+def test_swin_masks_whole_cells(tiny_mst):
+    swin = dict(
+        arch="swin_tiny_patch4_window7_224", img_size=64, embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 2)
+    )
+    mst = tiny_mst(backbone=swin, masking=dict(num=3)).eval()
+    views = look(mst, np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8))
+    assert views.heads.shape == (2, 2, 2, 3) and views.mask.sum(axis=(1, 2)).tolist() == [2, 2]
+    assert views.restored.shape == (2, 64, 96, 3)
+    grey = grey_out(np.zeros((2, 64, 96, 3)), views.mask)
+    assert (grey > 0).sum() == 2 * 2 * 32 * 32 * 3
+
+
+@pytest.mark.parametrize("height, width", [(10, 10), (10, 30), (40, 20)])
+def test_crops_come_from_the_middle(tmp_path: Path, height: int, width: int):
+    image = np.zeros((20, 100, 3), np.uint8)
+    columns = round(20 * width / height)  # a full-height part of these proportions
+    image[:, 50 - columns // 2 : 50 + columns // 2] = 255
+    cv2.imwrite(str(tmp_path / "wide.png"), image)
+    assert (read_crop(str(tmp_path / "wide.png"), height, width) == np.full((height, width, 3), 255)).all()
+
+
+def test_images_are_files_and_shares_of_folders(photo_folder: Path):
+    single, folders = photo_folder / "part_1" / "01.png", [photo_folder / "part_0", photo_folder / "part_1"]
+    chosen = choose_images([single, *folders], 5)
+    assert [Path(path).parent.name for path in chosen] == ["part_1"] + 3 * ["part_0"] + 2 * ["part_1"]
+    assert chosen[0] == str(single) and len(choose_images(folders, 100)) == 24
+    with pytest.raises(FileNotFoundError, match="gone.jpg"):
+        choose_images([photo_folder / "gone.jpg"], 5)
+    with pytest.raises(ValueError, match="--num 0"):
+        choose_images(folders, 0)
+
+
+def test_command_line(tiny_config: Path, photo_folder: Path, tmp_path: Path, capsys):
+    run, out = tmp_path / "run", tmp_path / "pictures"
+    assert train([str(tiny_config), "--work-dir", str(run)]) == 0
+    assert main([str(run), "--images", str(photo_folder), "--out", str(out), "--num", "3"]) == 0
+    entries = json.loads((out / "index.json").read_text())
+    assert [entry["file"] for entry in entries] == ["importance.png", "restored.png"]
+    assert all((out / entry["file"]).stat().st_size > 5000 for entry in entries)
+    assert "the teacher's class token" in entries[0]["caption"] and "mode 'attention'" in entries[0]["caption"]
+    assert "Mean absolute error over these 3 views" in entries[1]["caption"]
+    for size, status in (("40", 0), ("30", 1)):
+        words = [str(run), "--images", str(photo_folder / "part_0" / "00.png"), "--out", str(out), "--size", size]
+        assert main(words) == status
+    assert "30x30 px is not a multiple of the patch size 8: choose a size such as 24 or 32" in capsys.readouterr().err
+
+
+def test_pictures_of_a_run_with_compiled_blocks_need_no_compiler(tiny_config: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    assert train([str(tiny_config), "--work-dir", str(run), "--cfg-options", "train_cfg.schedule.warmup_epochs=0"]) == 0
+    config = next(run.glob("*.py"))
+    config.write_text(config.read_text().replace("backbone=dict(", "backbone=dict(compile_blocks=True, ", 1))
+    model, _ = load_run(run)
+    assert model.student.backbone._blocks is model.teacher.backbone._blocks is MaskedViT._through_blocks
+
+
+def backbone_file(folder: Path, backbone: MaskedViT | MaskedSwin) -> Path:
+    projection, path = backbone.vit.patch_embed.proj, folder / "teacher.safetensors"
+    metadata = BackboneMetadata(
+        arch=backbone.arch,
+        arch_kwargs=backbone.arch_kwargs,
+        patch_size=backbone.patch_size,
+        img_size=tuple(backbone.vit.patch_embed.img_size),
+        embed_dim=projection.out_channels,
+        role="teacher",
+        **NORMALISATION,
+    )
+    save_backbone(path, backbone.vit.state_dict(), metadata)
+    return path
+
+
+VIT = dict(arch="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
+SWIN = dict(arch="swin_tiny_patch4_window7_224", img_size=64, embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    "build, options, size, words",
+    [
+        (MaskedViT, VIT, (48, 32), "the teacher's class token over the patches"),
+        (
+            MaskedSwin,
+            dict(SWIN, head_dim=4),
+            (96, 64),
+            "the teacher's average-pooled feature over the last-stage tokens",
+        ),
+    ],
+    ids=["vit", "swin"],
+)
+def test_heads_of_a_backbone_file(photo_folder: Path, tmp_path: Path, build, options, size, words):
+    """Each map equals the colours of the attention that the network gives for the photograph."""
+    torch.manual_seed(0)
+    backbone, photo, out = build(**options).eval(), photo_folder / "part_0" / "04.png", tmp_path / "pictures"
+    arguments = ["--checkpoint", str(backbone_file(tmp_path, backbone)), "--images", str(photo), "--out", str(out)]
+    assert main([*arguments, "--heads", "--size", *map(str, size)]) == 0
+    entries = json.loads((out / "index.json").read_text())
+    assert [entry["file"] for entry in entries] == ["importance.png", "heads_01_04.png"]
+    assert all(words in entry["caption"].replace("The", "the").replace("Attention", "attention") for entry in entries)
+    image = torch.from_numpy(read_crop(str(photo), *size)).permute(2, 0, 1) / 255
+    mean, std = (torch.tensor(NORMALISATION[name]).view(3, 1, 1) for name in ("mean", "std"))
+    heads = backbone.attention(((image - mean) / std)[None])[0].detach().numpy()
+    cell = backbone.cell_size
+    assert heads.shape == (len(heads), size[0] // cell, size[1] // cell) and len(heads) > 1
+    assert len(list((out / "heads" / "01_04").iterdir())) == len(heads) + 1
+    for number, head in enumerate(heads, 1):
+        picture = cv2.imread(str(out / "heads" / "01_04" / f"head_{number}.png"))[..., ::-1]
+        assert picture.shape == (*size, 3)
+        assert abs(picture.astype(int) - heat_map(head, *size)).max() <= 2  # a step of the colour scale
+    assert read_backbone(tmp_path / "teacher.safetensors")[1].arch == backbone.arch
+
+
+def test_files_of_others_show_their_architecture_or_need_its_name(photo_folder: Path, tmp_path: Path, capsys):
+    unusual = timm.create_model("vit_tiny_patch16_224", embed_dim=24, depth=1)
+    torch.save({"teacher": unusual.state_dict()}, tmp_path / "timm.pth")
+    arguments = ["--checkpoint", str(tmp_path / "timm.pth"), "--images", str(photo_folder / "part_0" / "00.png")]
+    arguments += ["--out", str(tmp_path / "pictures"), "--size", "64"]
+    assert main(arguments) == 1 and "--arch vit_small_patch16_224" in capsys.readouterr().err
+    torch.save({"model": timm.create_model("vit_tiny_patch16_224").state_dict()}, tmp_path / "timm.pth")
+    assert main([*arguments, "--arch", "vit_tiny_patch16_224"]) == 0 and main(arguments) == 0
+    assert "attention of the network's class token" in (tmp_path / "pictures" / "index.json").read_text()
+    assert "loaded" in capsys.readouterr().err and (tmp_path / "pictures" / "importance.png").is_file()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["run", "--checkpoint", "file"],
+        ["run", "--size", "1", "2", "3"],
+        ["run", "--role", "student"],
+        ["run", "--arch", "vit_tiny_patch16_224"],
+        ["--checkpoint", "file", "--config", "config.py"],
+    ],
+)
+def test_contradictory_arguments_are_refused(words):
+    with pytest.raises(SystemExit):
+        main([*words, "--images", "x", "--out", "y"])
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"no checkpoint in {tmp_path}"):
+        load_run(tmp_path)

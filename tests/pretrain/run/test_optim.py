@@ -1,0 +1,95 @@
+import pytest
+import torch
+
+from pretrain.run.optim import PretrainOptimWrapper, PretrainOptimWrapperConstructor, parameter_groups
+
+
+def build(model, **options) -> PretrainOptimWrapper:
+    cfg = dict(optimizer=dict(type="AdamW"), **options)
+    return PretrainOptimWrapperConstructor(cfg)(model)
+
+
+def test_vectors_and_biases_get_no_weight_decay(tiny_mst):
+    mst = tiny_mst()
+    names = {id(p): name for name, p in mst.named_parameters()}
+    decayed, free = ({names[id(p)] for p in group["params"]} for group in parameter_groups(mst))
+    trained = {name for name, p in mst.named_parameters() if p.requires_grad}
+    assert decayed | free == trained and not decayed & free
+    assert not any(name.startswith("teacher") for name in trained)
+    assert {"student.backbone.vit.cls_token", "student.backbone.vit.pos_embed"} <= decayed  # as DINO has it
+    assert {"student.backbone.mask_token", "student.backbone.vit.norm.weight"} <= free
+    assert all(name.endswith("bias") or dict(mst.named_parameters())[name].ndim == 1 for name in free)
+
+
+def test_each_gradient_is_clipped_on_its_own():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2))
+    wrapper = build(model, clip_grad=3.0)
+    gradients = [torch.randn_like(p) * scale for p, scale in zip(model.parameters(), (10, 0.1, 5, 2), strict=True)]
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        parameter.grad = gradient.clone()
+    norm = wrapper.clip_gradients()
+    assert norm.item() == pytest.approx(sum(g.square().sum().item() for g in gradients) ** 0.5, rel=1e-5)
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        factor = min(1.0, 3.0 / (gradient.norm().item() + 1e-6))
+        torch.testing.assert_close(parameter.grad, gradient * factor)
+
+
+def test_hyperparameters_reach_the_groups(tiny_mst):
+    wrapper = build(tiny_mst())
+    wrapper.set_hyperparameters(lr=0.25, weight_decay=0.125)
+    assert [g["lr"] for g in wrapper.param_groups] == [0.25, 0.25]
+    assert [g["weight_decay"] for g in wrapper.param_groups] == [0.125, 0.0]
+
+
+def test_fused_adamw_equals_the_plain_one(tiny_mst, crops):
+    results = []
+    for fused in (False, True):
+        mst = tiny_mst()
+        wrapper = PretrainOptimWrapperConstructor(dict(optimizer=dict(type="AdamW", fused=fused)))(mst)
+        for step in range(3):
+            wrapper.set_hyperparameters(1e-3, 0.04)
+            wrapper.zero_grad()
+            wrapper.backward(mst(**crops(seed=step))["loss"])
+            wrapper.clip_gradients()
+            wrapper.step()
+        results.append(torch.cat([p.detach().flatten() for p in mst.student.parameters()]))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_mixed_precision_trains_on_any_device(tiny_mst, crops, dtype):
+    mst = tiny_mst()
+    wrapper = build(mst, dtype=dtype)
+    wrapper.set_hyperparameters(1e-3, 0.04)
+    before = mst.student.head.mlp[0].weight.clone()
+    for _ in range(20):  # float16 may overflow until its loss scale has come down
+        wrapper.zero_grad()
+        with wrapper.autocast():
+            losses = mst(**crops())
+        wrapper.backward(losses["loss"])
+        if wrapper.clip_gradients().isfinite():
+            break
+        assert wrapper.skip()
+        mst.dino_loss.discard_center_update()
+    assert all(value.dtype == torch.float32 for value in losses.values())
+    exact = tiny_mst()(**crops())["loss"].item()
+    assert losses["loss"].item() == pytest.approx(exact, rel=0.02)
+    assert mst.student.head.mlp[0].weight.grad.isfinite().all()
+    wrapper.step()
+    assert not torch.equal(before, mst.student.head.mlp[0].weight)
+
+
+def test_float16_scaler_survives_a_checkpoint(tiny_mst):
+    wrapper = build(tiny_mst(), dtype="float16")
+    wrapper.scaler.load_state_dict({**wrapper.scaler.state_dict(), "scale": 1024.0})
+    other = build(tiny_mst(), dtype="float16")
+    other.load_state_dict(wrapper.state_dict())
+    assert other.scaler.state_dict()["scale"] == 1024.0
+
+
+def test_bad_options_are_named(tiny_mst):
+    with pytest.raises(ValueError, match="dtype = 'bf16'.*bfloat16, float16"):
+        build(tiny_mst(), dtype="bf16")
+    with pytest.raises(ValueError, match="clip_grad = 0"):
+        build(tiny_mst(), clip_grad=0)
