@@ -33,7 +33,7 @@ def _runner(work_dir: Path, dataset: Any) -> Any:
 def transfer(work_dir: Path, max_share: float) -> tuple[Any, str]:
     """Each process's workers name one file of their own, and all one in common."""
     rank = _join()
-    from mst_transfer.engine.checked_images import UnreadableImagesHook, list_of_rank
+    from mst_transfer.engine.image_checks import UnreadableImagesHook, list_of_rank
     from mst_transfer.runs.unreadable_images import UnreadableLimit
 
     runner, hook = _runner(work_dir, range(100)), UnreadableImagesHook(UnreadableLimit(max_share, 0))

@@ -198,10 +198,10 @@ def run_training(cfg: Any, fresh: bool = False) -> dict[str, Any]:
 
 def _train(cfg: Any, fresh: bool, notices: list[str], start: float) -> dict[str, Any]:
     from mst_transfer.checkpoint.errors import BackboneRefusedError
-    from mst_transfer.engine.checked_images import refused
     from mst_transfer.engine.checkpoints import WeightsRefusedError, prepare_work_dir
     from mst_transfer.engine.resume.exact_loops import ResumeRefusedError
     from mst_transfer.engine.run_record import RunRecordHook
+    from mst_transfer.engine.runner import unreadable_images_refused
     from mst_transfer.files.checksums import BrokenCheckpointError
     from mst_transfer.runs.run_identity import OtherRunError
 
@@ -215,7 +215,7 @@ def _train(cfg: Any, fresh: bool, notices: list[str], start: float) -> dict[str,
     runner, record = build_runner(cfg, notices), RunRecordHook(start, plan.stretch)
     runner.register_hook(record)
     try:
-        with refused(RunRefusedError):
+        with unreadable_images_refused(RunRefusedError):
             runner.train()
     except BackboneRefusedError as error:
         raise RunRefusedError(f"model.backbone.checkpoint: {error}") from error
@@ -243,8 +243,8 @@ def run_testing(cfg: Any, checkpoint: str, augmented: bool = False) -> dict[str,
         RunRefusedError: It does not fit the config's model or classes, or the model cannot be built.
         ValueError: ``augmented``, and the config does not say how.
     """
-    from mst_transfer.engine.checked_images import refused
     from mst_transfer.engine.checkpoints import check_classes
+    from mst_transfer.engine.runner import unreadable_images_refused
     from mst_transfer.files.checksums import BrokenCheckpointError, verify_checkpoint
 
     start = time.time()
@@ -269,7 +269,7 @@ def run_testing(cfg: Any, checkpoint: str, augmented: bool = False) -> dict[str,
         raise RunRefusedError(f"checkpoint {checkpoint} was {error}") from error
     if warning:
         runner.logger.warning(warning)
-    with refused(RunRefusedError):
+    with unreadable_images_refused(RunRefusedError):
         metrics = results.scalar_metrics(runner.test())
     seconds = time.time() - start
     written = _write(runner, cfg, metrics, "test", seconds, tested_checkpoint=str(checkpoint), augmented=augmented)
@@ -282,16 +282,16 @@ def build_runner(cfg: Any, notices: list[str]) -> Any:
     """Joins the process group, adapts the config to the devices and builds the Runner, whose log gets the notices."""
     import torch
 
-    from mst_transfer.engine.checked_images import CheckedRunner, ImageChecks
     from mst_transfer.engine.checkpoints import use_safe_checkpoints
-    from mst_transfer.engine.exact_runner import SWITCH, ExactRunner
+    from mst_transfer.engine.image_checks import ImageChecks
+    from mst_transfer.engine.runner import TransferRunner
 
     launch.init_distributed(cfg.launcher)
     use_safe_checkpoints(cfg)
     notices += adapt_to_devices(cfg, launch.world_size(), torch.cuda.is_available())
     try:
         ImageChecks.of(cfg)
-        runner = (ExactRunner if cfg.get(SWITCH, True) else CheckedRunner).from_cfg(cfg)
+        runner = TransferRunner.from_cfg(cfg)
     except ValueError as error:
         raise RunRefusedError(f"{cfg.filename}: {error}") from error
     if cfg.get("resume") and cfg.get(results.BEGINNING):
@@ -304,7 +304,7 @@ def build_runner(cfg: Any, notices: list[str]) -> Any:
 def _write(runner: Any, cfg: Any, metrics: dict[str, float], mode: str, seconds: float, **extra: Any) -> dict[str, Any]:
     if runner.rank != 0:
         return {}
-    # coco_*: of mst_transfer.CocoMetric; unreadable_images: of training, see engine.checked_images
+    # coco_*: of mst_transfer.CocoMetric; unreadable_images: of training, see engine.image_checks
     names = ("coco_backend", "coco_images", "unreadable_images")
     extra |= {name: info for name in names if (info := runner.message_hub.get_info(name))}
     written = results.write_results(

@@ -106,7 +106,7 @@ def _use(cfg: Any, place: str, dataset: Mapping[str, Any]) -> Use:
 
 
 def _limits(cfg: Any) -> dict[str, Any]:
-    """What the config's ``image_checks`` allow an image to be; see :mod:`mst_transfer.engine.checked_images`."""
+    """What the config's ``image_checks`` allow an image to be; see :mod:`mst_transfer.engine.image_checks`."""
     options = cfg.get("image_checks") or {}
     return {name: options[name] for name in ("max_pixels", "max_aspect_ratio") if name in options}
 

@@ -42,8 +42,8 @@ def dry_run(cfg: Any, num_steps: int = 3) -> DryRunReport:
         RunRefusedError: if a model or checkpoint is refused, memory is too small, or a loss is not finite; the
             message says what to change.
     """
-    from mst_transfer.engine.checked_images import refused
     from mst_transfer.engine.run import RunRefusedError
+    from mst_transfer.engine.runner import unreadable_images_refused
     from mst_transfer.runs.resuming_runner import close_logs
 
     launch.init_distributed(cfg.launcher)
@@ -59,7 +59,7 @@ def dry_run(cfg: Any, num_steps: int = 3) -> DryRunReport:
         _keep_nothing(cfg, folder)
         memory = PeakMemory()
         try:
-            with refused(RunRefusedError):
+            with unreadable_images_refused(RunRefusedError):
                 report = _measure(cfg, num_steps, plan, memory, notices)
             report.facts += unfinished_schedules(
                 cfg.get("param_scheduler"), report.num_steps_of_run, plan["max_epochs"], batch.stretch

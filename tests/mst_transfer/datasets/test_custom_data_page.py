@@ -6,8 +6,8 @@ import pytest
 from mmengine.registry import init_default_scope
 from small_sets import save_mask, write_coco, write_masks
 
-from mst_transfer.engine.checked_images import CheckedRunner
 from mst_transfer.engine.run import load_run_config
+from mst_transfer.engine.runner import TransferRunner
 from mst_transfer.preflight.dataset_checks import check_datasets
 
 
@@ -45,7 +45,7 @@ def test_the_segmentation_config(snippets, tmp_path):
     assert len(heads) == 4 and {head.num_classes for head in heads} == {4}
     assert [one.classes[3] for one in check_datasets(cfg)] == ["class 3"] * 2
     init_default_scope("mmseg")
-    runner = CheckedRunner.__new__(CheckedRunner)
+    runner = TransferRunner.__new__(TransferRunner)
     runner.cfg, runner._work_dir = cfg, str(tmp_path)
     for split in ("train", "val", "test"):  # of which the last two read masks behind Resize
         loader = cfg[f"{split}_dataloader"] | dict(num_workers=0, persistent_workers=False)

@@ -13,7 +13,7 @@ from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper
 from torch import nn
 
-from mst_transfer.engine.fp32_losses import losses_in_fp32
+from mst_transfer.engine.losses_in_fp32 import losses_in_fp32
 from mst_transfer.engine.nonfinite import GuardedAmpOptimWrapper, GuardedOptimWrapper, guarded
 from mst_transfer.engine.nonfinite_hook import WINDOW_START, NonfiniteHook, changing_buffers
 from mst_transfer.runs import signals

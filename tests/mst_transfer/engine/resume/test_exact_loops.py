@@ -111,7 +111,7 @@ def test_other_iterations_are_refused(whole, tmp_path: Path, capsys: pytest.Capt
 def test_the_switch_and_loops_of_others(whole, tmp_path: Path) -> None:
     from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
-    from mst_transfer.engine.exact_runner import exact_train_cfg
+    from mst_transfer.engine.runner import exact_train_cfg
 
     assert exact_train_cfg(dict(by_epoch=True, max_epochs=2)) == dict(type="mst_transfer.ExactEpochLoop", max_epochs=2)
     for kind in ("IterBasedTrainLoop", "mmengine.IterBasedTrainLoop", IterBasedTrainLoop):

@@ -1,9 +1,8 @@
-"""A Runner whose pipelines check every image file; configs, and what is dumped of them, stay as they were written."""
+"""Makes pipelines check every image file, and counts the images that training leaves out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,6 @@ from typing import Any
 from mmengine.dist import all_gather_object, get_rank, is_main_process
 from mmengine.hooks import Hook
 
-from mst_transfer.engine.checkpoints import check_coverage
-from mst_transfer.engine.guarded_runner import GuardedRunner
 from mst_transfer.files.image_files import MAX_PIXELS
 from mst_transfer.runs.unreadable_images import LIST_NAME, UnreadableLimit, read_list, write_list
 
@@ -62,93 +59,49 @@ class ImageChecks:
         return UnreadableLimit(self.max_unreadable_share, self.min_unreadable)
 
 
-class CheckedRunner(GuardedRunner):
-    """A Runner with :class:`~mst_transfer.datasets.load_image.LoadImage` in the place of mmcv's loader.
-
-    It writes nothing outside its work dir.
-    """
-
-    _may_skip = False
-
-    def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:
-        """mmengine's, which takes what fits; weights that do not cover the backbone are refused."""
-        checkpoint = super().load_checkpoint(filename, *args, **kwargs)
-        weights = {name.removeprefix("module."): one for name, one in checkpoint.get("state_dict", checkpoint).items()}
-        uncovered = check_coverage(getattr(self.model, "module", self.model), weights, filename)
-        if uncovered:
-            self.logger.warning(uncovered)
-        return checkpoint
-
-    def build_train_loop(self, loop: Any) -> Any:
-        """Only what is built here may leave out samples."""
-        checks = ImageChecks.of(self.cfg)
-        self._may_skip = True
-        try:
-            built = super().build_train_loop(loop)
-        finally:
-            self._may_skip = False
-        if checks is not None:
-            self.register_hook(UnreadableImagesHook(checks.limit()), priority="NORMAL")
-        return built
-
-    def build_dataloader(self, dataloader: Any, seed: int | None = None, diff_rank_seed: bool = False) -> Any:
-        """As mmengine's, and the pipelines of its data sets check."""
-        loader = super().build_dataloader(dataloader, seed=seed, diff_rank_seed=diff_rank_seed)
-        checks = ImageChecks.of(self.cfg)
-        if checks is not None:
-            for dataset in _leaves(loader.dataset):
-                skip = self._may_skip and not getattr(dataset, "test_mode", False)
-                options = dict(skip_unreadable=skip, list_file=str(list_of_rank(self.work_dir, get_rank())))
-                _check_pipeline(dataset, checks, options if skip else {})
-        return loader
-
-    def build_evaluator(self, evaluator: Any) -> Any:
-        """mmengine's; what processes hand each other goes through the run's own folder, not the current one."""
-        built = super().build_evaluator(evaluator)
-        for metric in built.metrics:
-            if metric.collect_device == "cpu" and metric.collect_dir is None:
-                metric.collect_dir = str(Path(self._log_dir) / "results_of_processes")
-        return built
-
-
 def list_of_rank(work_dir: str, rank: int) -> Path:
     """Where one process's workers write while the run lasts; at the end all are in the main one's."""
     return Path(work_dir) / (LIST_NAME if rank == 0 else f"unreadable_images.rank{rank}.txt")
 
 
-def _leaves(dataset: Any) -> Iterator[Any]:
-    """Data sets that load, inside those that repeat, join or mix them."""
+def check_pipelines(dataset: Any, checks: ImageChecks, list_file: Path | None) -> None:
+    """Makes every pipeline of a data set, inside those that repeat, join or mix others too, check image files.
+
+    Args:
+        dataset: of mmengine's kind; one in test mode leaves out no sample.
+        checks: what is checked.
+        list_file: names the samples that are left out; None if none may be.
+    """
     inner = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
     if isinstance(inner, Sequence) and inner[0] is not None:
         for one in inner:
-            yield from _leaves(one)
-    else:
-        yield dataset
+            check_pipelines(one, checks, list_file)
+    elif hasattr(dataset, "pipeline"):
+        skips = list_file is not None and not getattr(dataset, "test_mode", False)
+        options: dict[str, Any] = dict(skip_unreadable=True, list_file=str(list_file)) if skips else {}
+        dataset.pipeline = _checked(dataset.pipeline, checks, options)
 
 
-def _check_pipeline(dataset: Any, checks: ImageChecks, options: dict[str, Any]) -> None:
+def _checked(node: Any, checks: ImageChecks, options: dict[str, Any]) -> Any:
+    """A transform, or a container of some, with our loaders in the place of mmcv's and mmseg's."""
     from mmcv.transforms import BaseTransform, LoadImageFromFile
 
     from mst_transfer.datasets.load_image import LoadImage, LoadSegMap
 
-    def checked(node: Any) -> Any:
-        kind = type(node)
-        if kind is LoadImageFromFile:
-            both = dict(max_pixels=checks.max_pixels, max_aspect_ratio=checks.max_aspect_ratio)
-            return LoadImage.like(node, **both, **options)
-        if kind.__module__ == "mmseg.datasets.transforms.loading" and kind.__name__ == "LoadAnnotations":
-            return LoadSegMap(node, max_pixels=checks.max_pixels, **options)
-        if isinstance(node, list | tuple):
-            return kind(map(checked, node)) if kind in (list, tuple) else node
-        if kind is dict:
-            return {key: checked(value) for key, value in node.items()}
-        if isinstance(node, BaseTransform) or kind.__name__ == "Compose":
-            for name, value in list(vars(node).items()):
-                setattr(node, name, checked(value))
-        return node
-
-    if hasattr(dataset, "pipeline"):
-        dataset.pipeline = checked(dataset.pipeline)
+    kind = type(node)
+    if kind is LoadImageFromFile:
+        both = dict(max_pixels=checks.max_pixels, max_aspect_ratio=checks.max_aspect_ratio)
+        return LoadImage.like(node, **both, **options)
+    if kind.__module__ == "mmseg.datasets.transforms.loading" and kind.__name__ == "LoadAnnotations":
+        return LoadSegMap(node, max_pixels=checks.max_pixels, **options)
+    if kind in (list, tuple):
+        return kind(_checked(value, checks, options) for value in node)
+    if kind is dict:
+        return {key: _checked(value, checks, options) for key, value in node.items()}
+    if isinstance(node, BaseTransform) or kind.__name__ == "Compose":
+        for name, value in list(vars(node).items()):
+            setattr(node, name, _checked(value, checks, options))
+    return node
 
 
 class UnreadableImagesHook(Hook):
@@ -209,15 +162,3 @@ class UnreadableImagesHook(Hook):
     @staticmethod
     def _num_images(runner: Any) -> int:
         return len(runner.train_loop.dataloader.dataset)
-
-
-@contextmanager
-def refused(refusal: type[Exception]) -> Iterator[None]:
-    """Turns an unreadable image, found by whatever process, into a refusal of the run in a few words."""
-    from mst_transfer.files.image_files import UnreadableImageError
-    from mst_transfer.runs.unreadable_images import plain_message
-
-    try:
-        yield
-    except UnreadableImageError as error:
-        raise refusal(plain_message(error)) from error

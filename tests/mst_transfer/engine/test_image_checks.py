@@ -11,7 +11,7 @@ from PIL import Image
 from mst_transfer.cli.main import main
 from mst_transfer.datasets.load_image import LoadImage, LoadSegMap
 from mst_transfer.engine import run
-from mst_transfer.engine.checked_images import ImageChecks
+from mst_transfer.engine.image_checks import ImageChecks
 from mst_transfer.runs.unreadable_images import read_list
 
 
