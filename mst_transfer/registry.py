@@ -36,7 +36,7 @@ HOOKS = Registry(
     "hook",
     parent=MMENGINE_HOOKS,
     scope=SCOPE,
-    locations=["mst_transfer.engine.same_buffers", "mst_transfer.engine.checkpoints"],
+    locations=["mst_transfer.engine.checkpoints"],
 )
 METRICS = Registry("metric", parent=MMENGINE_METRICS, scope=SCOPE, locations=["mst_transfer.evaluation"])
 OPTIM_WRAPPERS = Registry(

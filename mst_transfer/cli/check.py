@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mst_transfer.cli.options import add_coco_options
+from mst_transfer.cli.options import add_coco_options, add_config_options, load_config, print_data, refusing
 
 SPLITS = ("train", "val", "test")
 
@@ -12,48 +12,41 @@ SPLITS = ("train", "val", "test")
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="mst check", description="Check config, data and backbone of a run.")
-    parser.add_argument("config", help="path of a config, or name of a shipped one")
+    add_config_options(parser)
     parser.add_argument(
         "--splits", nargs="+", choices=SPLITS, default=["train", "val"], help="which data (default: train val)"
     )
-    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the config")
     add_coco_options(parser)
     return parser
 
 
+@refusing("mst check")
 def main(argv: Sequence[str] | None = None) -> int:
     """Checks; 0 if a run could start, 1 if not."""
     args = build_parser().parse_args(argv)
-    from mst_transfer.cli.options import print_data
     from mst_transfer.configs.config_check import parse_cfg_options
     from mst_transfer.configs.kind import PRETRAINING, config_kind
     from mst_transfer.configs.paths import check_load_from, check_pretraining_paths
     from mst_transfer.configs.read import read_config
     from mst_transfer.engine.check_model import check_model
-    from mst_transfer.engine.run import load_run_config
     from mst_transfer.preflight.dataset_checks import inspect_datasets
     from mst_transfer.preflight.findings import raise_if_any
 
-    faults = []
-    try:
-        options = parse_cfg_options(args.cfg_options)
-        cfg = read_config(args.config, options)[0]
-        if config_kind(cfg) == PRETRAINING:
-            if args.coco or args.coco_images:
-                raise ValueError(f"{args.config} is a pre-training config: --coco and --coco-images are for detectors")
-            print(f"names and paths are sound; images in {', '.join(check_pretraining_paths(cfg))}")
-            return 0
-        cfg = load_run_config(args.config, cfg_options=options, coco=args.coco, coco_images=args.coco_images)
-        findings, summaries = inspect_datasets(cfg, [f"{split}_dataloader" for split in args.splits])
-    except (ValueError, FileNotFoundError) as error:
-        print(f"mst check: {error}", file=sys.stderr)
-        return 1
+    cfg = read_config(args.config, parse_cfg_options(args.cfg_options))[0]
+    if config_kind(cfg) == PRETRAINING:
+        if args.coco or args.coco_images:
+            raise ValueError(f"{args.config} is a pre-training config: --coco and --coco-images are for detectors")
+        print(f"names and paths are sound; images in {', '.join(check_pretraining_paths(cfg))}")
+        return 0
+    cfg = load_config(args)
+    findings, summaries = inspect_datasets(cfg, [f"{split}_dataloader" for split in args.splits])
     print_data(summaries, notes_only=False)
+    faults = 0
     for check in (lambda: raise_if_any(findings), lambda: check_load_from(cfg), lambda: check_model(cfg, begins=True)):
         try:
             check()
         except (ValueError, FileNotFoundError) as error:
-            faults.append(str(error))
+            faults += 1
             print(f"mst check: {error}", file=sys.stderr)
     if not faults:
         print("\nnothing stands in the way of a run")

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mst_transfer.cli.options import aligned, refusing
+
 if TYPE_CHECKING:
     from mst_transfer.engine.plan.complexity import Complexity
 
@@ -35,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@refusing("mst complexity")
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table; the exit status."""
     args = build_parser().parse_args(argv)
@@ -42,11 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mst_transfer.engine.run import load_run_config
 
     shape = tuple(args.shape) if args.shape else None
-    try:
-        found = [measure(load_run_config(config), Path(config).name, shape) for config in args.configs]
-    except (ValueError, FileNotFoundError) as error:
-        print(f"mst complexity: {error}", file=sys.stderr)
-        return 1
+    found = [measure(load_run_config(config), Path(config).name, shape) for config in args.configs]
     if args.json:
         print(json.dumps([one.as_dict() for one in found], indent=2))
     else:
@@ -65,12 +64,7 @@ def format_table(found: Sequence[Complexity], markdown: bool = False) -> str:
     if markdown:
         lines = ["| " + " | ".join(row) + " |" for row in rows]
         return "\n".join([lines[0], "|---|---|" + "---:|" * (len(COLUMNS) - 2), *lines[1:]])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    return "\n".join(
-        row[0].ljust(widths[0])
-        + "".join("  " + cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
-        for row in rows
-    )
+    return aligned(rows, left=(0,))
 
 
 if __name__ == "__main__":

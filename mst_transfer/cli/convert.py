@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from mst_transfer.cli.options import refusing
+
 TARGETS = ("timm", "mmpretrain", "detectron2", "hf", "onnx", "mst")
 
 
@@ -36,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@refusing("mst convert")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs; the exit status."""
     parser = build_parser()
@@ -50,17 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mst_transfer.export.original import read_original
     from mst_transfer.export.target import Options
 
-    try:
-        target = target_named(args.to)
-        check_out(args.out, target, args.overwrite)
-        original = read_original(
-            args.checkpoint, role=args.role, arch=args.arch, arch_kwargs=arch_kwargs, mean=args.mean, std=args.std
-        )
-        options = Options(tuple(args.size) if args.size else None, args.with_normalisation)
-        agreement = convert(original, target, args.out, dtype=args.dtype, overwrite=args.overwrite, options=options)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"mst convert: {error}", file=sys.stderr)
-        return 1
+    target = target_named(args.to)
+    check_out(args.out, target, args.overwrite)
+    original = read_original(
+        args.checkpoint, role=args.role, arch=args.arch, arch_kwargs=arch_kwargs, mean=args.mean, std=args.std
+    )
+    options = Options(tuple(args.size) if args.size else None, args.with_normalisation)
+    agreement = convert(original, target, args.out, dtype=args.dtype, overwrite=args.overwrite, options=options)
     print("\n".join(agreement.lines()))
     for remark in (*original.remarks, *agreement.remarks):
         print(f"note: {remark}")

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from mst_transfer.cli.options import refusing
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -19,16 +21,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@refusing("mst inspect")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs; the exit status: 1 if the file cannot be read or would not load."""
     args = build_parser().parse_args(argv)
     from mst_transfer.export.inspection import inspect
 
-    try:
-        facts = inspect(args.checkpoint, args.role)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"mst inspect: {error}", file=sys.stderr)
-        return 1
+    facts = inspect(args.checkpoint, args.role)
     print(json.dumps(facts, indent=2) if args.json else table(facts))
     return 1 if "refused" in facts["load"] else 0
 

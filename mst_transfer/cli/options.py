@@ -1,18 +1,41 @@
-"""Options that ``mst train`` and ``mst test`` share."""
+"""Options that several verbs share, and how a verb refuses."""
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from mst_transfer.runs.launch import LAUNCHERS
 
+Main = TypeVar("Main", bound=Callable[..., int])
 
-def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of a run."""
-    parser.add_argument("--work-dir", help="folder for logs and results (default: work_dirs/<config's name>)")
-    parser.add_argument("--seed", type=int, help="seed of every random draw (default: the config's, or 0)")
+
+def refusing(program: str) -> Callable[[Main], Main]:
+    """Makes a verb's ``main`` print what a user can mend, and return 1, instead of raising it.
+
+    Args:
+        program: such as ``mst train``, for the message.
+    """
+
+    def wrap(main: Main) -> Main:
+        @functools.wraps(main)
+        def wrapped(*args: Any) -> int:
+            try:
+                return main(*args)
+            except (ValueError, FileNotFoundError) as error:
+                print(f"{program}: {error}", file=sys.stderr)
+                return 1
+
+        return cast(Main, wrapped)
+
+    return wrap
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the config, and changes to it."""
+    parser.add_argument("config", help="path of a config, or name of a shipped one: det_configs/mst_maskrcnn_coco.py")
     parser.add_argument(
         "--cfg-options",
         nargs="+",
@@ -20,6 +43,12 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="changes to the config, e.g. train_cfg.max_epochs=20; +KEY=VALUE adds a key",
     )
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of a run."""
+    parser.add_argument("--work-dir", help="folder for logs and results (default: work_dirs/<config's name>)")
+    parser.add_argument("--seed", type=int, help="seed of every random draw (default: the config's, or 0)")
     parser.add_argument("--launcher", choices=LAUNCHERS, default="none", help="what started the processes")
     parser.add_argument(
         "--check-only", action="store_true", help="check config and data, then stop without running anything"
@@ -41,6 +70,29 @@ def add_coco_options(parser: argparse.ArgumentParser) -> None:
         metavar=("TRAIN_FOLDER", "VAL_FOLDER"),
         help="folders of their images (default: found beside the annotations)",
     )
+
+
+def load_config(args: argparse.Namespace) -> Any:
+    """Reads the config that a command line names, with all that it says of it; errors are ``load_run_config``'s."""
+    from mst_transfer.configs.config_check import parse_cfg_options
+    from mst_transfer.engine.run import load_run_config
+
+    names = ("work_dir", "seed", "resume", "amp", "auto_scale_lr", "accumulate", "coco", "coco_images", "launcher")
+    options = {name: getattr(args, name) for name in names if hasattr(args, name)}
+    return load_run_config(args.config, cfg_options=parse_cfg_options(args.cfg_options), **options)
+
+
+def aligned(table: Sequence[Sequence[str]], left: Sequence[int]) -> str:
+    """Lines of a table whose columns are flush, those named in ``left`` to the left, others to the right."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for row in table:
+        cells = [
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
 
 
 def print_data(summaries: Sequence[Any], notes_only: bool) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from mst_transfer.cli.options import add_config_options, aligned, load_config, refusing
+
 if TYPE_CHECKING:
     from mst_transfer.engine.plan.parameter_table import ParameterRow
 
@@ -22,29 +24,24 @@ def build_parser() -> argparse.ArgumentParser:
         prog="mst params",
         description="Layer, learning rate and weight decay of every parameter, as the config sets them.",
     )
-    parser.add_argument("config", help="path of a config, or name of a shipped one")
-    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the config")
+    add_config_options(parser)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--summary", action="store_true", help="one line for each layer, rate and decay")
     form.add_argument("--json", action="store_true", help="one object a parameter")
     return parser
 
 
+@refusing("mst params")
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table; the exit status."""
     args = build_parser().parse_args(argv)
     import logging
 
-    from mst_transfer.configs.config_check import parse_cfg_options
     from mst_transfer.engine.plan.parameter_table import parameter_rows
-    from mst_transfer.engine.run import load_run_config
 
     logging.disable(logging.INFO)  # the constructors log tables of their own
     try:
-        rows = parameter_rows(load_run_config(args.config, cfg_options=parse_cfg_options(args.cfg_options)))
-    except (ValueError, FileNotFoundError) as error:
-        print(f"mst params: {error}", file=sys.stderr)
-        return 1
+        rows = parameter_rows(load_config(args))
     finally:
         logging.disable(logging.NOTSET)
     if args.json:
@@ -59,7 +56,7 @@ def format_rows(rows: Sequence[ParameterRow]) -> str:
     table = [COLUMNS]
     table += [(row.name, "×".join(map(str, row.shape)) or "1", *_rates(row)) for row in rows]
     trained = sum(row.num_values for row in rows if row.lr is not None)
-    return f"{_align(table, left=(0,))}\n{sum(row.num_values for row in rows):,} values, {trained:,} of them train"
+    return f"{aligned(table, left=(0,))}\n{sum(row.num_values for row in rows):,} values, {trained:,} of them train"
 
 
 def format_summary(rows: Sequence[ParameterRow]) -> str:
@@ -70,7 +67,7 @@ def format_summary(rows: Sequence[ParameterRow]) -> str:
     for group in group_rows(rows):
         values = sum(row.num_values for row in group)
         table.append((*_rates(group[0]), str(len(group)), f"{values:,}", group[0].name))
-    return _align(table, left=(5,))
+    return aligned(table, left=(5,))
 
 
 def _rates(row: ParameterRow) -> tuple[str, str, str]:
@@ -78,18 +75,6 @@ def _rates(row: ParameterRow) -> tuple[str, str, str]:
     if row.lr is None:
         return layer, "frozen", "-"
     return layer, f"{row.lr:.4g}", f"{row.weight_decay:.4g}"
-
-
-def _align(table: Sequence[Sequence[str]], left: Sequence[int]) -> str:
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    lines = []
-    for row in table:
-        cells = [
-            cell.ljust(w) if column in left else cell.rjust(w)
-            for column, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -4,29 +4,33 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mst_transfer.cli.options import add_coco_options, add_run_options, print_data, run_or_refuse
+from mst_transfer.cli.options import (
+    add_coco_options,
+    add_config_options,
+    add_run_options,
+    load_config,
+    print_data,
+    refusing,
+    run_or_refuse,
+)
+
+
+def count(word: str) -> int:
+    """A whole number from 1; ``argparse`` reports the error."""
+    if not word.isdigit() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number from 1")
+    return int(word)
 
 
 def accumulation(word: str) -> str | int:
     """``auto``, or a number of batches from 1; ``argparse`` reports the error."""
-    if word == "auto":
-        return word
-    if not word.isdigit() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"{word!r} is neither auto nor a whole number from 1")
-    return int(word)
-
-
-def num_steps(word: str) -> int:
-    """A number of steps from 1; ``argparse`` reports the error."""
-    if not word.isdigit() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number of steps from 1")
-    return int(word)
+    return word if word == "auto" else count(word)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="mst train", description="Train a detector (mmdet) or segmentor (mmseg).")
-    parser.add_argument("config", help="path of a config, or name of a shipped one: det_configs/mst_maskrcnn_coco.py")
+    add_config_options(parser)
     add_run_options(parser)
     beginning = parser.add_mutually_exclusive_group()
     beginning.add_argument(
@@ -53,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--dry-run",
         nargs="?",
         const=3,
-        type=num_steps,
+        type=count,
         metavar="N",
         help="take N steps (3 by default) at the largest shape and one of validation, report time and memory, "
         "write nothing",
@@ -62,10 +66,10 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@refusing("mst train")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs; the exit status."""
     args = build_parser().parse_args(argv)
-    from mst_transfer.configs.config_check import parse_cfg_options
     from mst_transfer.engine import run
     from mst_transfer.runs import launch, signals
     from mst_transfer.runs.endings import train_to_end
@@ -73,27 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if signals.goes_on():
         args.resume, args.fresh = args.resume or "auto", False
-    try:
-        cfg = run.load_run_config(
-            args.config,
-            work_dir=args.work_dir,
-            seed=args.seed,
-            resume=args.resume,
-            amp=args.amp,
-            auto_scale_lr=args.auto_scale_lr,
-            accumulate=args.accumulate,
-            cfg_options=parse_cfg_options(args.cfg_options),
-            coco=args.coco,
-            coco_images=args.coco_images,
-            launcher=args.launcher,
-        )
-        if not (args.resume or args.fresh or args.dry_run):
-            check_unused(cfg.work_dir)
-        if launch.rank() == 0:
-            print_data(run.check_inputs(cfg, training=True), notes_only=not args.check_only)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"mst train: {error}", file=sys.stderr)
-        return 1
+    cfg = load_config(args)
+    if not (args.resume or args.fresh or args.dry_run):
+        check_unused(cfg.work_dir)
+    if launch.rank() == 0:
+        print_data(run.check_inputs(cfg, training=True), notes_only=not args.check_only)
     if args.check_only:
         return 0
     if args.dry_run is not None:

@@ -4,6 +4,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mmengine.dist import broadcast, get_world_size
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+
 from mst_transfer.registry import HOOKS
 from mst_transfer.runs import launch
 from mst_transfer.runs.checkpoint_choice import choose_checkpoint, decided_by_main
@@ -86,35 +90,6 @@ def check_coverage(model: Any, weights: dict[str, Any], path: str) -> str | None
     return None
 
 
-def check_classes(checkpoint: Any, tested: Any) -> str | None:
-    """Compares the classes that a checkpoint was trained on with those that it is to be tested on.
-
-    Args:
-        checkpoint: content of a checkpoint; nothing is known of one without ``meta.dataset_meta.classes``.
-        tested: ``metainfo`` of the test set.
-
-    Returns:
-        A warning if names differ, which may be other spellings; None if they agree.
-
-    Raises:
-        ValueError: A class has another number than in training, so that figures would be of mixed-up names.
-    """
-    theirs, ours = (
-        list((meta or {}).get("classes") or ()) for meta in (checkpoint.get("meta", {}).get("dataset_meta"), tested)
-    )
-    if not theirs or not ours or theirs == ours:
-        return None
-    moved = [name for name in ours if name in theirs and theirs.index(name) != ours.index(name)]
-    text = f"trained on the classes [{', '.join(theirs)}], but the test set has [{', '.join(ours)}]"
-    if moved:
-        raise ValueError(
-            f"{text}: {moved[0]!r} is class {ours.index(moved[0])} here and was {theirs.index(moved[0])} there. Next "
-            "step: give the test set the classes of training, in their order (the list of categories of a COCO file, "
-            "metainfo.classes, or classes.txt)"
-        )
-    return f"the checkpoint was {text}"
-
-
 def prepare_work_dir(cfg: Any, fresh: bool) -> str | None:
     """Before a run that goes on from nothing: an earlier run's files are set aside, or are a reason not to start.
 
@@ -132,3 +107,23 @@ def prepare_work_dir(cfg: Any, fresh: bool) -> str | None:
         return None
     aside: Path | None = decided_by_main(lambda: begin_anew(cfg.work_dir, fresh))
     return None if aside is None else f"the files of the earlier run in {cfg.work_dir} are now in {aside}"
+
+
+@HOOKS.register_module()
+class SameBuffersHook(Hook):
+    """Gives every process the main one's buffers before it validates or tests.
+
+    Parameters are the same everywhere, but a plain ``BatchNorm`` keeps the statistics of its own process's images, and
+    a checkpoint holds those of the main one. Without this each process would validate another model than was saved,
+    and the metrics would depend on how many processes shared the images.
+    """
+
+    def before_val(self, runner: Any) -> None:
+        """Broadcasts."""
+        if get_world_size() == 1:
+            return
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        for buffer in model.buffers():
+            broadcast(buffer, src=0)
+
+    before_test = before_val

@@ -14,9 +14,8 @@ from mst_transfer.configs.kind import DETECTION, SEGMENTATION
 from mst_transfer.configs.paths import check_load_from
 from mst_transfer.configs.read import read_config
 from mst_transfer.engine import results
-from mst_transfer.engine.augmented_testing import with_augmentation
-from mst_transfer.engine.fit.adapt import adapt_to_devices, check_amp, enable_amp, enable_auto_scale_lr
-from mst_transfer.engine.fit.fit_backbone import fit_to_backbone
+from mst_transfer.engine.fit.backbone import fit_to_backbone
+from mst_transfer.engine.fit.devices import adapt_to_devices, check_amp, enable_amp, enable_auto_scale_lr
 from mst_transfer.engine.plan import batch_plan
 from mst_transfer.runs import launch
 
@@ -129,16 +128,6 @@ def _leave_out_backbone_file(cfg: Any) -> None:
         backbone["checkpoint"] = backbone["init_cfg"] = None
 
 
-def existing_checkpoint(path: str) -> str:
-    """The path, or address, of a checkpoint; ``FileNotFoundError`` names what its folder has instead."""
-    if "://" not in path and not Path(path).is_file():
-        folder = Path(path).parent
-        found = sorted(file.name for file in folder.glob("*.pth")) if folder.is_dir() else []
-        there = f"that folder has {', '.join(found)}" if found else f"there is no .pth file in {folder}"
-        raise FileNotFoundError(f"checkpoint {path} does not exist; {there}")
-    return path
-
-
 def check_inputs(cfg: Any, training: bool) -> list[Any]:
     """Refuses a config whose data, or backbone's checkpoint, are missing or do not fit it, or whose parts do not fit.
 
@@ -224,58 +213,9 @@ def _train(cfg: Any, fresh: bool, notices: list[str], start: float) -> dict[str,
     except (ResumeRefusedError, OtherRunError, BrokenCheckpointError) as error:
         raise RunRefusedError(f"--resume {cfg.load_from}: {error}") from error
     extra: dict[str, Any] = {"unfinished_schedules": record.unfinished} if record.unfinished else {}
-    return _write(runner, cfg, record.final_metrics(runner), "train", record.seconds, batch=plan.as_dict(), **extra)
-
-
-def run_testing(cfg: Any, checkpoint: str, augmented: bool = False) -> dict[str, Any]:
-    """Evaluates a trained model on the config's test set and writes ``results.json``.
-
-    Args:
-        cfg: From ``load_run_config``.
-        checkpoint: A checkpoint of ``run_training``. It must hold every parameter of the model and no other.
-        augmented: Average over sizes and mirror images: see :mod:`mst_transfer.engine.augmented_testing`.
-
-    Returns:
-        The content of ``results.json``.
-
-    Raises:
-        FileNotFoundError: No such checkpoint.
-        RunRefusedError: It does not fit the config's model or classes, or the model cannot be built.
-        ValueError: ``augmented``, and the config does not say how.
-    """
-    from mst_transfer.engine.checkpoints import check_classes
-    from mst_transfer.engine.runner import unreadable_images_refused
-    from mst_transfer.files.checksums import BrokenCheckpointError, verify_checkpoint
-
-    start = time.time()
-    checkpoint = existing_checkpoint(checkpoint)
-    if Path(checkpoint).is_file():
-        try:
-            verify_checkpoint(checkpoint)
-        except BrokenCheckpointError as error:
-            raise RunRefusedError(str(error)) from error
-    cfg.load_from, cfg.resume = None, False
-    runner = build_runner(with_augmentation(cfg) if augmented else cfg, [])
-    try:
-        loaded = runner.load_checkpoint(checkpoint, strict=True)
-    except RuntimeError as error:
-        raise RunRefusedError(
-            f"checkpoint {checkpoint} does not fit the model of {cfg.filename}: {error}\n"
-            "Next step: give the config that it was trained with, which stands in its work dir"
-        ) from error
-    try:
-        warning = check_classes(loaded, getattr(runner.test_dataloader.dataset, "metainfo", None))
-    except ValueError as error:
-        raise RunRefusedError(f"checkpoint {checkpoint} was {error}") from error
-    if warning:
-        runner.logger.warning(warning)
-    with unreadable_images_refused(RunRefusedError):
-        metrics = results.scalar_metrics(runner.test())
-    seconds = time.time() - start
-    written = _write(runner, cfg, metrics, "test", seconds, tested_checkpoint=str(checkpoint), augmented=augmented)
-    del runner
-    launch.shutdown_distributed()
-    return written
+    return write_run_results(
+        runner, cfg, record.final_metrics(runner), "train", record.seconds, batch=plan.as_dict(), **extra
+    )
 
 
 def build_runner(cfg: Any, notices: list[str]) -> Any:
@@ -301,7 +241,10 @@ def build_runner(cfg: Any, notices: list[str]) -> Any:
     return runner
 
 
-def _write(runner: Any, cfg: Any, metrics: dict[str, float], mode: str, seconds: float, **extra: Any) -> dict[str, Any]:
+def write_run_results(
+    runner: Any, cfg: Any, metrics: dict[str, float], mode: str, seconds: float, **extra: Any
+) -> dict[str, Any]:
+    """Writes the main process's ``results.json``: see :func:`mst_transfer.engine.results.write_results`."""
     if runner.rank != 0:
         return {}
     # coco_*: of mst_transfer.CocoMetric; unreadable_images: of training, see engine.image_checks

@@ -11,8 +11,8 @@ import pytest
 from mmengine.config import Config
 from planted import LAYOUTS, PlantHook, View, best_labels, draw_labels, mean_iou, paint, views_of, write_image
 
-from mst_transfer.engine.augmented_testing import with_augmentation
 from mst_transfer.engine.run import build_runner, load_run_config
+from mst_transfer.engine.testing import with_augmentation
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -18,7 +18,7 @@ from mmengine.registry import init_default_scope
 from narrow_nets import narrow
 
 from mst_transfer.datasets.sample_data import SampleDataRequest, make_sample_data
-from mst_transfer.engine.fit.adapt import adapt_to_devices
+from mst_transfer.engine.fit.devices import adapt_to_devices
 from mst_transfer.engine.plan.complexity import measure
 from mst_transfer.engine.plan.meta_model import build_meta_model
 
@@ -481,7 +481,7 @@ def test_ade20k_has_150_classes_and_ignores_the_zero(name: str):
 def test_ade20ks_masks_become_classes_in_every_pipeline(ade20k: Path, monkeypatch: pytest.MonkeyPatch):
     from mmseg.registry import DATASETS
 
-    from mst_transfer.engine.augmented_testing import with_augmentation
+    from mst_transfer.engine.testing import with_augmentation
     from mst_transfer.preflight.dataset_checks import check_datasets
 
     monkeypatch.setenv("MST_DATA_ROOT", str(ade20k))

@@ -16,7 +16,7 @@ from mst_transfer.configs.config_check import check_config
 from mst_transfer.configs.config_datasets import class_names, dataset_class
 from mst_transfer.datasets.sample_data import CLASSES, OBJECT_CLASSES, SampleDataRequest, make_sample_data
 from mst_transfer.engine.check_model import check_model
-from mst_transfer.engine.fit.adapt import adapt_to_devices
+from mst_transfer.engine.fit.devices import adapt_to_devices
 from mst_transfer.engine.plan.meta_model import build_meta_model
 from mst_transfer.preflight.heads import find_num_classes
 

@@ -15,8 +15,7 @@ from mst_transfer.checkpoint.errors import BackboneRefusedError
 from mst_transfer.engine.plan import batch_plan
 from mst_transfer.engine.plan.dry_run_report import DryRunReport, out_of_memory_advice
 from mst_transfer.engine.plan.largest_shape import at_largest_shape, largest_images
-from mst_transfer.engine.plan.peak_memory import PeakMemory
-from mst_transfer.engine.plan.step_clock import StepClock, now
+from mst_transfer.engine.plan.meters import PeakMemory, StepClock, now
 from mst_transfer.engine.plan.unfinished_schedules import unfinished_schedules
 from mst_transfer.runs import launch
 

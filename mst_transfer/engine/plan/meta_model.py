@@ -20,7 +20,7 @@ def build_meta_model(cfg: Any) -> nn.Module:
     import torch
     from mmengine.registry import init_default_scope
 
-    from mst_transfer.engine.fit.adapt import adapt_to_devices
+    from mst_transfer.engine.fit.devices import adapt_to_devices
 
     scope = cfg.get("default_scope")
     if cfg.get("model") is None or scope not in ("mmdet", "mmseg"):

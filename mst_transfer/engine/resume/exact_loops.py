@@ -20,7 +20,7 @@ from mmengine.dist import get_rank
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
-from mst_transfer.engine.fit.adapt import all_dicts
+from mst_transfer.engine.fit.devices import all_dicts
 from mst_transfer.engine.resume.exact_loader import ExactLoader
 from mst_transfer.engine.resume.exact_order import ForeignBatchSampler
 from mst_transfer.engine.resume.exact_random import Stream, derive_seed, seed_iteration

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import mst_transfer
-from mst_transfer.cli import checks, doctor
+from mst_transfer.cli import doctor
 from mst_transfer.cli.main import VERBS, main
 
 
@@ -72,34 +72,34 @@ def test_the_doctor_finds_a_sound_installation(capsys: pytest.CaptureFixture, mo
     assert "no faults found" in out and "operators: " in out and "data root data" in out
 
 
-def findings(check) -> list[checks.Finding]:
+def findings(check) -> list[doctor.Finding]:
     return list(check())
 
 
 def test_both_kinds_of_mmcv_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "installed_version", lambda name: "2.1.0")
-    (found,) = findings(checks.check_mmcv)
+    monkeypatch.setattr(doctor, "installed_version", lambda name: "2.1.0")
+    (found,) = findings(doctor.check_mmcv)
     assert found.kind == "fault" and found.fix.startswith("pip uninstall -y mmcv mmcv-lite && pip install")
-    monkeypatch.setattr(checks, "installed_version", lambda name: None)
-    (found,) = findings(checks.check_mmcv)
+    monkeypatch.setattr(doctor, "installed_version", lambda name: None)
+    (found,) = findings(doctor.check_mmcv)
     assert found.kind == "fault" and found.fix == "pip install 'mmcv-lite>=2.0.0rc4,<2.2'"
-    monkeypatch.setattr(checks, "installed_version", lambda name: "2.1.0" if name == "mmcv" else None)
-    assert findings(checks.check_mmcv) == [checks.Finding("ok", "mmcv 2.1.0")]
+    monkeypatch.setattr(doctor, "installed_version", lambda name: "2.1.0" if name == "mmcv" else None)
+    assert findings(doctor.check_mmcv) == [doctor.Finding("ok", "mmcv 2.1.0")]
 
 
 def test_missing_and_wrong_packages_are_faults(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"torch": "2.14.1", "timm": "0.4.12", "opencv-python-headless": "4.10"}
-    monkeypatch.setattr(checks, "requires", lambda name: ["torch>=2.6", "timm>=1", "opencv-python>=4.8", "mmdet>=3"])
-    monkeypatch.setattr(checks, "installed_version", versions.get)
-    found = findings(checks.check_packages)
+    monkeypatch.setattr(doctor, "requires", lambda name: ["torch>=2.6", "timm>=1", "opencv-python>=4.8", "mmdet>=3"])
+    monkeypatch.setattr(doctor, "installed_version", versions.get)
+    found = findings(doctor.check_packages)
     assert [one.kind for one in found] == ["ok", "fault", "ok", "fault"]
     assert found[1].fix == "pip install 'timm>=1'" and found[3].fix == "pip install 'mmdet>=3'"
 
     def not_installed(name: str) -> list[str]:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(checks, "requires", not_installed)
-    (found_one,) = findings(checks.check_packages)
+    monkeypatch.setattr(doctor, "requires", not_installed)
+    (found_one,) = findings(doctor.check_packages)
     assert found_one.fix == "pip install -c constraints.txt -e ."
 
 
@@ -112,8 +112,8 @@ def test_failing_imports_name_the_command(monkeypatch: pytest.MonkeyPatch) -> No
         if name == "mmseg":
             raise ModuleNotFoundError("No module named 'ftfy'", name="ftfy")
 
-    monkeypatch.setattr(checks.importlib, "import_module", broken)
-    found = {one.what.split()[1]: one.fix for one in findings(checks.check_imports)}
+    monkeypatch.setattr(doctor.importlib, "import_module", broken)
+    found = {one.what.split()[1]: one.fix for one in findings(doctor.check_imports)}
     assert found == {
         "torchvision": "pip install --force-reinstall -c constraints.txt torch torchvision",
         "cv2": "pip uninstall -y opencv-python && pip install opencv-python-headless",
@@ -126,19 +126,19 @@ def test_a_driver_without_a_visible_gpu_is_a_fault(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(checks.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
     for cuda, part in ((None, "has no CUDA"), ("13.0", "sees no GPU")):
         monkeypatch.setattr(torch.version, "cuda", cuda)
-        fault = findings(checks.check_devices)[0]
+        fault = findings(doctor.check_devices)[0]
         assert fault.kind == "fault" and part in fault.what and fault.fix
 
 
 def test_data_roots_are_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MST_DATA_ROOT", str(tmp_path / "missing"))
-    assert findings(checks.check_data)[0].fix == f"mkdir -p {tmp_path / 'missing'}"
+    assert findings(doctor.check_data)[0].fix == f"mkdir -p {tmp_path / 'missing'}"
     (tmp_path / "coco").mkdir()
     monkeypatch.setenv("MST_DATA_ROOT", str(tmp_path))
-    (found,) = findings(checks.check_data)
+    (found,) = findings(doctor.check_data)
     assert found.kind == "ok" and found.what.endswith("found coco")
 
 
@@ -146,8 +146,8 @@ def test_fixes_name_constraints_only_where_they_are(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert checks.constraints().strip().endswith(f"{root / 'constraints.txt'}".split()[-1])
-    monkeypatch.setattr(checks, "__file__", str(tmp_path / "lib" / "mst_transfer" / "cli" / "checks.py"))
-    assert checks.constraints() == ""
+    assert doctor.constraints().strip().endswith(f"{root / 'constraints.txt'}".split()[-1])
+    monkeypatch.setattr(doctor, "__file__", str(tmp_path / "lib" / "mst_transfer" / "cli" / "doctor.py"))
+    assert doctor.constraints() == ""
     fault = RuntimeError("operator torchvision::nms does not exist")
-    assert checks.import_fix("torchvision", fault) == "pip install --force-reinstall torch torchvision"
+    assert doctor.import_fix("torchvision", fault) == "pip install --force-reinstall torch torchvision"

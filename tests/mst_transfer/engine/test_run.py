@@ -10,8 +10,8 @@ from mmengine.config import Config
 
 from mst_transfer.checkpoint import BackboneMetadata, save_backbone
 from mst_transfer.cli.main import main
-from mst_transfer.engine import results, run
-from mst_transfer.engine.fit import adapt
+from mst_transfer.engine import results, run, testing
+from mst_transfer.engine.fit import devices
 from mst_transfer.report.scalars import read_scalars
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
@@ -106,12 +106,12 @@ def test_a_checkpoint_of_another_model_is_refused(
         str(tiny_seg_config), work_dir=str(tmp_path / "t"), cfg_options={"model.decode_head.num_convs": 2}
     )
     with pytest.raises(ValueError, match=r"(?s)does not fit the model of .*decode_head.convs.1"):
-        run.run_testing(cfg, str(tmp_path / "run" / "epoch_1.pth"))
+        testing.run_testing(cfg, str(tmp_path / "run" / "epoch_1.pth"))
     words = [str(tiny_seg_config), str(tmp_path / "run" / "epoch_1.pth"), "--work-dir", str(tmp_path / "t")]
     assert main(["test", *words, "--cfg-options", "model.decode_head.num_convs=2"]) == 1
     assert "mst test: checkpoint" in capsys.readouterr().err
     with pytest.raises(FileNotFoundError, match="that folder has epoch_1.pth"):
-        run.run_testing(cfg, str(tmp_path / "run" / "epoch_9.pth"))
+        testing.run_testing(cfg, str(tmp_path / "run" / "epoch_9.pth"))
 
 
 def test_a_checkpoint_of_classes_in_another_order_is_refused(
@@ -134,23 +134,23 @@ def test_sync_bn_becomes_bn_where_it_cannot_work() -> None:
     def config() -> Config:
         return Config(dict(model=dict(a=dict(type="SyncBN"), b=[dict(c=dict(type="SyncBN"), d=dict(type="LN"))])))
 
-    for world_size, on_cuda, expected in ((1, True, "BN"), (2, False, adapt.GLOO_SYNC_BN), (2, True, "SyncBN")):
+    for world_size, on_cuda, expected in ((1, True, "BN"), (2, False, devices.GLOO_SYNC_BN), (2, True, "SyncBN")):
         cfg = config()
-        notices = adapt.adapt_to_devices(cfg, world_size, on_cuda)
+        notices = devices.adapt_to_devices(cfg, world_size, on_cuda)
         assert [cfg.model.a.type, cfg.model.b[0].c.type, cfg.model.b[0].d.type] == [expected, expected, "LN"]
         assert bool(notices) == (expected != "SyncBN")
-        adapt.adapt_to_devices(cfg, world_size, on_cuda)  # of a config that such a run has dumped
+        devices.adapt_to_devices(cfg, world_size, on_cuda)  # of a config that such a run has dumped
         assert len(cfg.get("custom_hooks") or ()) == (world_size > 1)
 
 
 def test_mixed_precision_needs_a_gpu() -> None:
     cfg = Config(dict(model=dict(), optim_wrapper=dict(type="OptimWrapper")))
-    adapt.enable_amp(cfg)
+    devices.enable_amp(cfg)
     assert cfg.optim_wrapper.loss_scale == "dynamic"
-    adapt.check_amp(cfg, on_cuda=True)
-    adapt.adapt_to_devices(cfg, 1, on_cuda=False)  # a test of what was trained so runs anywhere
+    devices.check_amp(cfg, on_cuda=True)
+    devices.adapt_to_devices(cfg, 1, on_cuda=False)  # a test of what was trained so runs anywhere
     with pytest.raises(ValueError, match="needs a GPU"):
-        adapt.check_amp(cfg, on_cuda=False)
+        devices.check_amp(cfg, on_cuda=False)
 
 
 @pytest.mark.parametrize(

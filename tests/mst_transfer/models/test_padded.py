@@ -13,7 +13,7 @@ from mmseg.models.segmentors import EncoderDecoder
 from mmseg.structures import SegDataSample
 from planted import IGNORED, paint, planted
 
-from mst_transfer.engine.fit.adapt import adapt_to_devices
+from mst_transfer.engine.fit.devices import adapt_to_devices
 from mst_transfer.models.segmentors import SlideEncoderDecoder
 
 NUM_CLASSES = 5

@@ -10,7 +10,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.structures import InstanceData, PixelData
 
-from mst_transfer.engine.fit.adapt import adapt_to_devices
+from mst_transfer.engine.fit.devices import adapt_to_devices
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = dict(checkpoint=None, drop_path_rate=0.0, embed_dim=8, depths=(2, 2, 2, 2), num_heads=(1, 2, 2, 4))

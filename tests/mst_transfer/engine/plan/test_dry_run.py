@@ -187,7 +187,7 @@ def test_peak_memory_is_what_was_allocated_and_let_go(root: Path) -> None:
     """In a new process: in a large one the system may take back what rests, and hide what is new."""
     code = (
         "import os, numpy as np, torch\n"
-        "from mst_transfer.engine.plan.peak_memory import PeakMemory\n"
+        "from mst_transfer.engine.plan.meters import PeakMemory\n"
         "size = 64 * 2**20\n"
         "memory = PeakMemory()\n"
         "block = np.ones(size, np.uint8)\n"

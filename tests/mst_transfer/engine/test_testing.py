@@ -9,8 +9,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mst_transfer.cli.main import main
-from mst_transfer.engine.augmented_testing import with_augmentation
-from mst_transfer.engine.fit.adapt import adapt_to_devices
+from mst_transfer.engine.fit.devices import adapt_to_devices
+from mst_transfer.engine.testing import with_augmentation
 
 TTA = """
 tta_model = dict(type="SegTTAModel")

@@ -1,0 +1,134 @@
+"""Tests detectors and segmentors: one checkpoint on a config's test set.
+
+Averaging over sizes and mirror images follows ``tta_pipeline`` and ``tta_model`` of the config, as in mmseg, whose
+``SegTTAModel`` averages the class probabilities.
+"""
+
+import copy
+import time
+from pathlib import Path
+from typing import Any
+
+from mst_transfer.engine.results import scalar_metrics
+from mst_transfer.engine.run import RunRefusedError, build_runner, write_run_results
+from mst_transfer.files.checksums import BrokenCheckpointError, verify_checkpoint
+from mst_transfer.runs import launch
+
+
+def run_testing(cfg: Any, checkpoint: str, augmented: bool = False) -> dict[str, Any]:
+    """Evaluates a trained model on the config's test set and writes ``results.json``.
+
+    Args:
+        cfg: From ``load_run_config``.
+        checkpoint: A checkpoint of ``run_training``. It must hold every parameter of the model and no other.
+        augmented: Average over sizes and mirror images: see :func:`with_augmentation`.
+
+    Returns:
+        The content of ``results.json``.
+
+    Raises:
+        FileNotFoundError: No such checkpoint.
+        RunRefusedError: It does not fit the config's model or classes, or the model cannot be built.
+        ValueError: ``augmented``, and the config does not say how.
+    """
+    from mst_transfer.engine.runner import unreadable_images_refused
+
+    start = time.time()
+    checkpoint = existing_checkpoint(checkpoint)
+    if Path(checkpoint).is_file():
+        try:
+            verify_checkpoint(checkpoint)
+        except BrokenCheckpointError as error:
+            raise RunRefusedError(str(error)) from error
+    cfg.load_from, cfg.resume = None, False
+    runner = build_runner(with_augmentation(cfg) if augmented else cfg, [])
+    try:
+        loaded = runner.load_checkpoint(checkpoint, strict=True)
+    except RuntimeError as error:
+        raise RunRefusedError(
+            f"checkpoint {checkpoint} does not fit the model of {cfg.filename}: {error}\n"
+            "Next step: give the config that it was trained with, which stands in its work dir"
+        ) from error
+    try:
+        warning = check_classes(loaded, getattr(runner.test_dataloader.dataset, "metainfo", None))
+    except ValueError as error:
+        raise RunRefusedError(f"checkpoint {checkpoint} was {error}") from error
+    if warning:
+        runner.logger.warning(warning)
+    with unreadable_images_refused(RunRefusedError):
+        metrics = scalar_metrics(runner.test())
+    seconds = time.time() - start
+    written = write_run_results(
+        runner, cfg, metrics, "test", seconds, tested_checkpoint=str(checkpoint), augmented=augmented
+    )
+    del runner
+    launch.shutdown_distributed()
+    return written
+
+
+def existing_checkpoint(path: str) -> str:
+    """The path, or address, of a checkpoint; ``FileNotFoundError`` names what its folder has instead."""
+    if "://" not in path and not Path(path).is_file():
+        folder = Path(path).parent
+        found = sorted(file.name for file in folder.glob("*.pth")) if folder.is_dir() else []
+        there = f"that folder has {', '.join(found)}" if found else f"there is no .pth file in {folder}"
+        raise FileNotFoundError(f"checkpoint {path} does not exist; {there}")
+    return path
+
+
+def check_classes(checkpoint: Any, tested: Any) -> str | None:
+    """Compares the classes that a checkpoint was trained on with those that it is to be tested on.
+
+    Args:
+        checkpoint: content of a checkpoint; nothing is known of one without ``meta.dataset_meta.classes``.
+        tested: ``metainfo`` of the test set.
+
+    Returns:
+        A warning if names differ, which may be other spellings; None if they agree.
+
+    Raises:
+        ValueError: A class has another number than in training, so that figures would be of mixed-up names.
+    """
+    theirs, ours = (
+        list((meta or {}).get("classes") or ()) for meta in (checkpoint.get("meta", {}).get("dataset_meta"), tested)
+    )
+    if not theirs or not ours or theirs == ours:
+        return None
+    moved = [name for name in ours if name in theirs and theirs.index(name) != ours.index(name)]
+    text = f"trained on the classes [{', '.join(theirs)}], but the test set has [{', '.join(ours)}]"
+    if moved:
+        raise ValueError(
+            f"{text}: {moved[0]!r} is class {ours.index(moved[0])} here and was {theirs.index(moved[0])} there. Next "
+            "step: give the test set the classes of training, in their order (the list of categories of a COCO file, "
+            "metainfo.classes, or classes.txt)"
+        )
+    return f"the checkpoint was {text}"
+
+
+def with_augmentation(cfg: Any) -> Any:
+    """A copy of a config whose test set comes augmented and whose model averages.
+
+    Args:
+        cfg: An mmengine ``Config`` of a segmentor.
+
+    Raises:
+        ValueError: The config has no ``tta_pipeline`` or ``tta_model``, or is a detector's.
+    """
+    if cfg.get("default_scope") == "mmdet":
+        raise ValueError(
+            "--tta: mmdet's DetTTAModel merges boxes only, and the masks would be lost. Next step: leave --tta out; "
+            "detectors are tested on one size"
+        )
+    missing = [name for name in ("tta_pipeline", "tta_model") if not cfg.get(name)]
+    if missing:
+        raise ValueError(
+            f"--tta: the config has no {' and no '.join(missing)}. Next step: inherit mmseg's "
+            "_base_/default_runtime.py and one of its _base_/datasets, or give both"
+        )
+    cfg = copy.deepcopy(cfg)
+    dataset = cfg.test_dataloader.dataset
+    while "dataset" in dataset:
+        dataset = dataset.dataset
+    dataset.pipeline = cfg.tta_pipeline
+    cfg.model = dict(**cfg.tta_model, module=cfg.model)
+    return cfg
