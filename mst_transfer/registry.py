@@ -42,4 +42,4 @@ METRICS = Registry("metric", parent=MMENGINE_METRICS, scope=SCOPE, locations=["m
 OPTIM_WRAPPERS = Registry(
     "optimizer wrapper", parent=MMENGINE_OPTIM_WRAPPERS, scope=SCOPE, locations=["mst_transfer.engine.nonfinite"]
 )
-LOOPS = Registry("loop", parent=MMENGINE_LOOPS, scope=SCOPE, locations=["mst_transfer.engine.resume.exact_loops"])
+LOOPS = Registry("loop", parent=MMENGINE_LOOPS, scope=SCOPE, locations=["mst_transfer.engine.resume.loops"])

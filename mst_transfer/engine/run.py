@@ -188,7 +188,7 @@ def run_training(cfg: Any, fresh: bool = False) -> dict[str, Any]:
 def _train(cfg: Any, fresh: bool, notices: list[str], start: float) -> dict[str, Any]:
     from mst_transfer.checkpoint.errors import BackboneRefusedError
     from mst_transfer.engine.checkpoints import WeightsRefusedError, prepare_work_dir
-    from mst_transfer.engine.resume.exact_loops import ResumeRefusedError
+    from mst_transfer.engine.resume.loops import ResumeRefusedError
     from mst_transfer.engine.run_record import RunRecordHook
     from mst_transfer.engine.runner import unreadable_images_refused
     from mst_transfer.files.checksums import BrokenCheckpointError

@@ -259,7 +259,7 @@ def entry(task: str) -> Callable[[list[str]], int]:
     importlib.import_module("mst_transfer")  # first: it stands in for mmcv's compiled operators
     importlib.import_module("mmdet.datasets" if task == "det" else "mmseg.datasets")
     importlib.import_module("mmdet.models" if task == "det" else "mmseg.models")
-    import mst_transfer.engine.resume.exact_loops  # noqa: F401
+    import mst_transfer.engine.resume.loops  # noqa: F401
     import mst_transfer.models.backbones  # noqa: F401
     from mst_transfer.cli.main import main as mst
 

@@ -174,7 +174,7 @@ def _with_indices(runner: Any, loader_cfg: Any, dataset: Any, indices: list[int]
 def _num_validations(plan: dict[str, Any]) -> int:
     from mmengine.runner.utils import calc_dynamic_intervals
 
-    from mst_transfer.engine.resume.exact_loops import validation_is_due
+    from mst_transfer.engine.resume.loops import validation_is_due
 
     last, begin = plan["max_iters"] or plan["max_epochs"], plan["val_begin"]
     milestones, intervals = calc_dynamic_intervals(plan["val_interval"], plan["dynamic_intervals"])

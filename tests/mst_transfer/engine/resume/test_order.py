@@ -8,8 +8,8 @@ import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from torch.utils.data import BatchSampler, RandomSampler, Sampler
 
-from mst_transfer.engine.resume.exact_order import ExactBatchSampler, ForeignBatchSampler, exact_batches
 from mst_transfer.engine.resume.exact_random import Stream, derive_seed
+from mst_transfer.engine.resume.order import ExactBatchSampler, ForeignBatchSampler, exact_batches
 
 SPLITS = [(1, 12), (2, 6), (3, 4), (4, 3)]  # processes × batch size = 12
 

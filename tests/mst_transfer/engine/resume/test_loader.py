@@ -13,7 +13,7 @@ from mmengine.dataset import BaseDataset, DefaultSampler, InfiniteSampler, pseud
 from random_samples import Draws, collate
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
-from mst_transfer.engine.resume.exact_loader import ExactLoader, SeededDataset
+from mst_transfer.engine.resume.loader import ExactLoader, SeededDataset
 
 
 def loader(dataset: Any, seed: int = 3, infinite: bool = False, **options: Any) -> ExactLoader:

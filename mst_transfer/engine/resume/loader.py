@@ -7,8 +7,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from mst_transfer.engine.resume.exact_order import SeekableBatches, exact_batches
 from mst_transfer.engine.resume.exact_random import Stream, derive_seed, seed_sample
+from mst_transfer.engine.resume.order import SeekableBatches, exact_batches
 
 _OWN = ("_inner", "seed")
 

@@ -15,8 +15,8 @@ import tiny_runs
 from same_runs import check_equal, logged, read
 
 from mst_transfer.cli.main import main
-from mst_transfer.engine.resume.exact_loops import ExactIterLoop
-from mst_transfer.engine.resume.exact_order import ExactBatchSampler, exact_batches
+from mst_transfer.engine.resume.loops import ExactIterLoop
+from mst_transfer.engine.resume.order import ExactBatchSampler, exact_batches
 
 SHORT = {
     "seg": ["train_cfg.max_iters=12", "train_cfg.val_interval=6", "default_hooks.checkpoint.max_keep_ckpts=-1"],
