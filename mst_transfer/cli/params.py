@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     import logging
 
-    from mst_transfer.configs.config_check import parse_cfg_options
+    from mst_transfer.configs.keys import parse_cfg_options
     from mst_transfer.engine.plan.parameter_table import parameter_rows
     from mst_transfer.engine.run import load_run_config
 

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     from pathlib import Path
 
-    from mst_transfer.configs.config_check import parse_cfg_options
+    from mst_transfer.configs.keys import parse_cfg_options
     from mst_transfer.engine import run
     from mst_transfer.engine.augmented_testing import with_augmentation
     from mst_transfer.runs import launch

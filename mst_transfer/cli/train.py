@@ -65,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs; the exit status."""
     args = build_parser().parse_args(argv)
-    from mst_transfer.configs.config_check import parse_cfg_options
+    from mst_transfer.configs.keys import parse_cfg_options
     from mst_transfer.engine import run
     from mst_transfer.runs import launch, signals
     from mst_transfer.runs.endings import train_to_end

@@ -7,6 +7,7 @@ in pixels of the image file.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import warnings
 from collections.abc import Sequence
@@ -79,10 +80,9 @@ def predict(run: Run, num_images: int, min_score: float = 0.3) -> Predictions:
     if run.task not in ("det", "seg"):
         raise ValueError(f"only runs of 'det' and 'seg' predict, got a run of {run.task!r} in {run.folder}")
     assert run.config is not None and run.checkpoint is not None
-    from mmengine.config import Config
     from mmengine.registry import init_default_scope
 
-    cfg = Config.fromfile(run.config)
+    cfg = copy.deepcopy(run.config)
     init_default_scope(cfg.get("default_scope", "mmdet" if run.task == "det" else "mmseg"))
     with warnings.catch_warnings():  # the libraries' notes to their own developers
         warnings.filterwarnings("ignore", category=UserWarning, module=r"mm(det|seg|cv|engine)\.")

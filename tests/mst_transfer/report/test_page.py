@@ -1,6 +1,7 @@
 """The page: complete, self-contained, and open about what is not there."""
 
 import base64
+import json
 import re
 import sys
 from html.parser import HTMLParser
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 
+from mst_transfer.configs.saved import FILE
 from mst_transfer.report import main
 from mst_transfer.report.collect import collect
 from mst_transfer.report.curves import new_figure
@@ -97,17 +99,18 @@ def test_nothing_there(tmp_path, capsys):
 
 
 def test_runs_that_differ_in_more_than_their_weights_are_said_to(runs):
-    found = collect(runs).runs["det"]
-    assert differing_settings(found) == []
-    config = "model = dict(backbone=dict(checkpoint={}, depth={}))\nwork_dir = '{}'\ntrain_cfg = dict(max_epochs={})"
-    found[0].config.write_text(config.format("'teacher.safetensors'", 4, "a", 3))
-    found[1].config.write_text(config.format(None, 4, "b", 3))
-    assert differing_settings(found) == []
-    found[1].config.write_text(config.format(None, 6, "b", 3))
-    assert differing_settings(found) == ["model"]
-    found[1].config.write_text(config.format(None, 4, "b", 5))
-    found[1].results["seed"] = 8
-    assert differing_settings(found) == ["seed", "train_cfg"]
+    def differing(depth, epochs, seed=7):
+        for name, content in (
+            ("mst", dict(model=dict(backbone=dict(checkpoint="t", depth=4)), work_dir="a", train_cfg=dict(epochs=3))),
+            ("random", dict(model=dict(backbone=dict(depth=depth)), work_dir="b", train_cfg=dict(epochs=epochs))),
+        ):
+            (runs / f"det_{name}" / FILE).write_text(json.dumps(content))
+        found = collect(runs).runs["det"]
+        found[1].results["seed"] = seed
+        return differing_settings(found)
+
+    assert differing(4, 3) == [] and differing(6, 3) == ["model"]
+    assert differing(4, 5, seed=8) == ["seed", "train_cfg"]
     write_report(runs, with_predictions=False)
     _, reader, _ = read(runs)
     text = "".join(reader.text)

@@ -3,8 +3,9 @@
 import json
 from html.parser import HTMLParser
 
+from mst_transfer.configs.saved import FILE
 from mst_transfer.report.collect import collect
-from mst_transfer.report.main import write_report
+from mst_transfer.report.main import main, write_report
 
 EVIL = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>&{{7*7}}$style"
 
@@ -59,12 +60,18 @@ def test_pictures_stay_in_their_folder(runs, tmp_path):
         assert not found.pictures and any(item.path == index for item in found.missing)
 
 
-def test_a_config_of_a_stranger_is_not_run(runs, tmp_path):
+def test_nothing_of_a_strangers_config_is_run(runs, tmp_path, monkeypatch):
+    """Neither the program, unless it is trusted, nor what the data name."""
     canary = tmp_path / "canary"
-    for folder in runs.glob("det_*"):
-        (folder / "zz.py").write_text(f"open({str(canary)!r}, 'w').close()\n")
-        for other in folder.glob("*.py"):
-            if other.name != "zz.py":
-                other.unlink()
-    _, _, missing = write_report(runs, with_predictions=False)
-    assert not canary.exists() and any("data only" in item.reason for item in missing)
+    (tmp_path / "Evil.py").write_text(f"open({str(canary)!r}, 'w').close()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (runs / "det_mst" / FILE).unlink()
+    (runs / "det_mst" / "config.py").write_text("import Evil\n")
+    (runs / "seg_mst" / FILE).write_text(
+        '{"default_scope": "mmseg", "model": {"type": "Evil"}, "val_dataloader": {"dataset": {"type": "Evil"}}}'
+    )
+    missing = {item.path: item for item in write_report(runs)[2]}
+    assert "config.py is a program" in missing[runs / "det_mst" / FILE].reason
+    assert missing[runs / "det_mst" / FILE].command == f"mst report {runs} --trust-config"
+    assert "Failed to get Evil" in missing[runs / "seg_mst" / "epoch_2.pth"].reason and not canary.exists()
+    assert main([str(runs), "--no-predictions", "--trust-config"]) == 0 and canary.exists()

@@ -9,6 +9,7 @@ import timm
 import torch
 
 from mst_transfer.checkpoint import BackboneMetadata, read_backbone, save_backbone
+from mst_transfer.configs.saved import FILE
 from pretrain.backbones.swin import MaskedSwin
 from pretrain.backbones.vit import MaskedViT
 from pretrain.pictures.__main__ import main
@@ -122,8 +123,8 @@ def test_command_line(tiny_config: Path, photo_folder: Path, tmp_path: Path, cap
 def test_pictures_of_a_run_with_compiled_blocks_need_no_compiler(tiny_config: Path, tmp_path: Path):
     run = tmp_path / "run"
     assert train([str(tiny_config), "--work-dir", str(run), "--cfg-options", "train_cfg.schedule.warmup_epochs=0"]) == 0
-    config = next(run.glob("*.py"))
-    config.write_text(config.read_text().replace("backbone=dict(", "backbone=dict(compile_blocks=True, ", 1))
+    config = run / FILE
+    config.write_text(config.read_text().replace('"backbone": {', '"backbone": {"compile_blocks": true,', 1))
     model, _ = load_run(run)
     assert model.student.backbone._blocks is model.teacher.backbone._blocks is MaskedViT._through_blocks
 
