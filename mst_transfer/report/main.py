@@ -65,8 +65,8 @@ def _pretrain_pictures(run: Run | None, folder: Path) -> list[Picture]:
     if run is None:
         return []
     path = folder / "pretrain_curves.png"
-    model = run.config.get("model") or {} if run.config else {}
-    out_dim = (model.get("head") or {}).get("out_dim")  # outputs of the projection head
+    head = ((run.config or {}).get("model") or {}).get("head") or {}
+    out_dim = int(head.get("out_dim") or 0) or None
     if not draw_pretrain_curves(run.scalars, out_dim, path):
         return []
     caption = "Every logged step; losses are means over the steps of the log's window, up to 20 by default."

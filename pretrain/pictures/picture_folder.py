@@ -20,7 +20,7 @@ from pretrain.data.image_folder import find_images
 from pretrain.evaluate.load import load_frozen
 from pretrain.model import MST
 from pretrain.pictures.drawing import draw_heads, draw_rows, grey_out, heat_map, overlay, save_figure
-from pretrain.pictures.views import Views, look, look_with_backbone, read_crop
+from pretrain.pictures.inference import Views, read_crop, run_backbone, run_model
 from pretrain.registry import MODELS
 
 
@@ -168,7 +168,7 @@ def draw(args: argparse.Namespace) -> PictureFolder:
     backbone.num_patches(height, width)
     paths = choose_images(args.images, args.num)
     images = np.stack([read_crop(path, height, width) for path in paths])
-    views = look(model, images) if args.checkpoint is None else look_with_backbone(frozen, images)
+    views = run_model(model, images) if args.checkpoint is None else run_backbone(frozen, images)
     folder = PictureFolder(args.out, attention_words(backbone, role))
     folder.write_importance(views, mode)
     if views.restored is not None:

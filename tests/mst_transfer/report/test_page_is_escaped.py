@@ -63,10 +63,10 @@ def test_pictures_stay_in_their_folder(runs, tmp_path):
 def test_nothing_of_a_strangers_config_is_run(runs, tmp_path, monkeypatch):
     """Neither the program, unless it is trusted, nor what the data name."""
     canary = tmp_path / "canary"
-    (tmp_path / "Evil.py").write_text(f"open({str(canary)!r}, 'w').close()\n")
+    for path in (tmp_path / "Evil.py", runs / "det_mst" / "config.py"):
+        path.write_text(f"open({str(canary)!r}, 'w').close()\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     (runs / "det_mst" / FILE).unlink()
-    (runs / "det_mst" / "config.py").write_text("import Evil\n")
     (runs / "seg_mst" / FILE).write_text(
         '{"default_scope": "mmseg", "model": {"type": "Evil"}, "val_dataloader": {"dataset": {"type": "Evil"}}}'
     )
