@@ -24,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Checks; 0 if a run could start, 1 if not."""
     args = build_parser().parse_args(argv)
-    from mst_transfer.configs.config_check import parse_cfg_options
+    from mst_transfer.configs.keys import parse_cfg_options
     from mst_transfer.configs.kind import PRETRAINING, config_kind
     from mst_transfer.configs.paths import check_load_from, check_pretraining_paths
     from mst_transfer.configs.read import read_config

@@ -74,7 +74,7 @@ def add_coco_options(parser: argparse.ArgumentParser) -> None:
 
 def load_config(args: argparse.Namespace) -> Any:
     """Reads the config that a command line names, with all that it says of it; errors are ``load_run_config``'s."""
-    from mst_transfer.configs.config_check import parse_cfg_options
+    from mst_transfer.configs.keys import parse_cfg_options
     from mst_transfer.engine.run import load_run_config
 
     names = ("work_dir", "seed", "resume", "amp", "auto_scale_lr", "accumulate", "coco", "coco_images", "launcher")

@@ -3,8 +3,8 @@
 - ``ops``: mmcv's compiled operators from torchvision, only where mmcv has none of its own.
 - ``config_paths``: ``_base_ = 'mst_transfer::det_configs/...'``, and external bases without
   ``pkg_resources``.
-- ``config_data_only``: configs read as data, without running them, where the user asks for it.
-- ``untrusted_files``: pickles, YAML and arrays that would run code are refused wherever the libraries read them.
+- ``untrusted_files``: pickles, YAML and arrays that would run code are refused wherever the libraries read them;
+  so are types that no registry holds, where a config is only looked at.
 - ``serialization``: safe loading and atomic writing of mmengine checkpoints.
 """
 
@@ -18,8 +18,6 @@ def install() -> None:
     """
     import_hooks.provide("mmcv._ext", "mst_transfer.compat.ops")
     import_hooks.on_import("mmengine.config.config", "mst_transfer.compat.config_paths")
-    import_hooks.on_import("mmengine.registry.registry", "mst_transfer.compat.config_data_only")
-    import_hooks.on_import("mmengine.config.config", "mst_transfer.compat.config_data_only")
     import_hooks.on_import("mmengine.runner.checkpoint", "mst_transfer.compat.serialization")
     for module in untrusted_files.ADAPTED_MODULES:
         import_hooks.on_import(module, "mst_transfer.compat.untrusted_files")

@@ -13,6 +13,8 @@ from functools import wraps
 from types import ModuleType
 from typing import Any
 
+from mst_transfer.configs.saved import ConfigRefusedError, are_types_registered_only
+
 _RUNS_CODE = "unpickling can run any code"
 _NEXT_STEP = f"{_RUNS_CODE}. Next step: write the data as JSON, where the file was made"
 
@@ -106,10 +108,24 @@ def _adapt_data_from_bytes(module: Any) -> None:
     module.datafrombytes = datafrombytes
 
 
+def _adapt_registry(module: Any) -> None:
+    """A ``type`` that is not registered is not imported, where a config is only looked at."""
+    original = module.get_object_from_string
+
+    @wraps(original)
+    def get_object_from_string(name: str) -> Any:
+        if are_types_registered_only():
+            raise ConfigRefusedError(f"type={name!r} is not registered, and nothing is imported for a config as data")
+        return original(name)
+
+    module.get_object_from_string = get_object_from_string
+
+
 # Module → what is adapted in it, and how.
 _ADAPTATIONS: dict[str, tuple[str, Callable[[Any], None]]] = {
     "mmengine.fileio.handlers.registry_utils": ("file_handlers", _adapt_handlers),
     "mmengine.fileio.io": ("load", _adapt_load),
+    "mmengine.registry.registry": ("get_object_from_string", _adapt_registry),
     "mmengine.runner.checkpoint": ("torch", _adapt_torch_load),
     "mmengine.utils.dl_utils.hub": ("torch", _adapt_torch_load),
     "mmdet.datasets.openimages": ("np", _adapt_numpy_load),

@@ -1,4 +1,4 @@
-"""Of which kind a config is, and which command takes it."""
+"""Says of which kind a config is, and which command takes it."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Are the paths of a config there, and how does one get what is not?"""
+"""Checks that the paths of a config are there, and says how to get what is not."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,7 +35,7 @@ def set_folder(root: str) -> tuple[str, Path]:
 
 
 def how_to_get(roots: Iterable[str]) -> list[str]:
-    """What to do to have the data of these roots, one line a data set."""
+    """Says what to do to have the data of these roots, one line a data set."""
     sets = dict.fromkeys(set_folder(root) for root in roots)
     return [f"- {_HOW_TO_GET[name].format(folder=folder)}" for name, folder in sets if name]
 
@@ -46,7 +46,7 @@ def data_root_now() -> str:
 
 
 def check_pretraining_paths(cfg: Any, begins: bool = True) -> list[str]:
-    """Are images and weights that a pre-training config names there? Reads names alone, and no more than it has to.
+    """Checks that images and weights of a pre-training config are there; reads names alone, no more than it has to.
 
     Args:
         cfg: An ``mmengine.Config`` of the kind ``PRETRAINING``.
@@ -77,7 +77,7 @@ def check_pretraining_paths(cfg: Any, begins: bool = True) -> list[str]:
 
 
 def check_load_from(cfg: Any) -> None:
-    """Is the checkpoint there whose weights a run of a head begins with?
+    """Checks that the checkpoint is there whose weights a run of a head begins with.
 
     Raises:
         FileNotFoundError: It is not.

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mst_transfer.configs import config_check, shipped
+from mst_transfer.configs import keys, shipped
 from mst_transfer.configs.kind import DETECTION, PRETRAINING, SEGMENTATION, check_kind
+from mst_transfer.configs.saved import read_config_file
 
 
 def read_config(
@@ -15,7 +16,7 @@ def read_config(
     """Reads a config with a command line's changes, every name checked.
 
     Args:
-        name: Path, ``mst_transfer::NAME`` or NAME of a shipped config.
+        name: Path, ``mst_transfer::NAME`` or NAME of a shipped config; or a saved one, ``run_config.json``.
         cfg_options: Dotted path → new value.
         kinds: Those of :mod:`mst_transfer.configs.kind` that the command takes.
 
@@ -23,25 +24,16 @@ def read_config(
         An ``mmengine.Config``, and the changes without their plus signs.
 
     Raises:
+        ConfigRefusedError: A saved config that no run writes, or a program where only data may be read.
         FileNotFoundError: No such config, or one of its bases is not there.
         UnknownConfigKeyError: A name in the config or in ``cfg_options`` that nothing reads.
         ValueError: The file is no config.
         WrongKindError: It is of none of ``kinds``.
     """
-    from mmengine.config import Config
-
-    path = shipped.resolve_config(name)
-    try:
-        cfg = Config.fromfile(str(path))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"config {path}: {error}. Is a file that its _base_ names not there?") from error
-    except SyntaxError as error:
-        raise ValueError(f"config {path} is not Python: {error.msg} (line {error.lineno})") from error
-    except OSError as error:
-        raise ValueError(f"config {path} cannot be read ({error}). Next step: name a .py config") from error
+    cfg = read_config_file(shipped.resolve_config(name))
     check_kind(cfg, *kinds)
-    config_check.check_config(cfg)
-    options = config_check.check_cfg_options(cfg, cfg_options or {})
+    keys.check_config(cfg)
+    options = keys.check_cfg_options(cfg, cfg_options or {})
     cfg.merge_from_dict(options)
-    config_check.check_config(cfg)  # new keys may be misspelt too
+    keys.check_config(cfg)  # new keys may be misspelt too
     return cfg, options

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mst_transfer.configs.config_datasets import dataset_class, is_segmentation, unwrap
+from mst_transfer.configs.datasets import dataset_class, is_segmentation, unwrap
 from mst_transfer.files.image_files import MAX_PIXELS
 from mst_transfer.preflight.findings import Finding
 from mst_transfer.preflight.images import MAX_IMAGES, image_size

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mst_transfer.configs.config_datasets import coco_base, numbers_by_file
+from mst_transfer.configs.datasets import coco_base, numbers_by_file
 from mst_transfer.datasets.coco_columns import CocoColumns, load_json, read_categories, read_columns, rows_of
 from mst_transfer.preflight import coco_checks
 from mst_transfer.preflight.coco_checks import Use

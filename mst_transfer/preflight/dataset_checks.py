@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mst_transfer.configs.config_datasets import (
+from mst_transfer.configs.datasets import (
     LOADERS,
     class_names,
     coco_base,

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mst_transfer.configs.config_datasets import unwrap
+from mst_transfer.configs.datasets import unwrap
 from mst_transfer.preflight.findings import Finding, note
 from mst_transfer.preflight.paths import dataset_path
 

@@ -3,8 +3,9 @@
 ::
 
     OUT/stages.tsv                      name, minutes and command of each stage, if a script ran them
-    OUT/pretrain/                       teacher.safetensors, pictures/index.json, */vis_data/scalars.json
-    OUT/det_<start>/, OUT/seg_<start>/  results.json, *.py, last_checkpoint, */vis_data/scalars.json
+    OUT/pretrain/                       teacher.safetensors, run_config.json, pictures/index.json,
+                                        */vis_data/scalars.json
+    OUT/det_<start>/, OUT/seg_<start>/  results.json, run_config.json, last_checkpoint, */vis_data/scalars.json
 
 ``<start>`` names where a backbone's weights came from: ``mst``, ``random``, or any other name that is there.
 What is not there is listed with the command that makes it.
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mst_transfer.configs.saved import FILE, read_config_of_run
 from mst_transfer.engine.results import RESUMED_BACKBONE
 from mst_transfer.report.scalars import Scalars, read_scalars
 from mst_transfer.runs.used_work_dir import earlier_checkpoints
@@ -55,7 +57,7 @@ class Run:
         results: content of ``results.json``, or what the backbone file of a pre-training says of itself;
             empty if it is missing.
         scalars: the log.
-        config: the config that the run used.
+        config: the mmengine ``Config`` that the run used, None where there is none that may be read.
         checkpoint: the last checkpoint.
         load_report: what the log says of the backbone's weights.
     """
@@ -65,7 +67,7 @@ class Run:
     start: str = ""
     results: dict[str, Any] = field(default_factory=dict)
     scalars: Scalars = Scalars()
-    config: Path | None = None
+    config: Any = None
     checkpoint: Path | None = None
     load_report: str = ""
 
@@ -73,6 +75,11 @@ class Run:
     def label(self) -> str:
         """The start's name for readers."""
         return STARTS.get(self.start, self.start)
+
+    @property
+    def title(self) -> str:
+        """Task and start for readers."""
+        return f"{TASKS[self.task].capitalize()} from {self.label}" if self.start else "Pre-training"
 
     def metric(self, name: str) -> float | None:
         """A metric of the last evaluation, None if it was not measured."""
@@ -118,9 +125,18 @@ class Collected:
     stages: list[Stage]
     missing: list[Missing]
 
+    @property
+    def all_runs(self) -> list[Run]:
+        """Pre-training first."""
+        return [*([self.pretrain] if self.pretrain else []), *(run for runs in self.runs.values() for run in runs)]
 
-def collect(out: str | Path) -> Collected:
+
+def collect(out: str | Path, trust_config: bool = False) -> Collected:
     """Read the runs under ``out``.
+
+    Args:
+        out: the folder.
+        trust_config: run the ``.py`` configs of the runs; else what they saved as data is read.
 
     Raises:
         FileNotFoundError: ``out`` has none of the folders that this reads.
@@ -136,21 +152,21 @@ def collect(out: str | Path) -> Collected:
     pretrain = None
     folder = out / "pretrain"
     command = f"bash tools/pretrain.sh CONFIG 1 --work-dir {folder}{_going_on(folder)}"
+    reader = _Reader(missing, trust_config)
     if folder.is_dir():
-        pretrain = _read_run(folder, "pretrain", "", missing, command)
+        pretrain = reader.read_run(folder, "pretrain", "", command)
     else:
         missing.append(Missing(folder, command))
     runs: dict[str, list[Run]] = {task: [] for task in TASKS}
-    for task in TASKS:
-        for start in starts:
-            folder = out / f"{task}_{start}"
-            command = f"mst train CONFIG --work-dir {folder}{_going_on(folder)}"
-            if folder.is_dir():
-                runs[task].append(_read_run(folder, task, start, missing, command))
-            elif start in STARTS:
-                weights = out / "pretrain" / "teacher.safetensors" if start == "mst" else None
-                missing.append(Missing(folder, f"{command} --cfg-options model.backbone.checkpoint={weights}"))
-    return Collected(out, pretrain, runs, _read_pictures(out, missing), _read_stages(out), missing)
+    for task, start in itertools.product(TASKS, starts):
+        folder = out / f"{task}_{start}"
+        command = f"mst train CONFIG --work-dir {folder}{_going_on(folder)}"
+        if folder.is_dir():
+            runs[task].append(reader.read_run(folder, task, start, command))
+        elif start in STARTS:
+            weights = out / "pretrain" / "teacher.safetensors" if start == "mst" else None
+            missing.append(Missing(folder, f"{command} --cfg-options model.backbone.checkpoint={weights}"))
+    return Collected(out, pretrain, runs, reader.read_pictures(out), _read_stages(out), missing)
 
 
 def _going_on(folder: Path) -> str:
@@ -163,57 +179,82 @@ def _other_starts(out: Path) -> list[str]:
     return sorted(names - STARTS.keys())
 
 
-def _read_run(folder: Path, task: str, start: str, missing: list[Missing], command: str) -> Run:
-    if task == "pretrain":
-        results = _read_provenance(folder / "teacher.safetensors", missing, command)
-    else:
-        results = _read_results(folder / "results.json", missing, command)
-    scalars = read_scalars(folder)
-    if not scalars.train:
-        missing.append(Missing(folder / "<time>" / "vis_data" / "scalars.json", command))
-    configs = sorted(folder.glob("*.py"), key=lambda path: path.stat().st_mtime)
-    checkpoint = _last_checkpoint(folder)
-    if task != "pretrain":
-        if not configs:
-            missing.append(Missing(folder / "<config>.py", command))
-        if checkpoint is None:
-            missing.append(Missing(folder / "last_checkpoint", command))
-    config = configs[-1] if configs else None
-    return Run(folder, task, start, results, scalars, config, checkpoint, _read_load_report(folder))
+@dataclass
+class _Reader:
+    """Reads files of runs; what cannot be used goes to ``missing``."""
 
+    missing: list[Missing]
+    trust_config: bool
 
-def _read_results(path: Path, missing: list[Missing], command: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        missing.append(Missing(path, command))
-        return {}
-    except (ValueError, RecursionError) as error:
-        missing.append(Missing(path, command, f"not JSON ({error})"))
-        return {}
-    if not isinstance(content, dict):
-        missing.append(Missing(path, command, "not a JSON object"))
-        return {}
-    return content
+    def read_run(self, folder: Path, task: str, start: str, command: str) -> Run:
+        if task == "pretrain":
+            results = self._provenance(folder / "teacher.safetensors", command)
+        else:
+            results = self._json(folder / "results.json", command, dict) or {}
+        scalars = read_scalars(folder)
+        if not scalars.train:
+            self.missing.append(Missing(folder / "<time>" / "vis_data" / "scalars.json", command))
+        config, checkpoint = self._config(folder, command), _last_checkpoint(folder)
+        if task != "pretrain" and checkpoint is None:
+            self.missing.append(Missing(folder / "last_checkpoint", command))
+        return Run(folder, task, start, results, scalars, config, checkpoint, _read_load_report(folder))
 
+    def _config(self, folder: Path, command: str) -> Any:
+        try:
+            return read_config_of_run(folder, self.trust_config)
+        except FileNotFoundError:
+            self.missing.append(Missing(folder / FILE, command))
+        except ValueError as error:
+            trusting = f"mst report {folder.parent} --trust-config"
+            self.missing.append(Missing(folder / FILE, command if self.trust_config else trusting, str(error)))
+        return None
 
-def _read_provenance(path: Path, missing: list[Missing], command: str) -> dict[str, Any]:
-    """What a backbone file says of the pre-training that made it."""
-    from mst_transfer.checkpoint import read_backbone
+    def _json(self, path: Path, command: str, kind: type) -> Any:
+        """The content of a JSON file, None if it is not there or of another kind."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            self.missing.append(Missing(path, command))
+            return None
+        except (ValueError, RecursionError) as error:
+            self.missing.append(Missing(path, command, f"not JSON ({error})"))
+            return None
+        if isinstance(content, kind):
+            return content
+        self.missing.append(Missing(path, command, f"not a JSON {'object' if kind is dict else 'list'}"))
+        return None
 
-    if not path.is_file():
-        missing.append(Missing(path, command))
-        return {}
-    try:
-        metadata = read_backbone(path, "teacher")[1]
-    except ValueError as error:
-        missing.append(Missing(path, command, f"not readable ({error})"))
-        return {}
-    if metadata is None:
-        missing.append(Missing(path, command, "not a backbone file of this project"))
-        return {}
-    architecture = {"architecture": metadata.arch, **metadata.arch_kwargs}
-    return {**metadata.provenance, "backbone": architecture, "checkpoint": path.name}
+    def _provenance(self, path: Path, command: str) -> dict[str, Any]:
+        """What a backbone file says of the pre-training that made it."""
+        from mst_transfer.checkpoint import read_backbone
+
+        reason = "not a backbone file of this project"
+        try:
+            metadata = read_backbone(path, "teacher")[1] if path.is_file() else None
+        except ValueError as error:
+            metadata, reason = None, f"not readable ({error})"
+        if metadata is None:
+            self.missing.append(Missing(path, command, reason if path.is_file() else "not there"))
+            return {}
+        architecture = {"architecture": metadata.arch, **metadata.arch_kwargs}
+        return {**metadata.provenance, "backbone": architecture, "checkpoint": path.name}
+
+    def read_pictures(self, out: Path) -> list[Picture]:
+        """Pictures of the pre-training, as its ``index.json`` lists them: ``[{file, title, caption}, ...]``."""
+        folder = out / "pretrain" / "pictures"
+        command = f"python -m pretrain.pictures {out / 'pretrain'} --images PHOTOS --out {folder}"
+        entries = self._json(folder / "index.json", command, list) or []
+        if not all(isinstance(entry, dict) and isinstance(entry.get("file"), str) for entry in entries):
+            self.missing.append(Missing(folder / "index.json", command, "not a list of {file, title, caption}"))
+            return []
+        pictures = []
+        for entry in entries:
+            path = folder / Path(entry["file"]).name
+            if path.is_file():
+                pictures.append(Picture(path, str(entry.get("title", path.stem)), str(entry.get("caption", ""))))
+            else:
+                self.missing.append(Missing(path, command))
+        return pictures
 
 
 def _read_load_report(folder: Path) -> str:
@@ -252,31 +293,3 @@ def _last_checkpoint(folder: Path) -> Path | None:
             if path.is_file():
                 return path
     return None
-
-
-def _read_pictures(out: Path, missing: list[Missing]) -> list[Picture]:
-    """Pictures of the pre-training, as its ``index.json`` lists them: ``[{file, title, caption}, ...]``."""
-    folder = out / "pretrain" / "pictures"
-    command = f"python -m pretrain.pictures {out / 'pretrain'} --images PHOTOS --out {folder}"
-    index = folder / "index.json"
-    try:
-        entries = json.loads(index.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        missing.append(Missing(index, command))
-        return []
-    except (ValueError, RecursionError) as error:
-        missing.append(Missing(index, command, f"not JSON ({error})"))
-        return []
-    if not isinstance(entries, list) or not all(
-        isinstance(e, dict) and isinstance(e.get("file"), str) for e in entries
-    ):
-        missing.append(Missing(index, command, "not a list of {file, title, caption}"))
-        return []
-    pictures = []
-    for entry in entries:
-        path = folder / Path(entry["file"]).name
-        if path.is_file():
-            pictures.append(Picture(path, str(entry.get("title", path.stem)), str(entry.get("caption", ""))))
-        else:
-            missing.append(Missing(path, command))
-    return pictures

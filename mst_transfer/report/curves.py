@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from mst_transfer.report.collect import TASKS, Run
 from mst_transfer.report.scalars import Scalars
@@ -20,8 +19,7 @@ COLOURS: dict[str, str] = {"mst": "#2563eb", "random": "#d97706"}
 _MORE_COLOURS = ("#059669", "#9333ea", "#dc2626", "#0891b2")
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One curve of a panel: its name in the log, and for readers."""
 
     name: str
@@ -29,16 +27,15 @@ class Line:
     colour: str
 
 
-@dataclass(frozen=True)
-class Panel:
+class Panel(NamedTuple):
     """One pair of axes of the pre-training figure.
 
     Attributes:
         title: what is shown.
         unit: of the vertical axis.
         lines: curves; those that were not logged are left out.
-        from_zero: the vertical axes begin at 0.
         right: a curve on a second vertical axis.
+        from_zero: the vertical axes begin at 0.
     """
 
     title: str
@@ -48,30 +45,16 @@ class Panel:
     from_zero: bool = False
 
 
+_ENTROPIES = (Line("loss_dino", "cross-entropy", "#2563eb"), Line("teacher_entropy", "teacher entropy", "#d97706"))
+_RATE, _MOMENTUM = Line("lr", "learning rate", "#9333ea"), Line("teacher_momentum", "teacher momentum", "#0891b2")
+_SPEED = Line("images_per_s", "images a second", "#2563eb")
+_WAITING = Line("data_share", "share of time waiting for data", "#dc2626")
 PANELS: tuple[Panel, ...] = (
-    Panel(
-        "Cross-entropy between teacher and student",
-        "nats",
-        (
-            Line("loss_dino", "cross-entropy", "#2563eb"),
-            Line("teacher_entropy", "teacher entropy", "#d97706"),
-        ),
-    ),
+    Panel("Cross-entropy between teacher and student", "nats", _ENTROPIES),
     Panel("Restoring loss", "mean absolute error", (Line("loss_restoring", "restoring loss", "#059669"),)),
     Panel("Total loss", "loss", (Line("loss", "loss", "#475569"),)),
-    Panel(
-        "Learning rate and teacher momentum",
-        "learning rate",
-        (Line("lr", "learning rate", "#9333ea"),),
-        Line("teacher_momentum", "teacher momentum", "#0891b2"),
-    ),
-    Panel(
-        "Speed",
-        "images a second",
-        (Line("images_per_s", "images a second", "#2563eb"),),
-        Line("data_share", "share of time waiting for data", "#dc2626"),
-        from_zero=True,
-    ),
+    Panel("Learning rate and teacher momentum", "learning rate", (_RATE,), _MOMENTUM),
+    Panel("Speed", "images a second", (_SPEED,), _WAITING, from_zero=True),
     Panel("Masked patches", "share of patches", (Line("mask_ratio", "masked", "#475569"),), from_zero=True),
 )
 
@@ -113,10 +96,9 @@ def draw_pretrain_curves(scalars: Scalars, out_dim: int | None, path: Path) -> b
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes, panel in zip(grid.flat, panels, strict=False):
         _draw_panel(axes, panel, scalars)
-        if out_dim and any(line.name == "teacher_entropy" for line in panel.lines):
-            bound = math.log(out_dim)
-            axes.axhline(bound, color="#94a3b8", linestyle="--", linewidth=1, label=f"ln {out_dim:,}")
-        _legend(axes)
+        if out_dim and panel.lines == _ENTROPIES:
+            axes.axhline(math.log(out_dim), color="#94a3b8", linestyle="--", linewidth=1, label=f"ln {out_dim:,}")
+        _dress(axes, panel.title, panel.unit)
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     figure.savefig(path)
@@ -135,7 +117,7 @@ def draw_finetune_curves(task: str, runs: Sequence[Run], path: Path) -> bool:
         False, and no file, if nothing was logged that could be drawn.
     """
     metrics = [m for m in METRICS[task] if "50" not in m[0] and "Acc" not in m[0]]
-    panels: list[tuple[str, str, str, float]] = [("loss", f"Training loss, {TASKS[task]}", "loss", 1.0)]
+    panels = [("loss", f"Training loss, {TASKS[task]}", "loss", 1.0)]
     panels += [(name, f"{title} on the validation images", "points", factor) for name, title, factor in metrics]
     panels = [panel for panel in panels if any(run.scalars.series(panel[0])[0] for run in runs)]
     if not panels:
@@ -146,14 +128,13 @@ def draw_finetune_curves(task: str, runs: Sequence[Run], path: Path) -> bool:
     for axes, (name, title, unit, factor) in zip(grid.flat, panels, strict=True):
         for run in runs:
             steps, values = run.scalars.series(name)
-            scaled = [value * factor for value in values]
-            marker: dict[str, Any] = {"marker": "o", "markersize": 4} if name != "loss" else {}
-            axes.plot(steps, scaled, color=start_colour(run.start, starts), label=run.label, **marker)
+            marker = "" if name == "loss" else "o"
+            scaled, colour = [value * factor for value in values], start_colour(run.start, starts)
+            axes.plot(steps, scaled, color=colour, label=run.label, marker=marker, markersize=4)
         if name != "loss":
             axes.set_ylim(bottom=0)
         _dress(axes, title, unit)
         axes.set_xlim(left=0)
-        _legend(axes)
     figure.savefig(path)
     return True
 
@@ -163,20 +144,18 @@ def _draw_panel(axes: Axes, panel: Panel, scalars: Scalars) -> None:
         steps, values = scalars.series(line.name)
         if steps:
             axes.plot(steps, values, color=line.colour, label=line.title)
-    if panel.right is not None:
-        steps, values = scalars.series(panel.right.name)
-        if steps:
-            second = axes.twinx()
-            second.plot(steps, values, color=panel.right.colour)
-            second.set_ylabel(panel.right.title, color=panel.right.colour, fontsize=8)
-            second.tick_params(labelsize=8, colors=panel.right.colour)
-            second.spines["top"].set_visible(False)
-            if panel.from_zero:
-                second.set_ylim(0, max(1.1 * max(values), 0.2))
-            axes.plot([], [], color=panel.right.colour, label=f"{panel.right.title} (right)")
+    steps, values = scalars.series(panel.right.name) if panel.right else ([], [])
+    if panel.right and steps:
+        second = axes.twinx()
+        second.plot(steps, values, color=panel.right.colour)
+        second.set_ylabel(panel.right.title, color=panel.right.colour, fontsize=8)
+        second.tick_params(labelsize=8, colors=panel.right.colour)
+        second.spines["top"].set_visible(False)
+        if panel.from_zero:
+            second.set_ylim(0, max(1.1 * max(values), 0.2))
+        axes.plot([], [], color=panel.right.colour, label=f"{panel.right.title} (right)")
     if panel.from_zero:
         axes.set_ylim(bottom=0)
-    _dress(axes, panel.title, panel.unit)
 
 
 def _dress(axes: Axes, title: str, unit: str) -> None:
@@ -188,8 +167,5 @@ def _dress(axes: Axes, title: str, unit: str) -> None:
     axes.set_axisbelow(True)
     axes.margins(x=0.02)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _legend(axes: Axes) -> None:
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8, frameon=False)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import nullcontext
 from pathlib import Path
 
-from mst_transfer.compat.config_budget import ConfigRefusedError
-from mst_transfer.compat.config_data_only import VARIABLE, data_only
+from mst_transfer.configs.saved import registered_types_only
 from mst_transfer.engine.results import BEGINNING
-from mst_transfer.report.collect import Collected, Missing, Picture, Run, collect
+from mst_transfer.files.atomic_files import write_text_atomically
+from mst_transfer.report.collect import Missing, Picture, Run, collect
 from mst_transfer.report.curves import draw_finetune_curves, draw_pretrain_curves
 from mst_transfer.report.page import build_page
 from mst_transfer.report.panels import draw_predictions
@@ -22,17 +21,22 @@ from mst_transfer.report.table import as_markdown, build_table
 MIN_SCORE = 0.3
 
 
-@data_only()
 def write_report(
-    out: str | Path, title: str | None = None, num_images: int = 5, with_predictions: bool = True
+    out: str | Path,
+    title: str | None = None,
+    num_images: int = 5,
+    with_predictions: bool = True,
+    trust_config: bool = False,
 ) -> tuple[Path, str, list[Missing]]:
-    """Write ``out/report.html``, its pictures under ``out/report/``. The runs' configs are read as data only.
+    """Write ``out/report.html``, its pictures under ``out/report/``.
 
     Args:
         out: folder of the runs, see :mod:`mst_transfer.report.collect`.
         title: heading; "MST: from photos to <tasks>" if None.
         num_images: validation images shown for each task.
         with_predictions: False leaves out running the heads.
+        trust_config: run the runs' ``.py`` configs, and import what they name; else what they saved as data is read,
+            and what is registered is built.
 
     Returns:
         The page, the table in Markdown, and what was not there.
@@ -40,47 +44,29 @@ def write_report(
     Raises:
         FileNotFoundError: there is nothing to report under ``out``.
     """
-    collected = _without_refused_configs(collect(out))
+    collected = collect(out, trust_config)
     folder = collected.out / "report"
     folder.mkdir(exist_ok=True)
     drawn: dict[str, list[Picture]] = {"pretrain": _pretrain_pictures(collected.pretrain, folder)}
     for task, runs in collected.runs.items():
         drawn[task] = []
         if with_predictions:
-            drawn[task] += _prediction_pictures(task, runs, folder, num_images, collected.missing)
+            with nullcontext() if trust_config else registered_types_only():
+                drawn[task] += _prediction_pictures(task, runs, folder, num_images, collected.missing)
         drawn[task] += _curve_pictures(task, runs, folder)
     table = build_table(collected)
     page = build_page(title or "MST: from photos to mAP and mIoU", collected, table, drawn)
     path = collected.out / "report.html"
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    write_text_atomically(path, page)
     return path, as_markdown(table), collected.missing
-
-
-def _without_refused_configs(collected: Collected) -> Collected:
-    """A run whose config is more than data is shown without what the config would say of it."""
-    from mmengine.config import Config
-
-    def checked(run: Run) -> Run:
-        if run.config is None:
-            return run
-        try:
-            Config.fromfile(run.config)
-            return run
-        except ConfigRefusedError as error:
-            collected.missing.append(Missing(run.config, f"{VARIABLE}=0 mst report {collected.out}", str(error)))
-            return replace(run, config=None)
-
-    runs = {task: [checked(run) for run in several] for task, several in collected.runs.items()}
-    return replace(collected, pretrain=collected.pretrain and checked(collected.pretrain), runs=runs)
 
 
 def _pretrain_pictures(run: Run | None, folder: Path) -> list[Picture]:
     if run is None:
         return []
     path = folder / "pretrain_curves.png"
-    out_dim = _head_outputs(run)
+    head = ((run.config or {}).get("model") or {}).get("head") or {}
+    out_dim = int(head.get("out_dim") or 0) or None
     if not draw_pretrain_curves(run.scalars, out_dim, path):
         return []
     caption = "Every logged step; losses are means over the steps of the log's window, up to 20 by default."
@@ -109,11 +95,9 @@ def _comparison(runs: list[Run]) -> str:
 
 def differing_settings(runs: list[Run]) -> list[str]:
     """Top-level config entries, and the seed, in which runs differ; where the backbone starts from is left out."""
-    from mmengine.config import Config
-
     settings = []
     for run in runs:
-        cfg = Config.fromfile(run.config).to_dict()
+        cfg = run.config.to_dict()
         for name in ("work_dir", "experiment_name", "resume", "load_from", "launcher"):
             cfg.pop(name, None)
         cfg.pop(BEGINNING, None)
@@ -136,7 +120,7 @@ def _prediction_pictures(
             continue
         try:
             by_start[run.label] = predict(run, num_images, MIN_SCORE)
-        except (ValueError, RuntimeError, OSError) as error:
+        except (ValueError, RuntimeError, OSError, AttributeError, LookupError, TypeError) as error:
             reason = f"no predictions of {run.label} ({type(error).__name__}: {error})"
             missing.append(Missing(run.checkpoint, f"mst train CONFIG --work-dir {run.folder} --fresh", reason))
     if not by_start:
@@ -148,17 +132,6 @@ def _prediction_pictures(
     if task == "det":
         caption += f" Boxes and masks with a score of at least {MIN_SCORE}; scores stand behind the class, in %."
     return [Picture(path, "Predictions beside the truth", caption)]
-
-
-def _head_outputs(run: Run) -> int | None:
-    """Outputs of the projection head, from the run's config."""
-    if run.config is None:
-        return None
-    from mmengine.config import Config
-
-    model = Config.fromfile(run.config).get("model", {})
-    out_dim = (model.get("head") or {}).get("out_dim")
-    return int(out_dim) if out_dim else None
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -173,6 +146,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--title", help="heading of the page")
     parser.add_argument("--num-images", type=int, default=5, help="validation images shown for each task (5)")
     parser.add_argument("--no-predictions", action="store_true", help="do not run the trained heads")
+    parser.add_argument(
+        "--trust-config", action="store_true", help="run the .py configs of the runs, instead of reading saved ones"
+    )
     parser.add_argument("--strict", action="store_true", help="exit with status 1 if anything is not there")
     return parser
 
@@ -184,7 +160,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mst report: --num-images must be at least 1, got {args.num_images}", file=sys.stderr)
         return 1
     try:
-        path, table, missing = write_report(args.out, args.title, args.num_images, not args.no_predictions)
+        path, table, missing = write_report(
+            args.out, args.title, args.num_images, not args.no_predictions, args.trust_config
+        )
     except FileNotFoundError as error:
         print(f"mst report: {error}", file=sys.stderr)
         return 1
@@ -193,6 +171,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mst report: {item}", file=sys.stderr)
     print(f"\nreport: {path}")
     return 1 if missing and args.strict else 0
-
-
-__all__ = ["Collected", "build_parser", "main", "write_report"]

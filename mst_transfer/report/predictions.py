@@ -7,6 +7,7 @@ in pixels of the image file.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import warnings
 from collections.abc import Sequence
@@ -79,44 +80,31 @@ def predict(run: Run, num_images: int, min_score: float = 0.3) -> Predictions:
     if run.task not in ("det", "seg"):
         raise ValueError(f"only runs of 'det' and 'seg' predict, got a run of {run.task!r} in {run.folder}")
     assert run.config is not None and run.checkpoint is not None
-    from mmengine.config import Config
     from mmengine.registry import init_default_scope
 
-    cfg = Config.fromfile(run.config)
+    cfg = copy.deepcopy(run.config)
     init_default_scope(cfg.get("default_scope", "mmdet" if run.task == "det" else "mmseg"))
     with warnings.catch_warnings():  # the libraries' notes to their own developers
         warnings.filterwarnings("ignore", category=UserWarning, module=r"mm(det|seg|cv|engine)\.")
-        dataset = _build_dataset(cfg, run.task)
-        model = _build_model(cfg, run)
+        dataset, model = _build(cfg, run.checkpoint)
         indices = spread(len(dataset), num_images)
         items = tuple(_predict_one(model, dataset, index, run.task, min_score) for index in indices)
     classes = tuple(dataset.metainfo["classes"])
     return Predictions(classes, _palette(dataset.metainfo.get("palette"), len(classes)), items)
 
 
-def _build_dataset(cfg: Any, task: str) -> Any:
-    config = cfg.val_dataloader.dataset
-    if task == "det":
-        from mmdet.registry import DATASETS
-    else:
-        from mmseg.registry import DATASETS
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        dataset = DATASETS.build(config)
-        dataset.full_init()
-    return dataset
-
-
-def _build_model(cfg: Any, run: Run) -> Any:
+def _build(cfg: Any, checkpoint: Path) -> tuple[Any, Any]:
+    """The validation images, and the model with its weights."""
     from mmengine.model import revert_sync_batchnorm
+    from mmengine.registry import DATASETS, MODELS
     from mmengine.runner import load_checkpoint
 
-    if run.task == "det":
-        from mmdet.registry import MODELS
-    else:
-        from mmseg.registry import MODELS
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        dataset = DATASETS.build(cfg.val_dataloader.dataset)
+        dataset.full_init()
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    load_checkpoint(model, str(run.checkpoint), map_location="cpu", strict=True, logger="silent")
-    return model.eval()
+    load_checkpoint(model, str(checkpoint), map_location="cpu", strict=True, logger="silent")
+    return dataset, model.eval()
 
 
 def _predict_one(model: Any, dataset: Any, index: int, task: str, min_score: float) -> Prediction:

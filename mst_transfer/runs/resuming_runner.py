@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import is_main_process
+from mmengine.dist import is_main_process, master_only
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
+
+from mst_transfer.configs import saved
 
 
 class ResumingRunner(Runner):
@@ -29,14 +31,24 @@ class ResumingRunner(Runner):
             super().__init__(*args, work_dir=work_dir, **kwargs)
 
     def dump_config(self) -> None:
-        """mmengine's, at once in a run that begins."""
+        """mmengine's ``.py`` and the same as data, at once in a run that begins."""
         if not self._resume:
-            super().dump_config()
+            self._dump_both()
+
+    @master_only
+    def _dump_both(self) -> None:
+        super().dump_config()
+        path = Path(self.work_dir) / saved.FILE
+        try:
+            saved.write_saved_config(self.cfg, path)
+        except TypeError as error:
+            path.unlink(missing_ok=True)  # an earlier run's would pass for this one's
+            self.logger.warning(f"{path} is not written: {error}. Tools that read it need --trust-config for this run")
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """mmengine's; the first step of a resumed run is near, and nothing has refused it."""
         if fn_name == "before_train" and self._resume and not self._accepted:
-            super().dump_config()
+            self._dump_both()
             self._accepted = True
         super().call_hook(fn_name, **kwargs)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mst_transfer.checkpoint.normalisation import normalisation_of
-from mst_transfer.configs.config_check import parse_cfg_options
+from mst_transfer.configs.keys import parse_cfg_options
 from pretrain.backbones.swin import MaskedSwin
 from pretrain.data.dataset import worker_init
 from pretrain.evaluate.features import FeatureFunction, extract_features

@@ -36,7 +36,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="side, or height and width, in pixels: multiples of the patch size, of 32 for Swin (default: as trained)",
     )
     parser.add_argument("--heads", action="store_true", help="also draw every attention head")
-    parser.add_argument("--config", type=Path, help="config of the run (default: the one in work_dir)")
+    parser.add_argument("--config", type=Path, help="config of the run (default: the one that it saved in work_dir)")
+    parser.add_argument(
+        "--trust-config", action="store_true", help="run the run's .py config, instead of its saved one"
+    )
     args = parser.parse_args(argv)
     if (args.work_dir is None) == (args.checkpoint is None):
         parser.error("give either the work directory of a run or --checkpoint FILE")

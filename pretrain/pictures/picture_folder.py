@@ -4,15 +4,15 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
 import numpy as np
 from matplotlib.figure import Figure
-from mmengine.config import Config
 from mmengine.runner import load_checkpoint
 
-from mst_transfer.compat.config_data_only import data_only
+from mst_transfer.configs.saved import read_config_of_run, registered_types_only
 from mst_transfer.runs.checkpoint_choice import latest_checkpoint
 from pretrain.backbones.build_backbone import Backbone
 from pretrain.backbones.swin import MaskedSwin
@@ -20,33 +20,35 @@ from pretrain.data.image_folder import find_images
 from pretrain.evaluate.load import load_frozen
 from pretrain.model import MST
 from pretrain.pictures.drawing import draw_heads, draw_rows, grey_out, heat_map, overlay, save_figure
-from pretrain.pictures.views import Views, look, look_with_backbone, read_crop
+from pretrain.pictures.inference import Views, read_crop, run_backbone, run_model
 from pretrain.registry import MODELS
 
 
-@data_only()
-def load_run(work_dir: Path, config: Path | None = None) -> tuple[MST, int]:
+def load_run(work_dir: Path, config: Path | None = None, trust_config: bool = False) -> tuple[MST, int]:
     """The newest checkpoint of a run, in evaluation mode, and the side of its global views in pixels.
 
-    The run's config is read as data only.
+    Args:
+        work_dir: of the run.
+        config: a file that stands for the run's own config.
+        trust_config: run a ``.py`` config, and import what it names; else what the run saved as data is read.
 
     Raises:
-        FileNotFoundError: no checkpoint, or not exactly one config, in ``work_dir``.
+        FileNotFoundError: no checkpoint, or no config, in ``work_dir``.
+        ValueError: the config is a program, or may not be read as data.
     """
     checkpoint = latest_checkpoint(work_dir)
     if checkpoint is None:
         raise FileNotFoundError(
             f"no checkpoint in {work_dir}; make one with tools/pretrain.sh CONFIG 1 --work-dir {work_dir}"
         )
-    if config is None:
-        configs = sorted(work_dir.glob("*.py"))
-        if len(configs) != 1:
-            raise FileNotFoundError(f"{work_dir} holds {len(configs)} configs, not one; name it with --config")
-        config = configs[0]
-    cfg = Config.fromfile(config)
+    cfg = read_config_of_run(work_dir, trust_config, config)
     cfg.model.update(init_from=None, init_head=False)  # the checkpoint holds what came of it
     cfg.model.backbone.pop("compile_blocks", None)  # a few pictures are not worth a compiler
-    model: MST = MODELS.build(cfg.model)
+    with nullcontext() if trust_config else registered_types_only():
+        try:
+            model: MST = MODELS.build(cfg.model)
+        except RuntimeError as error:
+            raise ValueError(f"config {cfg.filename}: the model cannot be built: {error}") from error
     load_checkpoint(model, str(checkpoint), map_location="cpu", strict=True)
     return model.eval(), cfg.train_dataloader.dataset.global_size
 
@@ -155,7 +157,7 @@ def draw(args: argparse.Namespace) -> PictureFolder:
         ValueError: a file can't be read, or the size does not fit the network.
     """
     if args.checkpoint is None:
-        model, side = load_run(args.work_dir, args.config)
+        model, side = load_run(args.work_dir, args.config, args.trust_config)
         backbone, role, mode = model.teacher.backbone, "teacher", model.mask_generator.mode
     else:
         frozen, report = load_frozen(args.checkpoint, role=args.role, arch=args.arch)
@@ -166,7 +168,7 @@ def draw(args: argparse.Namespace) -> PictureFolder:
     backbone.num_patches(height, width)
     paths = choose_images(args.images, args.num)
     images = np.stack([read_crop(path, height, width) for path in paths])
-    views = look(model, images) if args.checkpoint is None else look_with_backbone(frozen, images)
+    views = run_model(model, images) if args.checkpoint is None else run_backbone(frozen, images)
     folder = PictureFolder(args.out, attention_words(backbone, role))
     folder.write_importance(views, mode)
     if views.restored is not None:

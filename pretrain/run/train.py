@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mst_transfer.compat.untrusted_files import RefusedFileError
-from mst_transfer.configs.config_check import parse_cfg_options
+from mst_transfer.configs.keys import parse_cfg_options
 from mst_transfer.configs.kind import PRETRAINING
 from mst_transfer.configs.paths import check_pretraining_paths
 from mst_transfer.configs.read import read_config

@@ -12,8 +12,8 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
-from mst_transfer.configs.config_check import check_config
-from mst_transfer.configs.config_datasets import class_names, dataset_class
+from mst_transfer.configs.datasets import class_names, dataset_class
+from mst_transfer.configs.keys import check_config
 from mst_transfer.datasets.sample_data import CLASSES, OBJECT_CLASSES, SampleDataRequest, make_sample_data
 from mst_transfer.engine.check_model import check_model
 from mst_transfer.engine.fit.devices import adapt_to_devices

@@ -156,7 +156,7 @@ def test_pretraining_refuses(canary: Path, capsys: pytest.CaptureFixture) -> Non
     torch.save(as_mmengine(malicious_files.harms(canary)["eval"]), path)
     (canary.parent / "config.py").write_text(f"open({str(canary)!r}, 'w')\n")
     assert pictures([str(canary.parent), "--images", str(canary.parent), "--out", str(canary.parent / "o")]) == 1
-    assert "data only" in capsys.readouterr().err
+    assert "--trust-config" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("ending", ["pkl", "pickle", "yaml", "yml"])
@@ -273,9 +273,7 @@ def unsafe_calls(tree: ast.AST) -> Iterator[str]:
                 yield f"{node.lineno}: {name} without {REQUIRED_KEYWORDS[name]}=True"
         elif said.get("weights_only") is False:
             yield f"{node.lineno}: {name} with weights_only=False"
-        elif name == "yaml.load" and not ast.unparse(keywords.get("Loader", node)).lower().endswith(
-            ("safeloader", "plainloader")
-        ):
+        elif name == "yaml.load" and not ast.unparse(keywords.get("Loader", node)).endswith("SafeLoader"):
             yield f"{node.lineno}: {name} without a safe loader"
 
 

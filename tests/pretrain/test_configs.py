@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mst_transfer.configs.config_check import check_config
+from mst_transfer.configs.keys import check_config
 from pretrain.data.dataset import MultiCropDataset
 from pretrain.model import MST
 from pretrain.registry import MODELS

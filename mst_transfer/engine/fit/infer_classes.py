@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mst_transfer.configs.config_datasets import (
+from mst_transfer.configs.datasets import (
     AUTO,
     all_datasets,
     class_names,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mst_transfer.configs.config_datasets import AUTO, all_datasets, class_names, dataset_class, numbers_by_file
+from mst_transfer.configs.datasets import AUTO, all_datasets, class_names, dataset_class, numbers_by_file
 from mst_transfer.datasets.coco_columns import MAX_BYTES_TO_PARSE, load_json
 from mst_transfer.preflight.evaluators import evaluators
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mst_transfer.configs.config_datasets import unwrap
+from mst_transfer.configs.datasets import unwrap
 from mst_transfer.preflight.images import MAX_IMAGES, image_size
 
 

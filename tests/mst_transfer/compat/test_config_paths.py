@@ -122,6 +122,7 @@ def test_a_wheel_carries_the_configs(root: Path, tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("mst_transfer-*.whl")
     target = tmp_path / "installed"
     subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(target)], check=True)
+    assert (target / "mst_transfer" / "report" / "page.html").is_file()
     theirs = tmp_path / "theirs.py"
     theirs.write_text("_base_ = 'mst_transfer::det_configs/mst_maskrcnn_coco.py'\n")
     code = (

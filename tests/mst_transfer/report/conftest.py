@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mst_transfer.configs.saved import FILE
 from mst_transfer.report.curves import new_figure
 
 METRICS = {
@@ -44,7 +45,7 @@ def write_finetune(out: Path, name: str) -> None:
         "date": "2025-01-01T12:00:00+00:00",
     }
     (folder / "results.json").write_text(json.dumps(results))
-    (folder / "sample.py").write_text("default_scope = 'mmdet'\n")
+    (folder / FILE).write_text('{"default_scope": "mmdet"}')
     (folder / "epoch_2.pth").write_bytes(b"")
     (folder / "last_checkpoint").write_text("/elsewhere/epoch_2.pth")
     said = "backbone weights from teacher.safetensors\n  loaded        77\n"
@@ -81,7 +82,7 @@ def write_pretrain(out: Path) -> None:
             for step in range(10, 60, 10)
         ],
     )
-    (folder / "sample.py").write_text("model = dict(head=dict(out_dim=512))\n")
+    (folder / FILE).write_text('{"model": {"head": {"out_dim": 512}}}')
     pictures = folder / "pictures"
     pictures.mkdir()
     figure = new_figure(1, 1)

@@ -1,6 +1,7 @@
-"""The page: complete, self-contained, and open about what is not there."""
+"""The page: complete, self-contained, open about what is not there; what a run's folder says stays text."""
 
 import base64
+import json
 import re
 import sys
 from html.parser import HTMLParser
@@ -9,20 +10,23 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 
+from mst_transfer.configs.saved import FILE
 from mst_transfer.report import main
 from mst_transfer.report.collect import collect
 from mst_transfer.report.curves import new_figure
 from mst_transfer.report.main import differing_settings, write_report
 
+EVIL = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>&{{7*7}}$style"
+
 
 class Reader(HTMLParser):
-    """Checks that tags are closed in order, and gathers text and pictures."""
+    """Checks that tags are closed in order, and gathers text, pictures, links and whatever could act."""
 
     VOID = {"meta", "img", "link", "br"}
 
     def __init__(self, page):
         super().__init__()
-        self.open, self.text, self.images, self.links = [], [], [], []
+        self.open, self.text, self.images, self.links, self.acts = [], [], [], [], []
         self.feed(page)
         assert not self.open
 
@@ -30,6 +34,8 @@ class Reader(HTMLParser):
         if tag not in self.VOID:
             self.open.append(tag)
         attributes = dict(attrs)
+        self.acts += [name for name, value in attrs if name.startswith("on") or "javascript:" in str(value)]
+        self.acts += ["script"] if tag == "script" else []
         if tag == "img":
             self.images.append(attributes["src"])
         if tag == "a":
@@ -97,17 +103,18 @@ def test_nothing_there(tmp_path, capsys):
 
 
 def test_runs_that_differ_in_more_than_their_weights_are_said_to(runs):
-    found = collect(runs).runs["det"]
-    assert differing_settings(found) == []
-    config = "model = dict(backbone=dict(checkpoint={}, depth={}))\nwork_dir = '{}'\ntrain_cfg = dict(max_epochs={})"
-    found[0].config.write_text(config.format("'teacher.safetensors'", 4, "a", 3))
-    found[1].config.write_text(config.format(None, 4, "b", 3))
-    assert differing_settings(found) == []
-    found[1].config.write_text(config.format(None, 6, "b", 3))
-    assert differing_settings(found) == ["model"]
-    found[1].config.write_text(config.format(None, 4, "b", 5))
-    found[1].results["seed"] = 8
-    assert differing_settings(found) == ["seed", "train_cfg"]
+    def differing(depth, epochs, seed=7):
+        for name, content in (
+            ("mst", dict(model=dict(backbone=dict(checkpoint="t", depth=4)), work_dir="a", train_cfg=dict(epochs=3))),
+            ("random", dict(model=dict(backbone=dict(depth=depth)), work_dir="b", train_cfg=dict(epochs=epochs))),
+        ):
+            (runs / f"det_{name}" / FILE).write_text(json.dumps(content))
+        found = collect(runs).runs["det"]
+        found[1].results["seed"] = seed
+        return differing_settings(found)
+
+    assert differing(4, 3) == [] and differing(6, 3) == ["model"]
+    assert differing(4, 5, seed=8) == ["seed", "train_cfg"]
     write_report(runs, with_predictions=False)
     _, reader, _ = read(runs)
     text = "".join(reader.text)
@@ -136,3 +143,50 @@ def test_a_run_that_cannot_predict_does_not_cost_the_page(runs, monkeypatch, cap
     text = "".join(read(runs)[1].text)
     assert "no predictions of MST (RuntimeError: size mismatch for the head)" in text and "not readable" in text
     assert "size mismatch" in capsys.readouterr().err
+
+
+def test_names_of_a_stranger_stay_text(runs, tmp_path):
+    for path in runs.glob("*/results.json"):
+        content = json.loads(path.read_text())
+        content |= {"command": EVIL, EVIL: EVIL, "seed": EVIL, "hardware": {EVIL: [EVIL]}, "minutes": EVIL}
+        content["metrics"] = {**content.get("metrics", {}), EVIL: EVIL}
+        path.write_text(json.dumps(content))
+    index = runs / "pretrain" / "pictures" / "index.json"
+    entries = json.loads(index.read_text())
+    index.write_text(json.dumps([{**entry, "title": EVIL, "caption": EVIL} for entry in entries]))
+    with (runs / "stages.tsv").open("a") as file:
+        file.write(f"{EVIL}\t1.0\t{EVIL}\n")
+    (runs / "det_<b>name").mkdir()
+    write_report(runs, EVIL, with_predictions=False)
+    page, reader, _ = read(runs)
+    assert not reader.acts and all(source.startswith("data:") for source in reader.images)
+    assert "&lt;script&gt;" in page and "<b>name" not in page and "{{7*7}}" in "".join(reader.text)
+
+
+def test_pictures_stay_in_their_folder(runs, tmp_path):
+    (runs.parent / "secret.png").write_bytes(b"secret")
+    index = runs / "pretrain" / "pictures" / "index.json"
+    index.write_text(json.dumps([{"file": "../../../secret.png"}, {"file": "/etc/passwd"}]))
+    path, _, missing = write_report(runs, with_predictions=False)
+    assert "c2VjcmV0" not in path.read_text() and sum("secret.png" in str(item.path) for item in missing) == 1
+    for text in ("{}", "[1]", '[{"title": "x"}]', '[{"file": 3}]', "[" * 100_000):
+        index.write_text(text)
+        found = collect(runs)
+        assert not found.pictures and any(item.path == index for item in found.missing)
+
+
+def test_nothing_of_a_strangers_config_is_run(runs, tmp_path, monkeypatch):
+    """Neither the program, unless it is trusted, nor what the data name."""
+    canary = tmp_path / "canary"
+    for path in (tmp_path / "Evil.py", runs / "det_mst" / "config.py"):
+        path.write_text(f"open({str(canary)!r}, 'w').close()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (runs / "det_mst" / FILE).unlink()
+    (runs / "seg_mst" / FILE).write_text(
+        '{"default_scope": "mmseg", "model": {"type": "Evil"}, "val_dataloader": {"dataset": {"type": "Evil"}}}'
+    )
+    missing = {item.path: item for item in write_report(runs)[2]}
+    assert "config.py is a program" in missing[runs / "det_mst" / FILE].reason
+    assert missing[runs / "det_mst" / FILE].command == f"mst report {runs} --trust-config"
+    assert "Failed to get Evil" in missing[runs / "seg_mst" / "epoch_2.pth"].reason and not canary.exists()
+    assert main([str(runs), "--no-predictions", "--trust-config"]) == 0 and canary.exists()

@@ -29,7 +29,6 @@ def trained(tmp_path, monkeypatch):
         make_sample_data(tmp_path / "sample", request)
         cfg = Config.fromfile(str(resolve_config(CONFIGS[task])))
         cfg.model.backbone.update(checkpoint=None, depth=4)
-        cfg.dump(str(tmp_path / "config.py"))
         init_default_scope(cfg.default_scope)
         if task == "det":
             from mmdet.registry import MODELS
@@ -37,7 +36,7 @@ def trained(tmp_path, monkeypatch):
             from mmseg.registry import MODELS
         torch.manual_seed(0)
         torch.save({"state_dict": MODELS.build(cfg.model).state_dict()}, tmp_path / "epoch_1.pth")
-        return Run(tmp_path, task, "random", config=tmp_path / "config.py", checkpoint=tmp_path / "epoch_1.pth")
+        return Run(tmp_path, task, "random", config=cfg, checkpoint=tmp_path / "epoch_1.pth")
 
     return make
 

@@ -9,12 +9,13 @@ import timm
 import torch
 
 from mst_transfer.checkpoint import BackboneMetadata, read_backbone, save_backbone
+from mst_transfer.configs.saved import FILE
 from pretrain.backbones.swin import MaskedSwin
 from pretrain.backbones.vit import MaskedViT
 from pretrain.pictures.__main__ import main
 from pretrain.pictures.drawing import draw_heads, grey_out, heat_map, overlay
+from pretrain.pictures.inference import read_crop, run_model
 from pretrain.pictures.picture_folder import choose_images, load_run
-from pretrain.pictures.views import look, read_crop
 from pretrain.run.train import main as train
 
 NORMALISATION = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -49,10 +50,10 @@ def test_a_panel_for_each_head(num_heads: int, lines: int):
 
 
 @pytest.mark.parametrize("size", [(32, 32), (16, 48)])
-def test_look_shows_what_the_model_sees(tiny_mst, size):
+def test_run_model_shows_what_the_model_sees(tiny_mst, size):
     mst = tiny_mst(masking=dict(num=4)).eval()
     images = np.random.default_rng(0).integers(0, 256, (3, *size, 3), dtype=np.uint8)
-    views, grid = look(mst, images), (size[0] // 8, size[1] // 8)
+    views, grid = run_model(mst, images), (size[0] // 8, size[1] // 8)
     candidates = grid[0] * grid[1] // 4
     assert views.importance.shape == (3, *grid) and views.heads.shape == (3, 2, *grid)
     assert views.mask.sum(axis=(1, 2)).tolist() == [candidates] * 3
@@ -69,7 +70,7 @@ def test_a_view_that_is_masked_in_training_is_shown(tiny_mst):
     """Where the second view alone is masked, a picture of the first would say that nothing is hidden."""
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     for view in (0, 1):
-        assert look(tiny_mst(masking=dict(num=4, views=(view,))).eval(), images).mask.mean() == 0.25
+        assert run_model(tiny_mst(masking=dict(num=4, views=(view,))).eval(), images).mask.mean() == 0.25
 
 
 def test_swin_masks_whole_cells(tiny_mst):
@@ -77,7 +78,7 @@ def test_swin_masks_whole_cells(tiny_mst):
         arch="swin_tiny_patch4_window7_224", img_size=64, embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 2)
     )
     mst = tiny_mst(backbone=swin, masking=dict(num=3)).eval()
-    views = look(mst, np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8))
+    views = run_model(mst, np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8))
     assert views.heads.shape == (2, 2, 2, 3) and views.mask.sum(axis=(1, 2)).tolist() == [2, 2]
     assert views.restored.shape == (2, 64, 96, 3)
     grey = grey_out(np.zeros((2, 64, 96, 3)), views.mask)
@@ -122,8 +123,8 @@ def test_command_line(tiny_config: Path, photo_folder: Path, tmp_path: Path, cap
 def test_pictures_of_a_run_with_compiled_blocks_need_no_compiler(tiny_config: Path, tmp_path: Path):
     run = tmp_path / "run"
     assert train([str(tiny_config), "--work-dir", str(run), "--cfg-options", "train_cfg.schedule.warmup_epochs=0"]) == 0
-    config = next(run.glob("*.py"))
-    config.write_text(config.read_text().replace("backbone=dict(", "backbone=dict(compile_blocks=True, ", 1))
+    config = run / FILE
+    config.write_text(config.read_text().replace('"backbone": {', '"backbone": {"compile_blocks": true,', 1))
     model, _ = load_run(run)
     assert model.student.backbone._blocks is model.teacher.backbone._blocks is MaskedViT._through_blocks
 

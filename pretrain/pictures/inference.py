@@ -1,4 +1,4 @@
-"""What a trained network makes of photographs, as arrays: attention, mask and restored views."""
+"""Runs a trained network on photographs: attention, mask and restored views, as arrays."""
 
 from dataclasses import dataclass
 
@@ -55,8 +55,8 @@ def read_crop(path: str, height: int, width: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def look(model: MST, images: np.ndarray) -> Views:
-    """Run teacher, mask, student and decoder of a whole model on uint8 images [B, H, W, 3], without augmentation."""
+def run_model(model: MST, images: np.ndarray) -> Views:
+    """Runs teacher, mask, student and decoder of a whole model on uint8 images [B, H, W, 3], without augmentation."""
     views = model.normalise(torch.from_numpy(images).permute(0, 3, 1, 2))
     heads = model.teacher.backbone.attention(views)  # [B, heads, h, w]
     importance, grid = heads.mean(dim=1).flatten(1), heads.shape[-2:]
@@ -80,7 +80,7 @@ def look(model: MST, images: np.ndarray) -> Views:
 
 
 @torch.no_grad()
-def look_with_backbone(frozen: FrozenBackbone, images: np.ndarray) -> Views:
-    """Attention of a backbone alone on uint8 images [B, H, W, 3]."""
+def run_backbone(frozen: FrozenBackbone, images: np.ndarray) -> Views:
+    """Runs a backbone alone on uint8 images [B, H, W, 3]: attention, and nothing else."""
     views = frozen.normalise(torch.from_numpy(images).permute(0, 3, 1, 2))
     return Views(photos=images / 255.0, heads=frozen.backbone.attention(views).cpu().numpy())

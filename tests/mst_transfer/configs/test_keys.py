@@ -9,7 +9,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mst_transfer.configs.config_check import (
+from mst_transfer.configs.keys import (
     UnknownConfigKeyError,
     check_cfg_options,
     check_config,

@@ -2,11 +2,12 @@
 
 A top-level name of a config is accepted if
 
-- mmengine's Runner or the libraries read it (``KNOWN_KEYS``),
+- mmengine's Runner or the libraries read it (``LIVE_KEYS``, ``VARIABLES``),
 - some file of the config reads it itself (a helper variable, like ``max_epochs`` in
   ``dict(max_epochs=max_epochs)``),
 - a ``_base_`` of another package (``mmdet::...``) defines it,
-- it starts with an underscore, or the config lists it in ``allowed_keys``.
+- it starts with an underscore, or the config lists it in ``allowed_keys``,
+- a run saved it: its variables were read when the run began.
 
 A misspelt key, ``trian_cfg``, is none of these.
 """
@@ -18,7 +19,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# Of those below, read from the config when a run starts: all others were copied while the file was read.
+from mst_transfer.configs.saved import read_config_file
+
+# Beside the Runner's arguments: what it, or we, read from the config when a run starts.
 LIVE_KEYS = frozenset(
     """
     activation_checkpointing compile efficient_conv_bn_eval find_unused_parameters model_wrapper_cfg
@@ -26,15 +29,12 @@ LIVE_KEYS = frozenset(
     image_checks max_nonfinite_steps
     """.split()
 )
-# Read by the Runner beside its arguments, or by the libraries' tools, metrics and hooks.
-LIBRARY_KEYS = frozenset(
+# Variables of the libraries' configs: copied while the file is read.
+VARIABLES = frozenset(
     """
-    activation_checkpointing compile efficient_conv_bn_eval find_unused_parameters model_wrapper_cfg
-    sync_bn strategy runner_type custom_imports allowed_keys dataset_type data_root backend_args
-    file_client_args metainfo num_classes crop_size img_scale image_size train_pipeline val_pipeline
-    test_pipeline tta_model tta_pipeline img_ratios vis_backends norm_cfg max_epochs max_iters
-    class_name classes palette albu_train_transforms launcher exact_resume image_checks
-    max_nonfinite_steps
+    dataset_type data_root backend_args file_client_args metainfo num_classes crop_size img_scale image_size
+    train_pipeline val_pipeline test_pipeline img_ratios vis_backends norm_cfg max_epochs max_iters
+    class_name classes palette albu_train_transforms
     """.split()
 )
 
@@ -73,9 +73,11 @@ def check_config(cfg: Any, allowed_extra: Iterable[str] = ()) -> None:
     Raises:
         UnknownConfigKeyError: Names each unknown key, the nearest known one and the ways out.
     """
-    known = runner_keys() | LIBRARY_KEYS | frozenset(allowed_extra) | frozenset(cfg.get("allowed_keys") or ())
+    known = _live_keys(cfg) | VARIABLES | frozenset(allowed_extra)
     suspects = [key for key in cfg if key not in known and not key.startswith("_")]
     if suspects and cfg.filename:
+        if Path(cfg.filename).suffix == ".json":
+            return
         accepted = _names_read_or_inherited(Path(cfg.filename))
         suspects = [key for key in suspects if key not in accepted]
     if suspects:
@@ -107,65 +109,57 @@ def check_cfg_options(cfg: Any, options: Mapping[str, Any]) -> dict[str, Any]:
             the paths to which a variable was copied.
     """
     for option in options:
-        if not option.startswith("+"):
-            _check_path(cfg, option)
-        else:
-            _check_lists(cfg, option)
-        _check_not_copied(cfg, option.removeprefix("+"))
+        path = option.removeprefix("+")
+        _check_path(cfg, path, path != option)
+        _check_not_copied(cfg, option, path)
     return {option.removeprefix("+"): value for option, value in options.items()}
 
 
-def _check_path(cfg: Any, option: str) -> None:
-    node: Any = cfg
-    parts = option.split(".")
+def _live_keys(cfg: Any) -> frozenset[str]:
+    return runner_keys() | LIVE_KEYS | frozenset(cfg.get("allowed_keys") or ())
+
+
+def _descend(node: Any, parts: Sequence[str]) -> tuple[int, Any]:
+    """How many parts of a dotted path exist, and the value there."""
     for depth, part in enumerate(parts):
-        known = _children(node)
-        if part in known:
-            node = node[int(part)] if isinstance(node, Sequence) else node[part]
-            continue
-        if depth == 0 and part in runner_keys():
-            return  # a section that the config leaves to its default
-        where = f"'{'.'.join(parts[:depth])}'" if depth else "the top level of the config"
+        if part not in _children(node):
+            return depth, node
+        node = node[int(part)] if isinstance(node, Sequence) else node[part]
+    return len(parts), node
+
+
+def _check_path(cfg: Any, path: str, adds: bool) -> None:
+    parts = path.split(".")
+    depth, node = _descend(cfg, parts)
+    if depth == len(parts) or (depth == 0 and parts[0] in runner_keys()):  # or a section that is left to its default
+        return
+    part, known, parent = parts[depth], _children(node), ".".join(parts[:depth])
+    where = f"'{parent}'" if depth else "the top level of the config"
+    if not adds:
         raise UnknownConfigKeyError(
-            f"--cfg-options {option}: {where} has no '{part}'{_did_you_mean(part, known)}. "
+            f"--cfg-options {path}: {where} has no '{part}'{_did_you_mean(part, known)}. "
             f"It has: {', '.join(sorted(known)) or 'nothing below it'}. "
-            f"Next step: correct the path, or write +{option}=... to add a new key"
+            f"Next step: correct the path, or write +{path}=... to add a new key"
+        )
+    if isinstance(node, Sequence) and not isinstance(node, str):
+        raise UnknownConfigKeyError(
+            f"--cfg-options +{path}: '{parent}' is a list of {len(known)} items and has no '{part}'; items are added "
+            "in a config file alone. Next step: write the whole list there"
         )
 
 
-def _check_lists(cfg: Any, option: str) -> None:
-    """A plus sign adds keys, not items of a list."""
-    node: Any = cfg
-    parts = option.removeprefix("+").split(".")
-    for depth, part in enumerate(parts):
-        known = _children(node)
-        if part in known:
-            node = node[int(part)] if isinstance(node, Sequence) else node[part]
-        elif isinstance(node, Sequence) and not isinstance(node, str):
-            raise UnknownConfigKeyError(
-                f"--cfg-options {option}: '{'.'.join(parts[:depth])}' is a list of {len(known)} items and has no "
-                f"'{part}'; items are added in a config file alone. Next step: write the whole list there"
-            )
-        else:
-            return
-
-
-def _check_not_copied(cfg: Any, option: str) -> None:
-    name, _, below = option.partition(".")
-    live = runner_keys() | LIVE_KEYS | frozenset(cfg.get("allowed_keys") or ())
+def _check_not_copied(cfg: Any, option: str, path: str) -> None:
+    name, _, below = path.partition(".")
+    live = _live_keys(cfg)
     if name in live or name not in cfg:
         return
-    node, rest = cfg[name], f".{below}" if below else ""
-    paths = [path + rest for path in _copies(cfg, live, name, node)]
+    rest = f".{below}" if below else ""
+    paths = [copy + rest for copy in _copies(cfg, live, name, cfg[name])]
     if not paths and below:
-        leaf = node
-        for part in below.split("."):
-            if part not in _children(leaf):
-                leaf = None
-                break
-            leaf = leaf[int(part)] if isinstance(leaf, list | tuple) else leaf[part]
-        last = below.split(".")[-1]
-        paths = [path for path in _copies(cfg, live, last, leaf) if path.endswith(f".{last}")]
+        parts = below.split(".")
+        depth, leaf = _descend(cfg[name], parts)
+        copies = _copies(cfg, live, parts[-1], leaf if depth == len(parts) else None)
+        paths = [copy for copy in copies if copy.endswith(f".{parts[-1]}")]
     ways = f"set {', '.join(paths[:8])}" if paths else "change it in the config file, or set the path where it is used"
     raise UnknownConfigKeyError(
         f"--cfg-options {option}: '{name}' is a variable of the config file; its value was copied when the file was "
@@ -223,7 +217,7 @@ def _names_read_or_inherited(path: Path) -> set[str]:
     for base in Config._get_base_files(str(path)):
         base_path, _ = Config._get_cfg_path(base, str(path))
         if "::" in base and not base.startswith("mst_transfer::"):
-            names |= set(Config.fromfile(base_path).keys())
+            names |= set(read_config_file(base_path))
         else:
             names |= _names_read_or_inherited(Path(base_path))
     return names

@@ -1,4 +1,4 @@
-"""Where a config keeps its datasets, and of which kind and with which classes they are."""
+"""Finds the datasets of a config, their kinds and their classes."""
 
 from __future__ import annotations
 
