@@ -4,9 +4,10 @@ import os
 import re
 from pathlib import Path
 
+from mst_transfer.files.checksums import LIST
 from mst_transfer.runs.checkpoint_choice import POINTER, STEP_CHECKPOINT
 
-BELONGINGS = ("*.pth", "*.safetensors", "*.py", POINTER, "results.json")  # of a run, in its folder's first level
+BELONGINGS = ("*.pth", "*.safetensors", "*.py", POINTER, LIST, "results.json")  # of a run, in its folder's first level
 # What a pre-training writes beside its checkpoints.
 _BACKBONE = re.compile(r"(?:(?:epoch|iter)_\d+_|knn_best_)?(?:teacher|student)\.safetensors")
 

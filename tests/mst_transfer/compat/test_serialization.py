@@ -194,21 +194,10 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: p
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(dict(a=2), str(path))
     assert path.read_bytes() == before
-    assert [file.name for file in tmp_path.iterdir()] == ["epoch_1.pth"]
+    assert {file.name for file in tmp_path.iterdir()} == {"epoch_1.pth", "checkpoints.sha256"}
 
 
 def test_files_have_ordinary_permissions(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("x")
     serialization.write_atomically(tmp_path / "a" / "atomic", lambda path: Path(path).write_text("x"))
     assert (tmp_path / "a" / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
-
-
-def test_the_latest_checkpoint_is_found(tmp_path: Path) -> None:
-    assert serialization.latest_checkpoint(tmp_path / "missing") is None
-    for name in ("epoch_2.pth", "epoch_10.pth", "best_x_epoch_3.pth"):
-        (tmp_path / name).touch()
-    assert serialization.latest_checkpoint(tmp_path) == tmp_path / "epoch_10.pth"
-    (tmp_path / "last_checkpoint").write_text("elsewhere/epoch_2.pth")  # the folder was moved
-    assert serialization.latest_checkpoint(tmp_path) == tmp_path / "epoch_2.pth"
-    (tmp_path / "last_checkpoint").write_text("elsewhere/epoch_11.pth")  # removed before the next was complete
-    assert serialization.latest_checkpoint(tmp_path) == tmp_path / "epoch_10.pth"

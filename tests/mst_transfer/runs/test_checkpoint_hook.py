@@ -20,7 +20,7 @@ from mst_transfer.runs.run_identity import KEY, OtherRunError
 
 
 def files(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir() if path.is_file() and path.suffix not in (".log", ".py")}
+    return {path.name for path in folder.iterdir() if path.is_file() and path.suffix not in (".log", ".py", ".sha256")}
 
 
 def ready(runner: Runner) -> tuple[Runner, SafeCheckpointHook]:
