@@ -4,7 +4,7 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
-from mst_transfer.devices.gloo_batch_norm import GlooSyncBatchNorm2d
+from mst_transfer.devices.cpu_processes import GlooSyncBatchNorm2d
 
 
 def build_batch_norm(num_channels: int) -> nn.Module:

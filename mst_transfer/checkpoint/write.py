@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mst_transfer.checkpoint.errors import is_under, list_names
 from mst_transfer.checkpoint.metadata import BackboneMetadata
 from mst_transfer.checkpoint.recognise import is_head_tensor
-from mst_transfer.files.atomic_files import write_atomically
-from mst_transfer.files.checksums import HEADER_ENTRY, NO_DIGEST, content_size, sealed
+from mst_transfer.files.checksums import write_safetensors
 
 
 def save_backbone(path: str | Path, state_dict: Mapping[str, Tensor], metadata: BackboneMetadata) -> None:
     """Writes a backbone checkpoint under a temporary name, then renames it: a reader never sees half a file.
 
-    Its metadata hold a checksum of the file, which reading compares.
+    A list beside it, ``checkpoints.sha256``, holds a checksum of the file, which reading compares.
 
     Args:
         path: where to write; folders are made. Conventionally ends in ``.safetensors``.
@@ -46,7 +44,4 @@ def save_backbone(path: str | Path, state_dict: Mapping[str, Tensor], metadata: 
             f"the tensors have width {found[0]}, patch {found[1]}"
         )
     tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in state_dict.items()}
-    strings = {**metadata.to_strings(), HEADER_ENTRY: NO_DIGEST}
-    write_atomically(
-        path, sealed(lambda temporary: save_file(tensors, temporary, metadata=strings)), content_size(tensors)
-    )
+    write_safetensors(path, tensors, metadata.to_strings())

@@ -12,7 +12,8 @@ from mst_transfer.checkpoint import ROLES, load_backbone
 from mst_transfer.checkpoint.normalisation import timm_remark
 from mst_transfer.checkpoint.read import BackboneFile, find_backbone
 from mst_transfer.checkpoint.recognise import is_head_tensor
-from mst_transfer.export.original import create, infer, sha256
+from mst_transfer.export.original import create, infer
+from mst_transfer.files.checksums import sha256_of
 
 
 def inspect(path: str | Path, role: str | None = None) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def _file(path: Path) -> dict[str, Any]:
     if not path.is_file():  # published by timm
         return {"path": str(path)}
     kind = "safetensors" if path.suffix == ".safetensors" else "pickle, read without running code"
-    return {"path": str(path), "kind": kind, "bytes": path.stat().st_size, "sha256": sha256(path)}
+    return {"path": str(path), "kind": kind, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def _names(file: BackboneFile, path: str | Path) -> dict[str, Any]:

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from mst_transfer.export.errors import ConversionError
 from mst_transfer.export.graph_models import AnySizeViT, Map, Normalised, Tokens
-from mst_transfer.export.original import Original, sha256
+from mst_transfer.export.original import Original
 from mst_transfer.export.target import Options, Target
 from mst_transfer.export.verify import Agreement, features, largest_difference, size_in_words, two_sizes
+from mst_transfer.files.checksums import sha256_of
 
 OPSET = 18  # the first whose Resize smooths
 LARGEST_FILE = 2**31 - 2**24  # bytes; protobuf's limit, less the graph
@@ -125,7 +126,7 @@ def properties_of(original: Original, options: Options) -> dict[str, str]:
         if takes_any_size(original, options)
         else size_in_words(options.size or metadata.img_size)
     )
-    source = {"source_sha256": sha256(original.path)} if original.path.is_file() else {}
+    source = {"source_sha256": sha256_of(original.path)} if original.path.is_file() else {}
     return source | {
         "arch": metadata.arch,
         "arch_kwargs": metadata.to_strings()["arch_kwargs"],

@@ -6,7 +6,6 @@ Shapes: image [B, 3, H, W]; N tokens (prefix + patches), D embedding width; Swin
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from mst_transfer.checkpoint.normalisation import IMAGENET_MEAN, IMAGENET_STD, n
 from mst_transfer.checkpoint.pos_embed import resample_pos_embed
 from mst_transfer.checkpoint.read import BackboneFile, find_backbone
 from mst_transfer.export.errors import ConversionError
+from mst_transfer.files.checksums import sha256_of
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -124,15 +124,6 @@ class Original:
         """Side of a Swin's attention windows, in tokens."""
         rows = self.tensors["layers.0.blocks.0.attn.relative_position_bias_table"].shape[0]
         return (math.isqrt(rows) + 1) // 2
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal digest of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def read_original(
@@ -234,7 +225,7 @@ def _complete(
 
 def _origin(file: BackboneFile, path: Path) -> dict[str, Any]:
     origin: dict[str, Any] = {"converted_from": path.name, "names": file.scheme}
-    return origin | ({"sha256": sha256(path)} if path.is_file() else {})
+    return origin | ({"sha256": sha256_of(path)} if path.is_file() else {})
 
 
 def infer(file: BackboneFile, path: Path) -> tuple[str, dict[str, Any]]:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mst_transfer.files.checksums import move_checkpoint
+
 
 @contextmanager
 def staged(out: Path) -> Iterator[Path]:
@@ -28,7 +30,7 @@ def staged(out: Path) -> Iterator[Path]:
         _give_usual_permissions(temporary)
         if out.is_dir():
             os.replace(out, folder / "replaced")
-        os.replace(temporary, out)
+        move_checkpoint(temporary, out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -9,8 +9,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 try:
@@ -79,7 +79,11 @@ def free_space(path: str | os.PathLike) -> int | None:
 
 
 def write_atomically(
-    path: str | os.PathLike, write: Callable[[str], object], needed: int | None = None, make_folder: bool = True
+    path: str | os.PathLike,
+    write: Callable[[str], object],
+    needed: int | None = None,
+    make_folder: bool = True,
+    renaming: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> None:
     """Writes a file under a temporary name beside it, flushes it to the disk, then renames it.
 
@@ -88,6 +92,7 @@ def write_atomically(
         write: Called with the temporary path, which it must fill.
         needed: The file's size in bytes, if known: for the message.
         make_folder: Make the file's folder if it is missing.
+        renaming: Gives a context that the rename happens in.
 
     Raises:
         FileNotWrittenError: No space, no right, no folder. An older file stays as it was.
@@ -107,7 +112,9 @@ def write_atomically(
             os.umask(umask)
             os.chmod(temporary, 0o666 & ~umask)
             _sync(temporary)
-            os.replace(temporary, path)
+            with renaming():
+                os.replace(temporary, path)
+                sync_folder(path.parent)
         except BaseException:
             with suppress(OSError):
                 os.unlink(temporary)
@@ -118,7 +125,6 @@ def write_atomically(
         raise
     except OSError as error:
         raise FileNotWrittenError(path, error, needed) from error
-    sync_folder(path.parent)
 
 
 def write_text_atomically(path: str | os.PathLike, text: str) -> None:
@@ -134,6 +140,23 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+@contextmanager
+def locked_folder(folder: str | os.PathLike) -> Iterator[None]:
+    """Lets one process at a time change a folder's files in the block. Without protection where there are no locks."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_UN)  # a process that was forked meanwhile has it open, too
+        os.close(handle)
 
 
 def remove_stale_temporaries(folder: str | os.PathLike) -> list[str]:

@@ -1,32 +1,29 @@
-"""Checkpoints that carry their own checksum: a SHA-256 of the whole file, inside the file.
+"""SHA-256 of checkpoints, in a list beside them that ``sha256sum -c checkpoints.sha256`` reads too.
 
 torch reads its zip archives without comparing the CRCs in them: a flipped bit in a weight loads without a word.
 
-- ``.pth``: the digest is the comment of the zip archive, which zip readers and ``torch.load`` pass over. It covers
-  every byte before it.
-- ``.safetensors``: the digest is an entry of the header's metadata. It covers the whole file with that entry's digits
-  as zeros.
-
-A file without a digest, of another program or an older release, is checked as far as its format allows.
+A file's new line is added to the list before the file gets its name, and its old line goes after that: whenever the
+writer is killed, the file that stands there matches a line. A file that is in no list, of another program or copied
+without it, is checked as far as its format allows.
 """
 
 import hashlib
-import io
-import json
 import os
 import re
-import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from mst_transfer.files.atomic_files import write_atomically
+from mst_transfer.files.atomic_files import locked_folder, write_atomically
 
-PREFIX = b"mst-transfer sha256:"
-TRAILER_SIZE = len(PREFIX) + 64
-END_RECORD, END_RECORD_SIZE = b"PK\5\6", 22  # of a zip archive without a comment
-HEADER_ENTRY, NO_DIGEST = "checksum", "sha256:" + 64 * "0"
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LIST = "checkpoints.sha256"
+_LINE = re.compile(rb"([0-9a-f]{64}) [ *](.+)")
+_MAX_LIST_BYTES = 2**24  # a folder of 100,000 checkpoints
 _CHUNK = 1 << 20
 
 
@@ -45,39 +42,28 @@ class BrokenCheckpointError(ValueError):
         self.path, self.reason = Path(path), reason
 
 
-class _HashingFile(io.RawIOBase):
-    """Hashes what is written through it, all but the last ``END_RECORD_SIZE`` bytes, and keeps the first fault."""
+class _HashingFile:
+    """A file for ``torch.save``, which hides errors of the system behind one of its own: the first one is kept."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self.file, self.digest, self.tail = file, hashlib.sha256(), b""
+        self.file, self.sha256 = file, hashlib.sha256()
         self.error: OSError | None = None
 
-    def writable(self) -> bool:
-        return True
-
     def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
         try:
-            self.file.write(view)
+            size = self.file.write(data)
         except OSError as error:
             self.error = self.error or error
             raise
-        if len(view) >= END_RECORD_SIZE:
-            self.digest.update(self.tail)
-            self.digest.update(view[:-END_RECORD_SIZE])
-            self.tail = bytes(view[-END_RECORD_SIZE:])
-        else:
-            joined = self.tail + bytes(view)
-            self.digest.update(joined[:-END_RECORD_SIZE])
-            self.tail = joined[-END_RECORD_SIZE:]
-        return len(view)
+        self.sha256.update(data)
+        return size
 
     def flush(self) -> None:
         """The file is flushed where it is closed."""
 
 
 def write_checkpoint(path: str | os.PathLike, content: Any, make_folder: bool = True) -> None:
-    """``torch.save`` with a checksum, under a temporary name, then renamed.
+    """``torch.save`` under a temporary name, then renamed, with its checksum in the list.
 
     Args:
         path: The file. An older file is replaced.
@@ -87,26 +73,41 @@ def write_checkpoint(path: str | os.PathLike, content: Any, make_folder: bool = 
     Raises:
         FileNotWrittenError: No space, no right, no folder. An older file stays as it was.
     """
-    needed = content_size(content)
-    write_atomically(path, lambda temporary: _save_with_digest(temporary, content), needed, make_folder)
-
-
-def _save_with_digest(path: str, content: Any) -> None:
     import torch
 
-    with open(path, "wb", buffering=0) as file:
-        hashing = _HashingFile(file)
+    def save(temporary: str) -> str:
+        with open(temporary, "wb") as file:
+            hashing = _HashingFile(file)
+            try:
+                torch.save(content, hashing)  # type: ignore[arg-type]
+            except Exception:
+                if hashing.error is not None:
+                    raise hashing.error from None
+                raise
+        return str(hashing.sha256.hexdigest())
+
+    _write_listed(path, save, content_size(content), make_folder)
+
+
+def write_safetensors(path: str | os.PathLike, tensors: "dict[str, Tensor]", metadata: dict[str, str]) -> None:
+    """safetensors' ``save_file`` under a temporary name, then renamed, with its checksum in the list.
+
+    Raises:
+        FileNotWrittenError: No space, no right. An older file stays as it was.
+    """
+    from safetensors.torch import save_file
+
+    def save(temporary: str) -> str:
         try:
-            torch.save(content, hashing)  # type: ignore[arg-type]
-        except Exception:
-            if hashing.error is not None:  # torch hides it behind one of its own
-                raise hashing.error from None
-            raise
-        assert hashing.tail.startswith(END_RECORD) and hashing.tail.endswith(b"\0\0")
-        comment_size = struct.pack("<H", TRAILER_SIZE)
-        hashing.digest.update(hashing.tail[:-2] + comment_size)
-        file.seek(-2, os.SEEK_END)
-        file.write(comment_size + PREFIX + hashing.digest.hexdigest().encode())
+            save_file(tensors, temporary, metadata=metadata)
+        except Exception as error:  # safetensors has an error of its own, which the system's is a part of
+            number = re.search(r"\(os error (\d+)\)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        return sha256_of(temporary)
+
+    _write_listed(path, save, content_size(tensors))
 
 
 def content_size(content: Any) -> int:
@@ -130,26 +131,16 @@ def content_size(content: Any) -> int:
     return sum(sizes.values())
 
 
-def sealed(save: Callable[[str], object]) -> Callable[[str], None]:
-    """A writer of a safetensors file whose metadata have ``HEADER_ENTRY: NO_DIGEST``, with the digest put in."""
+def move_checkpoint(source: Path, target: Path) -> None:
+    """Renames a file; its checksum, if it has one, moves to the list beside the target."""
+    with _listed(target, next(iter(_digests(source)), None)):
+        os.replace(source, target)
 
-    def write(path: str) -> None:
-        try:
-            save(path)
-        except Exception as error:  # safetensors has an error of its own, which the system's is a part of
-            number = re.search(r"\(os error (\d+)\)", str(error))
-            if number is None:
-                raise
-            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
-        with open(path, "rb+") as file:
-            place = _header(file).find(NO_DIGEST.encode())
-            if place < 0:
-                raise AssertionError(f"{path}: its header has no place for a checksum")
-            digest = _digest_of(file, ())
-            file.seek(place + len("sha256:"))
-            file.write(digest.encode())
 
-    return write
+def forget_removed(folder: str | os.PathLike) -> None:
+    """Takes files that are gone from a folder's list. Where that cannot be written they stay in it: it does no harm."""
+    with suppress(OSError), locked_folder(folder):
+        _write_list(Path(folder), _read_list(Path(folder)))
 
 
 def verify_checkpoint(path: str | os.PathLike) -> bool:
@@ -162,41 +153,51 @@ def verify_checkpoint(path: str | os.PathLike) -> bool:
     Raises:
         BrokenCheckpointError: It is cut short or changed.
     """
-    path = Path(path)
-    status = path.stat()
-    state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-    if state not in _whole:
+    real = Path(os.path.realpath(path))
+    while True:
         with open(path, "rb") as file:
-            has_digest = _verify_safetensors if path.suffix == ".safetensors" else _verify_archive
-            _whole[state] = has_digest(path, file, status.st_size)
-    return _whole[state]
+            state = _state(os.fstat(file.fileno()))
+            expected = _digests(real)
+            if (state, expected) not in _whole:
+                if not expected:
+                    _check_structure(Path(path), file)
+                elif _sha256(file) not in expected:
+                    if _state(os.stat(path)) != state:  # a writer has replaced file and line meanwhile
+                        continue
+                    raise BrokenCheckpointError(
+                        path,
+                        f"its content does not match its checksum in {real.with_name(LIST)}; if another program has "
+                        "written it since, take its line out there",
+                    )
+                _whole.add((state, expected))
+        return bool(expected)
 
 
-_whole: dict[tuple[int, ...], bool] = {}
+_whole: set[tuple[tuple[int, ...], tuple[str, ...]]] = set()
 
 
-def _verify_archive(path: Path, file: BinaryIO, size: int) -> bool:
+def _state(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _check_structure(path: Path, file: BinaryIO) -> None:
+    """As far as the format allows: lengths in safetensors, CRCs in archives of torch, nothing in bare pickles."""
+    size = os.fstat(file.fileno()).st_size
     if size == 0:
         raise BrokenCheckpointError(path, "it is empty")
-    file.seek(max(size - TRAILER_SIZE - END_RECORD_SIZE, 0))
-    end = file.read()
-    trailer = end[-TRAILER_SIZE:]
-    if trailer.startswith(PREFIX):
-        if _digest_of(file, (), size - TRAILER_SIZE).encode() != trailer[len(PREFIX) :]:
-            raise BrokenCheckpointError(path, "its content does not match its checksum")
-        return True
-    plain = end[-END_RECORD_SIZE:]
-    file.seek(0)
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt"):
+                return
+        except SafetensorError as error:
+            raise BrokenCheckpointError(path, f"it is cut short, or its header is changed ({error})") from error
     start = file.read(4)
-    if plain.startswith(END_RECORD) and plain.endswith(b"\0\0") and start == b"PK\3\4":
-        _verify_records(path, file)
-        return False
-    if start.startswith(b"\x80"):  # torch's format before 1.6: a bare pickle
-        return False
-    raise BrokenCheckpointError(path, f"it is cut short or changed at its end ({size:,} bytes)")
-
-
-def _verify_records(path: Path, file: BinaryIO) -> None:
+    if start[:1] == b"\x80":  # torch's format before 1.6
+        return
+    if start != b"PK\3\4" or not zipfile.is_zipfile(file):
+        raise BrokenCheckpointError(path, f"it is cut short or changed at its end ({size:,} bytes)")
     try:
         with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
@@ -206,53 +207,65 @@ def _verify_records(path: Path, file: BinaryIO) -> None:
         raise BrokenCheckpointError(path, f"its record {damaged} does not match its CRC")
 
 
-def _verify_safetensors(path: Path, file: BinaryIO, size: int) -> bool:
-    header = _header(file)
-    if len(header) < 10 or size != len(header) + _tensor_bytes(header):
-        raise BrokenCheckpointError(path, f"it is cut short, or its header is changed ({size:,} bytes)")
-    found = re.search(rb'"checksum":"sha256:([0-9a-f]{64})"', header)
-    if found is None:
-        if b'"checksum"' in header or b'"sha256:' in header:
-            raise BrokenCheckpointError(path, "its checksum is damaged")
-        return False
-    if _digest_of(file, found.span(1)).encode() != found[1]:
-        raise BrokenCheckpointError(path, "its content does not match its checksum")
-    return True
+def sha256_of(path: str | os.PathLike) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return _sha256(file)
 
 
-def _header(file: BinaryIO) -> bytes:
-    """The first bytes of a safetensors file up to its tensors; empty if their length is not to be believed."""
-    file.seek(0)
-    start = file.read(8)
-    length = int.from_bytes(start, "little")
-    header = file.read(length) if length < 100_000_000 else b""
-    return start + header if header and len(header) == length else b""
-
-
-def _tensor_bytes(header: bytes) -> int:
-    """Size of all tensors as the header says; -1 for a header that cannot be read."""
-    try:
-        entries = json.loads(header[8:])
-        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
-        return max(ends, default=0)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-        return -1
-
-
-def _digest_of(file: BinaryIO, zeros: tuple[int, ...], end: int | None = None) -> str:
-    """SHA-256 of a file up to ``end``; the bytes between the two ``zeros`` (in the first MiB or later) read as "0"."""
-    digest, position = hashlib.sha256(), 0
-    file.seek(0)
-    if zeros:
-        digest.update(file.read(zeros[0]))
-        digest.update(b"0" * len(file.read(zeros[1] - zeros[0])))
-        position = zeros[1]
-    buffer = memoryview(bytearray(_CHUNK))
-    while end is None or position < end:
-        wanted = buffer if end is None else buffer[: min(_CHUNK, end - position)]
-        count = file.readinto(wanted)  # type: ignore[attr-defined]
-        if not count:
-            break
+def _sha256(file: BinaryIO) -> str:
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(_CHUNK))
+    while count := file.readinto(buffer):  # type: ignore[attr-defined]
         digest.update(buffer[:count])
-        position += count
     return digest.hexdigest()
+
+
+def _write_listed(path: str | os.PathLike, save: Callable[[str], str], needed: int, make_folder: bool = True) -> None:
+    """Writes a file with ``save``, which returns its checksum, and lists it."""
+    digests: list[str] = []
+
+    def write(temporary: str) -> None:
+        digests.append(save(temporary))
+
+    write_atomically(path, write, needed, make_folder, renaming=lambda: _listed(Path(path), digests[0]))
+
+
+@contextmanager
+def _listed(path: Path, digest: str | None) -> Iterator[None]:
+    """Around a rename to a path: the list has the new file's line before it, and the old one's no more after it."""
+    folder, name = path.parent, path.name
+    new = [] if digest is None or "\n" in name else [digest]
+    with locked_folder(folder):
+        listed = _read_list(folder)
+        former = listed.pop(name, [])
+        if new and not former and path.is_file():  # of another program: the new line must not accuse it
+            former = [sha256_of(path)]
+        _write_list(folder, {**listed, name: [*former, *new] if new else []})
+        yield
+        with suppress(OSError):
+            _write_list(folder, {**listed, name: new})
+
+
+def _digests(path: Path) -> tuple[str, ...]:
+    """What a file's checksum may be; empty if it is in no list."""
+    return tuple(_read_list(path.parent).get(path.name, ()))
+
+
+def _read_list(folder: Path) -> dict[str, list[str]]:
+    """Names of a folder's list, of files that are there, and their digests; other lines are passed over."""
+    listed: dict[str, list[str]] = {}
+    with suppress(FileNotFoundError), open(folder / LIST, "rb") as file:
+        for line in file.read(_MAX_LIST_BYTES).split(b"\n"):
+            match = _LINE.fullmatch(line)
+            if match and (folder / os.fsdecode(match[2])).exists():
+                listed.setdefault(os.fsdecode(match[2]), []).append(match[1].decode())
+    return listed
+
+
+def _write_list(folder: Path, listed: dict[str, list[str]]) -> None:
+    lines = [f"{digest}  {name}\n" for name, digests in listed.items() for digest in digests]
+    path, content = folder / LIST, os.fsencode("".join(lines))
+    if not content:
+        path.unlink(missing_ok=True)
+    elif not path.is_file() or path.read_bytes() != content:
+        write_atomically(path, lambda temporary: Path(temporary).write_bytes(content), len(content), make_folder=False)

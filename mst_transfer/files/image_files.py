@@ -135,13 +135,13 @@ def declared_size(file: BinaryIO) -> tuple[int, int]:
         UnreadableImageError: no image that is known here.
     """
     file.seek(0)
-    head = file.read(30)
+    head = file.read(30)  # the frequent formats here: PIL takes 60 to 190 µs for a JPEG's header, this 4, decoding 200
     if head[:3] == b"\xff\xd8\xff":
         size = _jpeg_size(file)
     elif head[:8] == b"\x89PNG\r\n\x1a\n":
         size = (_big(head[16:20]), _big(head[20:24])) if head[12:16] == b"IHDR" else None
     elif head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        size = _webp_size(head)  # PIL would make a canvas of that size on opening
+        size = _webp_size(head)  # PIL before 13 makes a canvas of that size on opening
     else:
         file.seek(0)
         with open_with_pil(file) as picture:
@@ -209,41 +209,9 @@ def check_complete(data: bytes) -> None:
     is_jpeg, is_png = data[:3] == b"\xff\xd8\xff", data[:8] == b"\x89PNG\r\n\x1a\n"
     if is_jpeg and data[-2:] == b"\xff\xd9" or is_png and data[-8:-4] == b"IEND":
         return
-    if data[:3] == b"GIF":
-        check_gif(data)
-        return
     if data[:4] in (b"II*\0", b"MM\0*") or data[:4] == b"RIFF":  # OpenCV refuses these by itself
         return
     check_by_decoding(data)
-
-
-def check_gif(data: bytes) -> None:
-    """Looks for the end of the first picture of a GIF: no decoder misses what a truncated file lacks.
-
-    Raises:
-        UnreadableImageError: the file ends before.
-    """
-    place = 13 + _colour_table(data, 10)
-    while place < len(data):
-        block, place = data[place], place + 1
-        if block == 0x3B:  # the end, without a picture
-            break
-        if block == 0x2C:
-            place += 9 + _colour_table(data, place + 8) + 1  # descriptor, colours, size of a code
-        elif block == 0x21:
-            place += 1  # kind of an extension
-        while place < len(data) and data[place]:
-            place += data[place] + 1
-        place += 1
-        if block == 0x2C and place <= len(data):
-            return
-    raise UnreadableImageError("it is truncated")
-
-
-def _colour_table(data: bytes, flags_at: int) -> int:
-    """Bytes of the colour table that flags announce."""
-    flags = data[flags_at] if flags_at < len(data) else 0
-    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
 
 
 def check_by_decoding(data: bytes) -> None:

@@ -7,7 +7,7 @@
 
 from timm.layers import LayerNorm2d
 
-from mst_transfer.devices.gloo_batch_norm import GlooSyncBatchNorm2d
+from mst_transfer.devices.cpu_processes import GlooSyncBatchNorm2d
 from mst_transfer.registry import MODELS
 
 MODELS.register_module(name="LN2d", module=LayerNorm2d)

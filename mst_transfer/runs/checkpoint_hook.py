@@ -11,7 +11,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
 
 from mst_transfer.files.atomic_files import FileNotWrittenError, remove_stale_temporaries, write_text_atomically
-from mst_transfer.files.checksums import BrokenCheckpointError, verify_checkpoint
+from mst_transfer.files.checksums import BrokenCheckpointError, forget_removed, verify_checkpoint
 from mst_transfer.runs.checkpoint_choice import POINTER
 from mst_transfer.runs.checkpoint_space import (
     SpacePlan,
@@ -167,6 +167,8 @@ class SafeCheckpointHook(CheckpointHook):
         for old in too_old:
             self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old)))
             self.remove_beside(old)
+        if too_old:
+            forget_removed(self.out_dir)
 
     def write_beside(self, runner: Any, step: int, meta: dict) -> None:
         """Writes what goes with a checkpoint, before it."""
@@ -206,6 +208,7 @@ class SafeCheckpointHook(CheckpointHook):
         for path in paths:
             if path not in best and self._remove(path):
                 runner.logger.info(f"removed {path}, which was the best before")
+                forget_removed(Path(path).parent)
 
     def _read_back(self, path: str) -> None:
         """Raises ``BrokenCheckpointError`` if what was just written is not what the disk gives back."""

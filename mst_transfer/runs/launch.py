@@ -148,10 +148,10 @@ def model_wrapper_cfg(find_unused_parameters: bool = False) -> dict[str, Any] | 
         return None
     if torch.cuda.is_available():
         return None
-    from mst_transfer.devices import cpu_ddp
+    from mst_transfer.devices.cpu_processes import CPUDistributedDataParallel
 
     return dict(
-        type=cpu_ddp.CPUDistributedDataParallel.__name__,
+        type=CPUDistributedDataParallel.__name__,
         broadcast_buffers=False,
         find_unused_parameters=find_unused_parameters,
     )

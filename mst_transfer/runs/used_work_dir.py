@@ -5,9 +5,10 @@ import re
 from pathlib import Path
 
 from mst_transfer.configs import saved
+from mst_transfer.files.checksums import LIST
 from mst_transfer.runs.checkpoint_choice import POINTER, STEP_CHECKPOINT
 
-BELONGINGS = ("*.pth", "*.safetensors", "*.py", saved.FILE, POINTER, "results.json")  # of a run
+BELONGINGS = ("*.pth", "*.safetensors", "*.py", saved.FILE, POINTER, LIST, "results.json")  # of a run
 # What a pre-training writes beside its checkpoints.
 _BACKBONE = re.compile(r"(?:(?:epoch|iter)_\d+_|knn_best_)?(?:teacher|student)\.safetensors")
 

@@ -16,7 +16,6 @@ from mst_transfer.files.image_files import (
     FLOATS,
     MAX_PIXELS,
     UnreadableImageError,
-    check_gif,
     declared_size,
     open_with_pil,
     read_image_file,
@@ -184,8 +183,6 @@ def _decode_reduced(data: bytes, reduction: Callable[[int, int], int]) -> Image 
 
 
 def _decode_pil(data: bytes, exif_orientation: bool) -> Image:
-    if data[:3] == b"GIF":
-        check_gif(data)
     with open_with_pil(io.BytesIO(data)) as picture:
         picture.load()
         upright = PIL.ImageOps.exif_transpose(picture) if exif_orientation else picture

@@ -11,19 +11,8 @@ import zipfile
 from typing import Any
 
 BYTES = [
-    b"\x00",
-    b"\xff",
-    b"\x80",
-    b"PK\x03\x04",
-    b"c",
-    b".",
-    b"(",
-    b"}",
-    b"]",
-    b"R",
-    b"\x85",
-    b"\x8a\x09" + b"\xff" * 9,
-]
+    b"\x00", b"\xff", b"\x80", b"PK\x03\x04", b"c", b".", b"(", b"}", b"]", b"R", b"\x85", b"\x8a\x09" + b"\xff" * 9,
+]  # fmt: skip
 VALUES: list[Any] = [
     None, True, False, 0, 1, -1, 2**31, 2**63, -(2**63), 2**64, 10**30, 1e308, -1e308, 0.5, float("nan"), float("inf"),
     "", "x", "\0", "../x", "ä" * 50, [], [[]], {}, {"a": 1}, [0, 0, 1, 1], [1, 2, 3, 4, 5, 6], [[0, 0, 1, 1, 2, 2]],

@@ -23,7 +23,7 @@ from mst_transfer.checkpoint import load_backbone, read_backbone
 from mst_transfer.checkpoint.architecture import infer_architecture
 from mst_transfer.checkpoint.recognise import recognise
 
-CHECKPOINT_CODE = ("mst_transfer/checkpoint", "_weights_only_unpickler", "mst_transfer/compat/checksums")
+CHECKPOINT_CODE = ("mst_transfer/checkpoint", "_weights_only_unpickler", "mst_transfer/files/checksums")
 ANNOTATION_CODE = ("mst_transfer/datasets",)
 QUICK, LONG = 2.0, 20.0
 
@@ -71,23 +71,19 @@ def saved(content: Any, **options: Any) -> bytes:
 
 
 @budgets
-def test_safetensors(seconds: float, tmp_path: Path) -> None:
-    state = make_vit().state_dict()
-    ours = save(state, make_metadata().to_strings())
-    fuzzer = Fuzzer(read_as(tmp_path / "a.safetensors"), mutate_safetensors, (ValueError,), CHECKPOINT_CODE)
-    check(fuzzer, [ours, save(state)], seconds)
-
-
-@budgets
-@pytest.mark.parametrize("kind", ["zip", "legacy"])
-def test_pickles(kind: str, seconds: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "mutate"), [("safetensors", mutate_safetensors), ("zip", mutate_archive), ("legacy", mutate_bytes)]
+)
+def test_files_of_weights(kind: str, mutate: Callable, seconds: float, tmp_path: Path) -> None:
     model = make_vit()
-    contents = [model.state_dict(), {"epoch": 1, "names": ["a"], "x": {"state_dict": {"cls_token": model.cls_token}}}]
-    contents += [dino_full(model, model)] if seconds > QUICK else []
-    seeds = [saved(content, _use_new_zipfile_serialization=kind == "zip") for content in contents]
-    mutate = mutate_archive if kind == "zip" else mutate_bytes
-    fuzzer = Fuzzer(read_as(tmp_path / "a.pth"), mutate, (ValueError,), CHECKPOINT_CODE)
-    check(fuzzer, seeds, seconds)
+    if kind == "safetensors":
+        seeds = [save(model.state_dict(), strings) for strings in (make_metadata().to_strings(), None)]
+    else:
+        nested = {"epoch": 1, "names": ["a"], "x": {"state_dict": {"cls_token": model.cls_token}}}
+        contents = [model.state_dict(), nested] + ([dino_full(model, model)] if seconds > QUICK else [])
+        seeds = [saved(content, _use_new_zipfile_serialization=kind == "zip") for content in contents]
+    path = tmp_path / ("a.safetensors" if kind == "safetensors" else "a.pth")
+    check(Fuzzer(read_as(path), mutate, (ValueError,), CHECKPOINT_CODE), seeds, seconds)
 
 
 def mutate_layout(rng: random.Random, tensors: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

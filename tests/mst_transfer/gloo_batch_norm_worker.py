@@ -14,7 +14,7 @@ def inputs_of(shape: tuple[int, ...]) -> Tensor:
 
 def normalise_part() -> list[dict[str, Tensor]]:
     """Outputs, gradients and buffers of this process, for each shape."""
-    from mst_transfer.devices.gloo_batch_norm import GlooSyncBatchNorm2d
+    from mst_transfer.devices.cpu_processes import GlooSyncBatchNorm2d
     from mst_transfer.runs import launch
 
     launch.init_distributed("pytorch")

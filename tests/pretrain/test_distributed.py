@@ -41,7 +41,7 @@ def test_two_processes_equal_one(sgd_config: Path, tmp_path: Path):
 WORKER = """
 import sys, torch, torch.distributed as dist
 from mst_transfer.runs.launch import shutdown_distributed
-from mst_transfer.devices.gloo_batch_norm import GlooSyncBatchNorm2d
+from mst_transfer.devices.cpu_processes import GlooSyncBatchNorm2d
 from pretrain.batch_norm import build_batch_norm
 rank, port, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
@@ -108,7 +108,7 @@ SWIN_WORKER = (
     SWIN_STEP
     + """
 import torch.distributed as dist
-from mst_transfer.devices.cpu_ddp import CPUDistributedDataParallel
+from mst_transfer.devices.cpu_processes import CPUDistributedDataParallel
 from mst_transfer.runs.launch import shutdown_distributed
 rank, port, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)

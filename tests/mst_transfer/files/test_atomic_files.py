@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,43 +42,41 @@ def test_the_content_is_on_the_disk_before_the_name(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "fsync", note_fsync)
     monkeypatch.setattr(os, "replace", note_replace)
     write_checkpoint(tmp_path / "x.pth", SMALL)
-    assert done == ["file", "rename", "folder"]
+    assert done == ["file", *["file", "rename", "folder"], "rename", "folder"]  # between them the list of checksums
 
 
-def writers() -> list:
-    return [
+WRITERS = pytest.mark.parametrize(
+    ("name", "save"),
+    [
         pytest.param("x.pth", lambda path: write_checkpoint(path, LARGE), id="checkpoint"),
         pytest.param("x.safetensors", save_small_backbone, id="backbone"),
-    ]
+    ],
+)
 
 
-@pytest.mark.parametrize(("name", "save"), writers())
-def test_a_file_too_large_leaves_the_old_one_and_no_litter(tmp_path: Path, name: str, save) -> None:
-    (tmp_path / name).write_bytes(b"old")
-    with largest_file(50_000), pytest.raises(FileNotWrittenError) as caught:
-        save(tmp_path / name)
-    assert caught.value.errno == errno.EFBIG
-    for words in (
-        f"cannot write {tmp_path / name}: File too large",
-        "needs 40",
-        "are free",
-        "Next step: raise the limit",
-    ):
-        assert words in str(caught.value)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {name: b"old"}
+def check_refusal(path: Path, save: Callable[[Path], None], code: int, *words: str) -> None:
+    """The old file stays, nothing else is there, and the message says what is needed."""
+    path.write_bytes(b"old")
+    with pytest.raises(FileNotWrittenError) as caught:
+        save(path)
+    assert caught.value.errno == code
+    for part in (f"cannot write {path}: ", os.strerror(code), "it needs 40", "are free", "Next step: ", *words):
+        assert part in str(caught.value)
+    assert {one.name: one.read_bytes() for one in path.parent.iterdir()} == {path.name: b"old"}
+
+
+@WRITERS
+def test_a_file_too_large_leaves_the_old_one_and_no_litter(tmp_path: Path, name: str, save: Callable) -> None:
+    with largest_file(50_000):
+        check_refusal(tmp_path / name, save, errno.EFBIG, "raise the limit")
     save(tmp_path / name)
     assert verify_checkpoint(tmp_path / name)
 
 
-@pytest.mark.parametrize(("name", "save"), writers())
-def test_a_full_disk_leaves_the_old_file_and_no_litter(tmp_path: Path, name: str, save) -> None:
+@WRITERS
+def test_a_full_disk_leaves_the_old_file_and_no_litter(tmp_path: Path, name: str, save: Callable) -> None:
     with small_disk(tmp_path / "disk", 200) as disk:
-        (disk / name).write_bytes(b"old")
-        with pytest.raises(
-            FileNotWrittenError, match=r"No space left on device; it needs 40\d\.\d kB, \d+\.\d kB are free"
-        ):
-            save(disk / name)
-        assert {path.name: path.read_bytes() for path in disk.iterdir()} == {name: b"old"}
+        check_refusal(disk / name, save, errno.ENOSPC, "make space")
         remount(disk, "size=900k")
         save(disk / name)
         assert verify_checkpoint(disk / name)
@@ -132,21 +131,16 @@ def kills(tmp_path: Path, number: int) -> tuple[int, int]:
             break
         killed_while_writing(tmp_path / "x.pth", draw.uniform(0.001, 0.05))
         verify_checkpoint(tmp_path / "x.pth")
-        littered += len(list(tmp_path.iterdir())) > 1
+        littered += len(list(tmp_path.iterdir())) > 2  # beside it the list of checksums
         remove_stale_temporaries(tmp_path)
-        left += len(list(tmp_path.iterdir())) - 1
+        left += len(list(tmp_path.iterdir())) - 2
     return littered, left
 
 
-def test_killed_at_any_moment_the_file_is_whole(tmp_path: Path) -> None:
-    littered, left = kills(tmp_path, 12)
-    assert littered and not left
-
-
-@pytest.mark.faults
-def test_killed_very_often_the_file_is_whole(tmp_path: Path) -> None:
-    littered, left = kills(tmp_path, 150)
-    assert littered > 15 and not left
+@pytest.mark.parametrize("number", [12, pytest.param(150, marks=pytest.mark.faults)])
+def test_killed_at_any_moment_the_file_is_whole(tmp_path: Path, number: int) -> None:
+    littered, left = kills(tmp_path, number)
+    assert littered > number // 10 - 1 and not left
 
 
 def test_what_a_living_process_is_writing_is_not_removed(tmp_path: Path) -> None:

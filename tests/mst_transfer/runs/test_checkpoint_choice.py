@@ -33,8 +33,8 @@ def test_the_newest_whole_one_is_taken_and_the_others_named(folder: Path) -> Non
     flip(folder / "epoch_9.pth")
     choice = choose_checkpoint(folder, "auto")
     assert choice.path == folder / "epoch_8.pth" and len(choice.remarks) == 2
-    assert "epoch_10.pth is broken (it is cut short" in choice.remarks[0]
-    assert "epoch_9.pth is broken (its content does not match its checksum); going on from" in choice.remarks[1]
+    for name, remark in zip(("epoch_10.pth", "epoch_9.pth"), choice.remarks, strict=True):
+        assert f"{name} is broken (its content does not match its checksum" in remark and "going on from" in remark
 
 
 def test_a_broken_file_that_is_named_is_an_error_with_the_way_out(folder: Path) -> None:
@@ -65,3 +65,14 @@ def test_a_pointer_to_nothing_does_no_harm(folder: Path, pointer: bytes | None) 
 def test_no_checkpoint_is_a_beginning(tmp_path: Path) -> None:
     assert choose_checkpoint(tmp_path, "auto").path is None
     assert choose_checkpoint(tmp_path / "missing", "auto").path is None
+
+
+def test_the_latest_checkpoint_is_found(tmp_path: Path) -> None:
+    assert latest_checkpoint(tmp_path / "missing") is None
+    for name in ("epoch_2.pth", "epoch_10.pth", "best_x_epoch_3.pth"):
+        (tmp_path / name).touch()
+    assert latest_checkpoint(tmp_path) == tmp_path / "epoch_10.pth"
+    (tmp_path / "last_checkpoint").write_text("elsewhere/epoch_2.pth")  # the folder was moved
+    assert latest_checkpoint(tmp_path) == tmp_path / "epoch_2.pth"
+    (tmp_path / "last_checkpoint").write_text("elsewhere/epoch_11.pth")  # removed before the next was complete
+    assert latest_checkpoint(tmp_path) == tmp_path / "epoch_10.pth"

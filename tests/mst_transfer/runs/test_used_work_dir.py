@@ -15,13 +15,21 @@ def test_a_used_folder_is_refused_or_its_files_are_set_aside(tmp_path: Path) -> 
     assert begin_anew(tmp_path, fresh=True) is None  # no checkpoint: nothing is moved
     with pytest.raises(UsedWorkDirError, match=r"earlier run: teacher\.safetensors"):
         check_unused(tmp_path, writes_backbones=True)  # as a pre-training does, over the one that is there
-    for name in ("epoch_1.pth", "epoch_2.pth", "best_x.pth", "iter_7.pth", "last_checkpoint", "notes.txt"):
+    for name in (
+        "epoch_1.pth",
+        "epoch_2.pth",
+        "best_x.pth",
+        "iter_7.pth",
+        "last_checkpoint",
+        "checkpoints.sha256",
+        "notes.txt",
+    ):
         (tmp_path / name).write_text("earlier")
     with pytest.raises(UsedWorkDirError, match=r"best_x\.pth, epoch_1\.pth, epoch_2\.pth and 1 more.*--fresh"):
         begin_anew(tmp_path, fresh=False)
     assert begin_anew(tmp_path, fresh=True) == tmp_path / "earlier_1"
     assert {path.name for path in tmp_path.iterdir()} == {"earlier_1", "notes.txt"}
-    assert len(list((tmp_path / "earlier_1").iterdir())) == 8
+    assert len(list((tmp_path / "earlier_1").iterdir())) == 9
     (tmp_path / "epoch_1.pth").write_text("later")
     assert begin_anew(tmp_path, fresh=True) == tmp_path / "earlier_2"
     assert (tmp_path / "earlier_1" / "epoch_1.pth").read_text() == "earlier"

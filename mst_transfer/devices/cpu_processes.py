@@ -1,12 +1,30 @@
-"""Batch normalisation over the batch of all processes on the CPU.
+"""Several processes on the CPU, over gloo: ``DistributedDataParallel``, and batch normalisation over all their images.
 
 torch's ``SyncBatchNorm`` runs on GPUs only; under gloo the moments are reduced here.
 """
 
+from typing import Any
+
 import torch
+from mmengine.model import MMDistributedDataParallel
+from mmengine.registry import MODEL_WRAPPERS
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.nn.functional import all_reduce
+
+
+@MODEL_WRAPPERS.register_module()
+class CPUDistributedDataParallel(MMDistributedDataParallel):
+    """mmengine's wrapper without the device id that a Runner always passes, which DDP refuses on the CPU.
+
+    Args:
+        module: The model.
+        device_ids: Ignored.
+        **kwargs: Passed on.
+    """
+
+    def __init__(self, module: nn.Module, device_ids: list[int] | None = None, **kwargs: Any) -> None:
+        super().__init__(module=module, **kwargs)
 
 
 class GlooSyncBatchNorm2d(nn.BatchNorm2d):
