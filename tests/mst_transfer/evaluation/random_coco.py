@@ -133,6 +133,16 @@ def write(dataset, path):
     return str(path)
 
 
+def random_case(seed, folder, most=12, **options):
+    """A dataset, predictions, and the path of the dataset's file."""
+    dataset = random_dataset(seed, **options)
+    return dataset, random_samples(dataset, seed, most), write(dataset, folder / "gt.json")
+
+
+def classes_of(dataset):
+    return [category["name"] for category in dataset["categories"]]
+
+
 def run_metric(metric, samples, classes, batch_size=3):
     """Feeds a metric in batches, as an evaluation loop does."""
     metric.dataset_meta = {"classes": classes}
