@@ -71,11 +71,8 @@ def match(name: str, ground_truth: Any, detections: Detections, run: Any) -> Non
         run: A ``pycocotools.cocoeval.COCOeval``, whose ``params`` say what is compared and how. Their lists are sorted.
     """
     params = run.params
-    params.imgIds, params.catIds, params.maxDets = (
-        sorted(set(params.imgIds)),
-        sorted(params.catIds),
-        sorted(params.maxDets),
-    )
+    params.imgIds, params.catIds = sorted(set(params.imgIds)), sorted(params.catIds)
+    params.maxDets = sorted(params.maxDets)
     (_match_by_hotcoco if name == "hotcoco" else _match_by_pycocotools)(ground_truth, detections, run)
 
 
