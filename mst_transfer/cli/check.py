@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mst_transfer.configs.read import read_config
     from mst_transfer.engine.check_model import check_model
     from mst_transfer.engine.run import load_run_config
-    from mst_transfer.preflight.dataset_checks import inspect_datasets
+    from mst_transfer.preflight.check import inspect_datasets
     from mst_transfer.preflight.findings import raise_if_any
 
     faults = []

@@ -15,14 +15,10 @@ import numpy as np
 
 from mst_transfer.configs.config_datasets import coco_base, numbers_by_file
 from mst_transfer.datasets.coco_columns import CocoColumns, load_json, read_categories, read_columns, rows_of
-from mst_transfer.preflight import coco_checks
-from mst_transfer.preflight.coco_checks import Use
-from mst_transfer.preflight.coco_filter import Selection, select
-from mst_transfer.preflight.coco_segmentations import check_segmentations
-from mst_transfer.preflight.findings import Finding, shown
-from mst_transfer.preflight.images import check_sizes, missing_files
-from mst_transfer.preflight.paths import dataset_path, leaves_folder
-from mst_transfer.preflight.summary import SetSummary
+from mst_transfer.preflight.coco_masks import check_masks
+from mst_transfer.preflight.coco_records import Selection, Use, check_records, check_use, select
+from mst_transfer.preflight.data_files import check_sizes, dataset_path, leaves_folder, missing_files
+from mst_transfer.preflight.findings import Finding, SetSummary, shown
 
 
 def check_coco(
@@ -58,13 +54,11 @@ def check_coco(
     except ValueError as error:
         return [Finding(f"{place}: {error}")], None
     findings = list(compare_classes(place, path, _names(columns), classes))
-    records = [finding for check in coco_checks.RECORD_CHECKS for finding in check(columns)]
+    records = list(check_records(columns))
     if not any(finding.stops for finding in [*findings, *records]):
         selection = _select(columns, dataset, classes)
-        records += coco_checks.check_fields(columns, selection, use)
-        records += coco_checks.check_proportions(columns, use)
-        records += coco_checks.left_out_notes(columns, selection, len(classes))
-        records += check_segmentations(columns, selection, use)
+        records += check_use(columns, selection, use, len(classes))
+        records += check_masks(columns, selection, use)
         findings += _check_content(place, columns, selection, classes, may_be_empty)
         summary = _summary(place, columns, selection, classes)
     else:

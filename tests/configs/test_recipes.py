@@ -482,7 +482,7 @@ def test_ade20ks_masks_become_classes_in_every_pipeline(ade20k: Path, monkeypatc
     from mmseg.registry import DATASETS
 
     from mst_transfer.engine.augmented_testing import with_augmentation
-    from mst_transfer.preflight.dataset_checks import check_datasets
+    from mst_transfer.preflight.check import check_datasets
 
     monkeypatch.setenv("MST_DATA_ROOT", str(ade20k))
     cfg = Config.fromfile(ROOT / "seg_configs" / "mst_upernet_vit_small_ade20k.py")
@@ -505,7 +505,7 @@ def test_ade20ks_masks_become_classes_in_every_pipeline(ade20k: Path, monkeypatc
 def test_masks_that_are_not_ade20ks_are_refused(ade20k: Path, monkeypatch: pytest.MonkeyPatch):
     import cv2
 
-    from mst_transfer.preflight.dataset_checks import check_datasets
+    from mst_transfer.preflight.check import check_datasets
 
     monkeypatch.setenv("MST_DATA_ROOT", str(ade20k))
     cfg = Config.fromfile(ROOT / "seg_configs" / "mst_upernet_vit_small_ade20k.py")

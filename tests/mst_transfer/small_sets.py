@@ -6,6 +6,8 @@ import numpy as np
 from mmengine.config import Config
 from PIL import Image
 
+from mst_transfer.preflight.check import inspect_datasets
+
 SQUARE = [[1, 1, 5, 1, 5, 5, 1, 5]]
 
 
@@ -88,3 +90,16 @@ def seg_config(root, num_classes=2, **dataset):
             model=dict(decode_head=dict(num_classes=num_classes), auxiliary_head=[dict(num_classes=num_classes)]),
         )
     )
+
+
+def change_json(path, change):
+    """Lets ``change`` alter the content of a file in place."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def said(cfg, loaders=("train_dataloader",)):
+    """The texts of what stops a run, and of what the summaries note."""
+    findings, summaries = inspect_datasets(cfg, loaders)
+    return [finding.text for finding in findings if finding.stops], [text for one in summaries for text in one.notes]

@@ -5,7 +5,7 @@ import timm
 from mmengine.config import Config
 
 from mst_transfer.checkpoint import BackboneMetadata, save_backbone
-from mst_transfer.preflight.dataset_checks import check_backbone
+from mst_transfer.preflight.check import check_backbone
 
 IMAGENET_MEAN = [123.675, 116.28, 103.53]
 IMAGENET_STD = [58.395, 57.12, 57.375]

@@ -13,7 +13,7 @@ from mmseg.datasets import CityscapesDataset as MmsegCityscapesDataset
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from mst_transfer.datasets.label_ids import TRAIN_ID_OF, choose_masks, label_map_of_ids
+from mst_transfer.datasets.cityscapes_ids import TRAIN_ID_OF, choose_masks, label_map_of_ids
 
 # name: (id, trainId)
 LABELS = {

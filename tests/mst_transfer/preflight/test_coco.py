@@ -3,7 +3,7 @@
 import pytest
 from small_sets import annotation, coco_config, write_coco
 
-from mst_transfer.preflight.dataset_checks import check_datasets
+from mst_transfer.preflight.check import check_datasets
 
 
 def test_good_coco_data_pass(tmp_path):

@@ -5,7 +5,7 @@ from mmengine.config import Config
 from small_sets import annotation, coco_dataset, seg_config, write_coco, write_masks
 
 from mst_transfer.engine.fit.infer_classes import colours, infer_classes
-from mst_transfer.preflight.dataset_checks import check_datasets
+from mst_transfer.preflight.check import check_datasets
 
 OPEN = dict(classes="auto")
 

@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 from small_sets import annotation, coco_config, save_mask, seg_config, write_coco, write_masks
 
-from mst_transfer.preflight.dataset_checks import check_datasets, inspect_datasets
+from mst_transfer.preflight.check import check_datasets, inspect_datasets
 
 
 def test_all_missing_paths_are_named_with_layout_and_way_out(tmp_path, monkeypatch):

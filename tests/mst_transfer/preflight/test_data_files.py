@@ -9,8 +9,8 @@ from PIL import Image
 from small_sets import coco_config, write_coco
 
 from mst_transfer.preflight import images as preflight_images
-from mst_transfer.preflight.dataset_checks import check_datasets
-from mst_transfer.preflight.images import image_size, missing_files
+from mst_transfer.preflight.check import check_datasets
+from mst_transfer.preflight.data_files import image_size, missing_files
 
 
 def test_missing_files_are_found_in_any_folder(tmp_path):

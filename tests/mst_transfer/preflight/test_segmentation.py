@@ -7,7 +7,7 @@ from small_sets import save_mask, seg_config, write_masks
 
 from mst_transfer.preflight import mask_values
 from mst_transfer.preflight import masks as preflight_masks
-from mst_transfer.preflight.dataset_checks import check_datasets
+from mst_transfer.preflight.check import check_datasets
 
 
 def test_good_masks_pass(tmp_path):
