@@ -17,7 +17,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from narrow_nets import narrow
 
-from mst_transfer.datasets.sample_data import SampleDataRequest, make_sample_data
+from mst_transfer.datasets.sample.write import SampleDataRequest, make_sample_data
 from mst_transfer.engine.fit.adapt import adapt_to_devices
 from mst_transfer.engine.plan.complexity import measure
 from mst_transfer.engine.plan.meta_model import build_meta_model

@@ -14,7 +14,8 @@ from mmengine.registry import init_default_scope
 
 from mst_transfer.configs.config_check import check_config
 from mst_transfer.configs.config_datasets import class_names, dataset_class
-from mst_transfer.datasets.sample_data import CLASSES, OBJECT_CLASSES, SampleDataRequest, make_sample_data
+from mst_transfer.datasets.sample.scenes import CLASSES, OBJECT_CLASSES
+from mst_transfer.datasets.sample.write import SampleDataRequest, make_sample_data
 from mst_transfer.engine.check_model import check_model
 from mst_transfer.engine.fit.adapt import adapt_to_devices
 from mst_transfer.engine.plan.meta_model import build_meta_model

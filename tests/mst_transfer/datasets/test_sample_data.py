@@ -7,15 +7,9 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from mst_transfer.datasets.sample_data import (
-    CLASSES,
-    OBJECT_CLASSES,
-    STUFF_CLASSES,
-    SampleDataRequest,
-    main,
-    make_sample_data,
-)
-from mst_transfer.datasets.scenes import draw_scene, scene_generator
+from mst_transfer.cli.sample_data import main
+from mst_transfer.datasets.sample.scenes import CLASSES, OBJECT_CLASSES, STUFF_CLASSES, draw_scene, scene_generator
+from mst_transfer.datasets.sample.write import SampleDataRequest, make_sample_data
 
 REQUEST = SampleDataRequest(seed=3, num_train=6, num_val=3, num_photos=12, size=96)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mst_transfer.datasets.scenes import (
+from mst_transfer.datasets.sample.scenes import (
     CLASSES,
     OBJECT_CLASSES,
     PALETTE,
@@ -12,7 +12,7 @@ from mst_transfer.datasets.scenes import (
     draw_scene,
     scene_generator,
 )
-from mst_transfer.datasets.textures import TEXTURES, draw_patch, load_texture
+from mst_transfer.datasets.sample.textures import TEXTURES, draw_patch, load_texture
 
 
 def scene(seed=0, split="coco/train", index=0, size=128):

@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 from small_sets import annotation, coco_dataset, seg_config, write_coco, write_masks
 
-from mst_transfer.engine.fit.infer_classes import colours, infer_classes
+from mst_transfer.engine.fit.infer_classes import infer_classes
 from mst_transfer.preflight.check import check_datasets
 
 OPEN = dict(classes="auto")
@@ -149,7 +149,7 @@ def test_a_test_set_that_was_only_inherited_stays_as_it_is(tmp_path):
     [
         ([dict(id=1, name="a"), dict(id=2, name="a")], "the same name"),
         ([dict(id=1, name="a"), dict(id=1, name="b")], "the same id"),
-        ([dict(id=1, name=7)], "a category's name must be a text, got 7"),
+        ([dict(id=4, name=7)], r"without a name: ids \[4\]"),
         ([], "has no categories"),
     ],
 )
@@ -172,7 +172,7 @@ def test_more_classes_than_colours_get_colours(tmp_path):
     cfg = config(tmp_path)
     infer_classes(cfg)
     palette = cfg.train_dataloader.dataset.metainfo.palette
-    assert len({tuple(colour) for colour in palette}) == 90 == len(set(colours(90)))
+    assert len({tuple(colour) for colour in palette}) == 90
     assert all(0 <= part <= 255 for colour in palette for part in colour)
 
 
