@@ -77,7 +77,8 @@ def _inspect(cfg: Any, place: str, dataset: Mapping[str, Any], kind: Any) -> tup
     """One dataset whose files are there: their content, and its classes against the heads."""
     model = cfg.get("model") or {}
     classes = class_names(dataset, kind)
-    findings, summary = [], None
+    findings: list[Finding] = []
+    summary = None
     if coco_base(kind) is not None:
         may_be_empty = place.startswith("test_dataloader.")
         findings, summary = check_coco(
