@@ -21,7 +21,6 @@ from pycocotools.cocoeval import COCOeval
 from terminaltables import AsciiTable
 
 from mst_transfer.evaluation import coco_backends as backends
-from mst_transfer.evaluation.coco_detections import collect_detections
 from mst_transfer.evaluation.mask_encoding import encode_masks
 from mst_transfer.files.garbage_collection import paused_collection
 from mst_transfer.registry import METRICS
@@ -162,7 +161,7 @@ class CocoMetric(MMDetCocoMetric):
     def _evaluate(self, predictions: Sequence[dict], metric: str, image_ids: Sequence[Any]) -> Any:
         """Evaluates one metric on these images: pycocotools' ``COCOeval`` with ``eval`` and ``stats``."""
         iou_type = "bbox" if metric == "proposal" else metric
-        detections = collect_detections(predictions, self.cat_ids, iou_type)
+        detections = backends.collect_detections(predictions, self.cat_ids, iou_type)
         run = COCOeval(iouType=iou_type)
         run.params.imgIds, run.params.catIds = image_ids, self.cat_ids
         run.params.iouThrs, run.params.maxDets = self.iou_thrs, self.proposal_nums

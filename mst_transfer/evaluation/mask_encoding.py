@@ -28,16 +28,11 @@ class EncodedMasks(Sequence):
     """The run lengths of an image's masks, kept in one text: quick to gather from other processes.
 
     As a sequence: dicts ``{"size": [H, W], "counts": bytes}``, made when they are asked for.
-
-    Attributes:
-        size: H and W in pixels.
-        text: The counts of all masks, one after the other.
-        ends: ``[N]``, where each one's end.
     """
 
-    size: tuple[int, int]
-    text: bytes
-    ends: np.ndarray
+    size: tuple[int, int]  # H and W in pixels
+    text: bytes  # the counts of all masks, one after the other
+    ends: np.ndarray  # [N], where each one's end
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -52,15 +47,10 @@ class EncodedMasks(Sequence):
 
 
 class _Changes(NamedTuple):
-    """Where N masks differ from the pixel before, 0 before the first.
+    """Where N masks differ from the pixel before, 0 before the first."""
 
-    Attributes:
-        positions: ``[K]``, those of the first mask in ascending order, then those of the second, ...
-        counts: ``[N]``, how many belong to each mask; their sum is K.
-    """
-
-    positions: np.ndarray
-    counts: np.ndarray
+    positions: np.ndarray  # [K], those of the first mask in ascending order, then those of the second, ...
+    counts: np.ndarray  # [N], how many belong to each mask; their sum is K
 
 
 class _Bounds(NamedTuple):

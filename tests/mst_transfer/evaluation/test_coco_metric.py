@@ -18,7 +18,6 @@ from pycocotools.cocoeval import COCOeval
 from random_coco import classes_of, random_case, random_dataset, random_samples, run_metric, with_instances, write
 
 from mst_transfer.evaluation import coco_backends
-from mst_transfer.evaluation.coco_detections import collect_detections
 from mst_transfer.evaluation.coco_metric import BACKEND_KEY, IMAGES_KEY, METRIC_NAMES, CocoMetric
 from mst_transfer.evaluation.mask_encoding import encode_masks
 
@@ -174,7 +173,7 @@ def test_arrays_equal_pycocotools(backend, iou_type, tmp_path):
         metric.process({}, [with_instances(sample, dataset) for sample in samples])
         results = [result for _, result in metric.results]
         ids = [category["id"] for category in dataset["categories"]]
-        detections = collect_detections(results, ids, iou_type)
+        detections = coco_backends.collect_detections(results, ids, iou_type)
         if not len(detections):
             continue
         truth = COCO()
