@@ -41,8 +41,7 @@ def segmentation(rng, box, height, width, crowd):
 def random_dataset(seed, num_images=8, num_categories=4, crowds=0.2, first_id=1):
     """Ground truth in COCO's format."""
     rng = np.random.default_rng(seed)
-    category_ids = rng.permutation(np.arange(1, 3 * num_categories))[:num_categories]
-    category_ids = np.sort(category_ids)
+    category_ids = np.sort(rng.permutation(np.arange(1, 3 * num_categories))[:num_categories])
     image_ids = rng.permutation(50)[:num_images]
     sizes = rng.integers(80, 160, (num_images, 2))
     annotations = []

@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from mmdet.evaluation.metrics import CocoMetric as MMDetCocoMetric
 from mmengine.logging import MessageHub
 from mmengine.registry import METRICS as ROOT
@@ -63,25 +61,54 @@ def test_figures_of_categories_are_those_of_each_metric_alone(backend, tmp_path)
     assert boxes != masks
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_all_figures_equal_mmdets(seed, backend, tmp_path):
-    dataset, samples, path = random_case(seed, tmp_path)
-    assert_same(*both(path, samples, dataset, backend, **ALL))
+def other_scores(_, samples):
+    for sample in samples:
+        sample["pred_instances"]["mask_scores"] = 1 - sample["pred_instances"]["scores"]
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_more_detections_than_count(seed, backend, tmp_path):
-    dataset, samples, path = random_case(seed, tmp_path, most=60, num_images=3, num_categories=2)
-    for numbers in ((5, 10, 30), (100, 3, 20), (1, 10, 100)):
-        options = dict(metric=["bbox", "segm"], proposal_nums=numbers, metric_items=TWELVE, classwise=True)
-        assert_same(*both(path, samples, dataset, backend, **options))
+def encoded(_, samples):
+    for sample in samples:
+        sample["pred_instances"]["masks"] = list(encode_masks(sample["pred_instances"]["masks"]))
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_proposals_match_whatever_the_category(seed, backend, tmp_path):
-    dataset, samples, path = random_case(seed, tmp_path)
-    assert_same(*both(path, samples, dataset, backend, metric="proposal", metric_items=TWELVE))
-    assert_same(*both(path, samples, dataset, backend, metric="proposal"))
+def named_by_texts(dataset, samples):
+    places = [(image, "id") for image in dataset["images"]] + [(sample, "img_id") for sample in samples]
+    for item, key in (*places, *((annotation, "image_id") for annotation in dataset["annotations"])):
+        item[key] = f"image {item[key]}"
+
+
+# seeds, options of the data, what is done to them, options of the metric
+CASES = {
+    "all figures": (range(8), {}, None, [ALL]),
+    "more detections than count": (
+        range(4),
+        dict(most=60, num_images=3, num_categories=2),
+        None,
+        [ALL | dict(proposal_nums=numbers) for numbers in ((5, 10, 30), (100, 3, 20), (1, 10, 100))],
+    ),
+    "proposals of any category": (
+        range(4),
+        {},
+        None,
+        [dict(metric="proposal", metric_items=TWELVE), dict(metric="proposal")],
+    ),
+    "no annotation at all": ([0], {}, lambda dataset, _: dataset["annotations"].clear(), [ALL]),
+    "other scores of masks": ([5], {}, other_scores, [ALL]),
+    "masks that are encoded": ([6], {}, encoded, [ALL]),
+    "ids that are texts": ([4], {}, named_by_texts, [ALL]),  # hotcoco cannot: falls back on pycocotools
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_figures_equal_mmdets(name, backend, tmp_path):
+    seeds, options, change, metrics = CASES[name]
+    for seed in seeds:
+        dataset, samples, path = random_case(seed, tmp_path, **options)
+        if change:
+            change(dataset, samples)
+            write(dataset, Path(path))
+        for metric in metrics:
+            assert_same(*both(path, samples, dataset, backend, **metric))
 
 
 def recalls_by_greedy_matching(dataset, samples, numbers, thresholds):
@@ -196,13 +223,6 @@ def test_ground_truth_from_the_samples(backend):
         assert_same(*both(None, samples, dataset, backend, **ALL))
 
 
-def test_no_annotation_at_all(backend, tmp_path):
-    dataset = {**random_dataset(0), "annotations": []}
-    samples = random_samples(dataset, 0)
-    path = write(dataset, tmp_path / "gt.json")
-    assert_same(*both(path, samples, dataset, backend, **ALL))
-
-
 def without_predictions(samples):
     nothing = [{name: values[:0] for name, values in sample["pred_instances"].items()} for sample in samples]
     return [{**sample, "pred_instances": empty} for sample, empty in zip(samples, nothing, strict=True)]
@@ -253,28 +273,16 @@ def test_images_that_were_not_predicted_on_do_not_count(backend, tmp_path):
 
 
 def test_an_image_predicted_on_twice_is_refused(tmp_path):
-    dataset = random_dataset(0)
-    samples = random_samples(dataset, 0)
-    metric = CocoMetric(write(dataset, tmp_path / "gt.json"))
+    dataset, samples, path = random_case(0, tmp_path)
+    metric = CocoMetric(path)
     with pytest.raises(ValueError, match=f"1 images, such as id {samples[0]['img_id']}, .* more than once"):
         run_metric(metric, [*samples, samples[0]], classes_of(dataset))
 
 
-def test_other_scores_of_masks(backend, tmp_path):
-    dataset = random_dataset(5)
-    samples = random_samples(dataset, 5)
-    for sample in samples:
-        sample["pred_instances"]["mask_scores"] = 1 - sample["pred_instances"]["scores"]
-    path = write(dataset, tmp_path / "gt.json")
-    assert_same(*both(path, samples, dataset, backend, metric=["bbox", "segm"], metric_items=TWELVE))
-
-
-def test_encoded_masks_are_taken_as_they_are(backend, tmp_path):
+def test_encoding_changes_no_figure(backend, tmp_path):
     dataset, samples, path = random_case(6, tmp_path)
     expected = run_metric(CocoMetric(path, "segm", backend=backend), samples, classes_of(dataset))
-    for sample in samples:
-        sample["pred_instances"]["masks"] = list(encode_masks(sample["pred_instances"]["masks"]))
-    assert_same(*both(path, samples, dataset, backend, metric="segm"))
+    encoded(dataset, samples)
     assert expected == run_metric(CocoMetric(path, "segm", backend=backend), samples, classes_of(dataset))
 
 
@@ -330,55 +338,12 @@ def test_evaluating_again_starts_afresh(backend, tmp_path):
         assert_same(run_metric(theirs, samples, classes_of(dataset)), run_metric(metric, samples, classes_of(dataset)))
 
 
-def _rank(rank, folder, samples, path, classes, backend):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    metric = CocoMetric(path, ["bbox", "segm"], backend=backend, metric_items=TWELVE)
-    metric.dataset_meta = {"classes": classes}
-    share = samples[rank::2]
-    if len(share) * 2 < len(samples) + len(samples) % 2:
-        share = [*share, samples[0]]  # a sampler fills up the shorter share; the gathering drops it
-    for sample in share:
-        metric.process({}, [sample])
-    figures = metric.evaluate(len(samples))
-    Path(folder, f"{rank}.json").write_text(json.dumps(figures))
-    dist.destroy_process_group()
-
-
-@pytest.mark.parametrize("evaluated", [7, 5, 1])
-def test_two_processes_equal_one(evaluated, tmp_path):
-    """Odd numbers, so that a sampler repeats an image, and, but for 7, fewer than are annotated."""
-    dataset = random_dataset(11, num_images=7)
-    samples = random_samples(dataset, 11)[:evaluated]
-    path = write(dataset, tmp_path / "gt.json")
-    expected = run_metric(
-        CocoMetric(path, ["bbox", "segm"], backend="pycocotools", metric_items=TWELVE), samples, classes_of(dataset)
-    )
-    # pycocotools, as hotcoco's threads do not survive a fork
-    arguments = (str(tmp_path), samples, path, classes_of(dataset), "pycocotools")
-    mp.start_processes(_rank, args=arguments, nprocs=2, start_method="fork")
-    for rank in (0, 1):
-        assert json.loads((tmp_path / f"{rank}.json").read_text()) == dict(expected)
-
-
 def test_from_a_config_and_the_backend_is_named(tmp_path):
-    dataset = random_dataset(0)
-    samples = random_samples(dataset, 0)
-    metric = ROOT.build(dict(type="mst_transfer.CocoMetric", ann_file=write(dataset, tmp_path / "gt.json")))
+    dataset, samples, path = random_case(0, tmp_path)
+    metric = ROOT.build(dict(type="mst_transfer.CocoMetric", ann_file=path))
     assert isinstance(metric, MMDetCocoMetric)
     run_metric(metric, samples, classes_of(dataset))
     assert MessageHub.get_current_instance().get_info(BACKEND_KEY) == coco_backends.backend_version(metric.backend)
-
-
-def test_ids_that_are_texts_fall_back_on_pycocotools(tmp_path):
-    dataset = random_dataset(4)
-    samples = random_samples(dataset, 4)
-    for item in (*dataset["images"], *samples):
-        key = "id" if "id" in item else "img_id"
-        item[key] = f"image {item[key]}"
-    for annotation in dataset["annotations"]:
-        annotation["image_id"] = f"image {annotation['image_id']}"
-    path = write(dataset, tmp_path / "gt.json")
-    assert_same(*both(path, samples, dataset, "auto", metric=["bbox", "segm"], metric_items=TWELVE))
 
 
 def test_refusals(tmp_path):
