@@ -9,7 +9,6 @@ import contextlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import hotcoco
@@ -82,22 +81,6 @@ def collect_detections(results: Sequence[Mapping[str, Any]], category_ids: Seque
 
 def _rows(values: Any, *shape: int) -> np.ndarray:
     return np.asarray(values).reshape(-1, *shape)
-
-
-def choose_backend(wanted: str) -> str:
-    """The library to use.
-
-    Raises:
-        ValueError: if there is none of that name.
-    """
-    if wanted not in BACKENDS:
-        raise ValueError(f"backend={wanted!r}: it must be one of {BACKENDS}")
-    return "hotcoco" if wanted == "auto" else wanted
-
-
-def backend_version(name: str) -> str:
-    """For example ``hotcoco 1.3.0``."""
-    return f"{name} {version(name)}"
 
 
 def why_unsuited(name: str, dataset: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ import os.path as osp
 import tempfile
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,9 @@ class CocoMetric(MMDetCocoMetric):
         backend: str = "auto",
         **kwargs: Any,
     ) -> None:
-        self.backend = backends.choose_backend(backend)
+        if backend not in backends.BACKENDS:
+            raise ValueError(f"backend={backend!r}: it must be one of {backends.BACKENDS}")
+        self.backend = "hotcoco" if backend == "auto" else backend
         super().__init__(ann_file=ann_file, metric=metric, **kwargs)
         self.iou_thrs = np.atleast_1d(np.asarray(self.iou_thrs, dtype=np.float64))
         if len(self.proposal_nums) != 3 and set(self.metrics) != {"proposal_fast"}:
@@ -128,7 +131,7 @@ class CocoMetric(MMDetCocoMetric):
             logger.warning(f"COCO evaluation uses pycocotools, which is slow: {unsuited}")
             self.backend = "pycocotools"
         self._ground_truth = backends.load_ground_truth(self.backend, self._coco_api)
-        used = backends.backend_version(self.backend)
+        used = f"{self.backend} {version(self.backend)}"
         logger.info(f"COCO evaluation by {used}")
         MessageHub.get_current_instance().update_info(BACKEND_KEY, used)
 

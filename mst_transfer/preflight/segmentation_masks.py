@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mst_transfer.datasets.cityscapes_ids import choose_masks, label_map_of_ids
+from mst_transfer.datasets.load_image import check_label_values
 from mst_transfer.files.image_files import MAX_PIXELS, open_image_file, shown_path
 from mst_transfer.preflight.data_files import dataset_path, leaves_folder
 
@@ -90,23 +91,19 @@ def count_values(path: str, max_pixels: int = MAX_PIXELS) -> tuple[dict[int, int
     """Number of pixels of each value of a mask file, and its width and height.
 
     Raises:
-        ValueError: if it cannot be read, has several channels, or other numbers than whole ones.
+        ValueError: if it cannot be read, has several channels, or other numbers than 0 to 255.
     """
     try:
         with open_image_file(path, max_pixels) as image:
             values: NDArray[Any] = np.asarray(image)
+        check_label_values(values)
     except MemoryError:
         raise
     except Exception as error:  # decoders raise nearly every type on broken files
-        raise ValueError(f"mask {shown_path(path)} cannot be read ({error}); write it again") from error
-    wrong = "it holds floating-point numbers: colours or probabilities" if values.dtype.kind == "f" else ""
-    if values.ndim != 2:
-        wrong = f"it has {values.shape[-1]} channels: colours"
-    if wrong:
         raise ValueError(
-            f"mask {path}: {wrong} instead of class ids? A mask is one channel of 8 bits, whose value is the number of "
-            "the class"
-        )
+            f"mask {shown_path(path)} cannot be read ({error}); write it as one channel of 8 bits, whose value is the "
+            "number of the class"
+        ) from error
     if values.dtype == np.uint8:  # several times quicker than sorting
         found = np.flatnonzero(counts := np.bincount(values.ravel()))
         numbers = counts[found]

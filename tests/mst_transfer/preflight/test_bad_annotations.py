@@ -9,7 +9,17 @@ import bad_images
 import numpy as np
 import pytest
 from PIL import Image
-from small_sets import SQUARE, annotation, change_json, coco_config, said, seg_config, write_coco, write_masks
+from small_sets import (
+    SQUARE,
+    annotation,
+    change_json,
+    coco_config,
+    mask_file,
+    said,
+    seg_config,
+    write_coco,
+    write_masks,
+)
 
 from mst_transfer.cli.main import main
 
@@ -178,33 +188,11 @@ def test_images_that_cannot_be_read_are_said(tmp_path: Path, case: bad_images.Ca
     assert any(case.name in text for text in stops)
 
 
-def mask_bytes(name: str) -> bytes:
-    ids = np.resize(np.array([0, 1], np.uint8), (8, 8))
-    if name == "cut off":
-        return bad_images.encode(Image.fromarray(ids), "PNG")[:45]
-    if name == "bomb":
-        return next(case for case in bad_images.BOMBS if case.name == "bomb.png").write.__closure__[0].cell_contents
-    palette = Image.fromarray(ids, mode="P")
-    palette.putpalette([255, 0, 0, 0, 255, 0])
-    pictures = {
-        "16 bits": Image.fromarray(ids.astype(np.uint16)),
-        "16 bits beyond": Image.fromarray(ids.astype(np.uint16) * 256),
-        "colours": Image.fromarray(np.dstack([ids] * 3)),
-        "alpha": Image.fromarray(np.dstack([ids] * 2)),
-        "palette": palette,
-        "one bit": Image.fromarray(ids > 0),
-        "black and white": Image.fromarray(ids * 128),
-        "another size": Image.fromarray(np.resize(ids, (8, 9))),
-        "float": Image.fromarray(ids.astype(np.float32)),
-    }
-    return bad_images.encode(pictures[name], "TIFF" if name == "float" else "PNG")
-
-
 MASKS = {
     "cut off": "1 of 3 masks that were read are broken: mask .* cannot be read",
     "bomb": "cannot be read .its header declares 100000 × 100000 pixels",
     "16 bits": "",
-    "16 bits beyond": "holds 256; allowed are 0 to 1",
+    "16 bits beyond": "values from 0 to 256; class ids go from 0 to 255",
     "colours": "3 channels: colours instead of class ids",
     "alpha": "2 channels",
     "palette": "",
@@ -218,7 +206,7 @@ MASKS = {
 @pytest.mark.parametrize("name", MASKS)
 def test_faults_of_a_mask(tmp_path: Path, name: str) -> None:
     write_masks(tmp_path)
-    (tmp_path / "gtFine/train/town/1_gtFine_labelTrainIds.png").write_bytes(mask_bytes(name))
+    (tmp_path / "gtFine/train/town/1_gtFine_labelTrainIds.png").write_bytes(mask_file(name))
     stops, _ = said(seg_config(tmp_path))
     assert not stops if not MASKS[name] else re.search(MASKS[name], stops[0])
 
@@ -226,7 +214,7 @@ def test_faults_of_a_mask(tmp_path: Path, name: str) -> None:
 def test_palettes_are_not_read_by_opencv(tmp_path: Path) -> None:
     write_masks(tmp_path)
     for path in (tmp_path / "gtFine/train/town").iterdir():
-        path.write_bytes(mask_bytes("palette"))
+        path.write_bytes(mask_file("palette"))
     stops, _ = said(seg_config(tmp_path, pipeline=[dict(type="LoadAnnotations", imdecode_backend="cv2")]))
     assert "the masks have palettes, and LoadAnnotations with imdecode_backend='cv2' would read their col" in stops[0]
 
@@ -236,7 +224,7 @@ def test_check_says_it_without_a_traceback(
 ) -> None:
     masks = next(tmp_path.rglob("masks"))
     for path, name in zip(sorted(masks.iterdir()), ("cut off", "bomb", "colours"), strict=False):
-        path.write_bytes(mask_bytes(name))
+        path.write_bytes(mask_file(name))
     assert main(["check", str(tiny_seg_config)]) == 1
     said = capsys.readouterr().err
     assert "3 of 8 masks that were read are broken" in said and "Traceback" not in said
