@@ -20,7 +20,7 @@ def test_compressed_run_lengths_cover_as_many_pixels_as_pycocotools_wrote(seed):
     assert [n for n in range(number - 2, number + 3) if add_up(counts, n)] == [number]
 
 
-@pytest.mark.parametrize("text", ["Xo0", "1", "", "P", "é", "~~~", "oooooooooo1", "0\0", "\ud800", "o" * 40])
+@pytest.mark.parametrize("text", ["Xo0", "1", "", "P", "Pr", "é", "~~~", "oooooooooo1", "0\0", "\ud800", "o" * 40])
 def test_texts_that_are_no_run_lengths(text):
     """Of such pycocotools writes beyond the mask, or leaves a part of it undefined."""
     assert not add_up(text, 64)
