@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mst_transfer.configs.paths import check_load_from, check_pretraining_paths
     from mst_transfer.configs.read import read_config
     from mst_transfer.engine.check_model import check_model
-    from mst_transfer.preflight.dataset_checks import inspect_datasets
+    from mst_transfer.preflight.check import inspect_datasets
     from mst_transfer.preflight.findings import raise_if_any
 
     cfg = read_config(args.config, parse_cfg_options(args.cfg_options))[0]

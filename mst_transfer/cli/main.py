@@ -11,7 +11,7 @@ VERBS = {
         "check the installation; for each fault, the command that mends it",
     ),
     "sample-data": (
-        "mst_transfer.datasets.sample_data",
+        "mst_transfer.cli.sample_data",
         "make a small data set for detection and segmentation",
     ),
     "check": ("mst_transfer.cli.check", "check config, data and backbone of a run, and show what is in the data"),

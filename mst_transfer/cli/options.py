@@ -97,7 +97,7 @@ def aligned(table: Sequence[Sequence[str]], left: Sequence[int]) -> str:
 
 def print_data(summaries: Sequence[Any], notes_only: bool) -> None:
     """Prints what the checks saw in the data: all of it, or only what a run should not pass over in silence."""
-    from mst_transfer.preflight.summary import summary_text
+    from mst_transfer.preflight.findings import summary_text
 
     if not notes_only:
         print(summary_text(summaries))

@@ -1,1 +1,1 @@
-"""Data of the transfer side: the sample scenes, and checks of data before a run."""
+"""Data sets of users, readers of their label formats, and the sample world (``sample``)."""

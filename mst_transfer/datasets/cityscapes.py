@@ -6,7 +6,7 @@ from typing import Any
 
 from mmseg.datasets import CityscapesDataset as MmsegCityscapesDataset
 
-from mst_transfer.datasets.label_ids import choose_masks, label_map_of_ids
+from mst_transfer.datasets.cityscapes_ids import choose_masks, label_map_of_ids
 from mst_transfer.registry import DATASETS
 
 

@@ -23,45 +23,40 @@ MAX_BYTES_TO_PARSE = 64 * 2**20
 
 @dataclass(frozen=True)
 class CocoColumns:
-    """Images (N) and annotations (M) of a file.
-
-    Attributes:
-        path: the file.
-        categories: as in the file, in its order.
-        image_ids: ``[N]``.
-        image_sizes: ``[N, 2]`` width and height in pixels; NaN where the file has none.
-        file_names: N texts; None where the file has none.
-        ids: ``[M]`` ids of the annotations.
-        of_image: ``[M]`` ``image_id``.
-        of_category: ``[M]`` ``category_id``.
-        boxes: ``[M, 4]`` x, y, width, height in pixels; NaN where the file has not four numbers.
-        areas: ``[M]``; NaN where the file has none.
-        crowd: ``[M]`` whether ``iscrowd`` is set.
-        has_crowd: ``[M]`` whether there is an ``iscrowd`` at all.
-        odd_crowd: ``[M]`` whether it is something else than 0 or 1.
-        ignored: ``[M]`` whether ``ignore`` is set.
-        segmentations: M values of the file, None where it has none.
-    """
+    """Images (N) and annotations (M) of a file; NaN and None stand for what it lacks."""
 
     path: str
-    categories: list[dict[str, Any]]
-    image_ids: NDArray[np.int64]
-    image_sizes: NDArray[np.float64]
-    file_names: list[Any]
-    ids: NDArray[np.int64]
-    of_image: NDArray[np.int64]
-    of_category: NDArray[np.int64]
-    boxes: NDArray[np.float64]
-    areas: NDArray[np.float64]
-    crowd: NDArray[np.bool_]
-    has_crowd: NDArray[np.bool_]
-    odd_crowd: NDArray[np.bool_]
-    ignored: NDArray[np.bool_]
-    segmentations: list[Any]
+    categories: list[dict[str, Any]]  # as in the file, in its order
+    image_ids: NDArray[np.int64]  # [N]
+    image_sizes: NDArray[np.float64]  # [N, 2], width and height in pixels
+    file_names: list[Any]  # N texts
+    ids: NDArray[np.int64]  # [M], of the annotations
+    of_image: NDArray[np.int64]  # [M], image_id
+    of_category: NDArray[np.int64]  # [M], category_id
+    boxes: NDArray[np.float64]  # [M, 4], x, y, width, height in pixels; NaN where the file has not four numbers
+    areas: NDArray[np.float64]  # [M]
+    crowd: NDArray[np.bool_]  # [M], whether iscrowd is set
+    has_crowd: NDArray[np.bool_]  # [M], whether there is an iscrowd at all
+    odd_crowd: NDArray[np.bool_]  # [M], whether it is something else than 0 or 1
+    ignored: NDArray[np.bool_]  # [M], whether ignore is set
+    segmentations: list[Any]  # M values
 
     def rows_of_images(self) -> NDArray[np.int64]:
         """``[M]`` row of each annotation's image, −1 where the file lacks the image. Needs unique image ids."""
         return rows_of(self.of_image, self.image_ids)
+
+    def some_annotations(self, rows: Any) -> str:
+        """Says how many annotations ``rows`` (a mask or indices) are, with the ids of the first."""
+        return _counted("annotation", self.ids, rows)
+
+    def some_images(self, rows: Any) -> str:
+        """As :meth:`some_annotations`, of images."""
+        return _counted("image", self.image_ids, rows)
+
+
+def _counted(what: str, ids: NDArray[np.int64], rows: Any) -> str:
+    found = ids[rows].tolist()
+    return f"{len(found)} of {len(ids)} {what}s (id {', '.join(map(str, found[:5]))}{', …' if len(found) > 5 else ''})"
 
 
 def rows_of(values: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -122,29 +117,24 @@ def read_columns(path: str) -> CocoColumns:
     size = os.path.getsize(path)
     if size > MAX_BYTES_TO_PARSE:
         print(f"checking {path} ({size / 2**20:.0f} MiB) …", file=sys.stderr, flush=True)
-    return columns_of(path, load_json(path))
-
-
-def columns_of(path: str, content: Mapping[str, Any]) -> CocoColumns:
-    """The columns of a file's content."""
+    content = load_json(path)
     images, annotations = content["images"], content.get("annotations") or []
-    sizes = [_numbers(column(images, key)) for key in ("width", "height")]
     return CocoColumns(
         path=path,
         categories=content["categories"],
         image_ids=_integers(path, "image", images, "id"),
-        image_sizes=np.stack(sizes, axis=1),
-        file_names=column(images, "file_name"),
+        image_sizes=np.stack([_numbers(_column(images, key)) for key in ("width", "height")], axis=1),
+        file_names=_column(images, "file_name"),
         ids=_integers(path, "annotation", annotations, "id"),
         of_image=_integers(path, "annotation", annotations, "image_id"),
         of_category=_integers(path, "annotation", annotations, "category_id"),
-        boxes=_boxes(column(annotations, "bbox")),
-        areas=_numbers(column(annotations, "area")),
+        boxes=_boxes(_column(annotations, "bbox")),
+        areas=_numbers(_column(annotations, "area")),
         crowd=np.array([bool(item.get("iscrowd")) for item in annotations], bool),
         has_crowd=np.array(["iscrowd" in item for item in annotations], bool),
         odd_crowd=np.array([not _is_zero_or_one(item.get("iscrowd", 0)) for item in annotations], bool),
         ignored=np.array([bool(item.get("ignore")) for item in annotations], bool),
-        segmentations=column(annotations, "segmentation"),
+        segmentations=_column(annotations, "segmentation"),
     )
 
 
@@ -152,13 +142,12 @@ def _is_zero_or_one(value: Any) -> bool:
     return type(value) in (int, bool, float) and value in (0, 1)
 
 
-def column(items: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
-    """One value of every item; None where it has none."""
+def _column(items: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
     return [item.get(key) for item in items]
 
 
 def _integers(path: str, what: str, items: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.int64]:
-    values = column(items, key)
+    values = _column(items, key)
     if set(map(type, values)) - {int}:
         index = next(index for index, value in enumerate(values) if type(value) is not int)
         raise ValueError(
@@ -180,7 +169,6 @@ def _numbers(values: Sequence[Any]) -> NDArray[np.float64]:
 
 
 def _boxes(values: list[Any]) -> NDArray[np.float64]:
-    if set(map(type, values)) <= {list} and set(map(len, values)) <= {4}:
-        return _numbers(list(chain.from_iterable(values))).reshape(-1, 4)
-    rows = [value if isinstance(value, list) and len(value) == 4 else [np.nan] * 4 for value in values]
+    sound = set(map(type, values)) <= {list} and set(map(len, values)) <= {4}
+    rows = values if sound else [v if isinstance(v, list) and len(v) == 4 else [np.nan] * 4 for v in values]
     return _numbers(list(chain.from_iterable(rows))).reshape(-1, 4)

@@ -8,7 +8,8 @@ error that names the file, since a score must be of all images.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -37,51 +38,43 @@ _LOCAL = (None, {"backend": "local"})
 
 @dataclass
 class OnUnreadable:
-    """What becomes of a file that cannot be read.
+    """What becomes of a file that cannot be read."""
 
-    Args:
-        skip: leave the sample out, as training may; else raise.
-        list_file: where skipped files are named.
-    """
+    skip: bool = False  # leave the sample out, as training may; else raise
+    list_file: str | None = None  # where skipped files are named
+    _named: set[str] = field(default_factory=set)
+    _in_a_row: list[tuple[str, str]] = field(default_factory=list)
 
-    skip: bool = False
-    list_file: str | None = None
-
-    def __post_init__(self) -> None:
-        self._named: dict[str, str] = {}
-        self._in_a_row: dict[str, str] = {}
-        self._num_in_a_row = 0
-
-    def give_up(self, path: str, error: Exception) -> None:
-        """Names a file.
+    def attempt(self, path: str, work: Callable[[], dict]) -> dict | None:
+        """What ``work`` returns; None for a file that it cannot read and that is left out.
 
         Raises:
-            UnreadableImageError: it must not be skipped.
+            UnreadableImageError: it must not be left out.
             TooManyUnreadableError: it is one of very many in a row.
         """
-        name, reason = shown_path(path), str(error)
+        try:
+            results = work()
+        except UnreadableImageError as error:
+            self._give_up(shown_path(path), error)
+            return None
+        self._in_a_row.clear()
+        return results
+
+    def _give_up(self, name: str, error: Exception) -> None:
         if not self.skip:
             raise UnreadableImageError(
-                f"{name} cannot be read: {reason}. Only training may leave out an image; a score must be of all. Next "
+                f"{name} cannot be read: {error}. Only training may leave out an image; a score must be of all. Next "
                 "step: put the file in order, or take it out of the annotations (mst check CONFIG looks for more)"
             ) from error
-        if name not in self._named:
-            self._named[name] = reason
-            if self.list_file is not None:
-                append_to_list(self.list_file, name, reason)
-        self._in_a_row[name] = reason
-        self._num_in_a_row += 1
-        if self._num_in_a_row >= MAX_IN_A_ROW:
+        if name not in self._named and self.list_file is not None:
+            append_to_list(self.list_file, name, str(error))
+        self._named.add(name)
+        self._in_a_row.append((name, str(error)))
+        if len(self._in_a_row) >= MAX_IN_A_ROW:
             raise TooManyUnreadableError(
-                f"{MAX_IN_A_ROW} samples in a row cannot be read: {examples(self._in_a_row)}. Next step: see whether "
-                "the disk is there and the data set complete; mst check CONFIG"
+                f"{MAX_IN_A_ROW} samples in a row cannot be read: {examples(dict(self._in_a_row))}. Next step: see "
+                "whether the disk is there and the data set complete; mst check CONFIG"
             )
-
-    def succeeded(self) -> None:
-        """A file was read."""
-        if self._num_in_a_row:
-            self._num_in_a_row = 0
-            self._in_a_row.clear()
 
 
 @TRANSFORMS.register_module()
@@ -122,14 +115,11 @@ class LoadImage(LoadImageFromFile):
         Raises:
             UnreadableImageError: the file cannot be read, and must not be left out.
         """
-        path = results["img_path"]
-        try:
-            image = self.read(path)
-            self._check_size(image, results)
-        except UnreadableImageError as error:
-            self.on_unreadable.give_up(path, error)
-            return None
-        self.on_unreadable.succeeded()
+        return self.on_unreadable.attempt(results["img_path"], lambda: self._load(results))
+
+    def _load(self, results: dict) -> dict:
+        image = self.read(results["img_path"])
+        self._check_size(image, results)
         results["img"] = image.astype(np.float32) if self.to_float32 else image
         results["img_shape"] = results["ori_shape"] = image.shape[:2]
         return results
@@ -194,18 +184,15 @@ class LoadSegMap(BaseTransform):
         Raises:
             UnreadableImageError: the mask cannot be used, and the sample must not be left out.
         """
-        path = results["seg_map_path"]
+        return self.on_unreadable.attempt(results["seg_map_path"], lambda: self._load(results))
+
+    def _load(self, results: dict) -> dict:
+        self._check_file(results["seg_map_path"])
         try:
-            self._check_file(path)
-            try:
-                loaded: dict | None = self.loader(results)
-            except (OSError, SyntaxError, ValueError, AttributeError, cv2.error) as error:
-                raise UnreadableImageError(f"it is truncated or broken ({error})") from error
-            self._check_mask(results)
-        except UnreadableImageError as error:
-            self.on_unreadable.give_up(path, error)
-            return None
-        self.on_unreadable.succeeded()
+            loaded: dict = self.loader(results)
+        except (OSError, SyntaxError, ValueError, AttributeError, cv2.error) as error:
+            raise UnreadableImageError(f"it is truncated or broken ({error})") from error
+        self._check_mask(results)
         return loaded
 
     def _check_file(self, path: str) -> None:

@@ -12,7 +12,7 @@ from mst_transfer.checkpoint.architecture import architecture_of
 from mst_transfer.checkpoint.errors import BackboneRefusedError
 from mst_transfer.engine.fit.backbone import SIDE, is_ours, maps_of, patch_size_of, readers
 from mst_transfer.engine.plan.meta_model import build_meta_model
-from mst_transfer.preflight.dataset_checks import check_backbone
+from mst_transfer.preflight.check import check_backbone
 
 
 def check_model(cfg: Any, begins: bool) -> None:

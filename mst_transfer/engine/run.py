@@ -136,14 +136,14 @@ def check_inputs(cfg: Any, training: bool) -> list[Any]:
         training: Whether the run trains, from the backbone's checkpoint, or only tests.
 
     Returns:
-        What is in each dataset: ``mst_transfer.preflight.summary.SetSummary``.
+        What is in each dataset: ``mst_transfer.preflight.findings.SetSummary``.
 
     Raises:
         FileNotFoundError: A path does not exist; the message says what belongs there and where to get it.
         ValueError: Config and files disagree, e.g. no class of the config occurs in the annotations.
     """
     from mst_transfer.engine.check_model import check_model
-    from mst_transfer.preflight.dataset_checks import check_datasets
+    from mst_transfer.preflight.check import check_datasets
 
     if training:
         import torch

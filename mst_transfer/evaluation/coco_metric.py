@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os.path as osp
+import tempfile
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
 from mmdet.datasets.api_wrappers import COCO
+from mmdet.evaluation.functional.bbox_overlaps import bbox_overlaps
+from mmdet.evaluation.functional.recall import _recalls
 from mmdet.evaluation.metrics import CocoMetric as MMDetCocoMetric
-from mmengine.fileio import dump
 from mmengine.logging import MessageHub, MMLogger
+from pycocotools.cocoeval import COCOeval
 from terminaltables import AsciiTable
 
 from mst_transfer.evaluation import coco_backends as backends
-from mst_transfer.evaluation.coco_detections import collect_detections
-from mst_transfer.evaluation.coco_ground_truth import coco_from_samples
-from mst_transfer.evaluation.coco_summary import (
-    METRIC_NAMES,
-    Evaluation,
-    category_figures,
-    describe,
-    summarize,
-)
 from mst_transfer.evaluation.mask_encoding import encode_masks
-from mst_transfer.evaluation.proposal_recall import average_recalls
 from mst_transfer.files.garbage_collection import paused_collection
 from mst_transfer.registry import METRICS
 
 BACKEND_KEY = "coco_backend"  # entry of the message hub: the library that evaluated, with its version
 IMAGES_KEY = "coco_images"  # entry of the message hub: how many images were evaluated, and are annotated
-_PROPOSAL_ITEMS = METRIC_NAMES[6:]
-_DEFAULT_ITEMS = METRIC_NAMES[:6]
+_AVERAGE_PRECISIONS = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
+_AVERAGE_RECALLS = ("AR@100", "AR@300", "AR@1000", "AR_s@1000", "AR_m@1000", "AR_l@1000")
+METRIC_NAMES = _AVERAGE_PRECISIONS + _AVERAGE_RECALLS  # in pycocotools' order
 
 
 @METRICS.register_module()
@@ -52,14 +49,13 @@ class CocoMetric(MMDetCocoMetric):
     Args:
         ann_file: Annotation file in COCO's format; without one the samples' ``instances`` are the ground truth.
         metric: One or more of ``bbox``, ``segm``, ``proposal``, ``proposal_fast``.
-        backend: ``auto`` (the quickest that is installed), ``hotcoco``, ``faster_coco_eval`` or ``pycocotools``.
+        backend: ``hotcoco`` (``auto``), or ``pycocotools``, some 50 times slower, which also takes ids that are texts.
         **kwargs: As in mmdet: ``classwise``, ``proposal_nums`` (three numbers), ``iou_thrs``, ``metric_items``,
             ``format_only``, ``outfile_prefix``, ``backend_args``, ``collect_device``, ``prefix``,
             ``sort_categories``, ``use_mp_eval`` (without effect).
 
     Raises:
         KeyError: on an unknown metric or item.
-        ModuleNotFoundError: if the backend is not installed.
         ValueError: on an unknown backend or another number of ``proposal_nums``.
     """
 
@@ -76,7 +72,9 @@ class CocoMetric(MMDetCocoMetric):
         backend: str = "auto",
         **kwargs: Any,
     ) -> None:
-        self.backend, self._warning = backends.choose_backend(backend)
+        if backend not in backends.BACKENDS:
+            raise ValueError(f"backend={backend!r}: it must be one of {backends.BACKENDS}")
+        self.backend = "hotcoco" if backend == "auto" else backend
         super().__init__(ann_file=ann_file, metric=metric, **kwargs)
         self.iou_thrs = np.atleast_1d(np.asarray(self.iou_thrs, dtype=np.float64))
         if len(self.proposal_nums) != 3 and set(self.metrics) != {"proposal_fast"}:
@@ -112,19 +110,16 @@ class CocoMetric(MMDetCocoMetric):
                 figures.update(self._fast_recalls(predictions, logger))
                 continue
             with paused_collection():
-                evaluation = self._evaluate(predictions, metric, image_ids)
-            figures.update(self._report(evaluation, metric, logger))
+                run = self._evaluate(predictions, metric, image_ids)
+            figures.update(self._report(run, metric, logger))
         return figures
 
     def _prepare(self, samples: Sequence[dict], logger: MMLogger) -> None:
         """Ground truth, categories, images and backend, at the first evaluation."""
         if self._coco_api is None:
             logger.info("Converting ground truth to coco format...")
-            self._coco_api = COCO()
-            self._coco_api.dataset = coco_from_samples(samples, self.dataset_meta["classes"])
-            self._coco_api.createIndex()
-            if self.outfile_prefix is not None:
-                dump(self._coco_api.dataset, f"{self.outfile_prefix}.gt.json")
+            with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+                self._coco_api = COCO(self.gt_to_coco_json(samples, self.outfile_prefix or f"{folder}/samples"))
         if self.cat_ids is None:
             self.cat_ids = self._coco_api.get_cat_ids(cat_names=self.dataset_meta["classes"])
         if self.img_ids is None:
@@ -133,12 +128,10 @@ class CocoMetric(MMDetCocoMetric):
             return
         unsuited = backends.why_unsuited(self.backend, self._coco_api.dataset)
         if unsuited:
-            self._warning = f"COCO evaluation uses pycocotools, which is slow: {unsuited}"
+            logger.warning(f"COCO evaluation uses pycocotools, which is slow: {unsuited}")
             self.backend = "pycocotools"
-        if self._warning:
-            logger.warning(self._warning)
         self._ground_truth = backends.load_ground_truth(self.backend, self._coco_api)
-        used = backends.backend_version(self.backend)
+        used = f"{self.backend} {version(self.backend)}"
         logger.info(f"COCO evaluation by {used}")
         MessageHub.get_current_instance().update_info(BACKEND_KEY, used)
 
@@ -168,58 +161,67 @@ class CocoMetric(MMDetCocoMetric):
         MessageHub.get_current_instance().update_info(IMAGES_KEY, dict(evaluated=len(image_ids), annotated=annotated))
         return image_ids
 
-    def _evaluate(self, predictions: Sequence[dict], metric: str, image_ids: Sequence[Any]) -> Evaluation:
-        """Evaluates one metric on these images."""
+    def _evaluate(self, predictions: Sequence[dict], metric: str, image_ids: Sequence[Any]) -> Any:
+        """Evaluates one metric on these images: pycocotools' ``COCOeval`` with ``eval`` and ``stats``."""
         iou_type = "bbox" if metric == "proposal" else metric
-        detections = collect_detections(predictions, self.cat_ids, iou_type)
-        settings = backends.EvaluationSettings(
-            iou_type=iou_type,
-            image_ids=image_ids,
-            category_ids=self.cat_ids,
-            iou_thresholds=self.iou_thrs,
-            max_dets=self.proposal_nums,
-            use_categories=metric != "proposal",
-        )
-        return backends.evaluate(self.backend, self._ground_truth, detections, settings)
+        detections = backends.collect_detections(predictions, self.cat_ids, iou_type)
+        run = COCOeval(iouType=iou_type)
+        run.params.imgIds, run.params.catIds = image_ids, self.cat_ids
+        run.params.iouThrs, run.params.maxDets = self.iou_thrs, self.proposal_nums
+        run.params.useCats = int(metric != "proposal")
+        backends.match(self.backend, self._ground_truth, detections, run)
+        return run
 
-    def _report(self, evaluation: Evaluation, metric: str, logger: MMLogger) -> dict[str, float]:
+    def _report(self, run: Any, metric: str, logger: MMLogger) -> dict[str, float]:
         """Logs an evaluation and names its figures."""
-        values = summarize(evaluation)
-        logger.info("\n" + describe(evaluation, values))
-        value_of = dict(zip(METRIC_NAMES, values, strict=True))
+        with contextlib.redirect_stdout(io.StringIO()) as table:
+            run.summarize()
+        logger.info("\n" + table.getvalue())
+        value_of = dict(zip(METRIC_NAMES, run.stats, strict=True))
         if metric == "proposal":
-            return {item: float(f"{value_of[item]:.3f}") for item in self.metric_items or _PROPOSAL_ITEMS}
-        figures = self._classwise(evaluation, metric, logger) if self.classwise else {}
-        for item in self.metric_items or _DEFAULT_ITEMS:
+            return {item: float(f"{value_of[item]:.3f}") for item in self.metric_items or _AVERAGE_RECALLS}
+        figures = self._classwise(run, metric, logger) if self.classwise else {}
+        for item in self.metric_items or _AVERAGE_PRECISIONS:
             figures[f"{metric}_{item}"] = float(round(value_of[item], 3))
-        logger.info(f"{metric}_mAP_copypaste: " + " ".join(f"{value:.3f}" for value in values[:6]))
+        logger.info(f"{metric}_mAP_copypaste: " + " ".join(f"{value:.3f}" for value in run.stats[:6]))
         return figures
 
-    def _classwise(self, evaluation: Evaluation, metric: str, logger: MMLogger) -> dict[str, float]:
+    def _classwise(self, run: Any, metric: str, logger: MMLogger) -> dict[str, float]:
         """Logs a table of all categories; returns their average precisions, by names of each metric's own."""
         figures: dict[str, float] = {}
         prefix = f"{metric}_" if {"bbox", "segm"} <= set(self.metrics) else ""
-        rows = [["category", *_DEFAULT_ITEMS]]
+        rows = [["category", *_AVERAGE_PRECISIONS]]
         for category in self._coco_api.loadCats(self.cat_ids):
-            values = category_figures(evaluation, category["id"])
+            values = category_precisions(run, category["id"])
             rows.append([f"{category['name']}", *(f"{round(value, 3)}" for value in values)])
             figures[f"{prefix}{category['name']}_precision"] = round(values[0], 3)
         logger.info("\n" + AsciiTable(rows).table)
         return figures
 
     def _fast_recalls(self, predictions: Sequence[dict], logger: MMLogger) -> dict[str, float]:
-        """Average recalls by matching without categories, crowds and areas."""
-        proposals = {result["img_id"]: result["bboxes"] for result in predictions}
-        truths = []
-        for image_id in proposals:
-            boxes = [a["bbox"] for a in self._coco_api.imgToAnns[image_id] if not (a.get("ignore") or a["iscrowd"])]
+        """Average recalls by mmdet's matching without categories, crowds and areas; NaN if there is no box."""
+        overlaps = np.empty(len(predictions), dtype=object)  # mmdet's own list of arrays is refused by today's numpy
+        for index, result in enumerate(predictions):
+            annotations = self._coco_api.imgToAnns[result["img_id"]]
+            boxes = [a["bbox"] for a in annotations if not (a.get("ignore") or a["iscrowd"])]
             corners = np.array(boxes, dtype=np.float64).reshape(-1, 4)
             corners[:, 2:] += corners[:, :2]
-            truths.append(corners)
-        recalls = average_recalls(truths, list(proposals.values()), self.proposal_nums, self.iou_thrs)
+            overlaps[index] = bbox_overlaps(corners, result["bboxes"])
+        with np.errstate(invalid="ignore"):
+            found = _recalls(overlaps, np.asarray(self.proposal_nums), self.iou_thrs)
+        recalls = found.mean(axis=1).tolist()
         names = [f"AR@{number}" for number in self.proposal_nums]
         logger.info("".join(f"\n{name}\t{recall:.4f}" for name, recall in zip(names, recalls, strict=True)))
         return dict(zip(names, recalls, strict=True))
+
+
+def category_precisions(run: Any, category_id: int) -> list[float]:
+    """AP, AP50, AP75, AP small, medium and large of one category; NaN where nothing is defined."""
+    thresholds: np.ndarray = run.params.iouThrs
+    column = run.eval["precision"][:, :, run.params.catIds.index(category_id), :, -1]  # [T, R, A]
+    chosen = [column[..., 0], column[thresholds == 0.5, :, 0], column[thresholds == 0.75, :, 0]]
+    chosen += [column[..., area] for area in (1, 2, 3)]
+    return [np.mean(values[values > -1]) if (values > -1).any() else float("nan") for values in chosen]
 
 
 def _with_encoded_masks(sample: dict) -> dict:

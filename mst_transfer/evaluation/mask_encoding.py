@@ -28,16 +28,11 @@ class EncodedMasks(Sequence):
     """The run lengths of an image's masks, kept in one text: quick to gather from other processes.
 
     As a sequence: dicts ``{"size": [H, W], "counts": bytes}``, made when they are asked for.
-
-    Attributes:
-        size: H and W in pixels.
-        text: The counts of all masks, one after the other.
-        ends: ``[N]``, where each one's end.
     """
 
-    size: tuple[int, int]
-    text: bytes
-    ends: np.ndarray
+    size: tuple[int, int]  # H and W in pixels
+    text: bytes  # the counts of all masks, one after the other
+    ends: np.ndarray  # [N], where each one's end
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -52,24 +47,10 @@ class EncodedMasks(Sequence):
 
 
 class _Changes(NamedTuple):
-    """Where N masks differ from the pixel before, 0 before the first.
+    """Where N masks differ from the pixel before, 0 before the first."""
 
-    Attributes:
-        positions: ``[K]``, those of the first mask in ascending order, then those of the second, ...
-        counts: ``[N]``, how many belong to each mask; their sum is K.
-    """
-
-    positions: np.ndarray
-    counts: np.ndarray
-
-
-class _Bounds(NamedTuple):
-    """Parts of N masks, ``[N]`` each: columns ``left`` to ``right - 1`` of rows ``top`` to ``bottom - 1``."""
-
-    left: np.ndarray
-    top: np.ndarray
-    right: np.ndarray
-    bottom: np.ndarray
+    positions: np.ndarray  # [K], those of the first mask in ascending order, then those of the second, ...
+    counts: np.ndarray  # [N], how many belong to each mask; their sum is K
 
 
 def encode_masks(masks: torch.Tensor, boxes: torch.Tensor | None = None) -> EncodedMasks:
@@ -113,16 +94,16 @@ def _sum_of_bytes(masks: np.ndarray) -> int:
     return int(cv2.norm(masks.view(np.uint8).reshape(-1, masks.shape[2]), cv2.NORM_L1))
 
 
-def _bounds_of_boxes(boxes: np.ndarray, height: int, width: int) -> _Bounds:
-    """Boxes ``[N, 4]`` with a margin, cut to the image."""
+def _bounds_of_boxes(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Boxes ``[N, 4]`` with a margin, cut to the image, as ``[4, N]``."""
     limits = np.array([width, height, width, height])
     grown = np.concatenate([np.floor(boxes[:, :2]) - _MARGIN, np.ceil(boxes[:, 2:]) + _MARGIN], axis=1)
     left, top, right, bottom = np.fmin(np.fmax(grown, 0), limits).astype(np.int64).T  # NaN becomes 0
-    return _Bounds(left, top, np.maximum(left, right), np.maximum(top, bottom))
+    return np.stack([left, top, np.maximum(left, right), np.maximum(top, bottom)])
 
 
-def _occupied(masks: np.ndarray) -> _Bounds:
-    """The smallest bounds of masks ``[N, H, W]``; zeros for an empty one."""
+def _occupied(masks: np.ndarray) -> np.ndarray:
+    """The smallest bounds ``[4, N]`` of masks ``[N, H, W]``; zeros for an empty one."""
     bounds = np.zeros((4, len(masks)), dtype=np.int64)
     rows_used = np.asarray(masks.any(axis=2))  # [N, H]
     for index, mask in enumerate(masks):
@@ -131,10 +112,10 @@ def _occupied(masks: np.ndarray) -> _Bounds:
             top, bottom = rows[0], rows[-1] + 1
             columns = np.flatnonzero(np.bitwise_or.reduce(mask[top:bottom].view(np.uint8), axis=0))
             bounds[:, index] = columns[0], top, columns[-1] + 1, bottom
-    return _Bounds(*bounds)
+    return bounds
 
 
-def _changes_within(masks: np.ndarray, bounds: _Bounds) -> tuple[_Changes, int]:
+def _changes_within(masks: np.ndarray, bounds: np.ndarray) -> tuple[_Changes, int]:
     """Changes of masks that are empty outside bounds.
 
     The parts are laid out column by column, one after the other, with a zero before each. A part that ends above
@@ -143,15 +124,15 @@ def _changes_within(masks: np.ndarray, bounds: _Bounds) -> tuple[_Changes, int]:
 
     Args:
         masks: ``[N, H, W]``, bool.
-        bounds: Where the masks may be occupied.
+        bounds: ``[4, N]``, left, top, right, bottom of where each mask may be occupied.
 
     Returns:
         The changes, and the number of occupied pixels within bounds.
     """
     height, width = masks.shape[1:]
-    left, right, bottom = bounds.left, bounds.right, bounds.bottom
+    left, top, right, bottom = bounds
     to_the_foot = bottom == height
-    top = np.where(to_the_foot, 0, bounds.top)
+    top = np.where(to_the_foot, 0, top)
     tall = bottom - top + ~to_the_foot
     sizes = (right - left) * tall
     zeros = np.cumsum(sizes + 1) - sizes - 1  # [N], place of the zero before each part

@@ -15,14 +15,10 @@ import numpy as np
 
 from mst_transfer.configs.datasets import coco_base, numbers_by_file
 from mst_transfer.datasets.coco_columns import CocoColumns, load_json, read_categories, read_columns, rows_of
-from mst_transfer.preflight import coco_checks
-from mst_transfer.preflight.coco_checks import Use
-from mst_transfer.preflight.coco_filter import Selection, select
-from mst_transfer.preflight.coco_segmentations import check_segmentations
-from mst_transfer.preflight.findings import Finding, shown
-from mst_transfer.preflight.images import check_sizes, missing_files
-from mst_transfer.preflight.paths import dataset_path, leaves_folder
-from mst_transfer.preflight.summary import SetSummary
+from mst_transfer.preflight.coco_masks import check_masks
+from mst_transfer.preflight.coco_records import Selection, Use, check_records, check_use, select
+from mst_transfer.preflight.data_files import check_sizes, dataset_path, leaves_folder, missing_files
+from mst_transfer.preflight.findings import Finding, SetSummary, shown
 
 
 def check_coco(
@@ -57,14 +53,12 @@ def check_coco(
         columns = read_columns(path)
     except ValueError as error:
         return [Finding(f"{place}: {error}")], None
-    findings = list(compare_classes(place, path, _names(columns), classes))
-    records = [finding for check in coco_checks.RECORD_CHECKS for finding in check(columns)]
+    findings = list(compare_classes(place, path, _names(columns.categories), classes))
+    records = list(check_records(columns))
     if not any(finding.stops for finding in [*findings, *records]):
         selection = _select(columns, dataset, classes)
-        records += coco_checks.check_fields(columns, selection, use)
-        records += coco_checks.check_proportions(columns, use)
-        records += coco_checks.left_out_notes(columns, selection, len(classes))
-        records += check_segmentations(columns, selection, use)
+        records += check_use(columns, selection, use, len(classes))
+        records += check_masks(columns, selection, use)
         findings += _check_content(place, columns, selection, classes, may_be_empty)
         summary = _summary(place, columns, selection, classes)
     else:
@@ -75,17 +69,14 @@ def check_coco(
     return findings, summary
 
 
-def _names(columns: CocoColumns) -> list[Any]:
-    return [_hashable(category.get("name")) for category in columns.categories]
-
-
-def _hashable(name: Any) -> Any:
-    """A name that is none, such as a list, as text; check_categories refuses it."""
-    return name if isinstance(name, str) or name is None else repr(name)
+def _names(categories: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Names of categories; one that is none, such as a list, as text, to be refused by the checks of records."""
+    names = [category.get("name") for category in categories]
+    return [name if isinstance(name, str) or name is None else repr(name) for name in names]
 
 
 def _select(columns: CocoColumns, dataset: Mapping[str, Any], classes: Sequence[str]) -> Selection:
-    wanted = set(classes) or set(_names(columns))
+    wanted = set(classes) or set(_names(columns.categories))
     chosen = [category["id"] for category in columns.categories if category["name"] in wanted]
     return select(columns, chosen, dataset.get("filter_cfg"), bool(dataset.get("test_mode")))
 
@@ -94,7 +85,7 @@ def _check_foreign(
     place: str, path: str, classes: Sequence[str], ordered: bool, may_be_empty: bool
 ) -> Iterator[Finding]:
     """A file that its dataset reads by rules of its own: only the classes are compared, and that it has any."""
-    names = [_hashable(category.get("name")) for category in read_categories(path)]
+    names = _names(read_categories(path))
     yield from compare_classes(place, path, names, classes, ordered=ordered)
     if may_be_empty or not ordered:
         return
@@ -162,7 +153,7 @@ def _check_content(
 
 
 def _summary(place: str, columns: CocoColumns, selection: Selection, classes: Sequence[str]) -> SetSummary:
-    names = list(classes) or _names(columns)
+    names = list(classes) or _names(columns.categories)
     ids = {category["name"]: category["id"] for category in columns.categories}
     of_class = rows_of(columns.of_category, np.array([ids.get(name, -1) for name in names], np.int64))
     learned = selection.instances & ~columns.crowd & (of_class >= 0)

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mst_transfer.configs.datasets import unwrap
+from mst_transfer.preflight.data_files import dataset_path
 from mst_transfer.preflight.findings import Finding, note
-from mst_transfer.preflight.paths import dataset_path
 
 MMDET_METRICS = ("CocoMetric", "mmdet.CocoMetric")
 

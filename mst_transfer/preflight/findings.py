@@ -1,25 +1,21 @@
-"""What checks of data find, and one message of all that must stop a run."""
+"""What checks of data find, and how it is said: findings, a table of what is in the data, a line on what takes long."""
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing about the data.
+    """One thing about the data."""
 
-    Attributes:
-        text: where, what, what is allowed, what to do.
-        stops: whether a run must not start; else it is worth knowing, e.g. what mmdet leaves out silently.
-        missing_file: whether it is a file that is not there.
-    """
-
-    text: str
-    stops: bool = True
-    missing_file: bool = False
+    text: str  # where, what, what is allowed, what to do
+    stops: bool = True  # whether a run must not start; else it is worth knowing, e.g. what mmdet leaves out silently
+    missing_file: bool = False  # whether it is a file that is not there
 
 
 def note(text: str) -> Finding:
@@ -37,16 +33,77 @@ def raise_if_any(findings: Iterable[Finding]) -> None:
     stops = [finding for finding in findings if finding.stops]
     if not stops:
         return
-    if len(stops) == 1:
-        text = stops[0].text
-    else:
-        text = f"{len(stops)} problems with the data of this config:\n" + "\n".join(
-            f"{number}. {finding.text}" for number, finding in enumerate(stops, start=1)
-        )
-    raise (FileNotFoundError if all(finding.missing_file for finding in stops) else ValueError)(text)
+    lines = [f"{number}. {finding.text}" for number, finding in enumerate(stops, start=1)]
+    several = "\n".join([f"{len(stops)} problems with the data of this config:", *lines])
+    kind = FileNotFoundError if all(finding.missing_file for finding in stops) else ValueError
+    raise kind(several if len(stops) > 1 else stops[0].text)
 
 
 def shown(items: Sequence[Any], limit: int = 8) -> str:
     """The first items in brackets, with their number if there are more."""
     text = ", ".join(map(str, items[:limit]))
     return f"[{text}]" if len(items) <= limit else f"[{text}, … {len(items)} in all]"
+
+
+@dataclass
+class SetSummary:
+    """Content of one dataset."""
+
+    place: str  # where it stands in the config
+    source: str  # annotation file, or folder of masks
+    num_images: int
+    classes: tuple[str, ...] = ()
+    counts: list[float] = field(default_factory=list)  # one a class: instances, or percent of all pixels that were read
+    unit: str = "instances"  # or "% of pixels"
+    facts: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what is left out or odd, but stops nothing
+
+
+def summary_text(summaries: Sequence[SetSummary]) -> str:
+    """All sets: a line or more for each, then a table of classes × sets."""
+    lines = []
+    for one in summaries:
+        lines.append(f"{_short(one.place)}: {one.source}: {one.num_images} images")
+        lines += [f"  {fact}" for fact in one.facts]
+        lines += [f"  note: {text}" for text in one.notes]
+    for classes in dict.fromkeys(one.classes for one in summaries if one.counts):
+        of_these = [one for one in summaries if one.classes == classes and one.counts]
+        lines += ["", *_table(classes, of_these)]
+    return "\n".join(lines)
+
+
+def _table(classes: Sequence[str], summaries: Sequence[SetSummary]) -> list[str]:
+    heads = [f"{_short(one.place)} ({one.unit})" for one in summaries]
+    digits = len(str(len(classes)))
+    width = max(len("class"), *(len(name) for name in classes)) + digits + 1
+    lines = ["  ".join([f"{'class':{width}}", *heads])]
+    for index, name in enumerate(classes):
+        counts = [one.counts[index] for one in summaries]
+        values = [f"{count:,}" if isinstance(count, int) else f"{count:.2f}" for count in counts]
+        label = f"{f'{index:>{digits}} {name}':{width}}"
+        lines.append("  ".join([label, *(f"{v:>{len(head)}}" for v, head in zip(values, heads, strict=True))]))
+    return lines
+
+
+def _short(place: str) -> str:
+    """``train_dataloader.dataset`` → train; what is inside wrappers keeps its place."""
+    loader, _, inside = place.partition("_dataloader.dataset")
+    return loader + inside
+
+
+class Progress:
+    """Says on stderr how far a piece of work is, first after two seconds, then every five.
+
+    Args:
+        what: the work, e.g. ``masks of data/x``.
+        total: number of items.
+    """
+
+    def __init__(self, what: str, total: int) -> None:
+        self._what, self._total, self._next = what, total, time.monotonic() + 2
+
+    def update(self, done: int) -> None:
+        """Notes that ``done`` items are behind us."""
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + 5
+            print(f"checking {self._what}: {done} of {self._total}", file=sys.stderr, flush=True)

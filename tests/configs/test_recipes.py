@@ -17,7 +17,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from narrow_nets import narrow
 
-from mst_transfer.datasets.sample_data import SampleDataRequest, make_sample_data
+from mst_transfer.datasets.sample.write import SampleDataRequest, make_sample_data
 from mst_transfer.engine.fit.devices import adapt_to_devices
 from mst_transfer.engine.plan.complexity import measure
 from mst_transfer.engine.plan.meta_model import build_meta_model
@@ -482,7 +482,7 @@ def test_ade20ks_masks_become_classes_in_every_pipeline(ade20k: Path, monkeypatc
     from mmseg.registry import DATASETS
 
     from mst_transfer.engine.testing import with_augmentation
-    from mst_transfer.preflight.dataset_checks import check_datasets
+    from mst_transfer.preflight.check import check_datasets
 
     monkeypatch.setenv("MST_DATA_ROOT", str(ade20k))
     cfg = Config.fromfile(ROOT / "seg_configs" / "mst_upernet_vit_small_ade20k.py")
@@ -505,7 +505,7 @@ def test_ade20ks_masks_become_classes_in_every_pipeline(ade20k: Path, monkeypatc
 def test_masks_that_are_not_ade20ks_are_refused(ade20k: Path, monkeypatch: pytest.MonkeyPatch):
     import cv2
 
-    from mst_transfer.preflight.dataset_checks import check_datasets
+    from mst_transfer.preflight.check import check_datasets
 
     monkeypatch.setenv("MST_DATA_ROOT", str(ade20k))
     cfg = Config.fromfile(ROOT / "seg_configs" / "mst_upernet_vit_small_ade20k.py")

@@ -14,11 +14,12 @@ from mmengine.registry import init_default_scope
 
 from mst_transfer.configs.datasets import class_names, dataset_class
 from mst_transfer.configs.keys import check_config
-from mst_transfer.datasets.sample_data import CLASSES, OBJECT_CLASSES, SampleDataRequest, make_sample_data
+from mst_transfer.datasets.sample.scenes import CLASSES, OBJECT_CLASSES
+from mst_transfer.datasets.sample.write import SampleDataRequest, make_sample_data
 from mst_transfer.engine.check_model import check_model
 from mst_transfer.engine.fit.devices import adapt_to_devices
 from mst_transfer.engine.plan.meta_model import build_meta_model
-from mst_transfer.preflight.heads import find_num_classes
+from mst_transfer.preflight.num_classes import find_num_classes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LEAVES = sorted(
@@ -277,7 +278,7 @@ def sample_data(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["det_configs/mst_maskrcnn_sample.py", "seg_configs/mst_setr_pup_sample.py"])
 def test_sample_data_go_through_the_pipelines(name, sample_data, monkeypatch):
-    from mst_transfer.preflight.dataset_checks import check_datasets
+    from mst_transfer.preflight.check import check_datasets
 
     monkeypatch.setenv("MST_DATA_ROOT", str(sample_data))
     cfg = read(name)
@@ -320,7 +321,7 @@ def test_overfit_config_evaluates_on_its_16_training_images(shared_data, monkeyp
 def test_camvid_is_read_as_its_eleven_classes(shared_data, monkeypatch):
     from mmseg.registry import DATASETS
 
-    from mst_transfer.preflight.dataset_checks import check_datasets
+    from mst_transfer.preflight.check import check_datasets
 
     monkeypatch.setenv("MST_DATA_ROOT", str(shared_data))
     cfg = read("seg_configs/mst_setr_pup_camvid.py")

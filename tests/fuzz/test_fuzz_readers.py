@@ -148,7 +148,7 @@ def test_layouts_into_a_model(seconds: float, tmp_path: Path) -> None:
 @pytest.mark.parametrize("as_text", [False, True])
 def test_annotations(as_text: bool, seconds: float, tmp_path: Path) -> None:
     from mst_transfer.engine.fit.infer_classes import infer_classes
-    from mst_transfer.preflight.dataset_checks import check_datasets
+    from mst_transfer.preflight.check import check_datasets
 
     path = write_coco(tmp_path)
     content = json.loads(path.read_text())

@@ -2,10 +2,14 @@
 
 import json
 
+import bad_images
 import numpy as np
 from mmengine.config import Config
 from PIL import Image
 
+from mst_transfer.preflight.check import inspect_datasets
+
+ZEROS_AND_ONES = np.resize(np.array([0, 1], np.uint8), (8, 8))
 SQUARE = [[1, 1, 5, 1, 5, 5, 1, 5]]
 
 
@@ -88,3 +92,39 @@ def seg_config(root, num_classes=2, **dataset):
             model=dict(decode_head=dict(num_classes=num_classes), auxiliary_head=[dict(num_classes=num_classes)]),
         )
     )
+
+
+def change_json(path, change):
+    """Lets ``change`` alter the content of a file in place."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def said(cfg, loaders=("train_dataloader",)):
+    """The texts of what stops a run, and of what the summaries note."""
+    findings, summaries = inspect_datasets(cfg, loaders)
+    return [finding.text for finding in findings if finding.stops], [text for one in summaries for text in one.notes]
+
+
+def mask_file(name, ids=ZEROS_AND_ONES):
+    """The bytes of a mask with class ids, in one of many formats, good and bad."""
+    if name == "cut off":
+        return bad_images.encode(Image.fromarray(ids), "PNG")[:45]
+    if name == "bomb":
+        return next(case for case in bad_images.BOMBS if case.name == "bomb.png").write.__closure__[0].cell_contents
+    palette = Image.fromarray(ids, mode="P")
+    palette.putpalette(np.random.default_rng(0).integers(0, 256, 768, dtype=np.uint8).tobytes())
+    pictures = {
+        "gray": Image.fromarray(ids),
+        "16 bits": Image.fromarray(ids.astype(np.uint16)),
+        "16 bits beyond": Image.fromarray(ids.astype(np.uint16) * 256),
+        "colours": Image.fromarray(np.dstack([ids] * 3)),
+        "alpha": Image.fromarray(np.dstack([ids] * 2)),
+        "palette": palette,
+        "one bit": Image.fromarray(ids > 0),
+        "black and white": Image.fromarray(ids * 128),
+        "another size": Image.fromarray(np.pad(ids, ((0, 0), (0, 1)))),
+        "float": Image.fromarray(ids.astype(np.float32)),
+    }
+    return bad_images.encode(pictures[name], "TIFF" if name == "float" else "PNG")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mst_transfer.checkpoint.patch_embed import fit_patch_embed
 from mst_transfer.checkpoint.pos_embed import resample_pos_embed
-from mst_transfer.datasets.label_ids import IGNORED, TRAIN_ID_OF, label_map_of_ids
+from mst_transfer.datasets.cityscapes_ids import IGNORED, TRAIN_ID_OF, label_map_of_ids
 from pretrain.data.augment import MultiCropOptions
 from pretrain.data.dataset import MultiCropDataset
 from pretrain.masking import MODES, MaskGenerator

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from mst_transfer.configs.datasets import (
@@ -20,12 +21,14 @@ from mst_transfer.configs.datasets import (
     own_classes,
 )
 from mst_transfer.datasets.coco_columns import read_categories
-from mst_transfer.engine.fit.infer_mask_classes import mask_classes
-from mst_transfer.preflight.findings import shown
-from mst_transfer.preflight.heads import set_num_classes
-from mst_transfer.preflight.paths import dataset_path, list_paths
+from mst_transfer.preflight.coco_records import category_faults
+from mst_transfer.preflight.data_files import absent_paths, dataset_path, list_paths
+from mst_transfer.preflight.findings import Progress, shown
+from mst_transfer.preflight.num_classes import set_num_classes
+from mst_transfer.preflight.segmentation_masks import IGNORED, count_values, list_pairs, option
 
-_GOLDEN_ANGLE = 137.508  # degrees between the hues of neighbouring classes
+NAMES_FILE = "classes.txt"
+MAX_MASKS = 5000  # all are read: a rare class may be in one mask only
 
 
 def infer_classes(cfg: Any, former: int | None = None) -> list[str]:
@@ -52,8 +55,11 @@ def infer_classes(cfg: Any, former: int | None = None) -> list[str]:
 
 
 def _there(dataset: Any) -> bool:
-    paths = list_paths(dataset)
-    return bool(paths) and all(map(os.path.exists, paths))
+    return bool(list_paths(dataset)) and not absent_paths(dataset)
+
+
+def _annotations(dataset: Any) -> str:
+    return dataset_path(dataset, str(dataset["ann_file"]))
 
 
 def _infer_coco(cfg: Any, datasets: Sequence[tuple[str, Any, Any]], former: int | None) -> Iterator[str]:
@@ -61,40 +67,39 @@ def _infer_coco(cfg: Any, datasets: Sequence[tuple[str, Any, Any]], former: int 
     if not readable:
         return
     place, dataset, kind = readable[0]
-    path = dataset_path(dataset, str(dataset["ann_file"]))
-    usual = tuple(kind.METAINFO.get("classes") or ())
-    if not any(own_classes(item) == AUTO for _, item, _ in datasets):
-        if any(own_classes(item) is not None for _, item, _ in datasets):
-            return
-        try:
-            found = {str(category.get("name")) for category in read_categories(path)}
-        except ValueError:  # said by the preflight checks, with everything else
-            return
-        if not found or found & set(usual):
-            return
+    path, usual = _annotations(dataset), tuple(kind.METAINFO.get("classes") or ())
+    if not _is_open(path, usual, [own_classes(item) for _, item, _ in datasets]):
+        return
     names = category_names(path)
     for other_place, other, _ in readable[1:]:
-        if own_classes(other) not in (None, AUTO) or _is_left_over(other_place, other, names):
-            continue
-        _same_names(place, path, names, other_place, dataset_path(other, str(other["ann_file"])))
+        if own_classes(other) in (None, AUTO) and not _is_left_over(other_place, other, names):
+            _check_same_names(place, path, names, other_place, _annotations(other))
     for other_place, other, other_kind in datasets:
         own = own_classes(other)
         if own in (None, AUTO) and not _is_left_over(other_place, other, names):
             other["metainfo"] = _metainfo(other, names, usual)
-        elif own is not None and class_names(other, other_kind) != names:
-            raise ValueError(
-                f"{other_place}.metainfo.classes={shown(class_names(other, other_kind))}, but {place} takes its "
-                f'classes from {path}: {shown(names)}. Set classes="auto" in both, or the same names in both'
-            )
+        elif own is not None:
+            _check_named(other_place, class_names(other, other_kind), place, path, names)
     heads = set_num_classes(cfg.get("model") or {}, len(names), former if former is not None else len(usual))
     yield _sentence(names, path, heads)
+
+
+def _is_open(path: str, usual: Sequence[str], own: Sequence[Any]) -> bool:
+    """Whether datasets whose ``metainfo.classes`` are ``own`` leave their classes to the file."""
+    if AUTO in own or any(classes is not None for classes in own):
+        return AUTO in own
+    try:
+        found = {str(category.get("name")) for category in read_categories(path)}
+    except ValueError:  # said by the preflight checks, with everything else
+        return False
+    return bool(found) and not found & set(usual)
 
 
 def _is_left_over(place: str, dataset: Any, names: tuple[str, ...]) -> bool:
     """A test set that the config only inherited: of other categories. Testing will refuse it; training need not."""
     if not place.startswith("test_dataloader.") or own_classes(dataset) is not None:
         return False
-    path = dataset_path(dataset, str(dataset["ann_file"]))
+    path = _annotations(dataset)
     return os.path.isfile(path) and tuple(category.get("name") for category in read_categories(path)) != names
 
 
@@ -105,24 +110,22 @@ def category_names(path: str) -> tuple[str, ...]:
         ValueError: if it has none, or two have the same name or id.
     """
     categories = read_categories(path)
-    names = [category.get("name") for category in categories]
-    ids = [category.get("id") for category in categories]
-    if not names:
+    for fault in category_faults(categories):
+        raise ValueError(f"{path}: {fault}")
+    if not categories:
         raise ValueError(f"{path} has no categories. Add them: a list of {{id, name}}")
-    for what, values in (("name", names), ("id", ids)):
-        twice = sorted({str(value) for value in values if values.count(value) > 1})
-        if twice:
-            raise ValueError(
-                f"{path}: categories with the same {what}: {shown(twice)}; mmdet cannot tell them apart. "
-                "Rename or merge them"
-            )
-    wrong = [name for name in names if not isinstance(name, str) or not name]
-    if wrong:
-        raise ValueError(f"{path}: a category's name must be a text, got {wrong[0]!r}")
-    return tuple(map(str, names))
+    return tuple(category["name"] for category in categories)
 
 
-def _same_names(place: str, path: str, names: tuple[str, ...], other_place: str, other_path: str) -> None:
+def _check_named(place: str, own: Sequence[str], source_place: str, source: str, names: Sequence[str]) -> None:
+    if tuple(own) != tuple(names):
+        raise ValueError(
+            f"{place}.metainfo.classes={shown(own)}, but {source_place} takes its classes from {source}: "
+            f'{shown(names)}. Set classes="auto" in both, or the same names in both'
+        )
+
+
+def _check_same_names(place: str, path: str, names: tuple[str, ...], other_place: str, other_path: str) -> None:
     others = category_names(other_path)
     if others == names:
         return
@@ -142,18 +145,10 @@ def _metainfo(dataset: Any, names: tuple[str, ...], usual: Sequence[str]) -> dic
     if isinstance(palette, list | tuple) and len(palette) == len(names):
         metainfo["palette"] = palette
     elif len(names) > len(usual):  # the usual palette would be too short to draw them
-        metainfo["palette"] = colours(len(names))
+        from mmdet.visualization.palette import get_palette
+
+        metainfo["palette"] = [tuple(map(int, colour)) for colour in get_palette("random", len(names))]
     return metainfo
-
-
-def colours(number: int) -> list[tuple[int, int, int]]:
-    """As many colours, ``(r, g, b)`` of 0 to 255, whose neighbours differ."""
-    from colorsys import hsv_to_rgb
-
-    return [
-        tuple(round(255 * part) for part in hsv_to_rgb(index * _GOLDEN_ANGLE / 360 % 1, 0.65, 0.6 + index % 3 * 0.2))  # type: ignore[misc]
-        for index in range(number)
-    ]
 
 
 def _infer_masks(cfg: Any, datasets: Sequence[tuple[str, Any, Any]]) -> Iterator[str]:
@@ -174,14 +169,49 @@ def _infer_masks(cfg: Any, datasets: Sequence[tuple[str, Any, Any]]) -> Iterator
         dataset["metainfo"] = {key: value for key, value in dataset["metainfo"].items() if key != "palette"}
         dataset["metainfo"]["classes"] = names
     for place, dataset, kind in datasets:
-        if class_names(dataset, kind) != names and _there(dataset):
-            raise ValueError(
-                f"{place}.metainfo.classes={shown(class_names(dataset, kind))}, but {asked[0][0]} takes its classes "
-                f'from {source}: {shown(names)}. Set classes="auto" in both, or the same names in both'
-            )
+        if _there(dataset):
+            _check_named(place, class_names(dataset, kind), asked[0][0], source, names)
     yield _sentence(names, source, set_num_classes(cfg.get("model") or {}, len(names), None))
 
 
 def _sentence(names: Sequence[str], source: str, heads: Sequence[str]) -> str:
     changed = f"; num_classes={len(names)} in {', '.join(heads)}" if heads else ""
     return f"{len(names)} classes from {source}: {shown(names, 12)}{changed}"
+
+
+def mask_classes(place: str, dataset: Any, kind: Any) -> tuple[tuple[str, ...], str]:
+    """Names of the classes of a dataset of mmseg, and where they come from.
+
+    ``classes.txt`` in the data root has one name a line. Without it the masks must hold every number from 0 (from 1
+    with ``reduce_zero_label``) to the last class; the names are then ``class 0``, ``class 1``, …
+
+    Raises:
+        ValueError: if the file names none or one twice, there are too many masks, or their values have gaps.
+    """
+    file = Path(dataset_path(dataset, NAMES_FILE))
+    if file.is_file():
+        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if not names or twice:
+            wrong = f"names {shown(twice)} more than once" if twice else "names no class"
+            raise ValueError(f"{file} {wrong}. Write one name a line, in the order of the values in the masks")
+        return tuple(names), str(file)
+    advice = f"Write {file}: one name a line, the first for value 0"
+    masks = [mask for _, mask in list_pairs(place, dataset, kind) if os.path.isfile(mask)]
+    if len(masks) > MAX_MASKS:
+        raise ValueError(f'{place}: classes="auto" would have to read {len(masks)} masks for the classes. {advice}')
+    values: set[int] = set()
+    progress = Progress(f"masks of {place} for their classes", len(masks))
+    for number, mask in enumerate(masks):
+        values |= set(count_values(mask)[0])
+        progress.update(number)
+    first = 1 if option(dataset, kind, "reduce_zero_label") else 0
+    found = sorted(values - {int(dataset.get("ignore_index", IGNORED)), IGNORED} - set(range(first)))
+    if found != list(range(first, first + len(found))) or len(found) < 2:
+        hint = " Black-and-white masks must hold 0 and 1 instead of 0 and 255." if values == {0, 255} else ""
+        raise ValueError(
+            f'{place}: classes="auto" needs masks that hold every number from {first} to the last class; they hold '
+            f"{shown(sorted(values), 40)}.{hint} {advice}"
+        )
+    source = f"the values of {len(masks)} masks below {os.path.commonpath([os.path.dirname(mask) for mask in masks])}"
+    return tuple(f"class {value - first}" for value in found), source

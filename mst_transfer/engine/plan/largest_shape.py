@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mst_transfer.configs.datasets import unwrap
-from mst_transfer.preflight.images import MAX_IMAGES, image_size
+from mst_transfer.preflight.data_files import MAX_IMAGES, image_size
 
 
 def at_largest_shape(dataset: Any) -> None:

@@ -13,45 +13,15 @@ from mmseg.datasets import CityscapesDataset as MmsegCityscapesDataset
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from mst_transfer.datasets.label_ids import TRAIN_ID_OF, choose_masks, label_map_of_ids
+from mst_transfer.datasets.cityscapes_ids import TRAIN_ID_OF, choose_masks, label_map_of_ids
 
-# name: (id, trainId)
-LABELS = {
-    "unlabeled": (0, 255),
-    "ego vehicle": (1, 255),
-    "rectification border": (2, 255),
-    "out of roi": (3, 255),
-    "static": (4, 255),
-    "dynamic": (5, 255),
-    "ground": (6, 255),
-    "road": (7, 0),
-    "sidewalk": (8, 1),
-    "parking": (9, 255),
-    "rail track": (10, 255),
-    "building": (11, 2),
-    "wall": (12, 3),
-    "fence": (13, 4),
-    "guard rail": (14, 255),
-    "bridge": (15, 255),
-    "tunnel": (16, 255),
-    "pole": (17, 5),
-    "polegroup": (18, 255),
-    "traffic light": (19, 6),
-    "traffic sign": (20, 7),
-    "vegetation": (21, 8),
-    "terrain": (22, 9),
-    "sky": (23, 10),
-    "person": (24, 11),
-    "rider": (25, 12),
-    "car": (26, 13),
-    "truck": (27, 14),
-    "bus": (28, 15),
-    "caravan": (29, 255),
-    "trailer": (30, 255),
-    "train": (31, 16),
-    "motorcycle": (32, 17),
-    "bicycle": (33, 18),
-}
+# names in the order of their ids, and their train ids
+NAMES = (
+    "unlabeled, ego vehicle, rectification border, out of roi, static, dynamic, ground, road, sidewalk, parking, "
+    "rail track, building, wall, fence, guard rail, bridge, tunnel, pole, polegroup, traffic light, traffic sign, "
+    "vegetation, terrain, sky, person, rider, car, truck, bus, caravan, trailer, train, motorcycle, bicycle"
+).split(", ")
+TRAIN_IDS = [255] * 7 + [0, 1, 255, 255, 2, 3, 4, 255, 255, 255, 5, 255, *range(6, 16), 255, 255, 16, 17, 18]
 CLASSES = MmsegCityscapesDataset.METAINFO["classes"]
 IDS = np.arange(34, dtype=np.uint8).reshape(2, 17)
 PIPELINE = [dict(type="LoadAnnotations")]
@@ -66,10 +36,7 @@ def write(root: Path, name: str, label_ids: bool, train_ids: bool) -> None:
     if label_ids:
         Image.fromarray(IDS).save(masks / f"{name}_gtFine_labelIds.png")
     if train_ids:
-        table = np.zeros(34, np.uint8)
-        for label_id, train_id in LABELS.values():
-            table[label_id] = train_id
-        Image.fromarray(table[IDS]).save(masks / f"{name}_gtFine_labelTrainIds.png")
+        Image.fromarray(np.array(TRAIN_IDS, np.uint8)[IDS]).save(masks / f"{name}_gtFine_labelTrainIds.png")
 
 
 def build(root: Path, kind: str, **options):
@@ -79,9 +46,8 @@ def build(root: Path, kind: str, **options):
 
 
 def test_the_table_is_the_published_one() -> None:
-    assert dict(LABELS.values()) == TRAIN_ID_OF
-    named = {train_id: name for name, (_, train_id) in LABELS.items() if train_id != 255}
-    assert tuple(named[index] for index in range(19)) == CLASSES
+    assert dict(enumerate(TRAIN_IDS)) == TRAIN_ID_OF
+    assert tuple(NAMES[TRAIN_IDS.index(index)] for index in range(19)) == CLASSES
 
 
 @pytest.mark.parametrize("classes", [None, ("road", "bicycle", "train")])

@@ -8,7 +8,7 @@ from small_sets import save_mask, write_coco, write_masks
 
 from mst_transfer.engine.run import load_run_config
 from mst_transfer.engine.runner import TransferRunner
-from mst_transfer.preflight.dataset_checks import check_datasets
+from mst_transfer.preflight.check import check_datasets
 
 
 @pytest.fixture

@@ -7,15 +7,9 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from mst_transfer.datasets.sample_data import (
-    CLASSES,
-    OBJECT_CLASSES,
-    STUFF_CLASSES,
-    SampleDataRequest,
-    main,
-    make_sample_data,
-)
-from mst_transfer.datasets.scenes import draw_scene, scene_generator
+from mst_transfer.cli.sample_data import main
+from mst_transfer.datasets.sample.scenes import CLASSES, OBJECT_CLASSES, draw_scene, scene_generator
+from mst_transfer.datasets.sample.write import SampleDataRequest, make_sample_data
 
 REQUEST = SampleDataRequest(seed=3, num_train=6, num_val=3, num_photos=12, size=96)
 
@@ -76,44 +70,6 @@ def test_cityscapes_pictures_are_the_scenes(sample, split):
         assert labels.max() < len(CLASSES)
 
 
-def test_mmdet_reads_masks_equal_to_ours(sample):
-    from mmdet.datasets import CocoDataset
-
-    dataset = CocoDataset(
-        data_root=str(sample / "coco"),
-        ann_file="annotations/instances_train.json",
-        data_prefix={"img": "train/"},
-        metainfo={"classes": OBJECT_CLASSES},
-        pipeline=[
-            {"type": "mmdet.LoadImageFromFile"},
-            {"type": "mmdet.LoadAnnotations", "with_bbox": True, "with_mask": True},
-        ],
-    )
-    assert len(dataset) == 6
-    for item in dataset:
-        drawn = draw_scene(scene_generator(3, "coco/train", item["img_id"] - 1), 96)
-        assert np.array_equal(item["gt_masks"].masks.astype(bool), drawn.masks)
-        assert item["gt_bboxes_labels"].tolist() == list(drawn.labels)
-
-
-def test_mmseg_reads_labels_equal_to_ours(sample):
-    from mmseg.datasets import BaseSegDataset
-
-    dataset = BaseSegDataset(
-        data_root=str(sample / "cityscapes"),
-        data_prefix={"img_path": "leftImg8bit/val", "seg_map_path": "gtFine/val"},
-        img_suffix="_leftImg8bit.png",
-        seg_map_suffix="_gtFine_labelTrainIds.png",
-        metainfo={"classes": CLASSES},
-        pipeline=[{"type": "mmseg.LoadAnnotations"}],
-    )
-    assert len(dataset) == 3
-    for index, item in enumerate(dataset):
-        drawn = draw_scene(scene_generator(3, "cityscapes/val", index), 96)
-        assert np.array_equal(item["gt_seg_map"], drawn.semantic)
-    assert CLASSES[: len(STUFF_CLASSES)] == STUFF_CLASSES
-
-
 def test_more_images_keep_the_ones_that_are_there(sample, tmp_path):
     make_sample_data(tmp_path, SampleDataRequest(seed=3, num_train=7, num_val=3, num_photos=13, size=96))
     for name in set(files(sample)) - {"sample_data.json", "coco/annotations/instances_train.json"}:
@@ -156,11 +112,20 @@ def test_folders_of_others_are_left_alone(tmp_path, capsys):
     assert holiday.read_bytes() == b"mine"
 
 
-def test_wrong_requests_are_refused(tmp_path, capsys):
-    assert main([str(tmp_path), "--num-train", "0"]) == 1
-    assert "num_train must be at least 1, got 0" in capsys.readouterr().err
-    assert main([str(tmp_path), "--size", "7"]) == 1
-    assert "32 to 1024 pixels, got 7" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--num-train", "0"], "num_train must be at least 1, got 0"),
+        (["--size", "7"], "32 to 1024 pixels, got 7"),
+        (["--seed", "-1"], "seed must not be negative, got -1"),
+    ],
+)
+def test_wrong_requests_are_refused(tmp_path, capsys, options, message):
+    assert main([str(tmp_path), *options]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_file_is_no_folder(tmp_path, capsys):
     taken = tmp_path / "file"
     taken.write_text("")
     assert main([str(taken)]) == 1

@@ -41,8 +41,7 @@ def segmentation(rng, box, height, width, crowd):
 def random_dataset(seed, num_images=8, num_categories=4, crowds=0.2, first_id=1):
     """Ground truth in COCO's format."""
     rng = np.random.default_rng(seed)
-    category_ids = rng.permutation(np.arange(1, 3 * num_categories))[:num_categories]
-    category_ids = np.sort(category_ids)
+    category_ids = np.sort(rng.permutation(np.arange(1, 3 * num_categories))[:num_categories])
     image_ids = rng.permutation(50)[:num_images]
     sizes = rng.integers(80, 160, (num_images, 2))
     annotations = []
@@ -131,6 +130,16 @@ def with_instances(sample, dataset):
 def write(dataset, path):
     path.write_text(json.dumps(dataset))
     return str(path)
+
+
+def random_case(seed, folder, most=12, **options):
+    """A dataset, predictions, and the path of the dataset's file."""
+    dataset = random_dataset(seed, **options)
+    return dataset, random_samples(dataset, seed, most), write(dataset, folder / "gt.json")
+
+
+def classes_of(dataset):
+    return [category["name"] for category in dataset["categories"]]
 
 
 def run_metric(metric, samples, classes, batch_size=3):

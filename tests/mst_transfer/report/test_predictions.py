@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mst_transfer.datasets.sample_data import CLASSES, OBJECT_CLASSES, SampleDataRequest, make_sample_data
-from mst_transfer.datasets.scenes import draw_scene, scene_generator
+from mst_transfer.datasets.sample.scenes import CLASSES, OBJECT_CLASSES, draw_scene, scene_generator
+from mst_transfer.datasets.sample.write import SampleDataRequest, make_sample_data
 from mst_transfer.files.image_files import UnreadableImageError
 from mst_transfer.report.collect import Run
 from mst_transfer.report.predictions import predict

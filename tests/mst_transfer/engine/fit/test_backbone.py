@@ -166,7 +166,7 @@ def test_what_fits_stays_as_it_was_written(capsys):
 
 @pytest.mark.parametrize("words", [["check"], ["train", "--check-only"], ["test", "none.pth", "--check-only"]])
 def test_the_commands_look_at_the_model_before_a_run(words, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("mst_transfer.preflight.dataset_checks.inspect_datasets", lambda *_: ([], []))
+    monkeypatch.setattr("mst_transfer.preflight.check.inspect_datasets", lambda *_: ([], []))
     (tmp_path / "none.pth").touch()
     words = [str(tmp_path / word) if word == "none.pth" else word for word in words]
     command = [words[0], str(ROOT / VITDET), *words[1:], "--cfg-options", "model.backbone.checkpoint=None"]

@@ -7,7 +7,7 @@ from small_sets import seg_config, write_coco
 from mst_transfer.engine.fit import own_coco
 from mst_transfer.engine.fit.own_coco import find_image_folder, use_coco_files
 from mst_transfer.engine.run import load_run_config
-from mst_transfer.preflight.dataset_checks import check_datasets
+from mst_transfer.preflight.check import check_datasets
 
 CONFIG = "det_configs/mst_maskrcnn_coco.py"
 

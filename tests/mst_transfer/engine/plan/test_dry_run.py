@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 
 from mst_transfer.cli.main import main
-from mst_transfer.datasets.sample_data import SampleDataRequest, make_sample_data
+from mst_transfer.datasets.sample.write import SampleDataRequest, make_sample_data
 from mst_transfer.engine.plan import dry_run as dry_run_module
 from mst_transfer.engine.plan.dry_run import dry_run
 from mst_transfer.engine.plan.dry_run_report import DryRunReport, duration, out_of_memory_advice

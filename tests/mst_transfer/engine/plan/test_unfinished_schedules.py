@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 from mst_transfer.cli.main import main
 from mst_transfer.configs.keys import parse_cfg_options
-from mst_transfer.datasets.sample_data import SampleDataRequest, make_sample_data
+from mst_transfer.datasets.sample.write import SampleDataRequest, make_sample_data
 from mst_transfer.engine.plan import batch_plan
 from mst_transfer.engine.plan.unfinished_schedules import unfinished_schedules
 from mst_transfer.engine.run import load_run_config

@@ -1,13 +1,12 @@
 """Annotations name files inside the folder of the images; a name that leads out of it is refused."""
 
-import json
 import os
 
 import pytest
-from small_sets import coco_config, seg_config, write_coco, write_masks
+from small_sets import change_json, coco_config, seg_config, write_coco, write_masks
 
-from mst_transfer.preflight.dataset_checks import check_datasets
-from mst_transfer.preflight.paths import leaves_folder
+from mst_transfer.preflight.check import check_datasets
+from mst_transfer.preflight.data_files import leaves_folder
 from pretrain.data.image_folder import find_images
 
 
@@ -15,10 +14,7 @@ from pretrain.data.image_folder import find_images
     "name", ["../../etc/passwd", "/etc/passwd", "a/../../b.png", "..", "./../x", "a/b/../../../c", "a\0b"]
 )
 def test_names_that_lead_out_are_refused(name, tmp_path):
-    path = write_coco(tmp_path)
-    content = json.loads(path.read_text())
-    content["images"][1]["file_name"] = name
-    path.write_text(json.dumps(content))
+    change_json(write_coco(tmp_path), lambda content: content["images"][1].update(file_name=name))
     with pytest.raises(ValueError, match=r"1 of 3 images .* lead out|1 of 3 images .* leads out of"):
         check_datasets(coco_config(tmp_path))
 
@@ -53,24 +49,3 @@ def test_loops_of_links_end(tmp_path):
     os.symlink("nowhere", tmp_path / "photos" / "dead.jpg")
     found = find_images(tmp_path / "photos")
     assert sum(path.endswith("a.jpg") for path in found) == 1 and len(found) <= 2
-
-
-@pytest.mark.parametrize(
-    "text", ["[" * 200_000, '{"images": ' + "9" * 10_000 + "}", '{"images": 1e999999}', "\ufeff{}", "NaN", "", "\0"]
-)
-def test_bombs_of_json_are_refused(text, tmp_path):
-    path = write_coco(tmp_path)
-    path.write_text(text)
-    with pytest.raises(ValueError, match="not an annotation file in COCO's format") as caught:
-        check_datasets(coco_config(tmp_path))
-    assert len(str(caught.value)) < 1000
-
-
-def test_ids_beyond_64_bits_are_refused(tmp_path):
-    """Found by fuzzing: an OverflowError."""
-    path = write_coco(tmp_path)
-    content = json.loads(path.read_text())
-    content["categories"][0]["id"] = 10**30
-    path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="category ids must be whole numbers of at most 63 bits"):
-        check_datasets(coco_config(tmp_path))

@@ -9,14 +9,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from mst_transfer.datasets.label_ids import LABEL_IDS_SUFFIX
+from mst_transfer.datasets.cityscapes_ids import LABEL_IDS_SUFFIX
 from mst_transfer.files.image_files import MAX_PIXELS, open_image_file
-from mst_transfer.preflight.findings import Finding
-from mst_transfer.preflight.heads import ignored_values
-from mst_transfer.preflight.images import image_size, missing_files
-from mst_transfer.preflight.mask_values import IGNORED, count_values, list_pairs, option, raw_value_map, value_map
-from mst_transfer.preflight.progress import Progress
-from mst_transfer.preflight.summary import SetSummary
+from mst_transfer.preflight.data_files import image_size, missing_files
+from mst_transfer.preflight.findings import Finding, Progress, SetSummary
+from mst_transfer.preflight.num_classes import ignored_values
+from mst_transfer.preflight.segmentation_masks import (
+    IGNORED,
+    count_values,
+    list_pairs,
+    option,
+    raw_value_map,
+    value_map,
+)
 
 MAX_MASKS = 400
 MAX_SECONDS = 10.0
@@ -54,15 +59,13 @@ def check_masks(
     except ValueError as error:
         return [Finding(str(error))], None
     absent = set(missing_files([path for pair in pairs for path in pair]))
-    lists = {"image": [image for image, _ in pairs if image in absent], "mask": [m for _, m in pairs if m in absent]}
-    for what, paths in lists.items():
+    for side, (what, name) in enumerate((("image", "img"), ("mask", "seg_map"))):
+        paths = [pair[side] for pair in pairs if pair[side] in absent]
         if paths:
-            name = "seg_map" if what == "mask" else "img"
             text = (
                 f"{place}: {len(paths)} of {len(pairs)} images have no {what}, e.g. {paths[0]}. Complete the folder, "
+                f"or correct data_prefix.{name}_path and {name}_suffix."
             )
-            suffix = "seg_map_suffix" if what == "mask" else "img_suffix"
-            text += f"or correct data_prefix.{name}_path and {suffix}."
             findings.append(Finding(text, missing_file=True))
     there = [pair for pair in pairs if not absent.intersection(pair)]
     read = _Reading(place, dataset, kind, list(classes), max_pixels)
@@ -90,11 +93,18 @@ def _check_options(place: str, dataset: Mapping[str, Any], kind: Any, model: Map
     """Settings of dataset, pipeline and heads that must agree, but are not compared by mmseg before a run."""
     reduced = bool(option(dataset, kind, "reduce_zero_label"))
     for step in dataset.get("pipeline") or ():
-        asked = step.get("reduce_zero_label") if step.get("type") == "LoadAnnotations" else None
+        if step.get("type") != "LoadAnnotations":
+            continue
+        asked = step.get("reduce_zero_label")
         if asked is not None and bool(asked) != reduced:
             yield Finding(
                 f"{place}: LoadAnnotations has reduce_zero_label={asked}, the dataset {reduced}: mmseg would stop at "
                 "the first image. Leave it out of LoadAnnotations, and set it in the dataset"
+            )
+        if step.get("imdecode_backend") == "cv2" and _has_palette(dataset, kind):
+            yield Finding(
+                f"{place}: the masks have palettes, and LoadAnnotations with imdecode_backend='cv2' would read their "
+                "colours instead of their values. Leave imdecode_backend out: mmseg's default, 'pillow', reads values"
             )
     ignored = int(dataset.get("ignore_index", IGNORED))
     for path, value in ignored_values(model).items():
@@ -102,13 +112,6 @@ def _check_options(place: str, dataset: Mapping[str, Any], kind: Any, model: Map
             yield Finding(
                 f"{place}: ignore_index={ignored}, but {path}.ignore_index={value}: pixels to be ignored would be "
                 f"learned, or the other way round. Set both to the value in the masks (255 is mmseg's default)"
-            )
-    for step in dataset.get("pipeline") or ():
-        by_opencv = step.get("type") == "LoadAnnotations" and step.get("imdecode_backend") == "cv2"
-        if by_opencv and _has_palette(dataset, kind):
-            yield Finding(
-                f"{place}: the masks have palettes, and LoadAnnotations with imdecode_backend='cv2' would read their "
-                "colours instead of their values. Leave imdecode_backend out: mmseg's default, 'pillow', reads values"
             )
     suffix = str(option(dataset, kind, "seg_map_suffix"))
     cityscapes = "rider" in (getattr(kind, "METAINFO", {}).get("classes") or ())
@@ -135,7 +138,7 @@ class _Reading:
         self._ignored = int(dataset.get("ignore_index", IGNORED))
         self._reduced = bool(option(dataset, kind, "reduce_zero_label"))
         self._map = value_map(dataset, kind, classes, self._ignored)
-        self._raw_map = raw_value_map(dataset, kind, classes) if getattr(kind, "reads_label_ids", False) else None
+        self._raw_map = raw_value_map(dataset, kind, classes) if getattr(kind, "reads_label_ids", False) else {}
         self.num_read = self.num_raw = 0
         self._values: Counter[int] = Counter()  # as they become
         self._wrong: list[str] = []
@@ -150,20 +153,20 @@ class _Reading:
             try:
                 counts, size = count_values(path, self._max_pixels)
                 found = image_size(image, self._max_pixels)
-                if found != size:
-                    self._sizes.append(f"{path} is {size[0]} × {size[1]}, its image {found[0]} × {found[1]}")
             except ValueError as error:
                 self._broken.append(str(error))
                 continue
+            if found != size:
+                self._sizes.append(f"{path} is {size[0]} × {size[1]}, its image {found[0]} × {found[1]}")
             self._count(path, counts)
             progress.update(self.num_read)
             if time.monotonic() - started > MAX_SECONDS:
                 break
 
     def _count(self, path: str, counts: Mapping[int, int]) -> None:
-        raw = self._raw_map is not None and path.endswith(LABEL_IDS_SUFFIX)
+        raw = bool(self._raw_map) and path.endswith(LABEL_IDS_SUFFIX)
         self.num_raw += raw
-        mapping = self._raw_map if raw and self._raw_map is not None else self._map
+        mapping = self._raw_map if raw else self._map
         wrong = sorted(set(counts) - set(mapping))
         if wrong:
             total = sum(counts.values())
@@ -174,9 +177,9 @@ class _Reading:
 
     def _allowed(self, wrong: Sequence[int], raw: bool, histogram: str) -> str:
         """What a mask may hold, and what the values suggest."""
-        numbers = [value for value, new in self._map.items() if value not in (self._ignored, IGNORED)]
         if raw:
             return f"; allowed are Cityscapes' label ids 0 to 33. Its values: {histogram}."
+        numbers = [value for value in self._map if value not in (self._ignored, IGNORED)]
         hint = ""
         if max(wrong) <= 33 and len(numbers) == 19:
             hint = (
@@ -192,15 +195,14 @@ class _Reading:
 
     def findings(self, pairs: Sequence[tuple[str, str]]) -> Iterator[Finding]:
         """In words."""
-        of = f"of {self.num_read} masks that were read"
-        place = self._place
+        place, of = self._place, f"of {self.num_read} masks that were read"
         if self._broken:
             yield Finding(f"{place}: {len(self._broken)} {of} are broken: {'; '.join(self._broken[:_MAX_SHOWN])}")
         if self._sizes:
-            text = "; ".join(self._sizes[:_MAX_SHOWN])
             yield Finding(
-                f"{place}: {len(self._sizes)} {of} are of another size than their image: {text}. Write masks of the "
-                "images' size, resized with nearest neighbours"
+                f"{place}: {len(self._sizes)} {of} are of another size than their image: "
+                f"{'; '.join(self._sizes[:_MAX_SHOWN])}. Write masks of the images' size, resized with nearest "
+                "neighbours"
             )
         if self._wrong:
             more = "" if len(self._wrong) == 1 else f" And {len(self._wrong) - 1} more {of}."
@@ -221,7 +223,7 @@ class _Reading:
         facts = [f"{self.num_read} of {len(pairs)} masks read, {100 * ignored / total:.1f} % of their pixels ignored"]
         if self.num_raw:
             facts.append(f"train ids are made from labelIds on the fly ({self.num_raw} of {self.num_read} masks)")
-        elif self._raw_map is not None:
+        elif self._raw_map:
             facts.append("prepared labelTrainIds are read")
         shares = [100 * self._values[index] / total for index in range(len(classes))]
         source = os.path.commonpath([os.path.dirname(mask) for _, mask in pairs]) if pairs else "no masks"

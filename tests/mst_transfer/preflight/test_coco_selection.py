@@ -1,6 +1,5 @@
 """The rules for what mmdet leaves out are mmdet's: its own dataset, on the same file, is the oracle."""
 
-import json
 from collections import Counter
 
 import numpy as np
@@ -8,8 +7,8 @@ import pytest
 from mmdet.datasets import CocoDataset
 from small_sets import annotation, coco_dataset, write_coco
 
-from mst_transfer.datasets.coco_columns import columns_of, rows_of
-from mst_transfer.preflight.coco_filter import select
+from mst_transfer.datasets.coco_columns import read_columns, rows_of
+from mst_transfer.preflight.coco_records import select
 
 
 def messy_annotations():
@@ -50,7 +49,7 @@ def test_the_same_instances_and_images_as_mmdet(tmp_path, filter_cfg, test_mode)
     theirs = CocoDataset(pipeline=[], **options)
     infos = [theirs.get_data_info(index) for index in range(len(theirs))]
 
-    columns = columns_of(str(path), json.loads(path.read_text()))
+    columns = read_columns(str(path))
     selection = select(columns, {1, 2}, filter_cfg, test_mode)
     assert columns.image_ids[selection.images].tolist() == [info["img_id"] for info in infos]
     used = selection.instances & np.isin(columns.of_image, columns.image_ids[selection.images])

@@ -6,7 +6,7 @@ from mmengine.config import Config
 from PIL import Image
 from small_sets import seg_config, write_masks
 
-from mst_transfer.preflight.dataset_checks import check_datasets
+from mst_transfer.preflight.check import check_datasets
 
 LOAD = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations")]
 PACK = [dict(type="PackSegInputs")]

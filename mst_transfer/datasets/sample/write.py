@@ -14,13 +14,10 @@ Every scene depends on (seed, split, index) alone: asking for more images keeps 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
-import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,28 +26,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mst_transfer.datasets.scenes import (
-    CLASSES,
-    OBJECT_CLASSES,
-    PALETTE,
-    STUFF_CLASSES,
-    Scene,
-    draw_scene,
-    scene_generator,
-)
-
-__all__ = [
-    "CLASSES",
-    "OBJECT_CLASSES",
-    "PALETTE",
-    "STUFF_CLASSES",
-    "SampleDataRequest",
-    "main",
-    "make_sample_data",
-]
+from mst_transfer.datasets.sample.scenes import OBJECT_CLASSES, Scene, draw_scene, scene_generator
+from mst_transfer.files.atomic_files import write_text_atomically
 
 GENERATOR_VERSION = 1
-OBJECT_PALETTE: tuple[tuple[int, int, int], ...] = PALETTE[len(STUFF_CLASSES) :]
 STAMP = "sample_data.json"
 _FOLDERS = ("photos", "coco", "cityscapes")
 _SEQUENCE = "scene"  # Cityscapes groups images by city
@@ -58,21 +37,13 @@ _SEQUENCE = "scene"  # Cityscapes groups images by city
 
 @dataclass(frozen=True)
 class SampleDataRequest:
-    """What to make.
+    """What to make."""
 
-    Attributes:
-        seed: other seeds give other scenes.
-        num_train: labelled training images, for each of detection and segmentation.
-        num_val: validation images, for each of detection and segmentation.
-        num_photos: unlabelled images.
-        size: side of every image in pixels.
-    """
-
-    seed: int = 0
-    num_train: int = 100
-    num_val: int = 60
-    num_photos: int = 600
-    size: int = 128
+    seed: int = 0  # other seeds give other scenes
+    num_train: int = 100  # labelled training images, for each of detection and segmentation
+    num_val: int = 60  # validation images, for each of detection and segmentation
+    num_photos: int = 600  # unlabelled images
+    size: int = 128  # side of every image in pixels
 
     def __post_init__(self) -> None:
         for name in ("num_train", "num_val", "num_photos"):
@@ -144,20 +115,15 @@ def encode_instances(scene: Scene, image_id: int, first_id: int) -> list[dict[st
     annotations = []
     for offset, (mask, label) in enumerate(zip(scene.masks, scene.labels, strict=True)):
         run_lengths = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        x, y = int(columns[0]), int(rows[0])
         annotations.append(
             {
                 "id": first_id + offset,
                 "image_id": image_id,
                 "category_id": label + 1,
                 "iscrowd": 0,
-                "area": int(mask.sum()),
-                "bbox": [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y],
-                "segmentation": {
-                    "size": [int(side) for side in run_lengths["size"]],
-                    "counts": run_lengths["counts"].decode("ascii"),
-                },
+                "area": int(coco_mask.area(run_lengths)),
+                "bbox": coco_mask.toBbox(run_lengths).astype(int).tolist(),
+                "segmentation": {"size": list(mask.shape), "counts": run_lengths["counts"].decode("ascii")},
             }
         )
     return annotations
@@ -181,9 +147,6 @@ def _write_coco(folder: Path, split: str, count: int, request: SampleDataRequest
         _write_image(folder / split / name, scene.image)
         images.append({"id": index + 1, "file_name": name, "width": request.size, "height": request.size})
         annotations += encode_instances(scene, image_id=index + 1, first_id=len(annotations) + 1)
-    categories = [
-        {"id": number + 1, "name": name, "supercategory": "object"} for number, name in enumerate(OBJECT_CLASSES)
-    ]
     content = {
         "info": {
             "description": f"mst-transfer sample data, seed {request.seed}",
@@ -192,7 +155,9 @@ def _write_coco(folder: Path, split: str, count: int, request: SampleDataRequest
         "licenses": [],
         "images": images,
         "annotations": annotations,
-        "categories": categories,
+        "categories": [
+            {"id": number, "name": name, "supercategory": "object"} for number, name in enumerate(OBJECT_CLASSES, 1)
+        ],
     }
     _write_json(folder / "annotations" / f"instances_{split}.json", content)
 
@@ -214,10 +179,7 @@ def _write_image(path: Path, image: NDArray[np.uint8]) -> None:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text_atomically(path, json.dumps(content) + "\n")
 
 
 def _read_stamp(out: Path) -> dict[str, Any] | None:
@@ -228,42 +190,3 @@ def _read_stamp(out: Path) -> dict[str, Any] | None:
     except json.JSONDecodeError as error:
         raise ValueError(f"{out / STAMP} is not JSON ({error}); delete it or name another folder") from error
     return content if isinstance(content, dict) else None
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The command line of ``mst sample-data``."""
-    defaults = SampleDataRequest()
-    parser = argparse.ArgumentParser(
-        prog="mst sample-data",
-        description="Draw the sample data: photos to pre-train on, COCO and Cityscapes sets to fine-tune on.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("out", nargs="?", default="data/sample", metavar="OUT", help="folder to write")
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="other seeds give other scenes")
-    parser.add_argument("--num-train", type=int, default=defaults.num_train, help="training images of each task")
-    parser.add_argument("--num-val", type=int, default=defaults.num_val, help="validation images of each task")
-    parser.add_argument("--num-photos", type=int, default=defaults.num_photos, help="unlabelled images")
-    parser.add_argument("--size", type=int, default=defaults.size, help="side of the images in pixels")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``mst sample-data``; returns the exit status."""
-    args = build_parser().parse_args(argv)
-    started = time.perf_counter()
-    try:
-        request = SampleDataRequest(args.seed, args.num_train, args.num_val, args.num_photos, args.size)
-        drawn = make_sample_data(args.out, request)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        print(f"mst sample-data: {error}", file=sys.stderr)
-        return 1
-    counts = f"{request.num_photos} photos, 2 x {request.num_train} train, 2 x {request.num_val} val"
-    if drawn:
-        print(f"{args.out}: drew {counts} in {time.perf_counter() - started:.1f} s (seed {request.seed})")
-    else:
-        print(f"{args.out}: {counts} (seed {request.seed}) are there already")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

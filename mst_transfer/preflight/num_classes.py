@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mst_transfer.preflight.findings import Finding
 
+_SEGMENTATION_HEAD = re.compile(r"model\.(decode|auxiliary)_head(\.\d+)?")
 _WITHOUT_CLASSES = ("rpn_head", "backbone")  # what they call classes is not the dataset's
 
 
@@ -91,13 +93,6 @@ def _heads(node: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 def ignored_values(model: Mapping[str, Any]) -> dict[str, int]:
     """Path → ``ignore_index`` of the segmentation heads; mmseg's default is 255."""
-    heads = {}
-    for name in ("decode_head", "auxiliary_head"):
-        head: Any = model.get(name) or ()
-        several: Sequence[Any] = head if isinstance(head, list | tuple) else [head]
-        for index, item in enumerate(several):
-            path = f"model.{name}.{index}" if isinstance(head, list | tuple) else f"model.{name}"
-            value = item.get("ignore_index", 255)
-            if isinstance(value, int):
-                heads[path] = value
-    return heads
+    heads = ((place, head) for place, head in _heads(model, "model") if _SEGMENTATION_HEAD.fullmatch(place))
+    values = {place: head.get("ignore_index", 255) for place, head in heads}
+    return {place: value for place, value in values.items() if isinstance(value, int)}

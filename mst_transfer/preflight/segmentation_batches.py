@@ -10,9 +10,9 @@ import numpy as np
 
 from mst_transfer.configs.datasets import dataset_class, is_segmentation, unwrap
 from mst_transfer.files.image_files import MAX_PIXELS
+from mst_transfer.preflight.data_files import MAX_IMAGES, image_size
 from mst_transfer.preflight.findings import Finding
-from mst_transfer.preflight.images import MAX_IMAGES, image_size
-from mst_transfer.preflight.mask_values import list_pairs
+from mst_transfer.preflight.segmentation_masks import list_pairs
 
 _FILES = ("LoadImageFromFile", "LoadAnnotations", "PackSegInputs")  # steps that need more than an array
 _DRAWS = 3  # of each size, where a pipeline may be random

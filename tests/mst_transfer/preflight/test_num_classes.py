@@ -4,8 +4,8 @@ import pytest
 from mmengine.config import Config
 from small_sets import coco_config, seg_config, write_coco, write_masks
 
-from mst_transfer.preflight.dataset_checks import check_datasets
-from mst_transfer.preflight.heads import check_heads, set_num_classes
+from mst_transfer.preflight.check import check_datasets
+from mst_transfer.preflight.num_classes import check_heads, set_num_classes
 
 
 def test_heads_with_another_number_of_classes_are_refused(tmp_path):

@@ -18,15 +18,14 @@ from mst_transfer.configs.datasets import (
     unique_datasets,
 )
 from mst_transfer.files.image_files import MAX_PIXELS
-from mst_transfer.preflight.batches import check_batches
 from mst_transfer.preflight.coco import check_coco
-from mst_transfer.preflight.coco_checks import Use
+from mst_transfer.preflight.coco_records import Use
+from mst_transfer.preflight.data_files import absent_paths, missing_data
 from mst_transfer.preflight.evaluators import check_evaluator, check_indices, evaluates_masks, evaluators
-from mst_transfer.preflight.findings import Finding, raise_if_any
-from mst_transfer.preflight.heads import check_heads
-from mst_transfer.preflight.masks import check_masks
-from mst_transfer.preflight.paths import MissingPaths
-from mst_transfer.preflight.summary import SetSummary
+from mst_transfer.preflight.findings import Finding, SetSummary, raise_if_any
+from mst_transfer.preflight.num_classes import check_heads
+from mst_transfer.preflight.segmentation import check_masks
+from mst_transfer.preflight.segmentation_batches import check_batches
 
 
 def check_datasets(cfg: Any, loaders: Sequence[str] = LOADERS) -> list[SetSummary]:
@@ -53,12 +52,14 @@ def check_datasets(cfg: Any, loaders: Sequence[str] = LOADERS) -> list[SetSummar
 def inspect_datasets(cfg: Any, loaders: Sequence[str] = LOADERS) -> tuple[list[Finding], list[SetSummary]]:
     """As :func:`check_datasets`, but returns what it finds."""
     scope = str(cfg.get("default_scope") or "mmengine")
-    missing, findings, summaries = MissingPaths(), [], []
+    absent: dict[str, tuple[str, list[str]]] = {}
+    findings: list[Finding] = []
+    summaries = []
     for place, dataset in unique_datasets(cfg, loaders):
-        absent = missing.look(place, dataset)
-        if dataset.get("backend_args"):
+        absent[place] = str(dataset.get("data_root") or ""), absent_paths(dataset)
+        if dataset.get("backend_args") or absent[place][1]:
             continue
-        found, summary = _inspect(cfg, place, dataset, dataset_class(dataset, scope), absent)
+        found, summary = _inspect(cfg, place, dataset, dataset_class(dataset, scope))
         findings += found
         if summary is not None:
             summaries.append(summary)
@@ -66,30 +67,26 @@ def inspect_datasets(cfg: Any, loaders: Sequence[str] = LOADERS) -> tuple[list[F
             findings += left_out
             summary.notes += [finding.text for finding in left_out if not finding.stops]
     for loader in loaders:
-        if not missing.any_of(loader):
+        if not any(paths for place, (_, paths) in absent.items() if place.startswith(f"{loader}.")):
             findings += check_evaluator(cfg, loader)
             findings += check_batches(cfg, loader, _limits(cfg).get("max_pixels", MAX_PIXELS))
-    return [*missing.findings(), *dict.fromkeys(findings)], summaries
+    return [*missing_data(absent), *dict.fromkeys(findings)], summaries
 
 
-def _inspect(
-    cfg: Any, place: str, dataset: Mapping[str, Any], kind: Any, absent: bool
-) -> tuple[list[Finding], SetSummary | None]:
-    """One dataset: its classes against the heads, then, if its files are there, their content."""
+def _inspect(cfg: Any, place: str, dataset: Mapping[str, Any], kind: Any) -> tuple[list[Finding], SetSummary | None]:
+    """One dataset whose files are there: their content, and its classes against the heads."""
     model = cfg.get("model") or {}
     classes = class_names(dataset, kind)
-    if absent:
-        return [], None
+    findings: list[Finding] = []
+    summary = None
     if coco_base(kind) is not None:
-        use = _use(cfg, place, dataset)
         may_be_empty = place.startswith("test_dataloader.")
-        findings, summary = check_coco(place, dataset, kind, classes, use, may_be_empty=may_be_empty)
-    elif is_segmentation(kind):
-        findings, summary = check_masks(
-            place, dataset, kind, classes, model, _limits(cfg).get("max_pixels", MAX_PIXELS)
+        findings, summary = check_coco(
+            place, dataset, kind, classes, _use(cfg, place, dataset), may_be_empty=may_be_empty
         )
-    else:
-        findings, summary = [], None
+    elif is_segmentation(kind):
+        max_pixels = _limits(cfg).get("max_pixels", MAX_PIXELS)
+        findings, summary = check_masks(place, dataset, kind, classes, model, max_pixels)
     if classes:
         findings = [*findings, *check_heads(model, len(classes), place)]
     return findings, summary

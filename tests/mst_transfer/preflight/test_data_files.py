@@ -1,16 +1,13 @@
 """Images that are missing, broken or of another size than their annotations say."""
 
-import json
-
 import numpy as np
 import pytest
 from mmcv import imread
 from PIL import Image
-from small_sets import coco_config, write_coco
+from small_sets import change_json, coco_config, said, write_coco
 
-from mst_transfer.preflight import images as preflight_images
-from mst_transfer.preflight.dataset_checks import check_datasets
-from mst_transfer.preflight.images import image_size, missing_files
+from mst_transfer.preflight import data_files
+from mst_transfer.preflight.data_files import image_size, missing_files
 
 
 def test_missing_files_are_found_in_any_folder(tmp_path):
@@ -25,18 +22,16 @@ def test_missing_files_are_found_in_any_folder(tmp_path):
     assert missing_files([*there, *gone]) == gone
 
 
-def test_another_size_is_refused(tmp_path):
-    write_coco(tmp_path)
+def test_another_size_and_broken_images_are_refused(tmp_path):
+    path = write_coco(tmp_path)
+    change_json(path, lambda content: content["images"][2].update(width=16))
     Image.fromarray(np.zeros((8, 16, 3), np.uint8)).save(tmp_path / "train" / "1.png")
-    with pytest.raises(ValueError, match="1 of 3 images that were looked at .*1.png is 16 × 8, not 8 × 8"):
-        check_datasets(coco_config(tmp_path))
-
-
-def test_broken_images_are_refused(tmp_path):
-    write_coco(tmp_path)
-    (tmp_path / "train" / "1.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match="1 of 3 images that were looked at are broken: image .*1.png cannot be read"):
-        check_datasets(coco_config(tmp_path))
+    Image.fromarray(np.zeros((16, 8, 3), np.uint8)).save(tmp_path / "train" / "2.png")
+    (tmp_path / "train" / "0.png").write_bytes(b"no image")
+    (broken, sizes), _ = said(coco_config(tmp_path))
+    assert f"1 of 3 images that were looked at are broken: image {tmp_path}/train/0.png cannot be read" in broken
+    assert "2 of 3 images that were looked at are of another size" in sizes and "1.png is 16 × 8, not 8 × 8;" in sizes
+    assert "2.png is 8 × 16, not 16 × 8 (width and height exchanged, or the EXIF turn" in sizes
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
@@ -49,20 +44,10 @@ def test_sizes_are_those_that_mmcv_reads(tmp_path, orientation):
     assert image_size(path) == (width, height) == ((8, 16) if orientation > 4 else (16, 8))
 
 
-def test_exchanged_sides_get_a_hint(tmp_path):
-    path = write_coco(tmp_path)
-    content = json.loads(path.read_text())
-    content["images"][2]["width"] = 16
-    path.write_text(json.dumps(content))
-    Image.fromarray(np.zeros((16, 8, 3), np.uint8)).save(tmp_path / "train" / "2.png")
-    with pytest.raises(ValueError, match="2.png is 8 × 16, not 16 × 8 .width and height exchanged, or the EXIF turn"):
-        check_datasets(coco_config(tmp_path))
-
-
 def test_a_sample_is_looked_at(tmp_path, monkeypatch):
     write_coco(tmp_path, num_images=9)
     looked = []
-    monkeypatch.setattr(preflight_images, "MAX_IMAGES", 4)
-    monkeypatch.setattr(preflight_images, "image_size", lambda path, _: looked.append(path) or (8, 8))
-    check_datasets(coco_config(tmp_path))
+    monkeypatch.setattr(data_files, "MAX_IMAGES", 4)
+    monkeypatch.setattr(data_files, "image_size", lambda path, _: looked.append(path) or (8, 8))
+    assert said(coco_config(tmp_path)) == ([], [])
     assert [path[-5] for path in looked] == ["0", "3", "6"]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.random import Generator, Philox
 from numpy.typing import NDArray
 
-from mst_transfer.datasets.textures import Image, draw_patch
+from mst_transfer.datasets.sample.textures import Image, draw_patch
 
 STUFF_CLASSES: tuple[str, ...] = ("sky", "wall", "grass", "gravel")
 OBJECT_CLASSES: tuple[str, ...] = ("disc", "triangle", "box", "star", "ring")
@@ -34,12 +34,7 @@ PALETTE: tuple[tuple[int, int, int], ...] = (
 )
 SPLITS: tuple[str, ...] = ("photos", "coco/train", "coco/val", "cityscapes/train", "cityscapes/val")
 
-_STUFF_TEXTURES = {
-    "sky": ("night sky", "moon"),
-    "wall": ("brick",),
-    "grass": ("grass",),
-    "gravel": ("gravel",),
-}
+_STUFF_TEXTURES = {"sky": ("night sky", "moon"), "wall": ("brick",), "grass": ("grass",), "gravel": ("gravel",)}
 _OBJECT_TEXTURES = {
     "disc": ("fur", "coins"),
     "triangle": ("print", "handwriting"),
@@ -54,19 +49,12 @@ _MIN_VISIBLE_SHARE = 0.35
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn scene.
+    """A drawn scene."""
 
-    Attributes:
-        image: ``[H, W, 3]`` uint8, RGB.
-        semantic: ``[H, W]`` uint8, ids into :data:`CLASSES`.
-        masks: ``[K, H, W]`` bool, the visible pixels of each object.
-        labels: ``[K]`` ids into :data:`OBJECT_CLASSES`.
-    """
-
-    image: Image
-    semantic: NDArray[np.uint8]
-    masks: NDArray[np.bool_]
-    labels: tuple[int, ...]
+    image: Image  # [H, W, 3], RGB
+    semantic: NDArray[np.uint8]  # [H, W], ids into CLASSES
+    masks: NDArray[np.bool_]  # [K, H, W], the visible pixels of each object
+    labels: tuple[int, ...]  # [K], ids into OBJECT_CLASSES
 
 
 def scene_generator(seed: int, split: str, index: int) -> Generator:
@@ -202,11 +190,9 @@ def _leaves_enough(mask: NDArray[np.bool_], masks: list[NDArray[np.bool_]], area
     least = _MIN_VISIBLE_PIXELS * (size / 128) ** 2
     if mask.sum() < least:
         return False
-    for other, area in zip(masks, areas, strict=True):
-        visible = int((other & ~mask).sum())
-        if visible < max(least, _MIN_VISIBLE_SHARE * area):
-            return False
-    return True
+    return all(
+        (other & ~mask).sum() >= max(least, _MIN_VISIBLE_SHARE * area) for other, area in zip(masks, areas, strict=True)
+    )
 
 
 def _paint_object(rng: Generator, canvas: Image, alpha: NDArray[np.float32], texture: str) -> Image:
@@ -217,11 +203,8 @@ def _paint_object(rng: Generator, canvas: Image, alpha: NDArray[np.float32], tex
     shift = np.array([[1.0, 0.0, offset[0]], [0.0, 1.0, abs(offset[1]) + unit]])
     shadow = cv2.GaussianBlur(cv2.warpAffine(alpha, shift, (size, size)), (0, 0), 2.0 * unit)
     ground = canvas.astype(np.float32) * (1 - rng.uniform(0.2, 0.5) * shadow[..., None])
-    covered_rows, covered_columns = np.flatnonzero(alpha.any(axis=1)), np.flatnonzero(alpha.any(axis=0))
-    window = (
-        slice(int(covered_rows[0]), int(covered_rows[-1]) + 1),
-        slice(int(covered_columns[0]), int(covered_columns[-1]) + 1),
-    )
+    covered = np.flatnonzero(alpha.any(axis=1)), np.flatnonzero(alpha.any(axis=0))
+    window = tuple(slice(int(along[0]), int(along[-1]) + 1) for along in covered)
     height, width = alpha[window].shape
     direction = rng.uniform(0, 2 * np.pi)
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mst_transfer.datasets.label_ids import choose_masks, label_map_of_ids
+from mst_transfer.datasets.cityscapes_ids import choose_masks, label_map_of_ids
+from mst_transfer.datasets.load_image import check_label_values
 from mst_transfer.files.image_files import MAX_PIXELS, open_image_file, shown_path
-from mst_transfer.preflight.paths import dataset_path, leaves_folder
+from mst_transfer.preflight.data_files import dataset_path, leaves_folder
 
 IGNORED = 255  # what mmseg maps to "ignore"
 
@@ -78,39 +79,34 @@ def value_map(dataset: Mapping[str, Any], kind: Any, classes: Sequence[str], ign
     picked = {index: classes.index(name) if name in classes else IGNORED for index, name in enumerate(full)}
     if option(dataset, kind, "reduce_zero_label"):
         picked = {0: IGNORED} | {index + 1: new for index, new in picked.items()}
-    return {value: new for value, new in picked.items()} | {ignored: ignored, IGNORED: IGNORED}
+    return picked | {ignored: ignored, IGNORED: IGNORED}
 
 
 def raw_value_map(dataset: Mapping[str, Any], kind: Any, classes: Sequence[str]) -> dict[int, int]:
     """As :func:`value_map` for masks with Cityscapes' label ids."""
-    return label_map_of_ids({train: new for train, new in value_map(dataset, kind, classes, IGNORED).items()})
+    return label_map_of_ids(value_map(dataset, kind, classes, IGNORED))
 
 
 def count_values(path: str, max_pixels: int = MAX_PIXELS) -> tuple[dict[int, int], tuple[int, int]]:
     """Number of pixels of each value of a mask file, and its width and height.
 
     Raises:
-        ValueError: if it cannot be read, has several channels, or other numbers than whole ones.
+        ValueError: if it cannot be read, has several channels, or other numbers than 0 to 255.
     """
     try:
         with open_image_file(path, max_pixels) as image:
             values: NDArray[Any] = np.asarray(image)
+        check_label_values(values)
     except MemoryError:
         raise
     except Exception as error:  # decoders raise nearly every type on broken files
-        raise ValueError(f"mask {shown_path(path)} cannot be read ({error}); write it again") from error
-    if values.ndim != 2:
         raise ValueError(
-            f"mask {path} has {values.shape[-1]} channels: colours instead of class ids? A mask is one "
-            "channel of 8 bits, whose value is the number of the class"
-        )
-    if values.dtype.kind == "f":
-        raise ValueError(
-            f"mask {path} holds floating-point numbers: colours or probabilities instead of class ids? A mask is one "
-            "channel of 8 bits, whose value is the number of the class"
-        )
-    if values.dtype == np.uint8:
-        counts = np.bincount(values.ravel(), minlength=256)
-        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}, values.shape[::-1]
-    found, numbers = np.unique(values, return_counts=True)
-    return {int(value): int(count) for value, count in zip(found, numbers, strict=True)}, values.shape[::-1]
+            f"mask {shown_path(path)} cannot be read ({error}); write it as one channel of 8 bits, whose value is the "
+            "number of the class"
+        ) from error
+    if values.dtype == np.uint8:  # several times quicker than sorting
+        found = np.flatnonzero(counts := np.bincount(values.ravel()))
+        numbers = counts[found]
+    else:
+        found, numbers = np.unique(values, return_counts=True)
+    return dict(zip(found.tolist(), numbers.tolist(), strict=True)), values.shape[::-1]

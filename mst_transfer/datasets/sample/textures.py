@@ -18,23 +18,18 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+from PIL import Image as PillowImage
 
 Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Texture:
-    """One homogeneous rectangle of a photograph.
+    """One homogeneous rectangle of a photograph."""
 
-    Attributes:
-        photo: file name inside ``skimage/data``.
-        box: ``(x0, y0, x1, y1)`` in pixels of the photograph.
-        zoom: range of photograph pixels per drawn pixel, in scenes of 128 pixels (larger: finer structure).
-    """
-
-    photo: str
-    box: tuple[int, int, int, int]
-    zoom: tuple[float, float]
+    photo: str  # file name inside skimage/data
+    box: tuple[int, int, int, int]  # (x0, y0, x1, y1) in pixels of the photograph
+    zoom: tuple[float, float]  # photograph pixels per drawn pixel, in scenes of 128 pixels (larger: finer structure)
 
 
 TEXTURES: dict[str, Texture] = {
@@ -80,9 +75,8 @@ def load_texture(name: str) -> Image:
         raise FileNotFoundError(
             f"{path} is missing, which every wheel of scikit-image carries: pip install --force-reinstall scikit-image"
         )
-    image = _read_rgb(path)
-    x0, y0, x1, y1 = texture.box
-    return np.ascontiguousarray(image[y0:y1, x0:x1])
+    with PillowImage.open(path) as opened:  # OpenCV would warn about the colour profile of one of the files
+        return np.asarray(opened.convert("RGB").crop(texture.box), dtype=np.uint8)
 
 
 def draw_patch(rng: Generator, name: str, height: int, width: int, unit: float = 1.0) -> Image:
@@ -138,11 +132,3 @@ def _change_colours(rng: Generator, patch: Image) -> Image:
     level = rng.uniform(85.0, 165.0)
     result = (coloured - coloured.mean()) * min(contrast, 3.0) + level * (tint / tint.mean())
     return np.clip(result, 0, 255).astype(np.uint8)
-
-
-def _read_rgb(path: Path) -> Image:
-    """Read through Pillow: OpenCV warns about the colour profile of one of the files."""
-    from PIL import Image as PillowImage
-
-    with PillowImage.open(path) as opened:
-        return np.asarray(opened.convert("RGB"), dtype=np.uint8)

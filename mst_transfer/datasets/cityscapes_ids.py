@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from functools import cache
 
 LABEL_IDS_SUFFIX = "_labelIds.png"
 TRAIN_IDS_SUFFIX = "_labelTrainIds.png"
@@ -44,13 +45,14 @@ def choose_masks(masks: Iterable[str]) -> list[tuple[str, bool]]:
     Returns:
         Path, and whether it holds label ids. Where neither file exists, the path that was given.
     """
-    folders: dict[str, set[str]] = {}
+
+    @cache
+    def names_in(folder: str) -> set[str]:  # one listing instead of a look-up a file: quick on network disks
+        return set(os.listdir(folder)) if os.path.isdir(folder) else set()
 
     def exists(path: str) -> bool:
         folder, name = os.path.split(path)
-        if folder not in folders:  # one listing instead of a look-up a file: quick on network disks
-            folders[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
-        return name in folders[folder]
+        return name in names_in(folder)
 
     chosen = []
     for mask in masks:

@@ -1,0 +1,47 @@
+"""``mst sample-data``: draws photos to pre-train on, and COCO and Cityscapes sets to fine-tune on."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+
+from mst_transfer.datasets.sample.write import SampleDataRequest, make_sample_data
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of ``mst sample-data``."""
+    defaults = SampleDataRequest()
+    parser = argparse.ArgumentParser(
+        prog="mst sample-data",
+        description="Draw the sample data: photos to pre-train on, COCO and Cityscapes sets to fine-tune on.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("out", nargs="?", default="data/sample", metavar="OUT", help="folder to write")
+    parser.add_argument("--seed", type=int, default=defaults.seed, help="other seeds give other scenes")
+    parser.add_argument("--num-train", type=int, default=defaults.num_train, help="training images of each task")
+    parser.add_argument("--num-val", type=int, default=defaults.num_val, help="validation images of each task")
+    parser.add_argument("--num-photos", type=int, default=defaults.num_photos, help="unlabelled images")
+    parser.add_argument("--size", type=int, default=defaults.size, help="side of the images in pixels")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``mst sample-data``; returns the exit status."""
+    args = build_parser().parse_args(argv)
+    started = time.perf_counter()
+    try:
+        request = SampleDataRequest(args.seed, args.num_train, args.num_val, args.num_photos, args.size)
+        drawn = make_sample_data(args.out, request)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        print(f"mst sample-data: {error}", file=sys.stderr)
+        return 1
+    counts = f"{request.num_photos} photos, 2 x {request.num_train} train, 2 x {request.num_val} val"
+    if drawn:
+        print(f"{args.out}: drew {counts} in {time.perf_counter() - started:.1f} s (seed {request.seed})")
+    else:
+        print(f"{args.out}: {counts} (seed {request.seed}) are there already")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
