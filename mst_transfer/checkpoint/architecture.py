@@ -18,7 +18,7 @@ from mst_transfer.checkpoint.families.infer_vit import infer_vit
 from mst_transfer.checkpoint.families.swin import SwinFamily
 from mst_transfer.checkpoint.read import find_backbone
 from mst_transfer.checkpoint.recognise import is_derived_tensor, is_head_tensor
-from mst_transfer.checkpoint.spelling import respell
+from mst_transfer.checkpoint.timm_names import to_names_of_model
 
 
 def architecture_of(path: str | Path, role: str | None = "teacher") -> tuple[str, dict[str, Any]]:
@@ -65,8 +65,8 @@ def infer_architecture(tensors: Mapping[str, Tensor], source: str) -> tuple[str,
             f"({type(error).__name__}: {str(error)[:200]}). Is the file whole? Else name the architecture: arch=…"
         ) from error
     wanted = model.state_dict()
-    respelt, _ = respell(tensors, wanted, rotary=getattr(model, "rope", None) is not None)
-    given = {n: t for n, t in respelt.items() if n in wanted or not (is_head_tensor(n) or is_derived_tensor(n))}
+    renamed, _ = to_names_of_model(tensors, model)
+    given = {n: t for n, t in renamed.items() if n in wanted or not (is_head_tensor(n) or is_derived_tensor(n))}
     wrong = [name for name in given if name not in wanted or given[name].shape != wanted[name].shape]
     missing = [name for name in wanted if name not in given and not is_head_tensor(name)]
     if wrong or missing:

@@ -46,14 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         arch_kwargs = parse_options(args.arch_options)
     except ValueError as error:
         parser.error(str(error))
-    from mst_transfer.export.convert import check_out, convert, target_named
-    from mst_transfer.export.original import read_original
-    from mst_transfer.export.target import Options
+    from mst_transfer.export.convert import Options, check_out, convert, target_named
+    from mst_transfer.export.source_model import read_source_model
 
     try:
         target = target_named(args.to)
         check_out(args.out, target, args.overwrite)
-        original = read_original(
+        original = read_source_model(
             args.checkpoint, role=args.role, arch=args.arch, arch_kwargs=arch_kwargs, mean=args.mean, std=args.std
         )
         options = Options(tuple(args.size) if args.size else None, args.with_normalisation)

@@ -8,7 +8,7 @@ from small_vit import make_metadata, make_vit
 from mst_transfer.checkpoint import BackboneRefusedError, save_backbone
 from mst_transfer.checkpoint.architecture import architecture_of, infer_architecture
 from mst_transfer.checkpoint.recognise import recognise
-from mst_transfer.checkpoint.sources.facebook import moco_v3_position
+from mst_transfer.checkpoint.sources.timm_like import moco_v3_position
 
 PUBLISHED = [
     *("vit_tiny_patch16_224", "vit_small_patch16_224", "vit_small_patch8_224", "vit_base_patch16_224"),

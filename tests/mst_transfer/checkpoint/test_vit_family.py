@@ -13,8 +13,8 @@ from mst_transfer.checkpoint import (
     save_backbone,
 )
 from mst_transfer.checkpoint.pos_embed import use_pos_embed_interpolation
-from mst_transfer.checkpoint.sources.facebook import moco_v3_position
-from mst_transfer.checkpoint.spelling import respell
+from mst_transfer.checkpoint.sources.timm_like import moco_v3_position
+from mst_transfer.checkpoint.timm_names import to_names_of_model
 
 SIZE = dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=0)
 
@@ -103,11 +103,11 @@ def test_classes_of_equal_function_take_each_others_weights(tmp_path, give, take
 
 
 def test_biases_are_left_out_only_without_effect():
-    zeros = {"blocks.0.attn.q_bias": torch.zeros(4), "blocks.0.attn.v_bias": torch.zeros(4)}
-    wanted = ["blocks.0.attn.qkv.weight"]
-    assert respell(zeros, wanted) == ({}, tuple(zeros))
+    zeros = {"blocks.0.attn.q_bias": torch.zeros(24), "blocks.0.attn.v_bias": torch.zeros(24)}
+    model = make_vit(qkv_bias=False)
+    assert to_names_of_model(zeros, model) == ({}, tuple(zeros))
     ones = {name: tensor + 1 for name, tensor in zeros.items()}
-    kept, left_out = respell(ones, wanted)
+    kept, left_out = to_names_of_model(ones, model)
     assert set(kept) == set(ones) and left_out == ()
 
 
