@@ -8,13 +8,15 @@ import pytest
 import timm
 import torch
 from backbones_to_convert import KINDS, make_model, make_original
-from mst_transfer.export.errors import ConversionError
-from mst_transfer.export.resampling import plain_bicubic
 from safetensors.torch import load_file
 
 from mst_transfer.checkpoint import load_backbone, read_backbone
+from mst_transfer.checkpoint.sources import swin
 from mst_transfer.export import detectron2_layout, mmpretrain_layout
 from mst_transfer.export.convert import TARGETS, convert, target_named
+from mst_transfer.export.source_model import ConversionError, SourceModel, read_source_model
+from mst_transfer.export.timm_layout import TIMM, write_file
+from mst_transfer.export.verify import plain_bicubic
 
 PAIRS = [
     *(("timm", kind) for kind in KINDS),

@@ -5,6 +5,7 @@ import torch
 from mmengine import ConfigDict
 from timm.models.swin_transformer import PatchMerging
 
+from mst_transfer.checkpoint.sources.swin import channel_first, position_first
 from mst_transfer.export import mmpretrain_layout
 from mst_transfer.export.convert import convert
 
