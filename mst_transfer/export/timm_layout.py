@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,11 @@ def write_file(original: SourceModel, path: Path, options: Options) -> None:
 
 def verify_file(original: SourceModel, path: Path, options: Options) -> Agreement:
     """Loads the file with timm, which itself checks that no tensor is missing or left over."""
-    read_back(original, path)
     arguments = {"num_classes": 0, **original.metadata.arch_kwargs, "checkpoint_path": str(path)}
-    return _agreement(original, "timm.create_model", lambda: timm.create_model(original.metadata.arch, **arguments))
+    create = partial(timm.create_model, original.metadata.arch, **arguments)
+    agreement = _agreement(original, "timm.create_model", create)
+    read_back(original, path)
+    return agreement
 
 
 def _agreement(original: SourceModel, by: str, create: Callable[[], Any]) -> Agreement:
@@ -99,9 +102,8 @@ def write_folder(original: SourceModel, path: Path, options: Options) -> None:
 def verify_folder(original: SourceModel, path: Path, options: Options) -> Agreement:
     """Loads the folder with timm, and with transformers if it can be imported."""
     read_back(original, path / WEIGHTS)
-    by_timm = _agreement(
-        original, "timm.create_model", lambda: timm.create_model(f"local-dir:{path}", pretrained=True, num_classes=0)
-    )
+    create = partial(timm.create_model, f"local-dir:{path}", pretrained=True, num_classes=0)
+    by_timm = _agreement(original, "timm.create_model", create)
     try:
         import transformers
     except Exception as error:  # not installed, or broken by the versions of what it needs

@@ -13,6 +13,8 @@ from mst_transfer.checkpoint import (
     save_backbone,
 )
 from mst_transfer.checkpoint.pos_embed import use_pos_embed_interpolation
+from mst_transfer.checkpoint.sources.openmmlab import NAMES
+from mst_transfer.checkpoint.sources.scheme import from_timm
 from mst_transfer.checkpoint.sources.timm_like import moco_v3_position
 from mst_transfer.checkpoint.timm_names import to_names_of_model
 
@@ -173,31 +175,13 @@ def test_keys_with_a_bias_and_norms_apart_are_refused(tmp_path):
     assert "local_cls_norm.weight" in load_backbone(model, tmp_path / "local.pth").skipped
 
 
-def test_moco_v3s_heads_are_twelve(tmp_path):
+@pytest.mark.parametrize("names", ["timm", "mmpretrain"])
+def test_moco_v3s_heads_are_twelve_under_any_names(names, tmp_path):
     model = make_vit(embed_dim=384, depth=1, num_heads=12)
     model.pos_embed.data.copy_(moco_v3_position(16, 384))
-    torch.save({"state_dict": model.state_dict()}, tmp_path / "moco.pth")
-    with pytest.raises(BackboneRefusedError, match="a MoCo v3 of width 384 has 12 attention heads, the model has 6"):
-        load_backbone(make_vit(embed_dim=384, depth=1, num_heads=6), tmp_path / "moco.pth")
-    load_backbone(make_vit(embed_dim=384, depth=1, num_heads=12), tmp_path / "moco.pth")
-
-
-MMPRETRAIN_NAMES = (
-    *(("blocks.", "layers."), ("norm1", "ln1"), ("norm2", "ln2"), ("patch_embed.proj", "patch_embed.projection")),
-    *(("mlp.fc1", "ffn.layers.0.0"), ("mlp.fc2", "ffn.layers.1"), ("norm.", "ln1.")),
-)
-
-
-def test_moco_v3s_heads_are_twelve_under_mmpretrains_names(tmp_path):
-    model = make_vit(embed_dim=384, depth=1, num_heads=12)
-    model.pos_embed.data.copy_(moco_v3_position(16, 384))
-    state = {}
-    for name, tensor in model.state_dict().items():
-        for ours, theirs in MMPRETRAIN_NAMES:
-            name = name.replace(ours, theirs)
-        state[f"backbone.{name}"] = tensor
-    torch.save(state, tmp_path / "moco.pth")
-    with pytest.raises(BackboneRefusedError, match="width 384 has 12 attention heads, the model has 6"):
+    state = model.state_dict() if names == "timm" else from_timm(model.state_dict(), NAMES, names)
+    torch.save({"state_dict": state}, tmp_path / "moco.pth")
+    with pytest.raises(BackboneRefusedError, match="of width 384 has 12 attention heads, the model has 6"):
         load_backbone(make_vit(embed_dim=384, depth=1, num_heads=6), tmp_path / "moco.pth")
     load_backbone(make_vit(embed_dim=384, depth=1, num_heads=12), tmp_path / "moco.pth")
     assert architecture_of(tmp_path / "moco.pth")[1]["num_heads"] == 12
