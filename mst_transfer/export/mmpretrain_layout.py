@@ -17,8 +17,6 @@ from mst_transfer.export.verify import (
     Agreement,
     compare_at,
     features,
-    image_of,
-    largest_difference,
     plain_bicubic,
     read_back,
     resampling_remark,
@@ -52,7 +50,7 @@ def write(original: SourceModel, path: Path, options: Options) -> None:
 
 
 def verify(original: SourceModel, path: Path, options: Options) -> Agreement:
-    """Loads the file with mmpretrain if it can be imported, and with mmdet (Swin) or else our reader (ViT)."""
+    """Loads the file with our reader, and with mmdet (Swin), or mmpretrain if it can be imported (ViT)."""
     loaded = read_back(original, path)
     state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     tensors = {name.removeprefix(PREFIX): tensor.float() for name, tensor in state.items()}
@@ -95,27 +93,7 @@ def _verify_swin(original: SourceModel, tensors: dict[str, Tensor]) -> Agreement
         f"{size_in_words(native)}, mmdet and mmseg shift and mask it all the same, the published model does not; where "
         "windows are not filled, timm pads after the shift, mmdet before it"
     )
-    found = _difference_from_mmpretrains_swin(original, tensors, native)
-    if found is not None:
-        by, differences = f"{by} and mmpretrain's", {f"{size_in_words(native)} (mmpretrain)": found, **differences}
     return Agreement(by, differences, (remark,))
-
-
-def _difference_from_mmpretrains_swin(
-    original: SourceModel, tensors: dict[str, Tensor], size: tuple[int, int]
-) -> float | None:
-    try:
-        from mmpretrain.models.backbones import SwinTransformer
-    except Exception:  # not installed, or broken by the versions of what it needs: mmdet was asked
-        return None
-    options = swin_arguments(original)
-    arch = {"embed_dims": options["embed_dims"]} | {name: list(options[name]) for name in ("depths", "num_heads")}
-    shared = {name: options[name] for name in ("patch_size", "window_size", "out_indices")}
-    model = SwinTransformer(arch=arch, img_size=size, **shared)
-    _load(model, tensors, "mmpretrain's SwinTransformer")
-    image = image_of(size)
-    found = _last(model, image).permute(0, 2, 3, 1)
-    return largest_difference(f"at {size_in_words(size)}", features(original.model(size), image), found)
 
 
 def _load(model: Any, tensors: dict[str, Tensor], name: str) -> None:

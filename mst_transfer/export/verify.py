@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -149,9 +150,7 @@ def read_back(original: SourceModel, path: Path) -> SourceModel:
     return SourceModel(path, loaded, original.metadata)
 
 
-def as_timm(pos_embed: Tensor, new: tuple[int, int], old: tuple[int, int], num_prefix: int) -> Tensor:
-    """Bicubic, smoothed before it shrinks (``timm.layers.resample_abs_pos_embed``)."""
-    return resample_pos_embed(pos_embed, new, old, num_prefix, "timm")
+as_timm: Resample = partial(resample_pos_embed, interpolation="timm")
 
 
 def plain_bicubic(pos_embed: Tensor, new: tuple[int, int], old: tuple[int, int], num_prefix: int) -> Tensor:
