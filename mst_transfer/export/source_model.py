@@ -51,14 +51,12 @@ class SourceModel:
         tensors: the backbone's tensors under timm's names, as stored; no head.
         metadata: the file's, or for a foreign file what was inferred, given and assumed.
         remarks: what was assumed, in words.
-        skipped: tensors of the file that belong to no backbone, e.g. heads.
     """
 
     path: Path
     tensors: dict[str, Tensor]
     metadata: BackboneMetadata
     remarks: tuple[str, ...] = ()
-    skipped: tuple[str, ...] = ()
 
     def model(
         self, img_size: tuple[int, int] | None = None, resample: Resample | None = None, **options: Any
@@ -197,7 +195,7 @@ def read_source_model(
         )
     remarks += [report.remark] if report.remark else []
     tensors = _in_stored_precision(model.state_dict(), file.tensors, remarks)
-    return SourceModel(path, tensors, metadata, tuple(remarks), (*report.skipped, *report.unexpected))
+    return SourceModel(path, tensors, metadata, tuple(remarks))
 
 
 def _in_stored_precision(

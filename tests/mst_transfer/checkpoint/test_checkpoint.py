@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from pathlib import Path
 
 import pytest
 import timm
@@ -163,13 +162,6 @@ def test_missing_file_says_where_checkpoints_come_from(tmp_path):
         load_backbone(make_vit(), tmp_path / "nowhere.safetensors")
 
 
-@pytest.mark.parametrize("name", ["cut.safetensors", "cut.pth"])
-def test_broken_files_are_refused(tmp_path, name):
-    (tmp_path / name).write_bytes(b"not a checkpoint")
-    with pytest.raises(ValueError, match=name):
-        read_backbone(tmp_path / name)
-
-
 def test_file_without_a_backbone_is_refused(tmp_path):
     torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "linear.pth")
     with pytest.raises(ValueError, match="holds no ViT or Swin backbone.*'patch_embed.proj.weight'.*weight, bias"):
@@ -282,12 +274,6 @@ def test_saving_what_is_no_backbone_is_refused(tmp_path, change_state, changes, 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("changes", [dict(role="coach"), dict(pos_embed_interpolation="nearest")])
-def test_metadata_outside_the_contract_are_refused(changes):
-    with pytest.raises(ValueError, match=next(iter(changes.values()))):
-        make_metadata(**changes)
-
-
 def test_unknown_version_and_missing_entry_are_refused(tmp_path):
     strings = make_metadata().to_strings()
     state = {name: value.clone() for name, value in make_vit().state_dict().items()}
@@ -298,21 +284,6 @@ def test_unknown_version_and_missing_entry_are_refused(tmp_path):
     save_file(state, tmp_path / "part.safetensors", metadata=strings)
     with pytest.raises(ValueError, match="lack 'mean'"):
         read_backbone(tmp_path / "part.safetensors")
-
-
-def test_failed_write_leaves_the_old_file_and_no_litter(saved, monkeypatch):
-    _, path = saved
-    before = path.read_bytes()
-
-    def cut_short(tensors, target, metadata):
-        Path(target).write_bytes(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr("mst_transfer.checkpoint.write.save_file", cut_short)
-    with pytest.raises(OSError, match="disk full"):
-        save_backbone(path, make_vit().state_dict(), make_metadata())
-    assert path.read_bytes() == before
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_metadata_are_plain_strings_with_json_inside(saved):
