@@ -102,7 +102,7 @@ def load_backbone(
         BackboneRefusedError: if the file is of another architecture, or holds NaN; nothing has been copied then.
     """
     family, wanted = family_of(model), model.state_dict()
-    file = path if isinstance(path, BackboneFile) else find_backbone(path, role)
+    file = find_backbone(path, role)
     source = file.source
     interpolation = pos_embed_interpolation or file.interpolation
     tensors, zeros = to_names_of_model(file.tensors, model)

@@ -33,11 +33,13 @@ def read_backbone(path: str | Path, role: str | None = "teacher") -> tuple[dict[
     return found.tensors, found.metadata
 
 
-def find_backbone(path: str | Path, role: str | None = "teacher") -> BackboneFile:
-    """Reads a file once for all that is asked of it; :func:`~mst_transfer.checkpoint.load_backbone` takes the result.
+def find_backbone(path: str | Path | BackboneFile, role: str | None = "teacher") -> BackboneFile:
+    """Reads a file once for all that is asked of it: functions that take a path take the result as well, as it is.
 
     Arguments and errors are those of :func:`read_backbone`.
     """
+    if isinstance(path, BackboneFile):
+        return path
     if role not in (None, *ROLES):
         raise ValueError(f"role={role!r} is not one of {ROLES}")
     if is_timm_name(path):

@@ -17,7 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
         "the original at two sizes; it is kept only if the features agree.",
     )
     parser.add_argument("checkpoint", help="a .safetensors or .pth file of any project that can be read")
-    parser.add_argument("--to", required=True, choices=TARGETS, help="hf: transformers; mst: our own, with metadata")
+    parser.add_argument("--to", required=True, choices=TARGETS, help="hf: timm and transformers; mst: our own")
     parser.add_argument("-o", "--out", required=True, help="the file to write; for hf a folder")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     parser.add_argument("--role", choices=("teacher", "student"), help="which network, where the file holds both")

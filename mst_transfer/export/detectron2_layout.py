@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mst_transfer.export.convert import Options, Target
 from mst_transfer.export.source_model import ConversionError, SourceModel
-from mst_transfer.export.verify import Agreement, compare_at, plain_bicubic, read_back, two_sizes
+from mst_transfer.export.verify import OUR_READER, Agreement, compare_at, imported, plain_bicubic, read_back, two_sizes
 
 PREFIX = "backbone.net."  # the ViT inside SimpleFeaturePyramid
 
@@ -58,28 +58,24 @@ def without_class_token(original: SourceModel, size: tuple[int, int]) -> Any:
 def verify(original: SourceModel, path: Path, options: Options) -> Agreement:
     """Loads the file with detectron2 if it can be imported, else with our reader."""
     loaded = read_back(original, path)
-    sizes = two_sizes(original)
     remark = (
         f"{PREFIX}cls_token and {PREFIX}norm are stored for other readers; detectron2 says that it does not use them"
     )
-    try:
-        from detectron2.modeling.backbone.vit import ViT
-    except Exception as error:  # not installed, or broken by the versions of what it needs
-        differences = compare_at(
-            sizes, lambda size, x: _tokens(original, size, x), lambda size, x: _tokens(loaded, size, x)
-        )
-        reason = f"detectron2 cannot be imported here ({type(error).__name__}: {error}), so its own class was not asked"
-        return Agreement("mst_transfer's reader of this layout", differences, (reason, remark))
-    model = build(ViT, original, torch.load(path, map_location="cpu", weights_only=True)["model"])
+    module, unasked = imported("detectron2.modeling.backbone.vit")
+    by, model = OUR_READER, None
+    if module:
+        by = "detectron2's ViT"
+        model = build(module.ViT, original, torch.load(path, map_location="cpu", weights_only=True)["model"])
 
+    @torch.no_grad()
     def found(size: tuple[int, int], image: Tensor) -> Tensor:
-        with torch.no_grad():
-            result: Tensor = model(image)["last_feat"].flatten(2).transpose(1, 2)
-        return result
+        if model is None:
+            return _tokens(loaded, size, image)
+        tokens: Tensor = model(image)["last_feat"].flatten(2).transpose(1, 2)
+        return tokens
 
-    return Agreement(
-        "detectron2's ViT", compare_at(sizes, lambda size, x: _tokens(original, size, x), found), (remark,)
-    )
+    differences = compare_at(two_sizes(original), lambda size, image: _tokens(original, size, image), found)
+    return Agreement(by, differences, (*unasked, remark))
 
 
 @torch.no_grad()

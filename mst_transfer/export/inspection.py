@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mst_transfer.checkpoint import ROLES, BackboneFile, find_backbone, infer_architecture, load_backbone
+from mst_transfer.checkpoint import ROLES, BackboneFile, architecture_of, find_backbone, load_backbone
 from mst_transfer.checkpoint.normalisation import timm_remark
 from mst_transfer.checkpoint.recognise import is_head_tensor
 from mst_transfer.export.source_model import create, sha256
@@ -64,9 +64,7 @@ def _architecture(file: BackboneFile) -> tuple[dict[str, Any], Any]:
     """What the model is, and the model without memory for its tensors; None if the architecture is unknown."""
     metadata = file.metadata
     try:
-        arch, options = (
-            (metadata.arch, metadata.arch_kwargs) if metadata else infer_architecture(file.tensors, file.source)
-        )
+        arch, options = architecture_of(file)
         model: Any = create(arch, {**options, "device": "meta"})
     except ValueError as error:
         return {"arch": None, "why": str(error)}, None

@@ -14,9 +14,11 @@ from mst_transfer.checkpoint.sources.swin import to_mm
 from mst_transfer.export.convert import Options, Target
 from mst_transfer.export.source_model import ConversionError, SourceModel
 from mst_transfer.export.verify import (
+    OUR_READER,
     Agreement,
     compare_at,
     features,
+    imported,
     plain_bicubic,
     read_back,
     resampling_remark,
@@ -58,23 +60,18 @@ def verify(original: SourceModel, path: Path, options: Options) -> Agreement:
 
 
 def _verify_vit(original: SourceModel, loaded: SourceModel, tensors: dict[str, Tensor]) -> Agreement:
-    sizes = two_sizes(original)
-    remarks = resampling_remark(original, sizes[1], plain_bicubic, "mmpretrain")
-    by, model = "mmpretrain's VisionTransformer", None
-    try:
-        from mmpretrain.models.backbones import VisionTransformer
-    except Exception as error:  # not installed, or broken by the versions of what it needs
-        reason = f"mmpretrain cannot be imported here ({type(error).__name__}: {error}), so its own class was not asked"
-        by, remarks = "mst_transfer's reader of this layout", (reason, *remarks)
-    else:
-        model = VisionTransformer(**vit_arguments(original))
+    sizes, model, by = two_sizes(original), None, OUR_READER
+    backbones, unasked = imported("mmpretrain.models.backbones")
+    if backbones:
+        by, model = "mmpretrain's VisionTransformer", backbones.VisionTransformer(**vit_arguments(original))
         _load(model, tensors, by)
     differences = compare_at(
         sizes,
         lambda size, image: features(original.model(size, plain_bicubic), image),
         lambda size, image: _last(model, image) if model else features(loaded.model(size, plain_bicubic), image),
     )
-    return Agreement(by, differences, remarks)
+    remarks = resampling_remark(original, sizes[1], plain_bicubic, "mmpretrain")
+    return Agreement(by, differences, (*unasked, *remarks))
 
 
 def _verify_swin(original: SourceModel, tensors: dict[str, Tensor]) -> Agreement:

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from mst_transfer.checkpoint import (
     BackboneFile,
     BackboneMetadata,
+    architecture_of,
     find_backbone,
-    infer_architecture,
     load_backbone,
 )
 from mst_transfer.checkpoint.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalisation_of
@@ -218,11 +218,9 @@ def _complete(
 ) -> BackboneMetadata:
     """Metadata of a file that has none, or not the given ones: inferred, given, or assumed and said so."""
     known, options = file.metadata, dict[str, Any]()
-    if arch is None and known is not None:
-        arch, options = known.arch, dict(known.arch_kwargs)
-    elif arch is None:
-        arch, options = infer_architecture(file.tensors, file.source)
-        remarks.append(f"arch={arch!r} was inferred from the tensors; --arch says otherwise")
+    if arch is None:
+        arch, options = architecture_of(file)
+        remarks += [] if known else [f"arch={arch!r} was inferred from the tensors; --arch says otherwise"]
     options = json.loads(json.dumps(options | dict(arch_kwargs or {})))  # as metadata give it back
     if arch.split(".")[0] not in timm.list_models():
         near = difflib.get_close_matches(arch, timm.list_models(), n=4, cutoff=0.4)

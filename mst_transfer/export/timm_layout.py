@@ -22,7 +22,16 @@ from mst_transfer.checkpoint import save_backbone
 from mst_transfer.export.convert import Options, Target
 from mst_transfer.export.inspection import config_lines
 from mst_transfer.export.source_model import ConversionError, SourceModel, read_source_model
-from mst_transfer.export.verify import Agreement, as_timm, compare_at, features, read_back, resampling_remark, two_sizes
+from mst_transfer.export.verify import (
+    Agreement,
+    as_timm,
+    compare_at,
+    features,
+    imported,
+    read_back,
+    resampling_remark,
+    two_sizes,
+)
 
 WEIGHTS = "model.safetensors"
 
@@ -104,11 +113,9 @@ def verify_folder(original: SourceModel, path: Path, options: Options) -> Agreem
     read_back(original, path / WEIGHTS)
     create = partial(timm.create_model, f"local-dir:{path}", pretrained=True, num_classes=0)
     by_timm = _agreement(original, "timm.create_model", create)
-    try:
-        import transformers
-    except Exception as error:  # not installed, or broken by the versions of what it needs
-        remark = f"transformers cannot be imported here ({error}), so it was not asked"
-        return Agreement(by_timm.by, by_timm.differences, (remark, *by_timm.remarks))
+    transformers, unasked = imported("transformers")
+    if transformers is None:
+        return Agreement(by_timm.by, by_timm.differences, (*unasked, *by_timm.remarks))
     by = f"timm.create_model and transformers {transformers.__version__}: TimmWrapperModel"
     return _agreement(original, by, lambda: _load_with_transformers(path))
 

@@ -8,6 +8,7 @@ Shapes: N patches of a grid of h rows and w columns, P prefix tokens, D embeddin
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,6 +23,7 @@ from mst_transfer.checkpoint import load_backbone
 from mst_transfer.checkpoint.pos_embed import resample_pos_embed
 from mst_transfer.export.source_model import ConversionError, Resample, SourceModel
 
+OUR_READER = "mst_transfer's reader of this layout"
 TOLERANCE = 1e-4  # of the largest feature, or absolute where that is below 1
 
 
@@ -43,6 +45,15 @@ class Agreement:
         """The comparison as text."""
         rows = [f"  {what}: largest difference {value:.1e}" for what, value in self.differences.items()]
         return [f"loaded again by {self.by}; features against the original's:", *rows]
+
+
+def imported(module: str) -> tuple[Any, tuple[str, ...]]:
+    """A module of a target's library; else None, and a remark that the library was not asked."""
+    try:
+        return importlib.import_module(module), ()
+    except Exception as error:  # not installed, or broken by the versions of what it needs
+        reason = f"cannot be imported here ({type(error).__name__}: {error}), so its own class was not asked"
+        return None, (f"{module.partition('.')[0]} {reason}",)
 
 
 def image_of(size: tuple[int, int], batch: int = 2) -> Tensor:
