@@ -18,7 +18,7 @@ CONFIG_FOLDERS = ("det_configs", "seg_configs", "pretrain/configs")
 MMCV_CHOICES = ("mmcv-lite", "mmcv")
 EXPORT = ["onnx>=1.16", "onnxscript>=0.3", "onnxruntime>=1.19"]  # mst convert --to onnx
 TESTS = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "wheel"]
-HUGGING_FACE = ["transformers>=4.41"]  # mst convert --to hf checks its result with it
+HUGGING_FACE = ["transformers>=4.53"]  # mst convert --to hf checks its result with it
 
 
 def mmcv_requirement() -> str:
@@ -89,7 +89,7 @@ setup(
     install_requires=[
         "torch>=2.6",  # weights_only loading by default
         "torchvision>=0.21",
-        "timm>=1.0.15,<2",
+        "timm>=1.0.16,<2",
         "mmengine>=0.10.7,<0.11",
         mmcv_requirement(),
         "mmdet>=3.3.0,<3.4",

@@ -15,21 +15,23 @@ Shapes: D embedding width, N tokens (prefix + patches), p patch side in pixels.
 
 from mst_transfer.checkpoint.architecture import architecture_of, infer_architecture
 from mst_transfer.checkpoint.errors import BackboneNotCoveredError, BackboneRefusedError
-from mst_transfer.checkpoint.load import load_backbone
+from mst_transfer.checkpoint.load import LoadReport, load_backbone
 from mst_transfer.checkpoint.metadata import FORMAT, FORMAT_VERSION, ROLES, BackboneMetadata
-from mst_transfer.checkpoint.read import read_backbone
-from mst_transfer.checkpoint.report import LoadReport
+from mst_transfer.checkpoint.read import find_backbone, read_backbone
+from mst_transfer.checkpoint.recognise import BackboneFile
 from mst_transfer.checkpoint.write import save_backbone
 
 __all__ = [
     "FORMAT",
     "FORMAT_VERSION",
     "ROLES",
+    "BackboneFile",
     "BackboneMetadata",
     "BackboneNotCoveredError",
     "BackboneRefusedError",
     "LoadReport",
     "architecture_of",
+    "find_backbone",
     "infer_architecture",
     "load_backbone",
     "read_backbone",

@@ -17,15 +17,15 @@ from mst_transfer.checkpoint.families.infer_swin import infer_swin
 from mst_transfer.checkpoint.families.infer_vit import infer_vit
 from mst_transfer.checkpoint.families.swin import SwinFamily
 from mst_transfer.checkpoint.read import find_backbone
-from mst_transfer.checkpoint.recognise import is_derived_tensor, is_head_tensor
-from mst_transfer.checkpoint.spelling import respell
+from mst_transfer.checkpoint.recognise import BackboneFile, is_derived_tensor, is_head_tensor
+from mst_transfer.checkpoint.timm_names import to_names_of_model
 
 
-def architecture_of(path: str | Path, role: str | None = "teacher") -> tuple[str, dict[str, Any]]:
+def architecture_of(path: str | Path | BackboneFile, role: str | None = "teacher") -> tuple[str, dict[str, Any]]:
     """Architecture of a checkpoint.
 
     Args:
-        path: see :func:`mst_transfer.checkpoint.read_backbone`.
+        path: see :func:`mst_transfer.checkpoint.load_backbone`.
         role: likewise.
 
     Returns:
@@ -38,7 +38,7 @@ def architecture_of(path: str | Path, role: str | None = "teacher") -> tuple[str
     file = find_backbone(path, role)
     if file.metadata is not None:
         return file.metadata.arch, dict(file.metadata.arch_kwargs)
-    return infer_architecture(file.tensors, str(path))
+    return infer_architecture(file.tensors, file.source)
 
 
 def infer_architecture(tensors: Mapping[str, Tensor], source: str) -> tuple[str, dict[str, Any]]:
@@ -65,8 +65,8 @@ def infer_architecture(tensors: Mapping[str, Tensor], source: str) -> tuple[str,
             f"({type(error).__name__}: {str(error)[:200]}). Is the file whole? Else name the architecture: arch=…"
         ) from error
     wanted = model.state_dict()
-    respelt, _ = respell(tensors, wanted, rotary=getattr(model, "rope", None) is not None)
-    given = {n: t for n, t in respelt.items() if n in wanted or not (is_head_tensor(n) or is_derived_tensor(n))}
+    renamed, _ = to_names_of_model(tensors, model)
+    given = {n: t for n, t in renamed.items() if n in wanted or not (is_head_tensor(n) or is_derived_tensor(n))}
     wrong = [name for name in given if name not in wanted or given[name].shape != wanted[name].shape]
     missing = [name for name in wanted if name not in given and not is_head_tensor(name)]
     if wrong or missing:

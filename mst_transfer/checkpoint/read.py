@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
 
 from mst_transfer.checkpoint.files import read_pickle, read_safetensors
 from mst_transfer.checkpoint.metadata import FORMAT, ROLES, BackboneMetadata
-from mst_transfer.checkpoint.recognise import recognise
-from mst_transfer.checkpoint.sources.facebook import MOCO_V3, is_moco_v3
+from mst_transfer.checkpoint.recognise import BackboneFile, recognise
 from mst_transfer.checkpoint.timm_hub import is_timm_name, read_published
-
-
-@dataclass(frozen=True)
-class BackboneFile:
-    """What a file says about a backbone.
-
-    Attributes:
-        tensors: under timm's names; heads of foreign files included, under their names in the file.
-        metadata: None for a file that is not ours.
-        scheme: whose names it bears: ``MST`` for ours, else the ``name`` of one of
-            :data:`mst_transfer.checkpoint.sources.SOURCES`.
-        role: ``teacher`` or ``student``, None where the file does not say.
-        interpolation: how ``pos_embed`` is to be resampled.
-        num_heads: numbers of attention heads by width, as far as the scheme fixes them.
-    """
-
-    tensors: dict[str, Tensor]
-    metadata: BackboneMetadata | None
-    scheme: str
-    role: str | None
-    interpolation: str
-    num_heads: Mapping[int, int] = field(default_factory=dict)
 
 
 def read_backbone(path: str | Path, role: str | None = "teacher") -> tuple[dict[str, Tensor], BackboneMetadata | None]:
@@ -58,14 +33,13 @@ def read_backbone(path: str | Path, role: str | None = "teacher") -> tuple[dict[
     return found.tensors, found.metadata
 
 
-def read_file(path: str | Path, role: str | None = "teacher") -> tuple[dict[str, Tensor], BackboneMetadata | None, str]:
-    """What :func:`read_backbone` returns, and how ``pos_embed`` is to be resampled."""
-    found = find_backbone(path, role)
-    return found.tensors, found.metadata, found.interpolation
+def find_backbone(path: str | Path | BackboneFile, role: str | None = "teacher") -> BackboneFile:
+    """Reads a file once for all that is asked of it: functions that take a path take the result as well, as it is.
 
-
-def find_backbone(path: str | Path, role: str | None = "teacher") -> BackboneFile:
-    """What :func:`read_backbone` returns, and more. Arguments and errors are the same."""
+    Arguments and errors are those of :func:`read_backbone`.
+    """
+    if isinstance(path, BackboneFile):
+        return path
     if role not in (None, *ROLES):
         raise ValueError(f"role={role!r} is not one of {ROLES}")
     if is_timm_name(path):
@@ -79,9 +53,7 @@ def find_backbone(path: str | Path, role: str | None = "teacher") -> BackboneFil
             return _ours(tensors, BackboneMetadata.from_strings(strings, path), "MST", role, path)
     else:
         tensors = read_pickle(path)
-    found = recognise(tensors, role, str(path))
-    num_heads = MOCO_V3.num_heads if is_moco_v3(found.tensors) else found.scheme.num_heads  # under any project's names
-    return BackboneFile(found.tensors, None, found.scheme.name, found.role, found.interpolation, num_heads)
+    return recognise(tensors, role, str(path))
 
 
 def _ours(
@@ -91,7 +63,7 @@ def _ours(
         raise ValueError(
             f"{path} holds the {metadata.role}, not the {role}: pass role={metadata.role!r}, or give the {role}'s file"
         )
-    return BackboneFile(tensors, metadata, scheme, metadata.role, metadata.pos_embed_interpolation)
+    return BackboneFile(str(path), tensors, metadata, scheme, metadata.role, metadata.pos_embed_interpolation)
 
 
 def _check_exists(path: Path) -> None:

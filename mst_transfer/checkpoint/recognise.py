@@ -9,13 +9,15 @@ before it is the prefix.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from mst_transfer.checkpoint.errors import BackboneNotCoveredError, BackboneRefusedError, list_names
+from mst_transfer.checkpoint.metadata import BackboneMetadata
 from mst_transfer.checkpoint.pos_embed import MARK
-from mst_transfer.checkpoint.sources import SOURCES, Source
+from mst_transfer.checkpoint.sources import SOURCES
+from mst_transfer.checkpoint.sources.timm_like import MOCO_V3, is_moco_v3
 
 _ROLE_PARTS = {
     "teacher": ("teacher", "model_ema", "state_dict_ema", "ema", "momentum_encoder", "encoder_k"),
@@ -30,20 +32,27 @@ _DERIVED = ("relative_position_index", "rope.periods")  # follow from the archit
 
 
 @dataclass(frozen=True)
-class Recognised:
-    """A backbone found in a file of another project.
+class BackboneFile:
+    """A backbone found in a file.
 
     Attributes:
-        tensors: under timm's names, and those beside them under the same prefix.
-        scheme: whose names the file bears.
-        role: ``teacher`` or ``student`` where the file says so, else None.
-        interpolation: how the position embeddings were resampled in training, as far as the content shows.
+        source: the file's name, for messages.
+        tensors: under timm's names; heads of foreign files included, under their names in the file.
+        metadata: None for a file that is not ours.
+        scheme: whose names it bears: ``MST`` for ours, else the ``name`` of one of
+            :data:`mst_transfer.checkpoint.sources.SOURCES`.
+        role: ``teacher`` or ``student``, None where the file does not say.
+        interpolation: how ``pos_embed`` is to be resampled; for foreign files, as far as the content shows.
+        num_heads: numbers of attention heads by width, as far as the scheme fixes them.
     """
 
+    source: str
     tensors: dict[str, Tensor]
-    scheme: Source
+    metadata: BackboneMetadata | None
+    scheme: str
     role: str | None
     interpolation: str
+    num_heads: Mapping[int, int] = field(default_factory=dict)
 
 
 def is_head_tensor(name: str) -> bool:
@@ -56,21 +65,7 @@ def is_derived_tensor(name: str) -> bool:
     return name.endswith(_DERIVED)
 
 
-def interpolation_of(tensors: Mapping[str, Tensor]) -> str:
-    """How a foreign file's position embeddings were resampled, by what stands beside its backbone.
-
-    Args:
-        tensors: all tensors of the file under dotted names.
-
-    Returns:
-        ``dino`` for training checkpoints of DINO and iBOT, which hold the centre of the loss, and for our whole models
-        that bear its mark; ``timm`` otherwise.
-    """
-    marked = any(name.split(".")[-1] == MARK for name in tensors)
-    return "dino" if marked or not tensors.keys().isdisjoint(("dino_loss.center", "ibot_loss.center")) else "timm"
-
-
-def recognise(tensors: Mapping[str, Tensor], role: str | None, source: str) -> Recognised:
+def recognise(tensors: Mapping[str, Tensor], role: str | None, source: str) -> BackboneFile:
     """Finds the backbone among the tensors of a file and gives it timm's names.
 
     Args:
@@ -96,11 +91,11 @@ def recognise(tensors: Mapping[str, Tensor], role: str | None, source: str) -> R
             continue
         outer = prefix[: prefix[:-1].rfind(".") + 1]
         beside = {name: tensors[outer + name] for name in scheme.beside if prefix and outer + name in tensors}
-        interpolation = scheme.interpolation(inside)
-        if interpolation == "timm":
-            interpolation = interpolation_of(tensors)
+        interpolation = "dino" if _resampled_as_dino(tensors) else scheme.interpolation(inside)
         try:
-            return Recognised(scheme.rename(beside | inside), scheme, found_role, interpolation)
+            renamed = scheme.rename(beside | inside)
+            heads = MOCO_V3.num_heads if is_moco_v3(renamed) else scheme.num_heads  # under any project's names
+            return BackboneFile(source, renamed, None, scheme.name, found_role, interpolation, heads)
         except (BackboneNotCoveredError, BackboneRefusedError) as error:
             raise type(error)(f"{source} ({scheme.name}): {error}") from error
         except (LookupError, RuntimeError, TypeError) as error:
@@ -112,6 +107,12 @@ def recognise(tensors: Mapping[str, Tensor], role: str | None, source: str) -> R
         f"{source} holds no ViT or Swin backbone: none of its {len(tensors)} tensors is named {anchors} "
         f"(first names: {list_names(tuple(tensors)) or 'none'}). Is it the right file?"
     )
+
+
+def _resampled_as_dino(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a file holds the centre of DINO's or iBOT's loss, or the mark of our whole models that resample so."""
+    marked = any(name.split(".")[-1] == MARK for name in tensors)
+    return marked or not tensors.keys().isdisjoint(("dino_loss.center", "ibot_loss.center"))
 
 
 def _choose_prefix(prefixes: list[str], role: str | None, source: str) -> tuple[str, str | None]:

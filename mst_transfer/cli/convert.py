@@ -19,7 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
         "the original at two sizes; it is kept only if the features agree.",
     )
     parser.add_argument("checkpoint", help="a .safetensors or .pth file of any project that can be read")
-    parser.add_argument("--to", required=True, choices=TARGETS, help="hf: transformers; mst: our own, with metadata")
+    parser.add_argument("--to", required=True, choices=TARGETS, help="hf: timm and transformers; mst: our own")
     parser.add_argument("-o", "--out", required=True, help="the file to write; for hf a folder")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     parser.add_argument("--role", choices=("teacher", "student"), help="which network, where the file holds both")
@@ -49,13 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         arch_kwargs = parse_options(args.arch_options)
     except ValueError as error:
         parser.error(str(error))
-    from mst_transfer.export.convert import check_out, convert, target_named
-    from mst_transfer.export.original import read_original
-    from mst_transfer.export.target import Options
+    from mst_transfer.export.convert import Options, check_out, convert, target_named
+    from mst_transfer.export.source_model import read_source_model
 
     target = target_named(args.to)
     check_out(args.out, target, args.overwrite)
-    original = read_original(
+    original = read_source_model(
         args.checkpoint, role=args.role, arch=args.arch, arch_kwargs=arch_kwargs, mean=args.mean, std=args.std
     )
     options = Options(tuple(args.size) if args.size else None, args.with_normalisation)

@@ -3,22 +3,60 @@
 from __future__ import annotations
 
 import importlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from mst_transfer.export.errors import ConversionError
-from mst_transfer.export.original import Original
-from mst_transfer.export.staging import staged
-from mst_transfer.export.target import Options, Target
+from mst_transfer.export.source_model import ConversionError, SourceModel
 from mst_transfer.export.verify import Agreement
+from mst_transfer.files.checksums import move_checkpoint
 
-MODULES = {
-    "timm": "timm_layout",
-    "mmpretrain": "mmpretrain_layout",
-    "detectron2": "detectron2_layout",
-    "hf": "huggingface_layout",
-    "onnx": "onnx_graph",
-    "mst": "own_layout",
+TARGETS = {  # by name on the command line: module and its Target
+    "timm": ("timm_layout", "TIMM"),
+    "mmpretrain": ("mmpretrain_layout", "TARGET"),
+    "detectron2": ("detectron2_layout", "TARGET"),
+    "hf": ("timm_layout", "HUGGING_FACE"),
+    "onnx": ("onnx_graph", "TARGET"),
+    "mst": ("timm_layout", "MST"),
 }
+
+
+@dataclass(frozen=True)
+class Options:
+    """What some targets let a user choose.
+
+    Attributes:
+        size: height and width in pixels of a graph that takes no other; None: the checkpoint's own.
+        with_normalisation: whether a graph takes bytes (0 to 255) and normalises them itself.
+    """
+
+    size: tuple[int, int] | None = None
+    with_normalisation: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """A layout that another library loads.
+
+    Attributes:
+        name: on the command line.
+        suffixes: of its files; empty for a folder.
+        what: in words, for help and messages.
+        write: writes a backbone to a path; refuses what the layout has no place for.
+        verify: loads the path again and compares; raises if anything differs.
+        usage: lines of Python that load the path.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    what: str
+    write: Callable[[SourceModel, Path, Options], None]
+    verify: Callable[[SourceModel, Path, Options], Agreement]
+    usage: Callable[[SourceModel, Path], str]
 
 
 def target_named(name: str) -> Target:
@@ -27,9 +65,10 @@ def target_named(name: str) -> Target:
     Raises:
         ConversionError: there is none of that name.
     """
-    if name not in MODULES:
-        raise ConversionError(f"target {name!r} is not one of {tuple(MODULES)}")
-    target: Target = importlib.import_module(f"mst_transfer.export.{MODULES[name]}").TARGET
+    if name not in TARGETS:
+        raise ConversionError(f"target {name!r} is not one of {tuple(TARGETS)}")
+    module, attribute = TARGETS[name]
+    target: Target = getattr(importlib.import_module(f"mst_transfer.export.{module}"), attribute)
     return target
 
 
@@ -50,7 +89,7 @@ def check_out(out: str | Path, target: Target, overwrite: bool) -> Path:
 
 
 def convert(
-    original: Original,
+    original: SourceModel,
     target: Target,
     out: str | Path,
     *,
@@ -82,3 +121,34 @@ def convert(
     with staged(out) as temporary:
         target.write(rounded, temporary, options)
         return target.verify(rounded, temporary, options)
+
+
+@contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """A path to write a file or a folder to; it becomes ``out`` if the block ends without an exception.
+
+    The path has the name of ``out`` (libraries look at suffixes) and lies in a temporary folder beside it, so that the
+    final step is a rename.
+
+    Args:
+        out: the file or folder to be made, or replaced at the end; its parents are made.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    try:
+        temporary = folder / out.name
+        yield temporary
+        _give_usual_permissions(temporary)
+        if out.is_dir():
+            os.replace(out, folder / "replaced")
+        move_checkpoint(temporary, out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _give_usual_permissions(path: Path) -> None:
+    """What ``open`` and ``mkdir`` give by default, whatever a library gave to its files."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        os.chmod(file, (0o777 if file.is_dir() else 0o666) & ~umask)

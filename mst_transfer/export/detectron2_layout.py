@@ -13,17 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mst_transfer.export.errors import ConversionError
-from mst_transfer.export.names import require_plain_mlp
-from mst_transfer.export.original import Original
-from mst_transfer.export.resampling import plain_bicubic
-from mst_transfer.export.target import Options, Target
-from mst_transfer.export.verify import Agreement, compare_at, read_back, two_sizes
+from mst_transfer.export.convert import Options, Target
+from mst_transfer.export.source_model import ConversionError, SourceModel
+from mst_transfer.export.verify import OUR_READER, Agreement, compare_at, imported, plain_bicubic, read_back, two_sizes
 
 PREFIX = "backbone.net."  # the ViT inside SimpleFeaturePyramid
 
 
-def names_of(original: Original) -> dict[str, Tensor]:
+def names_of(original: SourceModel) -> dict[str, Tensor]:
     """The tensors under detectron2's names.
 
     Raises:
@@ -40,58 +37,54 @@ def names_of(original: Original) -> dict[str, Tensor]:
         )
     if original.tensors["pos_embed"].shape[1] != rows * columns + 1 or rows != columns:
         raise ConversionError("detectron2's ViT takes square position embeddings with a class token's before them")
-    require_plain_mlp(original.skeleton, "detectron2's ViT")
+    original.require_plain_mlp("detectron2's ViT")
     return {PREFIX + name: tensor for name, tensor in original.tensors.items()}
 
 
-def write(original: Original, path: Path, options: Options) -> None:
+def write(original: SourceModel, path: Path, options: Options) -> None:
     """Writes ``{"model": {"backbone.net.…": …}}``."""
     tensors = {name: tensor.contiguous() for name, tensor in names_of(original).items()}
     torch.save({"model": tensors, "meta": original.metadata.to_strings()}, path)
 
 
-def without_class_token(original: Original, size: tuple[int, int]) -> Any:
+def without_class_token(original: SourceModel, size: tuple[int, int]) -> Any:
     """timm's model that computes what detectron2's does: no class token, no last norm."""
     kept = {n: t for n, t in original.tensors.items() if n != "cls_token" and not n.startswith("norm.")}
     kept["pos_embed"] = kept["pos_embed"][:, 1:]
-    bare = Original(original.path, kept, original.metadata)
+    bare = SourceModel(original.path, kept, original.metadata)
     return bare.model(size, plain_bicubic, class_token=False, global_pool="", final_norm=False)
 
 
-def verify(original: Original, path: Path, options: Options) -> Agreement:
+def verify(original: SourceModel, path: Path, options: Options) -> Agreement:
     """Loads the file with detectron2 if it can be imported, else with our reader."""
     loaded = read_back(original, path)
-    sizes = two_sizes(original)
     remark = (
         f"{PREFIX}cls_token and {PREFIX}norm are stored for other readers; detectron2 says that it does not use them"
     )
-    try:
-        from detectron2.modeling.backbone.vit import ViT
-    except Exception as error:  # not installed, or broken by the versions of what it needs
-        differences = compare_at(
-            sizes, lambda size, x: _tokens(original, size, x), lambda size, x: _tokens(loaded, size, x)
-        )
-        reason = f"detectron2 cannot be imported here ({type(error).__name__}: {error}), so its own class was not asked"
-        return Agreement("mst_transfer's reader of this layout", differences, (reason, remark))
-    model = build(ViT, original, torch.load(path, map_location="cpu", weights_only=True)["model"])
+    module, unasked = imported("detectron2.modeling.backbone.vit")
+    by, model = OUR_READER, None
+    if module:
+        by = "detectron2's ViT"
+        model = build(module.ViT, original, torch.load(path, map_location="cpu", weights_only=True)["model"])
 
+    @torch.no_grad()
     def found(size: tuple[int, int], image: Tensor) -> Tensor:
-        with torch.no_grad():
-            result: Tensor = model(image)["last_feat"].flatten(2).transpose(1, 2)
-        return result
+        if model is None:
+            return _tokens(loaded, size, image)
+        tokens: Tensor = model(image)["last_feat"].flatten(2).transpose(1, 2)
+        return tokens
 
-    return Agreement(
-        "detectron2's ViT", compare_at(sizes, lambda size, x: _tokens(original, size, x), found), (remark,)
-    )
+    differences = compare_at(two_sizes(original), lambda size, image: _tokens(original, size, image), found)
+    return Agreement(by, differences, (*unasked, remark))
 
 
 @torch.no_grad()
-def _tokens(original: Original, size: tuple[int, int], image: Tensor) -> Tensor:
+def _tokens(original: SourceModel, size: tuple[int, int], image: Tensor) -> Tensor:
     tokens: Tensor = without_class_token(original, size).forward_features(image)
     return tokens
 
 
-def build(vit: Any, original: Original, tensors: dict[str, Tensor]) -> Any:
+def build(vit: Any, original: SourceModel, tensors: dict[str, Tensor]) -> Any:
     """detectron2's ViT with windows off, holding a file's tensors.
 
     Args:
@@ -122,7 +115,7 @@ def build(vit: Any, original: Original, tensors: dict[str, Tensor]) -> Any:
     return model.eval()
 
 
-def usage(original: Original, path: Path) -> str:
+def usage(original: SourceModel, path: Path) -> str:
     """Lazy config lines that use the file."""
     side = original.metadata.img_size[0]
     return (

@@ -8,11 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from mst_transfer.checkpoint import ROLES, load_backbone
+from mst_transfer.checkpoint import ROLES, BackboneFile, architecture_of, find_backbone, load_backbone
 from mst_transfer.checkpoint.normalisation import timm_remark
-from mst_transfer.checkpoint.read import BackboneFile, find_backbone
 from mst_transfer.checkpoint.recognise import is_head_tensor
-from mst_transfer.export.original import create, infer
+from mst_transfer.export.source_model import create
 from mst_transfer.files.checksums import sha256_of
 
 
@@ -32,9 +31,9 @@ def inspect(path: str | Path, role: str | None = None) -> dict[str, Any]:
     """
     file = find_backbone(path, role)
     facts: dict[str, Any] = {"file": _file(Path(path)), "names": _names(file, path)}
-    facts["architecture"], model = _architecture(file, Path(path))
+    facts["architecture"], model = _architecture(file)
     facts["weights"] = _weights(file)
-    facts["load"] = _load(model, path, file)
+    facts["load"] = _load(model, file)
     if "refused" not in facts["load"]:
         facts["use"] = config_lines(facts["architecture"], str(path), file.role)
     return facts
@@ -62,11 +61,11 @@ def _names(file: BackboneFile, path: str | Path) -> dict[str, Any]:
     return names
 
 
-def _architecture(file: BackboneFile, path: Path) -> tuple[dict[str, Any], Any]:
+def _architecture(file: BackboneFile) -> tuple[dict[str, Any], Any]:
     """What the model is, and the model without memory for its tensors; None if the architecture is unknown."""
     metadata = file.metadata
     try:
-        arch, options = (metadata.arch, metadata.arch_kwargs) if metadata else infer(file, path)
+        arch, options = architecture_of(file)
         model: Any = create(arch, {**options, "device": "meta"})
     except ValueError as error:
         return {"arch": None, "why": str(error)}, None
@@ -125,12 +124,12 @@ def _weights(file: BackboneFile) -> dict[str, Any]:
     }
 
 
-def _load(model: Any, path: str | Path, file: BackboneFile) -> dict[str, Any]:
+def _load(model: Any, file: BackboneFile) -> dict[str, Any]:
     """Loads into a model of the architecture that was found, as training would."""
     if model is None:
         return {"refused": "the architecture is unknown: name it with arch=… in the config, --arch in mst convert"}
     try:
-        report = load_backbone(model.to_empty(device="cpu"), path, role=file.role or "teacher")
+        report = load_backbone(model.to_empty(device="cpu"), file)
     except ValueError as error:
         return {"refused": str(error)}
     return {

@@ -1,4 +1,4 @@
-"""mmpretrain: the names of its ``VisionTransformer``; for a Swin see :mod:`mst_transfer.export.mmdet_swin`."""
+"""mmpretrain: the names of its ``VisionTransformer``, and of the Swin Transformer that it, mmdet and mmseg share."""
 
 from __future__ import annotations
 
@@ -8,76 +8,97 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mst_transfer.export import mmdet_swin
-from mst_transfer.export.errors import ConversionError
-from mst_transfer.export.names import Table, rename, require_plain_mlp
-from mst_transfer.export.original import Original
-from mst_transfer.export.resampling import plain_bicubic, resampling_remark
-from mst_transfer.export.target import Options, Target
-from mst_transfer.export.verify import Agreement, compare_at, features, read_back, two_sizes
-
-_BLOCK, _LAYER = r"blocks\.(\d+)\.", r"layers.\1."
-NAMES: Table = (
-    (r"(cls_token|pos_embed)", r"\1"),
-    (r"patch_embed\.proj\.(.+)", r"patch_embed.projection.\1"),
-    (r"norm_pre\.(.+)", r"pre_norm.\1"),
-    (r"norm\.(.+)", r"ln1.\1"),
-    (_BLOCK + r"norm([12])\.(.+)", _LAYER + r"ln\2.\3"),
-    (_BLOCK + r"attn\.(qkv|proj)\.(.+)", _LAYER + r"attn.\2.\3"),
-    (_BLOCK + r"ls1\.gamma", _LAYER + "attn.gamma1.weight"),
-    (_BLOCK + r"ls2\.gamma", _LAYER + "ffn.gamma2.weight"),
-    (_BLOCK + r"mlp\.fc1\.(.+)", _LAYER + r"ffn.layers.0.0.\2"),
-    (_BLOCK + r"mlp\.fc2\.(.+)", _LAYER + r"ffn.layers.1.\2"),
+from mst_transfer.checkpoint.sources.openmmlab import NAMES
+from mst_transfer.checkpoint.sources.scheme import from_timm
+from mst_transfer.checkpoint.sources.swin import to_mm
+from mst_transfer.export.convert import Options, Target
+from mst_transfer.export.source_model import ConversionError, SourceModel
+from mst_transfer.export.verify import (
+    OUR_READER,
+    Agreement,
+    compare_at,
+    features,
+    imported,
+    plain_bicubic,
+    read_back,
+    resampling_remark,
+    size_in_words,
+    two_sizes,
 )
 
+PREFIX = "backbone."
 
-def names_of(original: Original) -> dict[str, Tensor]:
+
+def names_of(original: SourceModel) -> dict[str, Tensor]:
     """The tensors under mmpretrain's names, without the prefix ``backbone.``.
 
     Raises:
-        ConversionError: mmpretrain's classes cannot compute the same.
+        ValueError: mmpretrain's classes cannot compute the same.
     """
     if original.is_swin():
-        return mmdet_swin.names_of(original)
+        return to_mm(original.tensors, "mmdet's SwinTransformer")
     if not original.is_vit():
         raise ConversionError(f"{original.path}: mmpretrain's layout is written for ViT and Swin only")
     if "cls_token" not in original.tensors or "reg_token" in original.tensors:
         raise ConversionError("mmpretrain's VisionTransformer has one class token and no register tokens")
-    require_plain_mlp(original.skeleton, "mmpretrain's VisionTransformer")
-    return rename(original.tensors, NAMES, "mmpretrain's VisionTransformer")
+    original.require_plain_mlp("mmpretrain's VisionTransformer")
+    return from_timm(original.tensors, NAMES, "mmpretrain's VisionTransformer")
 
 
-def write(original: Original, path: Path, options: Options) -> None:
+def write(original: SourceModel, path: Path, options: Options) -> None:
     """Writes what mmengine's ``init_cfg=dict(type="Pretrained", prefix="backbone.")`` takes."""
-    tensors = {f"backbone.{name}": tensor.contiguous() for name, tensor in names_of(original).items()}
+    tensors = {PREFIX + name: tensor.contiguous() for name, tensor in names_of(original).items()}
     torch.save({"meta": original.metadata.to_strings(), "state_dict": tensors}, path)
 
 
-def verify(original: Original, path: Path, options: Options) -> Agreement:
-    """Loads the file with mmpretrain if it can be imported, else with mmdet (Swin) or our reader (ViT)."""
+def verify(original: SourceModel, path: Path, options: Options) -> Agreement:
+    """Loads the file with our reader, and with mmdet (Swin), or mmpretrain if it can be imported (ViT)."""
     loaded = read_back(original, path)
-    if original.is_swin():
-        return mmdet_swin.verify(original, path)
-    sizes = two_sizes(original)
-    remarks = resampling_remark(original, sizes[1], plain_bicubic, "mmpretrain")
-    try:
-        from mmpretrain.models.backbones import VisionTransformer
-    except Exception as error:  # not installed, or broken by the versions of what it needs
-        differences = compare_at(
-            sizes,
-            lambda size, image: features(original.model(size, plain_bicubic), image),
-            lambda size, image: features(loaded.model(size, plain_bicubic), image),
-        )
-        reason = f"mmpretrain cannot be imported here ({type(error).__name__}: {error}), so its own class was not asked"
-        return Agreement("mst_transfer's reader of this layout", differences, (reason, *remarks))
-    model = VisionTransformer(**arguments(original))
     state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    model.load_state_dict({name.removeprefix("backbone."): tensor.float() for name, tensor in state.items()})
-    model.eval()
+    tensors = {name.removeprefix(PREFIX): tensor.float() for name, tensor in state.items()}
+    return _verify_swin(original, tensors) if original.is_swin() else _verify_vit(original, loaded, tensors)
+
+
+def _verify_vit(original: SourceModel, loaded: SourceModel, tensors: dict[str, Tensor]) -> Agreement:
+    sizes, model, by = two_sizes(original), None, OUR_READER
+    backbones, unasked = imported("mmpretrain.models.backbones")
+    if backbones:
+        by, model = "mmpretrain's VisionTransformer", backbones.VisionTransformer(**vit_arguments(original))
+        _load(model, tensors, by)
     differences = compare_at(
-        sizes, lambda size, image: features(original.model(size, plain_bicubic), image), lambda _, x: _last(model, x)
+        sizes,
+        lambda size, image: features(original.model(size, plain_bicubic), image),
+        lambda size, image: _last(model, image) if model else features(loaded.model(size, plain_bicubic), image),
     )
-    return Agreement("mmpretrain's VisionTransformer", differences, remarks)
+    remarks = resampling_remark(original, sizes[1], plain_bicubic, "mmpretrain")
+    return Agreement(by, differences, (*unasked, *remarks))
+
+
+def _verify_swin(original: SourceModel, tensors: dict[str, Tensor]) -> Agreement:
+    from mmdet.models.backbones import SwinTransformer
+
+    by, model = "mmdet's SwinTransformer", SwinTransformer(**swin_arguments(original))
+    _load(model, tensors, by)
+    native, other = two_sizes(original)
+    differences = compare_at(
+        (other, (other[0], other[0])),
+        lambda size, image: features(original.model(size), image),
+        lambda _, image: _last(model, image).permute(0, 2, 3, 1),
+    )
+    remark = (
+        f"compared at sizes of whole windows, more than one in the last stage. Where it has one, as at "
+        f"{size_in_words(native)}, mmdet and mmseg shift and mask it all the same, the published model does not; where "
+        "windows are not filled, timm pads after the shift, mmdet before it"
+    )
+    return Agreement(by, differences, (remark,))
+
+
+def _load(model: Any, tensors: dict[str, Tensor], name: str) -> None:
+    result = model.load_state_dict(tensors, strict=False)
+    missing = [key for key in result.missing_keys if "relative_position_index" not in key]
+    if missing or result.unexpected_keys:
+        raise ConversionError(f"{name} misses {missing} and has no place for {list(result.unexpected_keys)}")
+    model.eval()
 
 
 @torch.no_grad()
@@ -85,20 +106,22 @@ def _last(model: Any, image: Tensor) -> Tensor:
     return model(image)[-1]
 
 
-def arguments(original: Original) -> dict[str, Any]:
+def vit_arguments(original: SourceModel) -> dict[str, Any]:
     """What mmpretrain's ``VisionTransformer`` has to be built with."""
-    vit = original.skeleton
+    vit, metadata = original.skeleton, original.metadata
     block = vit.blocks[0]
-    arch = dict(
-        embed_dims=vit.embed_dim,
-        num_layers=len(vit.blocks),
-        num_heads=block.attn.num_heads,
-        feedforward_channels=block.mlp.fc1.out_features,
-    )
     options: dict[str, Any] = dict(
-        arch=arch, img_size=original.metadata.img_size, patch_size=original.metadata.patch_size
+        arch=dict(
+            embed_dims=vit.embed_dim,
+            num_layers=len(vit.blocks),
+            num_heads=block.attn.num_heads,
+            feedforward_channels=block.mlp.fc1.out_features,
+        ),
+        img_size=metadata.img_size,
+        patch_size=metadata.patch_size,
+        out_type="raw",
+        norm_cfg=dict(type="LN", eps=block.norm1.eps),
     )
-    options |= dict(out_type="raw", norm_cfg=dict(type="LN", eps=block.norm1.eps))
     if block.attn.qkv.bias is None:
         options["qkv_bias"] = False
     if "blocks.0.ls1.gamma" in original.tensors:
@@ -108,13 +131,34 @@ def arguments(original: Original) -> dict[str, Any]:
     return options
 
 
-def usage(original: Original, path: Path) -> str:
+def swin_arguments(original: SourceModel) -> dict[str, Any]:
+    """What mmdet's ``SwinTransformer`` has to be built with."""
+    swin = original.skeleton
+    depths = tuple(len(stage.blocks) for stage in swin.layers)
+    block = swin.layers[0].blocks[0]
+    return dict(
+        embed_dims=swin.patch_embed.proj.out_channels,
+        patch_size=original.metadata.patch_size,
+        window_size=original.window_size(),
+        mlp_ratio=block.mlp.fc1.out_features // block.mlp.fc1.in_features,
+        depths=depths,
+        num_heads=tuple(stage.blocks[0].attn.num_heads for stage in swin.layers),
+        strides=(original.metadata.patch_size, *(2,) * (len(depths) - 1)),
+        out_indices=(len(depths) - 1,),
+    )
+
+
+def usage(original: SourceModel, path: Path) -> str:
     """Config lines that use the file."""
-    init = f'init_cfg=dict(type="Pretrained", checkpoint="{path}", prefix="backbone.")'
+    kind, options = "mmpretrain.VisionTransformer", {}
     if original.is_swin():
-        return mmdet_swin.usage(original, init)
-    words = ", ".join(f"{name}={value!r}" for name, value in arguments(original).items() if name != "out_type")
-    return f'backbone=dict(type="mmpretrain.VisionTransformer", {words}, {init})'
+        kind, options = "SwinTransformer", swin_arguments(original)
+        options["out_indices"] = tuple(range(len(options["depths"])))
+    else:
+        options = {name: value for name, value in vit_arguments(original).items() if name != "out_type"}
+    words = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    init = f'init_cfg=dict(type="Pretrained", checkpoint="{path}", prefix="{PREFIX}")'
+    return f'backbone=dict(type="{kind}", {words}, {init})'
 
 
 TARGET = Target(

@@ -16,10 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mst_transfer.export.errors import ConversionError
+from mst_transfer.export.convert import Options, Target
 from mst_transfer.export.graph_models import AnySizeViT, Map, Normalised, Tokens
-from mst_transfer.export.original import Original
-from mst_transfer.export.target import Options, Target
+from mst_transfer.export.source_model import ConversionError, SourceModel
 from mst_transfer.export.verify import Agreement, features, largest_difference, size_in_words, two_sizes
 from mst_transfer.files.checksums import sha256_of
 
@@ -46,17 +45,17 @@ def require_packages() -> None:
         )
 
 
-def takes_any_size(original: Original, options: Options) -> bool:
+def takes_any_size(original: SourceModel, options: Options) -> bool:
     """Whether the graph takes images of any size: plain ViTs do, unless one size is asked for."""
     return options.size is None and original.is_vit()
 
 
-def outputs_of(original: Original) -> tuple[str, str]:
+def outputs_of(original: SourceModel) -> tuple[str, str]:
     """Names of the two outputs."""
     return ("pooled", "map") if original.is_swin() else ("cls_token", "patch_tokens")
 
 
-def write(original: Original, path: Path, options: Options) -> None:
+def write(original: SourceModel, path: Path, options: Options) -> None:
     """Exports the graph and writes what is known of it into its properties."""
     require_packages()
     size_in_bytes = sum(tensor.numel() * 4 for tensor in original.tensors.values())
@@ -104,7 +103,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _module(original: Original, options: Options) -> tuple[nn.Module, tuple[int, int]]:
+def _module(original: SourceModel, options: Options) -> tuple[nn.Module, tuple[int, int]]:
     """What is exported, and the size of the example image."""
     native = original.metadata.img_size
     if takes_any_size(original, options):
@@ -118,7 +117,7 @@ def _module(original: Original, options: Options) -> tuple[nn.Module, tuple[int,
     return (Map(model) if original.is_swin() else Tokens(model)), size
 
 
-def properties_of(original: Original, options: Options) -> dict[str, str]:
+def properties_of(original: SourceModel, options: Options) -> dict[str, str]:
     """What the graph says about itself; numbers as text, with commas."""
     metadata = original.metadata
     size = (
@@ -141,7 +140,7 @@ def properties_of(original: Original, options: Options) -> dict[str, str]:
     }
 
 
-def _write_properties(original: Original, path: Path, options: Options) -> None:
+def _write_properties(original: SourceModel, path: Path, options: Options) -> None:
     import onnx
 
     model = onnx.load(str(path))
@@ -150,7 +149,7 @@ def _write_properties(original: Original, path: Path, options: Options) -> None:
     onnx.save(model, str(path))
 
 
-def verify(original: Original, path: Path, options: Options) -> Agreement:
+def verify(original: SourceModel, path: Path, options: Options) -> Agreement:
     """Runs the graph with onnxruntime at two sizes and two batch sizes, or at its only size with two batch sizes."""
     import onnxruntime
 
@@ -177,7 +176,7 @@ def verify(original: Original, path: Path, options: Options) -> Agreement:
     return Agreement(f"onnxruntime {onnxruntime.__version__}", differences, (remark,))
 
 
-def _images(original: Original, size: tuple[int, int], batch: int, options: Options) -> tuple[Tensor, Tensor]:
+def _images(original: SourceModel, size: tuple[int, int], batch: int, options: Options) -> tuple[Tensor, Tensor]:
     """What the graph is given, and the same for the original."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8, generator=generator)
@@ -186,7 +185,7 @@ def _images(original: Original, size: tuple[int, int], batch: int, options: Opti
     return (pixels if options.with_normalisation else normalised), normalised
 
 
-def _expected(original: Original, model: Any, image: Tensor) -> tuple[Tensor, Tensor]:
+def _expected(original: SourceModel, model: Any, image: Tensor) -> tuple[Tensor, Tensor]:
     found = features(model, image)
     if original.is_swin():
         return found.mean((1, 2)), found.permute(0, 3, 1, 2)
@@ -194,7 +193,7 @@ def _expected(original: Original, model: Any, image: Tensor) -> tuple[Tensor, Te
     return (found[:, 0] if "cls_token" in original.tensors else patch_tokens.mean(1)), patch_tokens
 
 
-def usage(original: Original, path: Path) -> str:
+def usage(original: SourceModel, path: Path) -> str:
     """Python that runs the graph."""
     return f'onnxruntime.InferenceSession("{path}").run(None, {{"image": image}})  # {", ".join(outputs_of(original))}'
 

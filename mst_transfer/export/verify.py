@@ -1,19 +1,29 @@
-"""Do two models compute the same features? The check without which no converted file is kept."""
+"""Compares features: the check without which no converted file is kept.
+
+Libraries resample position embeddings in different ways: at other sizes than the checkpoint's own the comparison is
+with the original resampled as its target does it.
+
+Shapes: N patches of a grid of h rows and w columns, P prefix tokens, D embedding width.
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mst_transfer.checkpoint import load_backbone
-from mst_transfer.export.errors import ConversionError
-from mst_transfer.export.original import Original
+from mst_transfer.checkpoint.pos_embed import resample_pos_embed
+from mst_transfer.export.source_model import ConversionError, Resample, SourceModel
 
+OUR_READER = "mst_transfer's reader of this layout"
 TOLERANCE = 1e-4  # of the largest feature, or absolute where that is below 1
 
 
@@ -37,12 +47,21 @@ class Agreement:
         return [f"loaded again by {self.by}; features against the original's:", *rows]
 
 
+def imported(module: str) -> tuple[Any, tuple[str, ...]]:
+    """A module of a target's library; else None, and a remark that the library was not asked."""
+    try:
+        return importlib.import_module(module), ()
+    except Exception as error:  # not installed, or broken by the versions of what it needs
+        reason = f"cannot be imported here ({type(error).__name__}: {error}), so its own class was not asked"
+        return None, (f"{module.partition('.')[0]} {reason}",)
+
+
 def image_of(size: tuple[int, int], batch: int = 2) -> Tensor:
     """A fixed image [batch, 3, H, W] of standard normal values."""
     return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(0))
 
 
-def two_sizes(original: Original) -> tuple[tuple[int, int], tuple[int, int]]:
+def two_sizes(original: SourceModel) -> tuple[tuple[int, int], tuple[int, int]]:
     """The size that the checkpoint was made for, and a larger rectangle.
 
     For a Swin whole windows in every stage, two and three of them in the last: libraries pad other maps in different
@@ -120,7 +139,7 @@ def compare_at(
     return differences
 
 
-def read_back(original: Original, path: Path) -> Original:
+def read_back(original: SourceModel, path: Path) -> SourceModel:
     """What our own reader makes of a written file: every tensor must come back, bit for bit.
 
     Raises:
@@ -139,4 +158,40 @@ def read_back(original: Original, path: Path) -> Original:
             f"mst_transfer's reader gets {len(wrong)} of {len(loaded)} tensors of the written file otherwise, first "
             f"{wrong[0]}. Nothing was kept"
         )
-    return Original(path, loaded, original.metadata)
+    return SourceModel(path, loaded, original.metadata)
+
+
+as_timm: Resample = partial(resample_pos_embed, interpolation="timm")
+
+
+def plain_bicubic(pos_embed: Tensor, new: tuple[int, int], old: tuple[int, int], num_prefix: int) -> Tensor:
+    """Bicubic to the new sides without smoothing, as mmpretrain, detectron2 and transformers' ViT and DINOv2 do."""
+    prefix, patches = pos_embed[:, :num_prefix], pos_embed[:, num_prefix:]
+    grid = patches.unflatten(1, old).permute(0, 3, 1, 2)  # [1, D, h, w]
+    grid = F.interpolate(grid, size=new, mode="bicubic", align_corners=False)
+    return torch.cat([prefix, grid.flatten(2).transpose(1, 2)], dim=1)
+
+
+def resampling_remark(
+    original: SourceModel, size: tuple[int, int], resample: Resample, library: str
+) -> tuple[str, ...]:
+    """What to say if a library resamples otherwise than the checkpoint is meant to be; empty if it does not.
+
+    Args:
+        original: the backbone.
+        size: height and width other than its own.
+        resample: the library's way.
+        library: its name.
+    """
+    if "pos_embed" not in original.tensors:
+        return ()
+    image = image_of(size)
+    own, theirs = features(original.model(size), image), features(original.model(size, resample), image)
+    difference = float((own - theirs).abs().max())
+    if difference <= 1e-5:
+        return ()
+    return (
+        f"at sizes other than {size_in_words(original.metadata.img_size)} {library} resamples position embeddings in "
+        f"another way than this checkpoint is used here ({original.metadata.pos_embed_interpolation}): features differ "
+        f"by up to {difference:.1e} at {size_in_words(size)}",
+    )

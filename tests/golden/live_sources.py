@@ -10,32 +10,12 @@ from typing import Any
 import timm
 import torch
 from safetensors.torch import load_file
-from source_examples import LiveExample, SourceExample
-from torch import Tensor, nn
+from source_examples import PLAIN, LiveExample, SourceExample, randomise, views
+from torch import Tensor
 
-PLAIN = dict(img_size=16, patch_size=4, embed_dim=16, depth=2, num_heads=2, mlp_ratio=2)
 HUGGINGFACE = "transformers ViT, DINOv2, MAE, BEiT"
 OPENMMLAB = "mmpretrain, mmseg ViT"
 NO_NAMES: dict[str, Any] = {}
-
-
-def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Draws all that is trained."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            draws = torch.randn(parameter.shape, generator=generator)
-            scale = name.endswith("weight") and parameter.ndim == 1 or "lambda" in name or "gamma" in name
-            parameter.copy_(1 + 0.2 * draws if scale else 0.3 * draws)
-    return model.eval()
-
-
-def views(features: Callable[[Tensor], Tensor], *sizes: tuple[int, int]) -> list[tuple[Tensor, Tensor]]:
-    """Images and their patch tokens."""
-    generator = torch.Generator().manual_seed(7)
-    images = [torch.randn(1, 3, *size, generator=generator) for size in sizes or [(16, 16)]]
-    with torch.no_grad():
-        return [(image, features(image)) for image in images]
 
 
 def saved(model: Any) -> dict[str, Tensor]:

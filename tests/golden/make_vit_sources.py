@@ -15,7 +15,7 @@ import importlib.metadata
 import json
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ import numpy as np
 import timm.models.vision_transformer as timm_vit
 import torch
 from safetensors.torch import save_file
-from source_examples import FOLDER, flatten
+from source_examples import FOLDER, PLAIN, flatten, views
+from source_examples import randomise as randomise_with
 from timm.layers import to_2tuple
 from torch import Tensor, nn
 
@@ -40,6 +41,7 @@ COMMITS = {
     "unilm": "768a3c8",
     "mmpretrain": "ee7f2e8",
 }
+randomise = partial(randomise_with, scales=("gamma", "ls"))
 SIZE = dict(embed_dim=16, depth=2, num_heads=2, mlp_ratio=2)
 SQUARE, WIDE = (16, 16), (12, 24)
 Example = dict[str, Any]
@@ -63,30 +65,6 @@ def imports_from(folder: Path) -> Iterator[None]:
                     del sys.modules[name]
 
 
-def randomise(model: nn.Module, seed: int) -> nn.Module:
-    """Draws everything that is trained, so that features depend on every tensor."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                draws = torch.randn(parameter.shape, generator=generator)
-                scale = name.endswith("weight") and parameter.ndim == 1 or "gamma" in name or "ls" in name
-                parameter.copy_(1 + 0.2 * draws if scale else 0.3 * draws)
-    model.eval()  # whose result is None in mmpretrain
-    return model
-
-
-def views(features: Callable[[Tensor], Tensor], *sizes: tuple[int, int]) -> list[tuple[Tensor, Tensor]]:
-    """Images of the sizes, and their patch tokens behind the last norm."""
-    generator = torch.Generator().manual_seed(7)
-    pairs = []
-    for size in sizes:
-        image = torch.randn(1, 3, *size, generator=generator)
-        with torch.no_grad():
-            pairs.append((image, features(image)))
-    return pairs
-
-
 def prefixed(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in state.items()}
 
@@ -107,15 +85,11 @@ def dino(folder: Path) -> dict[str, Example]:
         "teacher": prefixed("backbone.", teacher.state_dict()) | head(),
         "dino_loss": {"center": torch.zeros(1, 8)},
     }
-    common = dict(source="timm, DINO, DeiT, MST", views=pairs, interpolation="dino", arch_kwargs=plain())
+    common = dict(source="timm, DINO, DeiT, MST", views=pairs, interpolation="dino", arch_kwargs=PLAIN)
     return {
         "dino_full": common | dict(content=full),
         "dino_backbone": common | dict(content=teacher.state_dict(), option="dino"),
     }
-
-
-def plain(**changes: Any) -> dict[str, Any]:
-    return dict(img_size=16, patch_size=4) | SIZE | changes
 
 
 def dinov2(folder: Path) -> dict[str, Example]:
@@ -148,14 +122,14 @@ def dinov2(folder: Path) -> dict[str, Example]:
             content={"teacher": teacher},
             views=patches[0],
             interpolation="dino",
-            arch_kwargs=plain(init_values=1.0),
+            arch_kwargs=PLAIN | dict(init_values=1.0),
         ),
         "dinov2_registers": common
         | dict(
             content=registers.state_dict(),
             views=patches[1],
             arch="vit_giant_patch14_reg4_dinov2",
-            arch_kwargs=plain(mlp_ratio=3.0, init_values=1.0),
+            arch_kwargs=PLAIN | dict(mlp_ratio=3.0, init_values=1.0),
         ),
     }
 
@@ -186,7 +160,7 @@ def dinov3(folder: Path) -> dict[str, Example]:
                 content=model.state_dict(),
                 views=pairs,
                 arch=f"vit_small{plus}_patch16_dinov3_qkvb",
-                arch_kwargs=plain(),
+                arch_kwargs=PLAIN,
             )
     return examples
 
@@ -203,7 +177,7 @@ def ibot(folder: Path) -> dict[str, Example]:
         "teacher": prefixed("backbone.", teacher.state_dict()) | head(),
         "ibot_loss": {"center": torch.zeros(1, 8), "center2": torch.zeros(1, 1, 8)},
     }
-    common = dict(views=pairs, interpolation="dino", arch_kwargs=plain())
+    common = dict(views=pairs, interpolation="dino", arch_kwargs=PLAIN)
     return {"ibot_full": common | dict(source="timm, DINO, DeiT, MST", content=full)}
 
 
@@ -227,7 +201,7 @@ def mae(folder: Path) -> dict[str, Example]:
             return tokens[:, 1:].gather(1, restore[..., None].expand(-1, -1, tokens.shape[-1]))
 
         pairs = views(features, SQUARE)
-    return {"mae": dict(source="MAE", content={"model": model.state_dict()}, views=pairs, arch_kwargs=plain())}
+    return {"mae": dict(source="MAE", content={"model": model.state_dict()}, views=pairs, arch_kwargs=PLAIN)}
 
 
 def moco(folder: Path) -> dict[str, Example]:
@@ -249,7 +223,7 @@ def moco(folder: Path) -> dict[str, Example]:
         "module.momentum_encoder.", momentum.state_dict()
     )
     state["module.predictor.0.weight"] = torch.ones(2, 2)
-    common = dict(source="MoCo v3", views=pairs, arch_kwargs=plain())
+    common = dict(source="MoCo v3", views=pairs, arch_kwargs=PLAIN)
     return {"moco_v3": common | dict(content={"state_dict": state})}
 
 
@@ -270,9 +244,8 @@ def beit(folder: Path) -> dict[str, Example]:
             examples[f"{version}_pretraining"] = common | dict(
                 content={"model": model.state_dict()},
                 views=pairs,
-                arch_kwargs=plain(
-                    use_rel_pos_bias=False, use_shared_rel_pos_bias=True, use_fc_norm=False, init_values=0.1
-                ),
+                arch_kwargs=PLAIN
+                | dict(use_rel_pos_bias=False, use_shared_rel_pos_bias=True, use_fc_norm=False, init_values=0.1),
             )
             if version == "beit":
                 tuned = importlib.import_module("modeling_finetune").VisionTransformer(
@@ -281,7 +254,7 @@ def beit(folder: Path) -> dict[str, Example]:
                 randomise(tuned, 13)
                 pairs = views(lambda x, m=tuned: m.get_intermediate_layers(x)[-1][:, 1:], SQUARE)
                 examples["beit_finetuned"] = common | dict(
-                    content={"model": tuned.state_dict()}, views=pairs, arch_kwargs=plain(init_values=0.1)
+                    content={"model": tuned.state_dict()}, views=pairs, arch_kwargs=PLAIN | dict(init_values=0.1)
                 )
     return examples
 
@@ -310,7 +283,8 @@ def simmim(folder: Path) -> dict[str, Example]:
             content={"model": model.state_dict()},
             views=pairs,
             arch="beit_base_patch16_224",
-            arch_kwargs=plain(use_rel_pos_bias=False, use_shared_rel_pos_bias=True, use_fc_norm=False, init_values=0.1),
+            arch_kwargs=PLAIN
+            | dict(use_rel_pos_bias=False, use_shared_rel_pos_bias=True, use_fc_norm=False, init_values=0.1),
         )
     }
 
@@ -359,20 +333,20 @@ def mmpretrain(folder: Path) -> dict[str, Example]:
     common = dict(source="mmpretrain, mmseg ViT")
     state = prefixed("backbone.", plain_vit.state_dict()) | {"neck.decoder_pred.bias": torch.ones(2)}
     return {
-        "mmpretrain_vit": common | dict(content={"state_dict": state}, views=pairs[0], arch_kwargs=plain()),
+        "mmpretrain_vit": common | dict(content={"state_dict": state}, views=pairs[0], arch_kwargs=PLAIN),
         "mmpretrain_swiglu": common
         | dict(
             content={"state_dict": prefixed("backbone.", swiglu.state_dict())},
             views=pairs[1],
             arch="vit_giant_patch14_dinov2",
-            arch_kwargs=plain(mlp_ratio=3.0, init_values=1.0),
+            arch_kwargs=PLAIN | dict(mlp_ratio=3.0, init_values=1.0),
         ),
         "mmpretrain_beit": common
         | dict(
             content={"state_dict": prefixed("backbone.", tuned.state_dict())},
             views=pairs[2],
             arch="beit_base_patch16_224",
-            arch_kwargs=plain(use_rel_pos_bias=True, use_fc_norm=False, init_values=0.1),
+            arch_kwargs=PLAIN | dict(use_rel_pos_bias=True, use_fc_norm=False, init_values=0.1),
         ),
     }
 

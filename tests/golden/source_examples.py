@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from mst_transfer.checkpoint.pos_embed import use_pos_embed_interpolation
 
 FOLDER = Path(__file__).parent / "sources"
+PLAIN = dict(img_size=16, patch_size=4, embed_dim=16, depth=2, num_heads=2, mlp_ratio=2)
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,30 @@ def golden_examples() -> Iterator[SourceExample]:
             interpolation=metadata["interpolation"],
             option=metadata["option"],
         )
+
+
+def randomise(model: nn.Module, seed: int = 0, scales: tuple[str, ...] = ("lambda", "gamma")) -> nn.Module:
+    """Draws everything that is trained, so that features depend on every tensor; scales lie around 1."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                draws = torch.randn(parameter.shape, generator=generator)
+                scale = name.endswith("weight") and parameter.ndim == 1 or any(word in name for word in scales)
+                parameter.copy_(1 + 0.2 * draws if scale else 0.3 * draws)
+    model.eval()  # whose result is None in mmpretrain
+    return model
+
+
+def views(features: Callable[[Tensor], Tensor], *sizes: tuple[int, int]) -> list[tuple[Tensor, Tensor]]:
+    """Images of the sizes (default: one of 16x16), and their patch tokens behind the last norm."""
+    generator = torch.Generator().manual_seed(7)
+    pairs = []
+    for size in sizes or [(16, 16)]:
+        image = torch.randn(1, 3, *size, generator=generator)
+        with torch.no_grad():
+            pairs.append((image, features(image)))
+    return pairs
 
 
 @dataclass(frozen=True)

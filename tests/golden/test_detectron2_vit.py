@@ -8,9 +8,10 @@ import torch
 from safetensors import safe_open
 
 from mst_transfer.checkpoint import BackboneMetadata, save_backbone
+from mst_transfer.checkpoint.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from mst_transfer.export import detectron2_layout
 from mst_transfer.export.convert import convert
-from mst_transfer.export.original import IMAGENET_MEAN, IMAGENET_STD, read_original
+from mst_transfer.export.source_model import read_source_model
 
 FILE = Path(__file__).parent / "detectron2_vit.safetensors"
 
@@ -43,7 +44,7 @@ def original(reference, tmp_path):
         role="teacher",
     )
     save_backbone(tmp_path / "ours.safetensors", weights | ones, metadata)
-    return read_original(tmp_path / "ours.safetensors")
+    return read_source_model(tmp_path / "ours.safetensors")
 
 
 def test_the_file_holds_detectron2s_tensors_under_its_names(original, reference, tmp_path) -> None:

@@ -113,8 +113,11 @@ def test_heads_are_not_guessed(tmp_path: Path):
         infer_architecture(find_backbone(path).tensors, str(path))
 
 
-def test_examples_cover_the_schemes():
-    covered = {example.source for example in GOLDEN} | {e.make().source for e in LIVE_EXAMPLES if e.available}
+def test_every_scheme_has_an_example():
+    """But those of Swin, see test_swin.py, and iBOT's, which only its student bears."""
+    if not all(example.available for example in LIVE_EXAMPLES):
+        pytest.skip("a package that makes examples is not installed")
+    covered = {example.source for example in GOLDEN} | {example.make().source for example in LIVE_EXAMPLES}
     names = [scheme.name for scheme in SOURCES]
     assert len(set(names)) == len(names)
-    assert covered <= set(names)
+    assert {name for name in names if "Swin" not in name} - {"iBOT"} == covered

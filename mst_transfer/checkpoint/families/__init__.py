@@ -5,10 +5,10 @@ The first family that takes a model is its family.
 
 from torch import nn
 
-from mst_transfer.checkpoint.families.family import Family
 from mst_transfer.checkpoint.families.swin import SwinFamily
 from mst_transfer.checkpoint.families.vit import ViTFamily
 
+Family = SwinFamily | ViTFamily
 FAMILIES: tuple[Family, ...] = (SwinFamily(), ViTFamily())
 
 __all__ = ["FAMILIES", "Family", "family_of"]

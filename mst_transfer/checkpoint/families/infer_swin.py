@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import timm
 from torch import Tensor
 
 from mst_transfer.checkpoint.errors import BackboneRefusedError
 from mst_transfer.checkpoint.families.swin import TABLE, depths_of, square_window
 
-_VARIANTS = {
+_VARIANTS = {  # width, blocks and heads of the stages
     "swin_tiny": (96, (2, 2, 6, 2), (3, 6, 12, 24)),
     "swin_small": (96, (2, 2, 18, 2), (3, 6, 12, 24)),
     "swin_base": (128, (2, 2, 18, 2), (4, 8, 16, 32)),
@@ -33,35 +34,38 @@ def infer_swin(tensors: Mapping[str, Tensor], source: str) -> tuple[str, dict[st
     Raises:
         BackboneRefusedError: if the shapes are of no Swin of timm.
     """
-    width, channels, patch = _patch_embed(tensors, source)
-    depths, stages = depths_of(list(tensors)), _stages(tensors, source)
-    heads, windows = tuple(heads for heads, _ in stages), tuple(window for _, window in stages)
-    if len(depths) != len(stages) or 0 in depths:
-        raise BackboneRefusedError(f"{source} lacks blocks of a stage (blocks of the stages: {depths}); copy it again")
-    shape = (width, depths, heads)
-    variant = next((name for name, known in _VARIANTS.items() if known == shape), "swin_tiny")
-    twelve = set(windows) == {12} and variant in _LARGE_WINDOWS
-    arch, default_window, default_size = f"{variant}_patch4_window7_224", 7, 224
-    if twelve:
-        arch, default_window, default_size = f"{variant}_patch4_window12_384", 12, 384
-    kwargs: dict[str, Any] = {}
-    for name, value, default in zip(("embed_dim", "depths", "num_heads"), shape, _VARIANTS[variant], strict=True):
-        if value != default:
-            kwargs[name] = value
-    if set(windows) != {default_window}:
-        kwargs["window_size"] = windows[0] if len(set(windows)) == 1 else windows
-    img_size = max(window * patch * 2**stage for stage, window in enumerate(windows))
-    options = {"img_size": (img_size, default_size), "patch_size": (patch, 4), "in_chans": (channels, 3)}
-    kwargs |= {name: value for name, (value, default) in options.items() if value != default}
-    return arch, kwargs | _block_options(tensors, width, heads[0])
+    options = _options(tensors, source)
+    shape = {name: options[name] for name in ("embed_dim", "depths", "num_heads")}
+    variant = next((name for name, known in _VARIANTS.items() if known == tuple(shape.values())), "swin_tiny")
+    large = options["window_size"] == 12 and variant in _LARGE_WINDOWS
+    arch = f"{variant}_patch4_window{'12_384' if large else '7_224'}"
+    own = _options(timm.create_model(arch, pretrained=False, num_classes=0, device="meta").state_dict(), arch)
+    return arch, {name: value for name, value in options.items() if own[name] != value}
 
 
-def _patch_embed(tensors: Mapping[str, Tensor], source: str) -> tuple[int, int, int]:
-    """Width, input channels and patch."""
-    projection = tensors.get("patch_embed.proj.weight")
+def _options(tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]:
+    """Options of timm's class. They are read off an architecture's own tensors too, to see where a file differs."""
+    projection, block = tensors.get("patch_embed.proj.weight"), "layers.0.blocks.0"
     if projection is None or projection.ndim != 4 or projection.shape[2] != projection.shape[3]:
         raise BackboneRefusedError(f"{source} has no patch_embed.proj.weight [C, channels, p, p]: copy it again")
-    return projection.shape[0], projection.shape[1], projection.shape[2]
+    width, channels, patch, _ = projection.shape
+    depths, stages = depths_of(list(tensors)), _stages(tensors, source)
+    if len(depths) != len(stages) or 0 in depths:
+        raise BackboneRefusedError(f"{source} lacks blocks of a stage (blocks of the stages: {depths}); copy it again")
+    heads, windows = tuple(heads for heads, _ in stages), tuple(window for _, window in stages)
+    hidden, projected = tensors[f"{block}.mlp.fc1.weight"].shape[0], tensors[f"{block}.attn.qkv.weight"].shape[0]
+    return {
+        "embed_dim": width,
+        "depths": depths,
+        "num_heads": heads,
+        "window_size": windows[0] if len(set(windows)) == 1 else windows,
+        "img_size": max(window * patch * 2**stage for stage, window in enumerate(windows)),
+        "patch_size": patch,
+        "in_chans": channels,
+        "mlp_ratio": hidden / width,
+        "head_dim": None if projected == 3 * width else projected // (3 * heads[0]),
+        "qkv_bias": f"{block}.attn.qkv.bias" in tensors,
+    }
 
 
 def _stages(tensors: Mapping[str, Tensor], source: str) -> list[tuple[int, int]]:
@@ -70,16 +74,3 @@ def _stages(tensors: Mapping[str, Tensor], source: str) -> list[tuple[int, int]]
     while (name := f"layers.{len(stages)}.blocks.0.attn.{TABLE}") in tensors:
         stages.append((tensors[name].shape[1], square_window(tensors[name], f"{source}: {name}")[0]))
     return stages
-
-
-def _block_options(tensors: Mapping[str, Tensor], width: int, heads: int) -> dict[str, Any]:
-    """What differs from timm's defaults within a block: MLP ratio, width of a head, bias of the projection."""
-    block, options = "layers.0.blocks.0", dict[str, Any]()
-    hidden, projected = tensors[f"{block}.mlp.fc1.weight"].shape[0], tensors[f"{block}.attn.qkv.weight"].shape[0]
-    if hidden != 4 * width:
-        options["mlp_ratio"] = hidden / width
-    if projected != 3 * width:
-        options["head_dim"] = projected // (3 * heads)
-    if f"{block}.attn.qkv.bias" not in tensors:
-        options["qkv_bias"] = False
-    return options

@@ -4,42 +4,24 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import timm
 from torch import Tensor
 
 from mst_transfer.checkpoint.errors import BackboneRefusedError
-from mst_transfer.checkpoint.sources.facebook import MOCO_V3, is_moco_v3
-from mst_transfer.checkpoint.spelling import has_effect
+from mst_transfer.checkpoint.sources.timm_like import MOCO_V3, is_moco_v3
+from mst_transfer.checkpoint.timm_names import has_effect
 
 _SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge", 1408: "giant", 1536: "giant"}
 _HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 1536: 24, 1664: 16, 4096: 32}
 _DINOV3_SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge_plus", 4096: "7b"}
 _DINOV3_HEADS = _HEADS | {1280: 20}
 _OWN_TABLE, _SHARED_TABLE = "blocks.0.attn.relative_position_bias_table", "rel_pos_bias.relative_position_bias_table"
+_GATE, _FC2 = "blocks.0.mlp.fc1_g.weight", "blocks.0.mlp.fc2.weight"
 _DINOV3_REGISTERS = 4
 _BLOCK = re.compile(r"^blocks\.(\d+)\.")
-
-
-@dataclass(frozen=True)
-class _Shapes:
-    """What the tensors of a ViT show.
-
-    Attributes:
-        width: D.
-        hidden: outputs of the first layer of the MLP; of one of its two halves if it is a SwiGLU in two tensors.
-        gated: whether the MLP is a SwiGLU.
-    """
-
-    width: int
-    channels: int
-    patch: int
-    depth: int
-    hidden: int
-    gated: bool
 
 
 def infer_vit(tensors: Mapping[str, Tensor], source: str) -> tuple[str, dict[str, Any]]:
@@ -58,25 +40,24 @@ def infer_vit(tensors: Mapping[str, Tensor], source: str) -> tuple[str, dict[str
     Raises:
         BackboneRefusedError: if the tensors leave open which architecture it is.
     """
-    shapes = _shapes(tensors, source)
+    _check_parts(tensors, source)
     tabled = _OWN_TABLE in tensors or _SHARED_TABLE in tensors
-    absolute, with_class = "pos_embed" in tensors, "cls_token" in tensors
-    registers = tensors["reg_token"].shape[1] if "reg_token" in tensors else 0
-    if "rope.periods" in tensors or (not absolute and with_class and registers == _DINOV3_REGISTERS):
-        return _infer_dinov3(tensors, shapes, source)
+    absolute, with_class, gated = "pos_embed" in tensors, "cls_token" in tensors, _is_gated(tensors)
+    if "rope.periods" in tensors or (not absolute and with_class and _registers(tensors) == _DINOV3_REGISTERS):
+        return _infer_dinov3(tensors, source)
     if not absolute and not tabled:
         raise _unclear(source, "no position embedding: its positions may be rotary or added in the attention", _ROTARY)
     if tabled or "blocks.0.attn.q_bias" in tensors:
-        if shapes.gated:
+        if gated:
             raise _unclear(source, "a SwiGLU beside biases of queries and values, as EVA-02 with its rotations", _EVA)
-        return _infer_beit(tensors, shapes, source)
+        return _infer_beit(tensors, source)
     if "blocks.0.gamma_1" in tensors:
         raise _unclear(source, "timm's names of Eva models, whose rotary positions leave no tensors", _ROTARY)
     if not with_class and not {"fc_norm.weight", "blocks.0.attn.qkv.bias"} <= tensors.keys():
         raise _unclear(source, "no class token: such models differ in their GELU or in where norms stand", _NO_CLASS)
-    if shapes.gated and "blocks.0.ls1.gamma" not in tensors:
+    if gated and "blocks.0.ls1.gamma" not in tensors:
         raise _unclear(source, "a gated MLP without LayerScale: its activation is unknown", "aimv2_large_patch14_224")
-    return _infer_plain(tensors, shapes, source)
+    return _infer_plain(tensors, source)
 
 
 _ROTARY = "vit_small_patch16_rope_224"
@@ -91,13 +72,10 @@ def _unclear(source: str, what: str, example: str) -> BackboneRefusedError:
     )
 
 
-def _shapes(tensors: Mapping[str, Tensor], source: str) -> _Shapes:
-    projection, first = tensors["patch_embed.proj.weight"], "blocks.0.mlp.fc1"
-    layer, out = (
-        tensors.get(f"{first}.weight", tensors.get(f"{first}_g.weight")),
-        tensors.get("blocks.0.mlp.fc2.weight"),
-    )
-    if projection.ndim != 4 or projection.shape[2] != projection.shape[3] or layer is None or out is None:
+def _check_parts(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Refuses tensors that lack what every ViT has, or have what leaves the activation open."""
+    projection, layer = tensors["patch_embed.proj.weight"], _first_layer(tensors)
+    if projection.ndim != 4 or projection.shape[2] != projection.shape[3] or layer is None or _FC2 not in tensors:
         raise BackboneRefusedError(
             f"{source} does not show its architecture: it needs a square patch_embed.proj.weight [D, channels, p, p], "
             "and blocks.0.mlp with fc1 and fc2. Name the architecture: arch='vit_small_patch16_224' or another"
@@ -108,58 +86,88 @@ def _shapes(tensors: Mapping[str, Tensor], source: str) -> _Shapes:
             "GELU; the file does not tell. Name the architecture, e.g. arch='vit_base_patch16_clip_224' or "
             "'vit_base_patch16_clip_quickgelu_224'"
         )
-    numbers = {match[1] for match in map(_BLOCK.match, tensors) if match}
+    numbers = _block_numbers(tensors)
     if numbers != {str(number) for number in range(len(numbers))}:
         raise BackboneRefusedError(
             f"{source} has {len(numbers)} blocks that are not numbered from 0 on: some are missing"
         )
-    return _Shapes(
-        width=projection.shape[0],
-        channels=projection.shape[1],
-        patch=projection.shape[2],
-        depth=len(numbers),
-        hidden=layer.shape[0],
-        gated=f"{first}_g.weight" in tensors or layer.shape[0] != out.shape[1],
-    )
 
 
-def _infer_plain(tensors: Mapping[str, Tensor], shapes: _Shapes, source: str) -> tuple[str, dict[str, Any]]:
+def _block_numbers(tensors: Mapping[str, Tensor]) -> set[str]:
+    return {match[1] for match in map(_BLOCK.match, tensors) if match}
+
+
+def _first_layer(tensors: Mapping[str, Tensor]) -> Tensor | None:
+    """Weight of the first layer of the MLP; of one of its two halves if it is a SwiGLU in two tensors."""
+    return tensors.get("blocks.0.mlp.fc1.weight", tensors.get(_GATE))
+
+
+def _is_gated(tensors: Mapping[str, Tensor]) -> bool:
+    layer = _first_layer(tensors)
+    return layer is not None and (_GATE in tensors or layer.shape[0] != tensors[_FC2].shape[1])
+
+
+def _registers(tensors: Mapping[str, Tensor]) -> int:
+    return tensors["reg_token"].shape[1] if "reg_token" in tensors else 0
+
+
+def _width(tensors: Mapping[str, Tensor]) -> int:
+    return tensors["patch_embed.proj.weight"].shape[0]
+
+
+def _common_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Options of every class. They are read off an architecture's own tensors too, to see where a file differs."""
+    projection, layer = tensors["patch_embed.proj.weight"], _first_layer(tensors)
+    assert layer is not None
+    return {
+        "patch_size": projection.shape[2],
+        "in_chans": projection.shape[1],
+        "embed_dim": len(projection),
+        "depth": len(_block_numbers(tensors)),
+        "mlp_ratio": _ratio(len(layer), len(projection)),
+    }
+
+
+def _infer_plain(tensors: Mapping[str, Tensor], source: str) -> tuple[str, dict[str, Any]]:
     usual = _HEADS | dict(MOCO_V3.num_heads) if is_moco_v3(tensors) else _HEADS
-    heads = _customary_heads(usual, shapes.width, source)
-    registers = tensors["reg_token"].shape[1] if "reg_token" in tensors else 0
-    scaled = "blocks.0.ls1.gamma" in tensors
-    arch = _plain_arch(tensors, shapes, registers, scaled)
-    grid, without_class = _grid(tensors, registers, source)
-    options = _common(shapes, heads) | {
-        "init_values": 1e-5 if scaled else 0.0,  # timm.create_model drops None
-        "reg_tokens": registers,
+    heads = _customary_heads(usual, _width(tensors), source)
+    return _named(_plain_arch(tensors), _plain_options, tensors, source, heads)
+
+
+def _plain_options(tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]:
+    options = _common_options(tensors)
+    grid, without_class = _grid(tensors, source)
+    if _GATE in tensors:  # timm's class has both halves in one tensor
+        options["mlp_ratio"] *= 2
+    return options | {
+        "img_size": grid * options["patch_size"],
+        "init_values": 1e-5 if "blocks.0.ls1.gamma" in tensors else 0.0,  # timm.create_model drops None
+        "reg_tokens": _registers(tensors),
         "no_embed_class": without_class,
         "class_token": "cls_token" in tensors,
         "qkv_bias": "blocks.0.attn.qkv.bias" in tensors,
         "global_pool": _pooling(tensors),
-        "mlp_ratio": _ratio(shapes.hidden * (2 if "blocks.0.mlp.fc1_g.weight" in tensors else 1), shapes.width),
     }
-    options["img_size"] = grid * shapes.patch
-    return arch, _overrides(arch, options)
 
 
-def _grid(tensors: Mapping[str, Tensor], registers: int, source: str) -> tuple[int, bool]:
+def _grid(tensors: Mapping[str, Tensor], source: str) -> tuple[int, bool]:
     """Side of the grid, and whether only patches have positions (DeiT-III, FlexiViT; with registers)."""
-    count = tensors["pos_embed"].shape[1]
+    count, registers = tensors["pos_embed"].shape[1], _registers(tensors)
     prefix = sum(tensors[name].shape[1] for name in ("cls_token", "dist_token") if name in tensors)
     patches_only = bool(registers) or math.isqrt(count) ** 2 == count
     return _square(count if patches_only else count - prefix, source), patches_only and bool(prefix + registers)
 
 
-def _plain_arch(tensors: Mapping[str, Tensor], shapes: _Shapes, registers: int, scaled: bool) -> str:
-    size, patch = _SIZES.get(shapes.width, "base"), shapes.patch
+def _plain_arch(tensors: Mapping[str, Tensor]) -> str:
+    size, patch = _SIZES.get(_width(tensors), "base"), tensors["patch_embed.proj.weight"].shape[2]
+    registers = "reg4_" if _registers(tensors) else ""
     if "dist_token" in tensors:
         return f"deit_{size if size in ('tiny', 'small') else 'base'}_distilled_patch16_224"
-    if shapes.gated:
-        return "vit_giant_patch14_reg4_dinov2" if registers else "vit_giant_patch14_dinov2"
+    if _is_gated(tensors):
+        return f"vit_giant_patch14_{registers}dinov2"
     wanted = [f"vit_{size}_patch{patch}_224", f"vit_{size}_patch16_224", f"vit_{size}_patch14_224"]
-    if scaled and patch == 14:
-        wanted = [f"vit_{size}_patch14_{'reg4_' if registers else ''}dinov2", *wanted]
+    if "blocks.0.ls1.gamma" in tensors and patch == 14:
+        wanted = [f"vit_{size}_patch14_{registers}dinov2", *wanted]
     return next((name for name in wanted if timm.is_model(name)), "vit_base_patch16_224")
 
 
@@ -170,58 +178,57 @@ def _pooling(tensors: Mapping[str, Tensor]) -> str:
     return "token" if "cls_token" in tensors else "avg"
 
 
-def _infer_beit(tensors: Mapping[str, Tensor], shapes: _Shapes, source: str) -> tuple[str, dict[str, Any]]:
-    table = tensors.get(_OWN_TABLE, tensors.get(_SHARED_TABLE))
-    heads = table.shape[1] if table is not None else _customary_heads(_HEADS, shapes.width, source)
-    arch = "beit_large_patch16_224" if shapes.width == 1024 else "beit_base_patch16_224"
+def _infer_beit(tensors: Mapping[str, Tensor], source: str) -> tuple[str, dict[str, Any]]:
+    table, width = tensors.get(_OWN_TABLE, tensors.get(_SHARED_TABLE)), _width(tensors)
+    heads = table.shape[1] if table is not None else _customary_heads(_HEADS, width, source)
+    arch = "beit_large_patch16_224" if width == 1024 else "beit_base_patch16_224"
+    return _named(arch, _beit_options, tensors, source, heads)
+
+
+def _beit_options(tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]:
+    options, table = _common_options(tensors), tensors.get(_OWN_TABLE, tensors.get(_SHARED_TABLE))
     if table is not None:
         grid = (_square(len(table) - 3, source) + 1) // 2
     else:
         grid = _square(tensors["pos_embed"].shape[1] - 1, source)
-    options = _common(shapes, heads) | {
-        "img_size": grid * shapes.patch,
+    return options | {
+        "img_size": grid * options["patch_size"],
         "init_values": 1e-5 if "blocks.0.gamma_1" in tensors or "blocks.0.ls1.gamma" in tensors else 0.0,
         "qkv_bias": "blocks.0.attn.q_bias" in tensors or "blocks.0.attn.qkv.bias" in tensors,
         "use_abs_pos_emb": "pos_embed" in tensors,
         "use_rel_pos_bias": _OWN_TABLE in tensors,
         "use_shared_rel_pos_bias": _SHARED_TABLE in tensors,
         "use_fc_norm": "norm.weight" not in tensors,
-        "mlp_ratio": _ratio(shapes.hidden, shapes.width),
     }
-    return arch, _overrides(arch, options)
 
 
-def _infer_dinov3(tensors: Mapping[str, Tensor], shapes: _Shapes, source: str) -> tuple[str, dict[str, Any]]:
+def _infer_dinov3(tensors: Mapping[str, Tensor], source: str) -> tuple[str, dict[str, Any]]:
+    width = _width(tensors)
     if "rope.periods" in tensors:
-        heads = shapes.width // (4 * len(tensors["rope.periods"]))
+        heads = width // (4 * len(tensors["rope.periods"]))
     else:
-        heads = _customary_heads(_DINOV3_HEADS, shapes.width, source)
-    size = _DINOV3_SIZES.get(shapes.width, "base")
-    if size == "small" and shapes.gated:
+        heads = _customary_heads(_DINOV3_HEADS, width, source)
+    size = _DINOV3_SIZES.get(width, "base")
+    if size == "small" and _is_gated(tensors):
         size = "small_plus"
-    biases = [tensors[name] for name in tensors if name.endswith((".attn.q_bias", ".attn.v_bias"))]
-    biased = any(map(has_effect, biases))
     arch = f"vit_{size}_patch16_dinov3"
-    if (biased and timm.is_model(f"{arch}_qkvb")) or not timm.is_model(arch):
+    if (_has_biases(tensors) and timm.is_model(f"{arch}_qkvb")) or not timm.is_model(arch):
         arch += "_qkvb"
-    options = _common(shapes, heads) | {
-        "qkv_bias": biased,
-        "num_reg_tokens": tensors["reg_token"].shape[1] if "reg_token" in tensors else 0,
-        "swiglu_mlp": shapes.gated,
-        "swiglu_align_to": 8 if shapes.gated else 0,
-        "mlp_ratio": _ratio(shapes.hidden, shapes.width),
-    }
-    return arch, _overrides(arch, options)
+    return _named(arch, _dinov3_options, tensors, source, heads)
 
 
-def _common(shapes: _Shapes, heads: int) -> dict[str, Any]:
-    return {
-        "patch_size": shapes.patch,
-        "in_chans": shapes.channels,
-        "embed_dim": shapes.width,
-        "depth": shapes.depth,
-        "num_heads": heads,
+def _dinov3_options(tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]:
+    gated = _is_gated(tensors)
+    return _common_options(tensors) | {
+        "qkv_bias": _has_biases(tensors),
+        "num_reg_tokens": _registers(tensors),
+        "swiglu_mlp": gated,
+        "swiglu_align_to": 8 if gated else 0,
     }
+
+
+def _has_biases(tensors: Mapping[str, Tensor]) -> bool:
+    return any(has_effect(tensors[name]) for name in tensors if name.endswith((".attn.q_bias", ".attn.v_bias")))
 
 
 def _customary_heads(heads: Mapping[int, int], width: int, source: str) -> int:
@@ -251,32 +258,15 @@ def _ratio(hidden: int, width: int) -> float:
     return ratio if int(width * ratio) == hidden else (hidden + 0.5) / width
 
 
-def _overrides(arch: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those options in which the architecture's own default differs."""
+def _named(
+    arch: str,
+    options_of: Callable[[Mapping[str, Tensor], str], dict[str, Any]],
+    tensors: Mapping[str, Tensor],
+    source: str,
+    heads: int,
+) -> tuple[str, dict[str, Any]]:
+    """The architecture, and those options of the tensors in which its own differ."""
     model: Any = timm.create_model(arch, pretrained=False, num_classes=0, device="meta")
-    state, block = model.state_dict(), model.blocks[0]
-    layer = state.get("blocks.0.mlp.fc1.weight", state.get("blocks.0.mlp.fc1_g.weight"))
-    own: dict[str, Any] = {
-        "patch_size": model.patch_embed.patch_size[0],
-        "in_chans": model.patch_embed.proj.weight.shape[1],
-        "embed_dim": model.embed_dim,
-        "depth": len(model.blocks),
-        "num_heads": block.attn.num_heads,
-        "img_size": model.patch_embed.img_size[0],
-        "init_values": 1e-5 if "blocks.0.ls1.gamma" in state or "blocks.0.gamma_1" in state else 0.0,
-        "reg_tokens": state["reg_token"].shape[1] if "reg_token" in state else 0,
-        "no_embed_class": getattr(model, "no_embed_class", False),
-        "class_token": "cls_token" in state,
-        "qkv_bias": "blocks.0.attn.qkv.bias" in state or "blocks.0.attn.q_bias" in state,
-        "global_pool": model.global_pool,
-        "use_abs_pos_emb": "pos_embed" in state,
-        "use_rel_pos_bias": _OWN_TABLE in state,
-        "use_shared_rel_pos_bias": _SHARED_TABLE in state,
-        "use_fc_norm": "norm.weight" not in state,
-        "swiglu_mlp": "blocks.0.mlp.fc1_g.weight" in state,
-        "swiglu_align_to": 8 if "blocks.0.mlp.fc1_g.weight" in state else 0,
-    }
-    own["num_reg_tokens"] = own["reg_tokens"]
-    if layer is not None:
-        own["mlp_ratio"] = _ratio(layer.shape[0], model.embed_dim)
-    return {name: value for name, value in options.items() if name not in own or own[name] != value}
+    own = options_of(model.state_dict(), arch) | {"num_heads": model.blocks[0].attn.num_heads}
+    found = options_of(tensors, source) | {"num_heads": heads}
+    return arch, {name: value for name, value in found.items() if own[name] != value}

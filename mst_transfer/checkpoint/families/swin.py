@@ -30,7 +30,7 @@ _BLOCK = re.compile(r"^layers\.(\d+)\.blocks\.(\d+)(?:\.|$)")
 
 
 class SwinFamily:
-    """timm's ``SwinTransformer``."""
+    """timm's ``SwinTransformer``; members are those of :class:`~mst_transfer.checkpoint.families.vit.ViTFamily`."""
 
     name = "Swin"
     trunk: tuple[str, ...] = ("patch_embed", "absolute_pos_embed", "layers", "norm")

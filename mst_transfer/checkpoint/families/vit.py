@@ -23,7 +23,13 @@ _EXTRA_DISTANCES = 3  # from the class token, to it, and its own
 
 
 class ViTFamily:
-    """Vision Transformers of one width, with blocks in one list."""
+    """Vision Transformers of one width, with blocks in one list.
+
+    Attributes:
+        name: in words, for messages.
+        trunk: top-level names of tensors without which the features would differ.
+        anchor: a tensor that every model of the family has.
+    """
 
     name = "ViT"
     trunk: tuple[str, ...] = (
@@ -37,13 +43,18 @@ class ViTFamily:
         return self.anchor in model.state_dict()
 
     def describe(self, tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Any]:
-        """Width and depth; patches of another size are resampled."""
+        """What a checkpoint and a model must have in common: width and depth; patches of another size are resampled.
+
+        Args:
+            tensors: of a checkpoint or a model, under timm's names.
+            names: those names, and the names of tensors that are left out on purpose.
+        """
         projection = tensors[self.anchor]  # [D, channels, p, p]
         blocks = [int(match.group(1)) for match in map(_BLOCK.match, names) if match]
         return {"width": projection.shape[0], "depth": max(blocks, default=-1) + 1}
 
     def num_heads(self, model: nn.Module) -> int | None:
-        """Number of attention heads of the first block."""
+        """Number of attention heads of the first block, which leaves no trace in shapes; None without attention."""
         for name, module in model.named_modules():
             if name.startswith("blocks.0.") and hasattr(module, "num_heads"):
                 heads: Any = module.num_heads
@@ -58,7 +69,21 @@ class ViTFamily:
         interpolation: str,
         source: str,
     ) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Resamples patch embedding, position embedding and tables of relative positions to the model."""
+        """Resamples patch embedding, position embedding and tables of relative positions to the model.
+
+        Args:
+            model: which is to take the tensors.
+            tensors: of the checkpoint, under timm's names; left as they are.
+            metadata: of the checkpoint, None for a foreign file.
+            interpolation: how position embeddings are to be resampled.
+            source: the file's name, for messages.
+
+        Returns:
+            All tensors, and what was done to which, e.g. ``{"pos_embed": "14x14 -> 6x8"}``.
+
+        Raises:
+            BackboneRefusedError: a tensor cannot be resampled to the model.
+        """
         wanted = model.state_dict()
         grid = metadata.grid_size if metadata else None
         _check_periods(model, tensors, source)

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from mst_transfer.checkpoint.sources.facebook import fold_class_position
-from mst_transfer.checkpoint.sources.rename import merge_qkv, rename_all
-from mst_transfer.checkpoint.sources.source import Source
+from mst_transfer.checkpoint.sources.scheme import Source, merge_qkv, rename_all
+from mst_transfer.checkpoint.sources.timm_like import fold_class_position
 
 _LAYER = re.compile(r"^(encoder\.layer|layers|layer|model\.layer)\.\d+\.(?!blocks\.|downsample\.)")
 _RULES = (

@@ -8,25 +8,33 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mst_transfer.checkpoint.sources.rename import rename_all
-from mst_transfer.checkpoint.sources.source import Source
+from mst_transfer.checkpoint.sources.scheme import Source, rename_all, to_timm
 
 _LAYER = re.compile(r"^layers\.\d+\.(ln|norm|attn\.)")
-_RULES = (
-    (r"^patch_embed\.projection\.", "patch_embed.proj."),
+NAMES = (
+    ("cls_token", "cls_token"),
+    ("pos_embed", "pos_embed"),
+    ("patch_embed.projection.*", "patch_embed.proj.*"),
+    ("pre_norm.*", "norm_pre.*"),
+    ("ln1.*", "norm.*"),
+    ("layers.#.ln1.*", "blocks.#.norm1.*"),
+    ("layers.#.ln2.*", "blocks.#.norm2.*"),
+    ("layers.#.attn.qkv.*", "blocks.#.attn.qkv.*"),
+    ("layers.#.attn.proj.*", "blocks.#.attn.proj.*"),
+    ("layers.#.attn.gamma1.weight", "blocks.#.ls1.gamma"),
+    ("layers.#.ffn.gamma2.weight", "blocks.#.ls2.gamma"),
+    ("layers.#.ffn.layers.0.0.*", "blocks.#.mlp.fc1.*"),
+    ("layers.#.ffn.layers.1.*", "blocks.#.mlp.fc2.*"),
+)
+_READ_ONLY = (  # mmseg's, BEiT's, SwiGLU's and others that are not written
     (r"^layers\.(\d+)\.", r"blocks.\1."),
-    (r"^(blocks\.\d+)\.ln([12])\.", r"\1.norm\2."),
     (r"\.attn\.attn\.in_proj_", ".attn.qkv."),
     (r"\.attn\.attn\.out_proj\.", ".attn.proj."),
-    (r"\.ffn\.layers\.0\.0\.", ".mlp.fc1."),
-    (r"\.ffn\.layers\.1\.", ".mlp.fc2."),
     (r"\.ffn\.w12\.", ".mlp.fc1."),
     (r"\.ffn\.w3\.", ".mlp.fc2."),
-    (r"\.attn\.gamma1\.weight$", ".ls1.gamma"),
-    (r"\.ffn\.gamma2\.(?:weight|scale)$", ".ls2.gamma"),
-    (r"^ln1\.", "norm."),
+    (r"\.ffn\.gamma2\.scale$", ".ls2.gamma"),
     (r"^ln2\.", "fc_norm."),
-    (r"^pre_(?:norm|ln)\.", "norm_pre."),
+    (r"^pre_ln\.", "norm_pre."),
 )
 
 
@@ -37,7 +45,7 @@ def _matches(tensors: Mapping[str, Tensor]) -> bool:
 
 def _rename(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Renames; mmseg's ViT has no bias in its patch embedding unless told so, timm's always has: zero."""
-    renamed = rename_all(tensors, _RULES)
+    renamed = rename_all(to_timm(tensors, NAMES), _READ_ONLY)
     weight = renamed["patch_embed.proj.weight"]
     if "norm_pre.weight" not in renamed:
         renamed.setdefault("patch_embed.proj.bias", torch.zeros(len(weight), dtype=weight.dtype))

@@ -13,13 +13,13 @@ Shapes: C channels of a map that is merged; a merged patch has 4 C, from (row, c
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NoReturn
 
 from torch import Tensor
 
 from mst_transfer.checkpoint.errors import BackboneRefusedError
-from mst_transfer.checkpoint.sources.rename import merge_qkv, rename_all
-from mst_transfer.checkpoint.sources.source import Source
+from mst_transfer.checkpoint.sources.scheme import Source, from_timm, merge_qkv, rename_all, to_timm
 
 _DERIVED = ("attn_mask", "relative_position_index", "relative_coords_table")
 _STAGE = re.compile(r"^layers\.(\d+)\.")
@@ -27,11 +27,15 @@ _MERGING = re.compile(r"^layers\.(\d+)\.downsample\.")
 _OUT_NORM = re.compile(r"^norm(\d+)\.")
 
 _MM_NAMES = (
-    (r"^patch_embed\.projection\.", "patch_embed.proj."),
-    (r"^stages\.", "layers."),
-    (r"\.attn\.w_msa\.", ".attn."),
-    (r"\.ffn\.layers\.0\.0\.", ".mlp.fc1."),
-    (r"\.ffn\.layers\.1\.", ".mlp.fc2."),
+    ("patch_embed.projection.*", "patch_embed.proj.*"),
+    ("patch_embed.norm.*", "patch_embed.norm.*"),
+    ("stages.#.blocks.#.norm1.*", "layers.#.blocks.#.norm1.*"),
+    ("stages.#.blocks.#.norm2.*", "layers.#.blocks.#.norm2.*"),
+    ("stages.#.blocks.#.attn.w_msa.*", "layers.#.blocks.#.attn.*"),
+    ("stages.#.blocks.#.ffn.layers.0.0.*", "layers.#.blocks.#.mlp.fc1.*"),
+    ("stages.#.blocks.#.ffn.layers.1.*", "layers.#.blocks.#.mlp.fc2.*"),
+    ("stages.#.downsample.*", "layers.#.downsample.*"),
+    ("norm#.*", "norm#.*"),
 )
 _HF_NAMES = (
     (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
@@ -71,11 +75,24 @@ def from_official(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def from_mm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Names of mmdet, mmseg and mmpretrain, whose patch merging is ordered by channel, then position."""
-    renamed = rename_all(tensors, _MM_NAMES)
-    for name in renamed:
-        if _MERGING.match(name):
-            renamed[name] = _by_position(renamed[name])
-    return from_official(renamed)
+    renamed = to_timm(tensors, _MM_NAMES)
+    return from_official({n: position_first(t) if _MERGING.match(n) else t for n, t in renamed.items()})
+
+
+def to_mm(tensors: Mapping[str, Tensor], library: str) -> dict[str, Tensor]:
+    """Gives a timm Swin the names and the patch merging of these libraries, where the last norm is the last stage's.
+
+    Raises:
+        BackboneRefusedError: they have no place for one of the tensors.
+    """
+    last = max(int(match[1]) for match in map(_STAGE.match, tensors) if match)
+    placed: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if match := _MERGING.match(name):
+            placed[f"layers.{int(match[1]) - 1}.{name[match.end() - len('downsample.') :]}"] = channel_first(tensor)
+        else:
+            placed[re.sub(r"^norm\.", f"norm{last}.", name)] = tensor
+    return from_timm(placed, _MM_NAMES, library)
 
 
 def from_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -83,33 +100,27 @@ def from_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return from_official(merge_qkv(rename_all(tensors, _HF_NAMES)))
 
 
-def refuse_v2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Swin V2 has another attention (cosine, continuous position bias) and norms behind its branches.
+def _refuse(what: str) -> Callable[[Mapping[str, Tensor]], NoReturn]:
+    """A renaming that refuses what is no Swin of the first version."""
 
-    Raises:
-        BackboneRefusedError: always.
-    """
-    raise BackboneRefusedError(
-        "this is a Swin Transformer V2 (its attention has a logit_scale): only the first version is supported, such as "
-        "swin_tiny_patch4_window7_224. Choose a checkpoint of Swin V1"
-    )
+    def refuse(tensors: Mapping[str, Tensor]) -> NoReturn:
+        raise BackboneRefusedError(
+            f"this is a {what}: only the first version of the Swin Transformer is supported. Choose a checkpoint of "
+            "it, such as swin_tiny_patch4_window7_224"
+        )
 
-
-def refuse_mlp(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Swin-MLP mixes the tokens of a window without attention.
-
-    Raises:
-        BackboneRefusedError: always.
-    """
-    raise BackboneRefusedError(
-        "this is a Swin-MLP (its blocks have spatial_mlp instead of attention), which is not supported. Choose a "
-        "checkpoint of a Swin Transformer V1, such as swin_tiny_patch4_window7_224"
-    )
+    return refuse
 
 
-def _by_position(merging: Tensor) -> Tensor:
+def position_first(merging: Tensor) -> Tensor:
     """The input of a patch merging from (C, row, column) to (column, row, C); weight [2 C, 4 C] or norm [4 C]."""
     split = merging.unflatten(-1, (-1, 2, 2))
+    return split.movedim((-1, -2, -3), (-3, -2, -1)).flatten(-3).contiguous()
+
+
+def channel_first(merging: Tensor) -> Tensor:
+    """The input of a patch merging from (column, row, C) to (C, row, column); undoes :func:`position_first`."""
+    split = merging.unflatten(-1, (2, 2, -1))
     return split.movedim((-1, -2, -3), (-3, -2, -1)).flatten(-3).contiguous()
 
 
@@ -121,23 +132,25 @@ def _merge_at_start(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not any(name.startswith("layers.0.downsample.") for name in tensors):
         return dict(tensors)
     return {
-        _MERGING.sub(lambda match: f"layers.{int(match.group(1)) + 1}.downsample.", name): tensor
+        _MERGING.sub(lambda match: f"layers.{int(match[1]) + 1}.downsample.", name): tensor
         for name, tensor in tensors.items()
     }
 
 
 def _name_last_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The norm of the last stage's output, which detectors number like those of the other stages, is ``norm``."""
-    last = max((int(match.group(1)) for match in map(_STAGE.match, tensors) if match), default=-1)
+    last = max((int(match[1]) for match in map(_STAGE.match, tensors) if match), default=-1)
     if "norm.weight" in tensors:
         return dict(tensors)
     return {
-        _OUT_NORM.sub(lambda match: "norm." if int(match.group(1)) == last else match.group(0), name): tensor
+        _OUT_NORM.sub(lambda match: "norm." if int(match[1]) == last else match[0], name): tensor
         for name, tensor in tensors.items()
     }
 
 
 _TABLE = "relative_position_bias_table"
+_refuse_v2 = _refuse("Swin Transformer V2 (its attention has a logit_scale)")
+_refuse_mlp = _refuse("Swin-MLP (its blocks have spatial_mlp instead of attention)")
 SWIN_SOURCES = (
     Source("timm Swin, Swin, MoBY, SimMIM, MST", f"layers.0.blocks.0.attn.{_TABLE}", from_official),
     Source("mmdet, mmseg, mmpretrain Swin", f"stages.0.blocks.0.attn.w_msa.{_TABLE}", from_mm),
@@ -145,8 +158,8 @@ SWIN_SOURCES = (
     Source(
         "transformers 5 Swin", f"encoder.layers.0.blocks.0.attention.relative_position_bias.{_TABLE}", from_hugging_face
     ),
-    Source("timm, Swin V2", "layers.0.blocks.0.attn.logit_scale", refuse_v2),
-    Source("mmpretrain, Swin V2", "stages.0.blocks.0.attn.w_msa.logit_scale", refuse_v2),
-    Source("transformers, Swin V2", "encoder.layers.0.blocks.0.attention.self.logit_scale", refuse_v2),
-    Source("Swin-MLP", "layers.0.blocks.0.spatial_mlp.weight", refuse_mlp),
+    Source("timm, Swin V2", "layers.0.blocks.0.attn.logit_scale", _refuse_v2),
+    Source("mmpretrain, Swin V2", "stages.0.blocks.0.attn.w_msa.logit_scale", _refuse_v2),
+    Source("transformers, Swin V2", "encoder.layers.0.blocks.0.attention.self.logit_scale", _refuse_v2),
+    Source("Swin-MLP", "layers.0.blocks.0.spatial_mlp.weight", _refuse_mlp),
 )

@@ -7,8 +7,7 @@ from small_vit import make_metadata, make_vit
 
 from mst_transfer.checkpoint import BackboneRefusedError, save_backbone
 from mst_transfer.checkpoint.architecture import architecture_of, infer_architecture
-from mst_transfer.checkpoint.recognise import recognise
-from mst_transfer.checkpoint.sources.facebook import moco_v3_position
+from mst_transfer.checkpoint.sources.timm_like import moco_v3_position
 
 PUBLISHED = [
     *("vit_tiny_patch16_224", "vit_small_patch16_224", "vit_small_patch8_224", "vit_base_patch16_224"),
@@ -108,39 +107,3 @@ def test_metadata_win(tmp_path):
     save_backbone(tmp_path / "t.safetensors", make_vit().state_dict(), make_metadata())
     arch, options = architecture_of(tmp_path / "t.safetensors")
     assert (arch, options) == (make_metadata().arch, make_metadata().arch_kwargs)
-
-
-HUGGINGFACE = [
-    ("ViTModel", "ViTConfig", {}, ("vit_base_patch16_224", {})),
-    ("Dinov2Model", "Dinov2Config", dict(image_size=518, patch_size=14), ("vit_base_patch14_dinov2", {})),
-    (
-        "Dinov2WithRegistersModel",
-        "Dinov2WithRegistersConfig",
-        dict(
-            image_size=518,
-            patch_size=14,
-            hidden_size=1536,
-            num_hidden_layers=3,
-            num_attention_heads=24,
-            use_swiglu_ffn=True,
-        ),
-        ("vit_giant_patch14_reg4_dinov2", dict(depth=3)),
-    ),
-    (
-        "DINOv3ViTModel",
-        "DINOv3ViTConfig",
-        dict(hidden_size=384, intermediate_size=1536, num_attention_heads=6, num_register_tokens=4),
-        ("vit_small_patch16_dinov3_qkvb", {}),
-    ),
-    ("ViTMAEForPreTraining", "ViTMAEConfig", {}, ("vit_base_patch16_224", {})),
-    ("BeitModel", "BeitConfig", dict(use_relative_position_bias=True), ("beit_base_patch16_224", {})),
-]
-
-
-@pytest.mark.parametrize(("model", "config", "options", "expected"), HUGGINGFACE)
-def test_full_size_models_of_transformers_are_told(model, config, options, expected):
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    with torch.device("meta"):
-        network = getattr(transformers, model)(getattr(transformers, config)(**options))
-    found = recognise(network.state_dict(), None, "file")
-    assert infer_architecture(found.tensors, "file") == expected

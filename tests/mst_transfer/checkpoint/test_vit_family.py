@@ -13,8 +13,10 @@ from mst_transfer.checkpoint import (
     save_backbone,
 )
 from mst_transfer.checkpoint.pos_embed import use_pos_embed_interpolation
-from mst_transfer.checkpoint.sources.facebook import moco_v3_position
-from mst_transfer.checkpoint.spelling import respell
+from mst_transfer.checkpoint.sources.openmmlab import NAMES
+from mst_transfer.checkpoint.sources.scheme import from_timm
+from mst_transfer.checkpoint.sources.timm_like import moco_v3_position
+from mst_transfer.checkpoint.timm_names import to_names_of_model
 
 SIZE = dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=0)
 
@@ -103,11 +105,11 @@ def test_classes_of_equal_function_take_each_others_weights(tmp_path, give, take
 
 
 def test_biases_are_left_out_only_without_effect():
-    zeros = {"blocks.0.attn.q_bias": torch.zeros(4), "blocks.0.attn.v_bias": torch.zeros(4)}
-    wanted = ["blocks.0.attn.qkv.weight"]
-    assert respell(zeros, wanted) == ({}, tuple(zeros))
+    zeros = {"blocks.0.attn.q_bias": torch.zeros(24), "blocks.0.attn.v_bias": torch.zeros(24)}
+    model = make_vit(qkv_bias=False)
+    assert to_names_of_model(zeros, model) == ({}, tuple(zeros))
     ones = {name: tensor + 1 for name, tensor in zeros.items()}
-    kept, left_out = respell(ones, wanted)
+    kept, left_out = to_names_of_model(ones, model)
     assert set(kept) == set(ones) and left_out == ()
 
 
@@ -173,31 +175,13 @@ def test_keys_with_a_bias_and_norms_apart_are_refused(tmp_path):
     assert "local_cls_norm.weight" in load_backbone(model, tmp_path / "local.pth").skipped
 
 
-def test_moco_v3s_heads_are_twelve(tmp_path):
+@pytest.mark.parametrize("names", ["timm", "mmpretrain"])
+def test_moco_v3s_heads_are_twelve_under_any_names(names, tmp_path):
     model = make_vit(embed_dim=384, depth=1, num_heads=12)
     model.pos_embed.data.copy_(moco_v3_position(16, 384))
-    torch.save({"state_dict": model.state_dict()}, tmp_path / "moco.pth")
-    with pytest.raises(BackboneRefusedError, match="a MoCo v3 of width 384 has 12 attention heads, the model has 6"):
-        load_backbone(make_vit(embed_dim=384, depth=1, num_heads=6), tmp_path / "moco.pth")
-    load_backbone(make_vit(embed_dim=384, depth=1, num_heads=12), tmp_path / "moco.pth")
-
-
-MMPRETRAIN_NAMES = (
-    *(("blocks.", "layers."), ("norm1", "ln1"), ("norm2", "ln2"), ("patch_embed.proj", "patch_embed.projection")),
-    *(("mlp.fc1", "ffn.layers.0.0"), ("mlp.fc2", "ffn.layers.1"), ("norm.", "ln1.")),
-)
-
-
-def test_moco_v3s_heads_are_twelve_under_mmpretrains_names(tmp_path):
-    model = make_vit(embed_dim=384, depth=1, num_heads=12)
-    model.pos_embed.data.copy_(moco_v3_position(16, 384))
-    state = {}
-    for name, tensor in model.state_dict().items():
-        for ours, theirs in MMPRETRAIN_NAMES:
-            name = name.replace(ours, theirs)
-        state[f"backbone.{name}"] = tensor
-    torch.save(state, tmp_path / "moco.pth")
-    with pytest.raises(BackboneRefusedError, match="width 384 has 12 attention heads, the model has 6"):
+    state = model.state_dict() if names == "timm" else from_timm(model.state_dict(), NAMES, names)
+    torch.save({"state_dict": state}, tmp_path / "moco.pth")
+    with pytest.raises(BackboneRefusedError, match="of width 384 has 12 attention heads, the model has 6"):
         load_backbone(make_vit(embed_dim=384, depth=1, num_heads=6), tmp_path / "moco.pth")
     load_backbone(make_vit(embed_dim=384, depth=1, num_heads=12), tmp_path / "moco.pth")
     assert architecture_of(tmp_path / "moco.pth")[1]["num_heads"] == 12
@@ -217,14 +201,12 @@ def test_incomplete_queries_keys_and_values_are_named(tmp_path):
         load_backbone(make_vit(), tmp_path / "part.pth")
 
 
-def test_tensors_are_mapped_from_the_file_not_copied(tmp_path):
-    model = make_vit(depth=4, embed_dim=192)
-    torch.save(model.state_dict(), tmp_path / "new.pth")
-    torch.save(model.state_dict(), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    for name in ("new.pth", "old.pth"):
-        other = make_vit(depth=4, embed_dim=192)
-        load_backbone(other, tmp_path / name)
-        torch.testing.assert_close(other.norm.weight, model.norm.weight, rtol=0, atol=0)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_both_formats_of_torch_are_read(zipped, tmp_path):
+    model, other = make_vit(), make_vit()
+    torch.save(model.state_dict(), tmp_path / "file.pth", _use_new_zipfile_serialization=zipped)
+    load_backbone(other, tmp_path / "file.pth")
+    torch.testing.assert_close(other.norm.weight, model.norm.weight, rtol=0, atol=0)
 
 
 def test_dinos_resampling_is_refused_where_it_means_nothing():

@@ -13,7 +13,7 @@ from small_vit import SMALL, make_vit
 from mst_transfer.checkpoint import read_backbone
 from mst_transfer.cli import convert
 from mst_transfer.cli.main import main
-from mst_transfer.export.convert import MODULES
+from mst_transfer.export.convert import TARGETS
 
 
 def test_inspect_prints_a_table_or_json(saved, capsys) -> None:
@@ -77,7 +77,7 @@ def test_arguments_that_do_not_fit_are_refused(saved, capsys) -> None:
         "c": True,
         "d": "gelu",
     }
-    assert set(convert.TARGETS) == set(MODULES)
+    assert set(convert.TARGETS) == set(TARGETS)
 
 
 @pytest.mark.parametrize("verb", ["inspect", "convert"])

@@ -5,7 +5,7 @@ import torch
 from small_vit import SMALL
 from torch import nn
 
-from mst_transfer.export.original import read_original
+from mst_transfer.export.source_model import read_source_model
 
 SCALED = SMALL | {"init_values": 1e-5}
 KINDS = {
@@ -38,4 +38,4 @@ def make_model(kind):
 def make_original(kind, folder):
     arch, options = KINDS[kind]
     torch.save(make_model(kind).state_dict(), folder / f"{kind}.pth")
-    return read_original(folder / f"{kind}.pth", arch=arch, arch_kwargs=options)
+    return read_source_model(folder / f"{kind}.pth", arch=arch, arch_kwargs=options)

@@ -9,10 +9,9 @@ from backbones_to_convert import make_original
 
 from mst_transfer.checkpoint.pos_embed import resample_pos_embed
 from mst_transfer.export import graph_models, onnx_graph
-from mst_transfer.export.convert import convert
+from mst_transfer.export.convert import Options, convert
 from mst_transfer.export.graph_models import AnySizeViT, Map, Tokens, dino_weights
 from mst_transfer.export.onnx_graph import TARGET
-from mst_transfer.export.target import Options
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
-"""Does a checkpoint belong to this model? Refusals that name both sides, before any tensor is copied."""
+"""Refuses checkpoints that are not the model's, naming both sides, before any tensor is copied."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import timm
 from torch import Tensor, nn
 
 from mst_transfer.checkpoint.errors import BackboneRefusedError, is_under, list_names
@@ -12,18 +13,16 @@ from mst_transfer.checkpoint.errors import BackboneRefusedError, is_under, list_
 if TYPE_CHECKING:
     from mst_transfer.checkpoint.families import Family
     from mst_transfer.checkpoint.metadata import BackboneMetadata
-    from mst_transfer.checkpoint.read import BackboneFile
+    from mst_transfer.checkpoint.recognise import BackboneFile
 
 
 def check_architecture(
     family: Family,
     model: nn.Module,
     tensors: Mapping[str, Tensor],
-    metadata: BackboneMetadata | None,
-    *,
-    source: str,
-    unused: Sequence[str] = (),
-    skipped: Sequence[str] = (),
+    file: BackboneFile,
+    unused: Sequence[str],
+    skipped: Sequence[str],
 ) -> None:
     """Compares what a checkpoint and a model must have in common, and the heads that metadata name.
 
@@ -31,8 +30,7 @@ def check_architecture(
         family: the model's.
         model: a timm model.
         tensors: the file's tensors without those left out on purpose.
-        metadata: the file's metadata, None for a foreign file.
-        source: the file's name, for messages.
+        file: the file.
         unused: module paths that the model has removed on purpose; removed blocks count to its depth.
         skipped: names of the file that were left out on purpose.
 
@@ -42,21 +40,20 @@ def check_architecture(
     found, anchor = tensors.get(family.anchor), model.state_dict()[family.anchor]
     if found is not None and found.ndim != anchor.ndim:
         raise BackboneRefusedError(
-            f"{source}: {family.anchor} has shape {tuple(found.shape)}, the model's {tuple(anchor.shape)}: this is no "
-            "backbone of its kind"
+            f"{file.source}: {family.anchor} has shape {tuple(found.shape)}, the model's {tuple(anchor.shape)}: it is "
+            "no backbone of that kind"
         )
     checkpoint = family.describe(tensors, [*tensors, *skipped])
     wanted = family.describe(model.state_dict(), [*model.state_dict(), *unused])
-    heads = family.num_heads(model)
-    if metadata is not None and heads is not None and "num_heads" in metadata.arch_kwargs:
-        checkpoint["heads"], wanted["heads"] = metadata.arch_kwargs["num_heads"], heads
+    heads, metadata = family.num_heads(model), file.metadata
+    if metadata is not None and heads is not None:  # which leave no trace in shapes
+        checkpoint["heads"] = metadata.arch_kwargs.get("num_heads") or _default_heads(family, metadata)
+        wanted["heads"] = heads
     if checkpoint != wanted:
         raise BackboneRefusedError(
-            f"{source} is of another architecture (checkpoint: {_in_words(checkpoint)}; "
+            f"{file.source} is of another architecture (checkpoint: {_in_words(checkpoint)}; "
             f"model: {_in_words(wanted)}).{_advice(metadata)}"
         )
-    if metadata is not None and heads is not None and "num_heads" not in metadata.arch_kwargs:
-        _check_default_heads(family, metadata, heads, source)
 
 
 def check_num_heads(family: Family, model: nn.Module, tensors: Mapping[str, Tensor], file: BackboneFile) -> None:
@@ -75,13 +72,7 @@ def check_num_heads(family: Family, model: nn.Module, tensors: Mapping[str, Tens
         )
 
 
-def check_strangers(
-    family: Family,
-    model: nn.Module,
-    tensors: Mapping[str, Tensor],
-    metadata: BackboneMetadata | None,
-    source: str,
-) -> None:
+def check_strangers(family: Family, model: nn.Module, tensors: Mapping[str, Tensor], file: BackboneFile) -> None:
     """Refuses trunk tensors that the model has no place for.
 
     Raises:
@@ -91,11 +82,11 @@ def check_strangers(
     strangers = [name for name in tensors if name not in names and is_under(name, family.trunk)]
     if strangers:
         raise BackboneRefusedError(
-            f"{source} has {len(strangers)} tensors that the model has no place for: "
+            f"{file.source} has {len(strangers)} tensors that the model has no place for: "
             f"{list_names(strangers)}. Without them the features would differ from the checkpoint's: build "
             "the model with the same arch and options "
             "(LayerScale: init_values, register tokens: reg_tokens, BEiT: a beit arch, DINOv3: a dinov3 arch, …)."
-            f"{_advice(metadata)}"
+            f"{_advice(file.metadata)}"
         )
 
 
@@ -133,17 +124,8 @@ def _in_words(description: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in description.items())
 
 
-def _check_default_heads(family: Family, metadata: BackboneMetadata, heads: Any, source: str) -> None:
-    """Head counts leave no trace in tensor shapes: take the architecture's own default from timm."""
-    import timm
-
-    default = timm.create_model(metadata.arch, pretrained=False, num_classes=0, device="meta")
-    expected = family.num_heads(default)
-    if expected is not None and expected != heads:
-        raise BackboneRefusedError(
-            f"{source} is of another architecture (checkpoint: heads {expected}; model: heads {heads})."
-            f"{_advice(metadata)}"
-        )
+def _default_heads(family: Family, metadata: BackboneMetadata) -> Any:
+    return family.num_heads(timm.create_model(metadata.arch, pretrained=False, num_classes=0, device="meta"))
 
 
 def _advice(metadata: BackboneMetadata | None) -> str:

@@ -1,6 +1,6 @@
-"""Naming schemes of DINOv2, DINOv3, MoCo v3 and MAE.
+"""Naming schemes of ViTs that follow timm's: DINO, DINOv2, DINOv3, iBOT, MAE, MoCo v3, BEiT, SimMIM.
 
-The first three differ from timm in more than names:
+Three differ from timm in more than names:
 
 - DINOv2 numbers blocks within chunks (``blocks.2.10.…``), and with register tokens its position embedding covers the
   class token but not the registers: timm's model adds none to either, so that of the class token is added here.
@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from mst_transfer.checkpoint.errors import BackboneRefusedError
-from mst_transfer.checkpoint.sources.rename import rename_all
-from mst_transfer.checkpoint.sources.source import Source
+from mst_transfer.checkpoint.sources.scheme import Source, rename_all
 
 ANCHOR = "patch_embed.proj.weight"
 _CHUNKED = re.compile(r"^blocks\.\d+\.\d+\.")
@@ -110,6 +109,19 @@ def _is_mae(tensors: Mapping[str, Tensor]) -> bool:
     return "decoder_pos_embed" in tensors and "decoder_embed.weight" in tensors
 
 
+def _is_beit(tensors: Mapping[str, Tensor]) -> bool:
+    """Queries and values have biases, keys none; or attention adds a table of relative positions."""
+    return "blocks.0.attn.q_bias" in tensors or any(name.endswith("relative_position_bias_table") for name in tensors)
+
+
+def _is_ibot(tensors: Mapping[str, Tensor]) -> bool:
+    return "masked_embed" in tensors
+
+
+def _as_dino(tensors: Mapping[str, Tensor]) -> str:
+    return "dino"
+
+
 DINOV3 = Source("DINOv3", ANCHOR, _rename_dinov3, _is_dinov3, num_heads={384: 6, 768: 12, 1024: 16, 1280: 20, 4096: 32})
 DINOV2 = Source(
     "DINOv2",
@@ -120,4 +132,12 @@ DINOV2 = Source(
     num_heads={384: 6, 768: 12, 1024: 16, 1536: 24},
 )
 MOCO_V3 = Source("MoCo v3", ANCHOR, dict, is_moco_v3, num_heads={384: 12, 768: 12})
-MAE = Source("MAE", ANCHOR, dict, _is_mae, num_heads={768: 12, 1024: 16, 1280: 16})
+TIMM_LIKE_SOURCES = (  # those with the surest marks first
+    DINOV3,
+    DINOV2,
+    Source("iBOT", ANCHOR, dict, _is_ibot, interpolation=_as_dino, num_heads={192: 3, 384: 6, 768: 12, 1024: 16}),
+    Source("BEiT, SimMIM", ANCHOR, dict, _is_beit),
+    Source("MAE", ANCHOR, dict, _is_mae, num_heads={768: 12, 1024: 16, 1280: 16}),
+    MOCO_V3,
+    Source("timm, DINO, DeiT, MST", ANCHOR, dict),
+)

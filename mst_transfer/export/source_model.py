@@ -1,4 +1,4 @@
-"""The backbone that is to be converted: a timm model that holds exactly the tensors of a file.
+"""The model that is converted: timm's, holding exactly the tensors of a file, and what is known of it.
 
 Shapes: image [B, 3, H, W]; N tokens (prefix + patches), D embedding width; Swin's map [B, h, w, C].
 """
@@ -16,15 +16,20 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import GELU, Mlp
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from mst_transfer.checkpoint import BackboneMetadata, load_backbone
+from mst_transfer.checkpoint import (
+    BackboneFile,
+    BackboneMetadata,
+    architecture_of,
+    find_backbone,
+    load_backbone,
+)
 from mst_transfer.checkpoint.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalisation_of
 from mst_transfer.checkpoint.pos_embed import resample_pos_embed
-from mst_transfer.checkpoint.read import BackboneFile, find_backbone
-from mst_transfer.export.errors import ConversionError
 from mst_transfer.files.checksums import sha256_of
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -33,8 +38,12 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 Resample = Callable[[Tensor, tuple[int, int], tuple[int, int], int], Tensor]
 
 
+class ConversionError(ValueError):
+    """A backbone cannot be written for a target, or what was written does not compute the same."""
+
+
 @dataclass(frozen=True)
-class Original:
+class SourceModel:
     """A backbone and what is known of it.
 
     Attributes:
@@ -42,14 +51,12 @@ class Original:
         tensors: the backbone's tensors under timm's names, as stored; no head.
         metadata: the file's, or for a foreign file what was inferred, given and assumed.
         remarks: what was assumed, in words.
-        skipped: tensors of the file that belong to no backbone, e.g. heads.
     """
 
     path: Path
     tensors: dict[str, Tensor]
     metadata: BackboneMetadata
     remarks: tuple[str, ...] = ()
-    skipped: tuple[str, ...] = ()
 
     def model(
         self, img_size: tuple[int, int] | None = None, resample: Resample | None = None, **options: Any
@@ -61,18 +68,12 @@ class Original:
             resample: how position embeddings get to that size; None: as the checkpoint's metadata say.
             **options: further overrides for ``timm.create_model``.
         """
-        size = img_size or self.metadata.img_size
-        tensors: Mapping[str, Tensor] = self.tensors
-        grown = size != self.metadata.img_size
-        if grown and "pos_embed" in tensors:
-            model = _create(self.metadata, **{"img_size": size, **options})
-            tensors = {**tensors, "pos_embed": self._pos_embed(model, resample)}
-            grown = False
-        else:  # what else depends on the size (tables, masks), timm resamples itself
-            model = _create(self.metadata, **options)
-        model.load_state_dict({name: tensors[name].float() for name in model.state_dict()})
-        if grown:
-            self.resize(model, size)
+        model: Any = _create(self.metadata, **options)
+        model.load_state_dict({name: self.tensors[name].float() for name in model.state_dict()})
+        if img_size is not None and img_size != self.metadata.img_size:
+            self.resize(model, img_size)
+            if "pos_embed" in self.tensors:
+                model.pos_embed.data.copy_(self._pos_embed(model, resample))
         return model.eval()
 
     def resize(self, model: Any, img_size: tuple[int, int]) -> None:
@@ -81,15 +82,14 @@ class Original:
             windows = {"window_size": self.window_size()} if isinstance(model, SwinTransformer) else {}
             model.set_input_size(img_size=img_size, **windows)
 
-    def _pos_embed(self, model: nn.Module, resample: Resample | None) -> Tensor:
-        vit: Any = model
+    def _pos_embed(self, vit: Any, resample: Resample | None) -> Tensor:
         num_prefix = 0 if getattr(vit, "no_embed_class", False) else vit.num_prefix_tokens
         pos_embed, new, old = self.tensors["pos_embed"].float(), vit.patch_embed.grid_size, self.metadata.grid_size
         if resample is not None:
             return resample(pos_embed, new, old, num_prefix)
         return resample_pos_embed(pos_embed, new, old, num_prefix, self.metadata.pos_embed_interpolation)
 
-    def rounded(self, dtype: str | None) -> Original:
+    def rounded(self, dtype: str | None) -> SourceModel:
         """The same backbone with its tensors in another precision; None leaves it as it is.
 
         Raises:
@@ -125,8 +125,25 @@ class Original:
         rows = self.tensors["layers.0.blocks.0.attn.relative_position_bias_table"].shape[0]
         return (math.isqrt(rows) + 1) // 2
 
+    def require_plain_mlp(self, layout: str) -> None:
+        """Refuses a ViT whose MLP is not two layers with an exact GELU between them, which names hardly show.
 
-def read_original(
+        Args:
+            layout: the library that computes no other, for messages.
+
+        Raises:
+            ConversionError: names what the MLP is.
+        """
+        mlp = self.skeleton.blocks[0].mlp
+        exact = type(mlp.act) in (nn.GELU, GELU) and getattr(mlp.act, "approximate", "none") == "none"
+        if type(mlp) is not Mlp or not exact:
+            raise ConversionError(
+                f"{layout} has an MLP with GELU; this backbone has {type(mlp).__name__} with {type(mlp.act).__name__}. "
+                "Choose another target"
+            )
+
+
+def read_source_model(
     path: str | Path,
     *,
     role: str | None = None,
@@ -134,7 +151,7 @@ def read_original(
     arch_kwargs: Mapping[str, Any] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-) -> Original:
+) -> SourceModel:
     """Reads a file of any layout that :mod:`mst_transfer.checkpoint` knows, and checks it against its architecture.
 
     Args:
@@ -151,7 +168,7 @@ def read_original(
         ValueError: it holds no backbone, or not of that architecture, or numbers that are none.
     """
     file = find_backbone(path, role)
-    given, path, remarks = path, Path(path), list[str]()  # given: a Path would spoil timm://NAME
+    path, remarks = Path(path), list[str]()
     metadata = file.metadata
     if metadata is None or arch is not None or arch_kwargs:
         metadata = _complete(file, path, arch, arch_kwargs, remarks)
@@ -160,7 +177,7 @@ def read_original(
         remarks.append(colours.line())
     metadata = replace(metadata, mean=colours.mean, std=colours.std)
     model = _create(metadata)
-    report = load_backbone(model, given, role=metadata.role)
+    report = load_backbone(model, file)
     if report.resized:
         changes = ", ".join(f"{name} {how}" for name, how in report.resized.items())
         raise ConversionError(
@@ -169,7 +186,7 @@ def read_original(
         )
     remarks += [report.remark] if report.remark else []
     tensors = _in_stored_precision(model.state_dict(), file.tensors, remarks)
-    return Original(path, tensors, metadata, tuple(remarks), (*report.skipped, *report.unexpected))
+    return SourceModel(path, tensors, metadata, tuple(remarks))
 
 
 def _in_stored_precision(
@@ -192,11 +209,9 @@ def _complete(
 ) -> BackboneMetadata:
     """Metadata of a file that has none, or not the given ones: inferred, given, or assumed and said so."""
     known, options = file.metadata, dict[str, Any]()
-    if arch is None and known is not None:
-        arch, options = known.arch, dict(known.arch_kwargs)
-    elif arch is None:
-        arch, options = infer(file, path)
-        remarks.append(f"arch={arch!r} was inferred from the tensors; --arch says otherwise")
+    if arch is None:
+        arch, options = architecture_of(file)
+        remarks += [] if known else [f"arch={arch!r} was inferred from the tensors; --arch says otherwise"]
     options = json.loads(json.dumps(options | dict(arch_kwargs or {})))  # as metadata give it back
     if arch.split(".")[0] not in timm.list_models():
         near = difflib.get_close_matches(arch, timm.list_models(), n=4, cutoff=0.4)
@@ -226,18 +241,6 @@ def _complete(
 def _origin(file: BackboneFile, path: Path) -> dict[str, Any]:
     origin: dict[str, Any] = {"converted_from": path.name, "names": file.scheme}
     return origin | ({"sha256": sha256_of(path)} if path.is_file() else {})
-
-
-def infer(file: BackboneFile, path: Path) -> tuple[str, dict[str, Any]]:
-    """timm's architecture of a file's tensors, and overrides for ``timm.create_model``.
-
-    Raises:
-        ValueError: it cannot be inferred.
-    """
-    from mst_transfer.checkpoint.architecture import infer_architecture
-
-    arch, options = infer_architecture(file.tensors, str(path))
-    return arch, dict(options)
 
 
 def _create(metadata: BackboneMetadata, **options: Any) -> nn.Module:

@@ -1,4 +1,4 @@
-"""What timm's classes call the same tensors: ``VisionTransformer``, ``Beit`` and ``Eva`` differ.
+"""Gives tensors the names of another of timm's classes: ``VisionTransformer``, ``Beit`` and ``Eva`` differ.
 
 =====================  ==========================  ==========================================
 what                   ``VisionTransformer``       ``Beit``, ``Eva``
@@ -19,47 +19,45 @@ import re
 from collections.abc import Collection, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _BLOCK = re.compile(r"^(blocks\.\d+)\.(.+)$")
 _SHARED_TABLE = "rel_pos_bias.relative_position_bias_table"
 _TABLE = "attn.relative_position_bias_table"
 
 
-def respell(
-    tensors: Mapping[str, Tensor], wanted: Collection[str], rotary: bool = False
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def to_names_of_model(tensors: Mapping[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Gives tensors the names by which a model asks for them.
 
     Args:
         tensors: of a checkpoint, under the names of any of timm's ViTs.
-        wanted: the model's names.
-        rotary: whether the model has rotary position embeddings.
+        model: of timm.
 
     Returns:
         The tensors, and names of biases that were left out because the model has no place for them and they have no
         effect.
     """
-    respelt: dict[str, Tensor] = {}
+    wanted, rotary = model.state_dict().keys(), getattr(model, "rope", None) is not None
+    renamed: dict[str, Tensor] = {}
     blocks: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if match := _BLOCK.match(name):
             blocks.setdefault(match[1], {})[match[2]] = tensor
         else:
-            respelt[name] = tensor
+            renamed[name] = tensor
     left_out: list[str] = []
-    shared = None if _SHARED_TABLE in wanted else respelt.get(_SHARED_TABLE)
+    shared = None if _SHARED_TABLE in wanted else renamed.get(_SHARED_TABLE)
     for block, members in blocks.items():
         asked = {name.removeprefix(f"{block}.") for name in wanted if name.startswith(f"{block}.")}
         if shared is not None and _TABLE in asked and _TABLE not in members:
             members[_TABLE] = shared
-            respelt.pop(_SHARED_TABLE, None)
+            renamed.pop(_SHARED_TABLE, None)
         if asked:
-            _respell_scale(members, asked)
-            _respell_gate(members, asked)
-            left_out += [f"{block}.{name}" for name in _respell_bias(members, asked, rotary)]
-        respelt |= {f"{block}.{name}": tensor for name, tensor in members.items()}
-    return respelt, tuple(left_out)
+            _rename_scale(members, asked)
+            _rename_gate(members, asked)
+            left_out += [f"{block}.{name}" for name in _rename_bias(members, asked, rotary)]
+        renamed |= {f"{block}.{name}": tensor for name, tensor in members.items()}
+    return renamed, tuple(left_out)
 
 
 def has_effect(bias: Tensor) -> bool:
@@ -67,7 +65,7 @@ def has_effect(bias: Tensor) -> bool:
     return bias.is_meta or bool((bias != 0).any())
 
 
-def _respell_scale(members: dict[str, Tensor], asked: Collection[str]) -> None:
+def _rename_scale(members: dict[str, Tensor], asked: Collection[str]) -> None:
     for number in "12":
         pair = (f"ls{number}.gamma", f"gamma_{number}")
         for old, new in (pair, pair[::-1]):
@@ -75,7 +73,7 @@ def _respell_scale(members: dict[str, Tensor], asked: Collection[str]) -> None:
                 members[new] = members.pop(old)
 
 
-def _respell_gate(members: dict[str, Tensor], asked: Collection[str]) -> None:
+def _rename_gate(members: dict[str, Tensor], asked: Collection[str]) -> None:
     for kind in ("weight", "bias"):
         whole, gate, value = (f"mlp.{layer}.{kind}" for layer in ("fc1", "fc1_g", "fc1_x"))
         if {gate, value} <= set(members) and whole in asked:
@@ -84,7 +82,7 @@ def _respell_gate(members: dict[str, Tensor], asked: Collection[str]) -> None:
             members[gate], members[value] = members.pop(whole).chunk(2)
 
 
-def _respell_bias(members: dict[str, Tensor], asked: Collection[str], rotary: bool) -> list[str]:
+def _rename_bias(members: dict[str, Tensor], asked: Collection[str], rotary: bool) -> list[str]:
     """Joins or splits the biases; returns the names of those without effect that nobody asked for."""
     whole, q, k, v = "attn.qkv.bias", "attn.q_bias", "attn.k_bias", "attn.v_bias"
     if {q, v} <= set(members) and whole in asked:

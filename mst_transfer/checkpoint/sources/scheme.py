@@ -1,0 +1,152 @@
+"""A naming scheme of backbone tensors, and the renaming that schemes share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from mst_transfer.checkpoint.errors import BackboneNotCoveredError, BackboneRefusedError
+
+_PART = re.compile(r"^((?:layers\.\d+\.)?blocks\.\d+\.attn)\.([qkv])\.(weight|bias)$")
+Rules = Sequence[tuple[str, str]]
+Names = Sequence[tuple[str, str]]  # a library's and timm's; ``#`` is a number, ``*`` the rest of a name
+
+
+def always(tensors: Mapping[str, Tensor]) -> bool:
+    """The anchor says it all."""
+    return True
+
+
+def as_timm(tensors: Mapping[str, Tensor]) -> str:
+    """Position embeddings are resampled as timm does."""
+    return "timm"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One naming scheme.
+
+    Attributes:
+        name: who uses it; unique.
+        anchor: the tensor that identifies a backbone of this scheme.
+        rename: turns the scheme's names (prefix removed) into timm's; may reorder, split and merge tensors.
+        matches: whether tensors (prefix removed) that hold the anchor are of this scheme and of no other with the same
+            anchor.
+        beside: tensors of the backbone that stand beside it in the file, not under its prefix.
+        interpolation: how the position embeddings among such tensors were resampled in training
+            (:mod:`mst_transfer.checkpoint.pos_embed`).
+        num_heads: numbers of attention heads of the published widths, ``{width: heads}``; they leave no trace in
+            shapes.
+    """
+
+    name: str
+    anchor: str
+    rename: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+    matches: Callable[[Mapping[str, Tensor]], bool] = always
+    beside: tuple[str, ...] = ()
+    interpolation: Callable[[Mapping[str, Tensor]], str] = as_timm
+    num_heads: Mapping[int, int] = field(default_factory=dict)
+
+
+def rename_all(tensors: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
+    """Applies rules to all names, each rule to what the one before has left.
+
+    Args:
+        tensors: under any names.
+        rules: regular expressions and their replacements.
+
+    Raises:
+        ValueError: if two tensors get the same name.
+    """
+    compiled = [(re.compile(pattern), replacement) for pattern, replacement in rules]
+
+    def renamed(name: str) -> str:
+        for pattern, replacement in compiled:
+            name = pattern.sub(replacement, name)
+        return name
+
+    return _renamed_by(renamed, tensors)
+
+
+def to_timm(tensors: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
+    """Gives tensors timm's names by the first row that fits; those without a row keep theirs.
+
+    Raises:
+        ValueError: if two tensors get the same name.
+    """
+    rows = _compiled(names)
+    return _renamed_by(lambda name: _by_row(name, rows) or name, tensors)
+
+
+def from_timm(tensors: Mapping[str, Tensor], names: Names, library: str) -> dict[str, Tensor]:
+    """Gives timm's tensors a library's names, by the table that :func:`to_timm` reads them with.
+
+    Raises:
+        BackboneRefusedError: a tensor has no row: the library has no place for it.
+    """
+    rows = _compiled([(timms, theirs) for theirs, timms in names])
+    strangers = [name for name in tensors if _by_row(name, rows) is None]
+    if strangers:
+        raise BackboneRefusedError(
+            f"{library} has no place for {len(strangers)} of the backbone's tensors, e.g. {strangers[0]}: without them "
+            "its features would differ. Choose another target"
+        )
+    return _renamed_by(lambda name: str(_by_row(name, rows)), tensors)
+
+
+def _renamed_by(rename: Callable[[str], str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if (new := rename(name)) in renamed:
+            raise ValueError(f"two tensors of the file would be named {new!r}, one of them is {name!r}")
+        renamed[new] = tensor
+    return renamed
+
+
+def _compiled(names: Names) -> list[tuple[re.Pattern[str], str]]:
+    """Patterns for whole names, and templates for :meth:`str.format`."""
+    return [
+        (
+            re.compile(re.escape(old).replace(r"\#", r"(\d+)").replace(r"\*", "(.+)")),
+            new.replace("#", "{}").replace("*", "{}"),
+        )
+        for old, new in names
+    ]
+
+
+def _by_row(name: str, rows: Sequence[tuple[re.Pattern[str], str]]) -> str | None:
+    fits = ((pattern.fullmatch(name), new) for pattern, new in rows)
+    return next((new.format(*match.groups()) for match, new in fits if match), None)
+
+
+def merge_qkv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Joins separate queries, keys and values ``blocks.N.attn.q`` … to ``qkv``, in this order; in stages too.
+
+    Biases of queries and values alone become ``q_bias`` and ``v_bias``, as in timm's ``Beit``.
+
+    Raises:
+        BackboneNotCoveredError: if a block lacks one of the three.
+    """
+    merged: dict[str, Tensor] = {}
+    parts: dict[tuple[str, str], dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if match := _PART.match(name):
+            parts.setdefault((match[1], match[3]), {})[match[2]] = tensor
+        else:
+            merged[name] = tensor
+    for (attention, kind), found in parts.items():
+        if set(found) == {"q", "k", "v"}:
+            merged[f"{attention}.qkv.{kind}"] = torch.cat([found[part] for part in "qkv"])
+        elif kind == "bias" and set(found) == {"q", "v"}:
+            merged |= {f"{attention}.{part}_bias": tensor for part, tensor in found.items()}
+        else:
+            lacking = ", ".join(part for part in "qkv" if part not in found)
+            raise BackboneNotCoveredError(
+                f"the file is incomplete: {attention} has no {kind} of {lacking} beside that of {', '.join(found)}. "
+                "Copy or write it again"
+            )
+    return merged
