@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mst_transfer.files.image_crops import Image, draw_box, resize, resized_crop
 from mst_transfer.files.image_files import UnreadableImageError
-from pretrain.data.augment import draw_box, sample_generator
-from pretrain.data.image_folder import find_images, is_folder, read_image
-from pretrain.data.image_ops import Image, resize, resized_crop
+from mst_transfer.files.image_folder import find_images, is_folder, read_image
+from mst_transfer.runs.counter_random import sample_generator
 
 _STREAM_LINEAR = 2
 _NUM_DRAWS = 23  # those of a box (0-21), and the flip

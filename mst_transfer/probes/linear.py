@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
-from pretrain.counter_random import derive_key
+from mst_transfer.runs.counter_random import derive_key
 
 Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
 

@@ -13,10 +13,10 @@ from mmengine.config import Config
 from mmengine.runner import load_checkpoint
 
 from mst_transfer.compat.config_data_only import data_only
+from mst_transfer.files.image_folder import find_images
 from mst_transfer.runs.checkpoint_choice import latest_checkpoint
 from pretrain.backbones.build_backbone import Backbone
 from pretrain.backbones.swin import MaskedSwin
-from pretrain.data.image_folder import find_images
 from pretrain.evaluate.load import load_frozen
 from pretrain.model import MST
 from pretrain.pictures.drawing import draw_heads, draw_rows, grey_out, heat_map, overlay, save_figure

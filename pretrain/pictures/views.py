@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import torch
 
-from pretrain.data.image_folder import read_image
+from mst_transfer.files.image_folder import read_image
 from pretrain.evaluate.load import FrozenBackbone
 from pretrain.losses import restoring_loss
 from pretrain.model import MST

@@ -6,9 +6,9 @@ import os
 import pytest
 from small_sets import coco_config, seg_config, write_coco, write_masks
 
+from mst_transfer.files.image_folder import find_images
 from mst_transfer.preflight.dataset_checks import check_datasets
 from mst_transfer.preflight.paths import leaves_folder
-from pretrain.data.image_folder import find_images
 
 
 @pytest.mark.parametrize(

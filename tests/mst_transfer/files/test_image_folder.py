@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from pretrain.data.image_folder import UnreadableImageError, find_images, read_image
+from mst_transfer.files.image_folder import UnreadableImageError, find_images, read_image
 
 PHOTOGRAPH = data.chelsea()[:120, :160]
 

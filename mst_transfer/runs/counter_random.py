@@ -5,6 +5,7 @@ whichever rank, in whichever micro-batch it lands. The mixing function is SplitM
 splittable pseudorandom number generators", OOPSLA 2014) on wrapping 64-bit integers, the same on CPU and GPU.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,3 +63,10 @@ def uniform(key: int, sample_ids: Tensor, num_draws: int) -> Tensor:
     columns = torch.arange(1, num_draws + 1, device=sample_ids.device, dtype=torch.int64) * _signed(_GOLDEN)
     bits = _mix64_tensor(rows[:, None] + columns[None, :])
     return _shift_right(bits, 40).to(torch.float32) * 2.0**-24
+
+
+def sample_generator(seed: int, epoch: int, index: int, stream: int) -> np.random.Generator:
+    """A generator whose numbers are a function of its arguments alone (Philox, counter-based)."""
+    counter = np.array([0, stream, epoch, index], dtype=np.uint64)
+    key = np.array([seed & 0xFFFFFFFFFFFFFFFF, 0], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(counter=counter, key=key))

@@ -1,6 +1,7 @@
+import numpy as np
 import torch
 
-from pretrain.counter_random import derive_key, uniform
+from mst_transfer.runs.counter_random import derive_key, sample_generator, uniform
 
 MASK = (1 << 64) - 1
 
@@ -51,3 +52,13 @@ def test_derive_key_depends_on_order_and_on_every_counter():
         derive_key(1, 3),
     }
     assert len(keys) == 6
+
+
+def test_neighbouring_samples_share_no_number() -> None:
+    """A counter that ran from one sample's block into the next would repeat its draws, shifted."""
+    keys = [
+        dict(seed=seed, epoch=epoch, index=index, stream=stream)
+        for seed in (0, 1) for epoch in (0, 1) for index in (0, 1, 2) for stream in (1, 2)
+    ]  # fmt: skip
+    numbers = np.concatenate([sample_generator(**key).random(400) for key in keys])
+    assert len(np.unique(numbers)) == len(numbers)

@@ -12,8 +12,10 @@ import numpy as np
 import PIL.ImageOps
 from mmengine.logging import print_log
 
+from mst_transfer.files.image_crops import Image
 from mst_transfer.files.image_files import (
     FLOATS,
+    IMAGE_EXTENSIONS,
     MAX_PIXELS,
     UnreadableImageError,
     check_gif,
@@ -22,9 +24,6 @@ from mst_transfer.files.image_files import (
     read_image_file,
     shown_path,
 )
-from mst_transfer.configs.paths import IMAGE_EXTENSIONS
-
-from pretrain.data.image_ops import Image
 
 _NOTICE_SECONDS = 10.0
 _IMREAD_RGB = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR)  # older OpenCV: BGR only
