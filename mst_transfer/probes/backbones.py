@@ -1,4 +1,4 @@
-"""Frozen backbones of any checkpoint, timm's plain ViTs and Swins, with the normalisation that they were trained with."""
+"""Frozen backbones of any checkpoint: timm's plain ViTs and Swins, with the normalisation of their training."""
 
 import difflib
 from collections.abc import Callable, Sequence

@@ -1,43 +1,45 @@
 """DINO's k-NN and linear protocols, from a checkpoint and a folder of labelled images to top-1."""
 
 import argparse
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 
 import torch
 from mmengine.dist import get_rank, get_world_size, is_main_process
+from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from mst_transfer.checkpoint.normalisation import normalisation_of
 from mst_transfer.configs.config_check import parse_cfg_options
-from pretrain.backbones.swin import MaskedSwin
-from pretrain.data.dataset import worker_init
-from pretrain.evaluate.features import FeatureFunction, extract_features
-from pretrain.evaluate.knn import check_k, knn_accuracy
-from pretrain.evaluate.labelled_images import LabelledImages
-from pretrain.evaluate.linear import LinearProbes, cached_batches, split_held_out, train_linear
-from pretrain.evaluate.load import FrozenBackbone, load_frozen
-from pretrain.evaluate.monitors import effective_rank
+from mst_transfer.probes.attention import token_grid
+from mst_transfer.probes.backbones import FrozenBackbone, load_frozen
+from mst_transfer.probes.features import (
+    FeatureFunction,
+    Progress,
+    batch_features,
+    extract_features,
+    num_feature_blocks,
+)
+from mst_transfer.probes.knn import check_k, knn_accuracy
+from mst_transfer.probes.labelled_images import LabelledImages, load, open_pair
+from mst_transfer.probes.linear import Batches, LinearProbes, cached_batches, split_held_out, train_linear
+from mst_transfer.probes.monitors import effective_rank
 
 DEFAULT_BLOCKS = 4  # DINO's for ViT-S
-DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def feature_blocks(args: argparse.Namespace, frozen: FrozenBackbone) -> int:
-    """Of how many last blocks the linear protocol takes the class tokens.
+    """Chooses of how many last blocks the linear protocol takes the class tokens.
 
     Raises:
         ValueError: the backbone has no such features.
     """
-    arch, most = frozen.backbone.arch, frozen.backbone.num_feature_blocks
+    most = num_feature_blocks(frozen.model)
     usual = min(DEFAULT_BLOCKS, most)
     if args.blocks is not None and args.blocks > most:
-        raise ValueError(f"--blocks {args.blocks} must lie in 1 … {most} for this {arch}; without it: {usual}")
-    if args.average_patches and isinstance(frozen.backbone, MaskedSwin):
-        raise ValueError(f"--average-patches: the feature of {arch} is its tokens' average already; leave it out")
+        raise ValueError(f"--blocks {args.blocks} must lie in 1 … {most} for this {frozen.arch}; without it: {usual}")
+    if args.average_patches and isinstance(frozen.model, SwinTransformer):
+        raise ValueError(f"--average-patches: the feature of {frozen.arch} is its tokens' average already; omit it")
     return args.blocks or usual
 
 
@@ -58,65 +60,55 @@ def held_out_images(args: argparse.Namespace, num_images: int) -> tuple[Tensor, 
     return kept, held_out
 
 
-def open_images(args: argparse.Namespace, size: int) -> tuple[LabelledImages, LabelledImages]:
-    """The two sets, with the same classes."""
-    train, val = (LabelledImages(args.data / part, size, resize=args.resize) for part in ("train", "val"))
-    if train.classes != val.classes:
-        raise ValueError(f"the classes of train and val differ: {sorted(set(train.classes) ^ set(val.classes))[:5]}")
-    return train, val
-
-
-def view_size(args: argparse.Namespace, frozen: FrozenBackbone) -> int:
-    """Side of the views in pixels; a ValueError if the backbone can't take it."""
-    size = args.size or frozen.img_size
-    frozen.backbone.num_patches(size, size)
-    return size
-
-
 def open_backbone(args: argparse.Namespace) -> FrozenBackbone:
-    """From ``args.checkpoint``; prints what was loaded."""
-    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
-    options = parse_cfg_options(args.arch_options) if args.arch_options else None
-    if args.checkpoint == "random":
-        if args.arch is None:
-            raise ValueError("'random' needs --arch, e.g. --arch vit_small_patch16_224")
-        colours = normalisation_of(None, args.arch, args.mean, args.std)
-        frozen, report = FrozenBackbone.random(args.arch, options or {}, args.seed, device, DTYPES[args.dtype], colours)
-    else:
-        frozen, report = load_frozen(
-            args.checkpoint,
-            role=args.role,
-            arch=args.arch,
-            arch_kwargs=options,
-            device=device,
-            dtype=DTYPES[args.dtype],
-            mean=args.mean,
-            std=args.std,
-        )
+    """Loads ``args.checkpoint``, ready for views of ``args.size``; prints what was loaded."""
+    frozen, report = load_frozen(
+        args.checkpoint,
+        role=args.role,
+        arch=args.arch,
+        arch_kwargs=parse_cfg_options(args.arch_options),
+        device=torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu",
+        dtype=None if args.dtype == "float32" else getattr(torch, args.dtype),
+        mean=args.mean,
+        std=args.std,
+        seed=args.seed,
+    )
+    frozen.img_size = args.size or frozen.img_size
+    token_grid(frozen.model, frozen.img_size, frozen.img_size)
     if is_main_process():
         print(report)
     return frozen
 
 
+def open_images(args: argparse.Namespace, size: int) -> tuple[LabelledImages, LabelledImages]:
+    """The two sets, with the same classes."""
+    return open_pair(args.data / "train", args.data / "val", size, args.resize)
+
+
+def extractor(args: argparse.Namespace, frozen: FrozenBackbone) -> Callable[..., tuple[Tensor, Tensor]]:
+    """:func:`extract_features` with the options of the command line."""
+    return partial(extract_features, batch_size=args.batch_size, num_workers=args.num_workers, device=frozen.device)
+
+
 def run_knn(args: argparse.Namespace) -> dict:
-    """Top-1 for each k, and the effective rank of the validation features."""
+    """Measures top-1 for each k, and the effective rank of the validation features."""
     frozen = open_backbone(args)
-    train, val = open_images(args, view_size(args, frozen))
+    train, val = open_images(args, frozen.img_size)
     check_k(args.k, len(train))
-    options = dict(batch_size=args.batch_size, num_workers=args.num_workers, device=frozen.device)
-    function = frozen.features()
-    votes, vote_labels = extract_features(function, train, title="train", **options)
-    queries, labels = extract_features(function, val, title="val", **options)
-    top1 = knn_accuracy(votes, vote_labels, queries, labels, args.k, args.temperature, device=frozen.device)
+    extract, function = extractor(args, frozen), frozen.features()
+    votes, queries = extract(function, train, title="train:"), extract(function, val, title="val:")
+    top1 = knn_accuracy(*votes, *queries, args.k, args.temperature, device=frozen.device)
     return {
         "protocol": "knn",
         "normalisation": asdict(frozen.normalisation),
-        "top1": {str(k): round(value, 3) for k, value in top1.items()},
-        "effective_rank": round(effective_rank(queries), 2),
+        "top1": _rounded(top1),
+        "effective_rank": round(effective_rank(queries[0]), 2),
     }
 
 
-class _ShardedViews:
+def random_view_batches(
+    args: argparse.Namespace, function: FeatureFunction, images: LabelledImages, device: torch.device, width: int
+) -> Batches:
     """Batches of features of random views, computed anew each epoch; each process has its share.
 
     A step takes the next ``batch_size`` x processes images of the epoch's order, whatever the number of processes.
@@ -129,83 +121,61 @@ class _ShardedViews:
         device: of the backbone.
         width: D, of the features.
     """
+    rank, world = get_rank(), get_world_size()
 
-    def __init__(
-        self,
-        args: argparse.Namespace,
-        function: FeatureFunction,
-        images: LabelledImages,
-        device: torch.device,
-        width: int,
-    ) -> None:
-        self.args, self.function, self.images, self.device, self.width = args, function, images, device, width
-
-    def __call__(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        self.images.set_epoch(epoch)
-        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(self.args.seed + epoch))
-        rank, world = get_rank(), get_world_size()
-        steps = [step[rank::world].tolist() for step in order.split(self.args.batch_size * world)]
-        loader = DataLoader(
-            self.images,
-            batch_sampler=[step for step in steps if step],
-            num_workers=self.args.num_workers,
-            worker_init_fn=worker_init,
-        )
-        for views, labels, _ in loader:
-            with torch.no_grad():
-                features = self.function(views.to(self.device, non_blocking=True)).float()
-            yield features, labels
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        images.set_epoch(epoch)
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(args.seed + epoch))
+        steps = [step[rank::world].tolist() for step in order.split(args.batch_size * world)]
+        for views, labels, _ in load(images, args.num_workers, batch_sampler=[step for step in steps if step]):
+            yield batch_features(function, views, device), labels
         if not steps[-1]:
-            yield torch.empty(0, self.width), torch.empty(0, dtype=torch.int64)
+            yield torch.empty(0, width), torch.empty(0, dtype=torch.int64)
+
+    return batches
 
 
 def run_linear(args: argparse.Namespace) -> dict:
-    """Top-1 of a linear classifier; the learning rate is chosen on held-out training images."""
+    """Measures top-1 of a linear classifier; the learning rate is chosen on held-out training images."""
     frozen = open_backbone(args)
-    size = view_size(args, frozen)
     blocks = feature_blocks(args, frozen)
-    train, val = open_images(args, size)
+    train, val = open_images(args, frozen.img_size)
     kept, held_out = held_out_images(args, len(train))
-    options = dict(batch_size=args.batch_size, num_workers=args.num_workers, device=frozen.device)
-    function = frozen.features(blocks, args.average_patches)
-    val_set = extract_features(function, val, title="val", **options)
-    width, sharded = val_set[0].shape[1], not args.cache
-    batch, held = args.batch_size, None
+    extract, function = extractor(args, frozen), frozen.features(blocks, args.average_patches)
+    val_set = extract(function, val, title="val:")
+    width, batch, held = val_set[0].shape[1], args.batch_size, None
     if args.cache:
-        features, labels = extract_features(function, train, title="train", **options)
+        features, labels = extract(function, train, title="train:")
         batches = cached_batches(features[kept], labels[kept], batch, args.seed)
         if len(held_out):
             held = features[held_out], labels[held_out]
     else:
-        random_views = LabelledImages(args.data / "train", size, augment=True, seed=args.seed)
-        batches = _ShardedViews(args, function, random_views.select(kept.tolist()), frozen.device, width)
+        random_views = LabelledImages(args.data / "train", frozen.img_size, augment=True, seed=args.seed)
+        batches = random_view_batches(args, function, random_views.select(kept.tolist()), frozen.device, width)
         if len(held_out):
-            held = extract_features(function, train.select(held_out.tolist()), title="held out", **options)
+            held = extract(function, train.select(held_out.tolist()), title="held out:")
         batch *= get_world_size()
     probes = LinearProbes(
-        width, len(train.classes), args.lr, batch, args.epochs, args.seed, sharded=sharded, device=frozen.device
+        width, len(train.classes), args.lr, batch, args.epochs, args.seed, sharded=not args.cache, device=frozen.device
     )
-    result = train_linear(batches, probes, val_set, held, _progress(args.epochs))
+    progress = Progress("epoch", args.epochs)
+    result = train_linear(
+        batches,
+        probes,
+        val_set,
+        held,
+        lambda epoch, losses: progress(epoch + 1, f", losses {', '.join(f'{loss:.3f}' for loss in losses.tolist())}"),
+    )
     return {
         "protocol": "linear",
         "normalisation": asdict(frozen.normalisation),
         "blocks": blocks,
         "top1": round(result.top1, 3),
         "lr": result.lr,
-        "held_out": {str(lr): round(value, 3) for lr, value in result.held_out.items()},
-        "top1_by_lr": {str(lr): round(value, 3) for lr, value in result.top1_by_lr.items()},
+        "held_out": _rounded(result.held_out),
+        "top1_by_lr": _rounded(result.top1_by_lr),
     }
 
 
-def _progress(epochs: int):
-    start, last = time.monotonic(), [time.monotonic()]
-
-    def after_epoch(epoch: int, losses: Tensor) -> None:
-        now = time.monotonic()
-        if is_main_process() and now - last[0] > 10:
-            last[0] = now
-            left = (now - start) / (epoch + 1) * (epochs - epoch - 1)
-            shown = ", ".join(f"{loss:.3f}" for loss in losses.tolist())
-            print(f"epoch {epoch + 1} of {epochs}, losses {shown}, {left:.0f} s left", file=sys.stderr)
-
-    return after_epoch
+def _rounded(accuracies: dict) -> dict[str, float]:
+    return {str(key): round(value, 3) for key, value in accuracies.items()}
