@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mst_transfer.models.necks.pyramid import STRIDES, Rescale, TokenPyramid, build_resampler
+from mst_transfer.models.necks import STRIDES, Rescale, TokenPyramid, build_resampler
 
 
 @pytest.mark.parametrize("patch_size", [4, 7, 8, 12, 14, 16, 32])

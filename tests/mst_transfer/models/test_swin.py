@@ -12,7 +12,7 @@ from torch import nn
 
 from mst_transfer.checkpoint import BackboneMetadata, BackboneNotCoveredError, save_backbone
 from mst_transfer.checkpoint.sources.swin import from_mm
-from mst_transfer.models.backbones import initial_weights, shifted_windows
+from mst_transfer.models.backbones import adapter, shifted_windows
 from mst_transfer.models.backbones.swin import TimmSwin
 
 ARCH = "swin_tiny_patch4_window7_224"
@@ -210,7 +210,7 @@ def test_checkpoints_of_other_projects(project, tmp_path):
 def messages(monkeypatch):
     """What the backbone logs."""
     texts: list[str] = []
-    monkeypatch.setattr(initial_weights, "print_log", lambda text, **_: texts.append(text))
+    monkeypatch.setattr(adapter, "print_log", lambda text, **_: texts.append(text))
     return texts
 
 

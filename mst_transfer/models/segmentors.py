@@ -1,4 +1,4 @@
-"""mmseg's encoder-decoder with sliding windows in bounded memory."""
+"""mmseg's encoder-decoder for images of any size: logits lie where the cells lie, sliding windows in bounded memory."""
 
 from __future__ import annotations
 
@@ -6,13 +6,46 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmengine.structures import PixelData
+from mmseg.models.segmentors import EncoderDecoder
 from mmseg.structures import SegDataSample
+from mmseg.utils import stack_batch
 
 from mst_transfer.devices.onednn_products import quick_products
-from mst_transfer.models.segmentors.padded import PaddedEncoderDecoder
-from mst_transfer.models.segmentors.windows import coverage, window_starts
 from mst_transfer.registry import MODELS
+
+
+class PaddedEncoderDecoder(EncoderDecoder):
+    """``EncoderDecoder`` of mmseg whose logits lie where the backbone's cells lie.
+
+    A backbone of patches pads an image on the right and below to whole patches, so that its maps cover more than the
+    image; mmseg resizes the logits of all of them to the image's size, by which they are stretched: at 360 rows and
+    patches of 16 by up to 8 pixels. Here images, or windows of them, are padded with zeros before they reach the
+    backbone, as often as its ``size_divisor`` says (none: never), logits get the padded size, and the padding is cut
+    off. In training the label maps are padded with the value to be ignored.
+    """
+
+    @property
+    def size_divisor(self) -> int:
+        """Sides in pixels of which every map of the backbone covers multiples exactly."""
+        return int(getattr(self.backbone, "size_divisor", 1))
+
+    def encode_decode(self, inputs: torch.Tensor, batch_img_metas: list[dict]) -> torch.Tensor:
+        """Logits ``[B, out_channels, H, W]`` of images or windows ``[B, 3, H, W]``."""
+        height, width = inputs.shape[2:]
+        padded = F.pad(inputs, (0, -width % self.size_divisor, 0, -height % self.size_divisor))
+        size = padded.shape[2:]
+        metas = [{**meta, "img_shape": size, "pad_shape": size} for meta in batch_img_metas]
+        return super().encode_decode(padded, metas)[:, :, :height, :width]
+
+    def loss(self, inputs: torch.Tensor, data_samples: list[SegDataSample]) -> dict[str, torch.Tensor]:
+        """Losses of images ``[B, 3, H, W]``, the samples of which stay as they are."""
+        if any(side % self.size_divisor for side in inputs.shape[2:]):
+            samples = [sample.detach() for sample in data_samples]  # other containers, the same tensors
+            options = dict(size_divisor=self.size_divisor, seg_pad_val=self.decode_head.ignore_index)
+            inputs, data_samples = stack_batch(list(inputs), samples, **options)
+        return super().loss(inputs, data_samples)
 
 
 @MODELS.register_module()
@@ -20,7 +53,7 @@ class SlideEncoderDecoder(PaddedEncoderDecoder):
     """``EncoderDecoder`` of mmseg with another sliding inference: the same windows, logits and predictions.
 
     Images and windows whose sides are no multiples of the backbone's patches are padded, in training too, where mmseg
-    stretches the logits (:class:`~mst_transfer.models.segmentors.padded.PaddedEncoderDecoder`).
+    stretches the logits (:class:`PaddedEncoderDecoder`).
 
     Logits are added in place where their window lies (mmseg pads each window's to the size of the image), divided
     in place, and reach the prediction without another copy unless the image was resized, padded or mirrored. So
@@ -121,3 +154,37 @@ def _classes(logits: torch.Tensor) -> torch.Tensor:
     if logits.device.type == "cpu":  # the same, but some three times quicker there
         return logits.max(dim=0, keepdim=True).indices
     return logits.argmax(dim=0, keepdim=True)
+
+
+def window_starts(length: int, window: int, stride: int) -> list[int]:
+    """First pixels of the windows along one side: a stride apart, the last one moved back to end with the side.
+
+    Args:
+        length: Side of the image in pixels.
+        window: Side of the window, at most ``length``.
+        stride: Pixels from one window to the next.
+    """
+    number = -(-(length - window) // stride) + 1
+    return [min(index * stride, length - window) for index in range(number)]
+
+
+def coverage(starts: Sequence[Sequence[int]], image_size: Sequence[int], size: Sequence[int]) -> torch.Tensor:
+    """How many windows see each pixel, ``[H, W]``.
+
+    Args:
+        starts: First rows and first columns of the windows.
+        image_size: H and W.
+        size: Rows and columns of a window.
+
+    Raises:
+        ValueError: if a pixel is seen by none, since the strides are larger than the windows.
+    """
+    lines = []
+    for firsts, length, window in zip(starts, image_size, size, strict=True):
+        line = torch.zeros(length)
+        for first in firsts:
+            line[first : first + window] += 1
+        lines.append(line)
+    if any((line == 0).any() for line in lines):
+        raise ValueError(f"windows of {tuple(size)} leave gaps: test_cfg.stride must not exceed test_cfg.crop_size")
+    return lines[0][:, None] * lines[1]
