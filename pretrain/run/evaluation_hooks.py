@@ -225,12 +225,8 @@ class CollapseAlarmHook(Hook):
             return
         mst = unwrap(runner.model)
         tokens, logits = (torch.cat(parts) for parts in zip(*views, strict=True))
-        seen = torch.tensor(
-            [
-                effective_rank(tokens),
-                prototypes_in_use(logits, mst.dino_loss.center, outputs["teacher_temp"]),
-            ]
-        )
+        in_use = prototypes_in_use(logits, mst.dino_loss.center, outputs["teacher_temp"])
+        seen = torch.tensor([effective_rank(tokens), in_use])
         all_reduce(seen)  # the mean of the processes: the same decision everywhere
         rank, in_use = (seen / get_world_size()).tolist()
         runner.message_hub.update_scalar("train/effective_rank", rank)
@@ -240,28 +236,27 @@ class CollapseAlarmHook(Hook):
             self._judge(runner, outputs["teacher_entropy"], rank, in_use, mst.student.head.out_dim)
 
     def _judge(self, runner, entropy: float, rank: float, in_use: float, num_prototypes: int) -> None:
-        limit = self.max_entropy * math.log(num_prototypes)
-        faults = []
-        if entropy > limit:
-            faults.append(
+        most = math.log(num_prototypes)
+        symptoms = (
+            (
+                entropy > self.max_entropy * most,
                 f"the teacher's output is uniform (entropy {entropy:.3f} of at most ln({num_prototypes}) = "
-                f"{math.log(num_prototypes):.3f}): lower teacher_temp or warmup_teacher_temp in train_cfg.schedule, or "
-                "use fewer prototypes (model.head.out_dim)"
-            )
-        if in_use < self.min_prototypes:
-            faults.append(
+                f"{most:.3f}): lower teacher_temp or warmup_teacher_temp in train_cfg.schedule, or use fewer "
+                "prototypes (model.head.out_dim)",
+            ),
+            (
+                in_use < self.min_prototypes,
                 f"all views fall on {in_use:.2f} of {num_prototypes} prototypes: raise teacher_temp, or lower "
-                "model.loss.center_momentum or train_cfg.schedule.base_lr"
-            )
-        if rank < self.min_rank:
-            faults.append(
+                "model.loss.center_momentum or train_cfg.schedule.base_lr",
+            ),
+            (
+                rank < self.min_rank,
                 f"the class tokens have an effective rank of {rank:.2f}: lower train_cfg.schedule.base_lr or raise "
-                "teacher_momentum"
-            )
+                "teacher_momentum",
+            ),
+        )
+        faults = [words for is_seen, words in symptoms if is_seen]
         self._bad_in_a_row = self._bad_in_a_row + 1 if faults else 0
         if self._bad_in_a_row and self._bad_in_a_row % self.patience == 0:
-            _act(
-                runner,
-                self.action,
-                f"collapse alarm at step {runner.iter + 1}, {self._bad_in_a_row} looks in a row: " + "; ".join(faults),
-            )
+            looks = f"collapse alarm at step {runner.iter + 1}, {self._bad_in_a_row} looks in a row"
+            _act(runner, self.action, f"{looks}: {'; '.join(faults)}")
