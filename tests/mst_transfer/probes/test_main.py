@@ -9,7 +9,10 @@ import timm
 import torch
 
 from mst_transfer.checkpoint import BackboneMetadata, save_backbone
+from mst_transfer.checkpoint.pos_embed import resample_pos_embed
 from mst_transfer.probes.backbones import create_backbone, load_frozen
+from mst_transfer.probes.features import extract_features
+from mst_transfer.probes.labelled_images import LabelledImages
 from mst_transfer.probes.main import main
 
 KWARGS = dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
@@ -47,6 +50,31 @@ def test_knn_of_the_training_images_themselves(checkpoint: Path, data: Path, tmp
     assert result["top1"]["1"] == 100 and set(result["top1"]) == {"1", "5"}
     assert 1 <= result["effective_rank"] <= 24
     assert "loaded" in capsys.readouterr().out
+
+
+def test_features_are_in_the_order_of_the_images(photo_folder: Path):
+    images = LabelledImages(photo_folder, 16)
+    features, labels = extract_features(lambda views: views.float().mean(dim=(2, 3)), images, batch_size=5)
+    torch.testing.assert_close(features, torch.stack([images[i][0].float().mean(dim=(1, 2)) for i in range(24)]))
+    assert labels.tolist() == images.labels
+
+
+@pytest.mark.parametrize("interpolation", ["timm", "dino"])
+def test_positions_are_resampled_as_the_file_says(tmp_path: Path, interpolation: str):
+    torch.manual_seed(0)
+    vit = create_backbone(ARCH, **KWARGS).eval()
+    metadata = BackboneMetadata(
+        ARCH, KWARGS, 8, (32, 32), 24, (0.5,) * 3, (0.3,) * 3, "teacher", pos_embed_interpolation=interpolation
+    )
+    save_backbone(tmp_path / "teacher.safetensors", vit.state_dict(), metadata)
+    frozen, _ = load_frozen(tmp_path / "teacher.safetensors")
+    views = torch.randint(0, 256, (2, 3, 48, 48), dtype=torch.uint8)
+    positions = resample_pos_embed(vit.pos_embed, (6, 6), (4, 4), 1, interpolation)
+    patches = vit.patch_embed.proj((views / 255 - 0.5) / 0.3).flatten(2).transpose(1, 2)
+    tokens = torch.cat([vit.cls_token.expand(2, -1, -1), patches], dim=1) + positions
+    for block in vit.blocks:
+        tokens = block(tokens)
+    torch.testing.assert_close(frozen.features()(views), vit.norm(tokens)[:, 0])
 
 
 def test_linear_with_and_without_cache(checkpoint: Path, data: Path, tmp_path: Path):
