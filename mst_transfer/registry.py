@@ -20,7 +20,7 @@ MODELS = Registry(
     "model",
     parent=MMENGINE_MODELS,
     scope=SCOPE,
-    locations=[f"mst_transfer.models.{room}" for room in ("backbones", "necks", "norms", "decode_heads", "segmentors")],
+    locations=[f"mst_transfer.models.{room}" for room in ("backbones", "necks", "decode_heads", "segmentors")],
 )
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     "optimizer wrapper constructor",

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pretrain.counter_random import derive_key, uniform
+from mst_transfer.runs.counter_random import derive_key, uniform
 
 MODES = ("attention", "random", "none", "attention_high", "attention_hint")
 ATTMASK_MODES = ("attention_high", "attention_hint")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mst_transfer.checkpoint.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from mst_transfer.checkpoint.pos_embed import MARK
 from mst_transfer.devices.onednn_products import quick_products
-from pretrain.backbones.build_backbone import Backbone, build_backbone
+from pretrain.backbones import Backbone, build_backbone
 from pretrain.decoder import RestoringDecoder
 from pretrain.head import DINOHead
 from pretrain.losses import DINOLoss, restoring_loss
@@ -36,7 +36,7 @@ class MST(BaseModel):
     """Masked Self-supervised Transformer.
 
     Args:
-        backbone: arguments of :func:`~pretrain.backbones.build_backbone.build_backbone`.
+        backbone: arguments of :func:`~pretrain.backbones.build_backbone`.
         head: arguments of :class:`~pretrain.head.DINOHead`, without ``in_dim``.
         masking: arguments of :class:`~pretrain.masking.MaskGenerator`; ``dict(mode='none')`` is plain DINO.
         decoder: arguments of :class:`~pretrain.decoder.RestoringDecoder`, without ``in_dim`` and ``stride``; None for

@@ -36,7 +36,7 @@ HOOKS = Registry(
     "hook",
     parent=MMENGINE_HOOKS,
     scope=SCOPE,
-    locations=["pretrain.run.hooks", "pretrain.run.unreadable_images_hook", "pretrain.evaluate.hooks"],
+    locations=["pretrain.run.hooks", "pretrain.run.unreadable_images_hook", "pretrain.run.evaluation_hooks"],
 )
 LOOPS = Registry("loop", parent=MMENGINE_LOOPS, scope=SCOPE, locations=["pretrain.run.loop"])
 OPTIM_WRAPPERS = Registry(

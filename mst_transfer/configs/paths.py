@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mst_transfer.files.image_files import IMAGE_EXTENSIONS
+
 DATA_ROOT_VARIABLE = "MST_DATA_ROOT"
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 # Folder of a data set below the data root → what to do to have it there. The last in the path that fits is taken.
 _HOW_TO_GET = {
     "sample": "the sample data are drawn in seconds: mst sample-data {folder}",

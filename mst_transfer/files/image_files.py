@@ -22,6 +22,7 @@ import PIL.Image
 
 MAX_PIXELS = 178_956_970  # where PIL refuses by default: 0.5 GB of 8-bit RGB
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 FLOATS = "floating-point images have no fixed range; store them with 8 or 16 bits"
 _WHOLE_BYTES = 2**26  # files up to here are read at once; of larger ones the header first
 _MAX_BYTES_A_PIXEL = 16  # four channels of 32 bits

@@ -1,1 +1,24 @@
 """What MST needs of ViT and Swin beyond timm: masked input and the importance of patches."""
+
+import timm
+from timm.models import is_model_in_modules
+
+from pretrain.backbones.swin import MaskedSwin
+from pretrain.backbones.vit import MaskedViT
+
+Backbone = MaskedViT | MaskedSwin
+
+
+def build_backbone(arch: str = "vit_small_patch16_224", **options) -> Backbone:
+    """Builds the backbone that timm's class for ``arch`` asks for.
+
+    Args:
+        arch: timm architecture name.
+        **options: arguments of ``MaskedViT`` or ``MaskedSwin``.
+
+    Raises:
+        ValueError: timm does not know ``arch``, does not take these options for it, or it is neither a ViT with a
+            class token nor a Swin Transformer.
+    """
+    is_swin = timm.is_model(arch) and is_model_in_modules(arch, {"swin_transformer"})
+    return (MaskedSwin if is_swin else MaskedViT)(arch, **options)

@@ -19,14 +19,12 @@ import cv2
 import numpy as np
 
 from pretrain.data import image_ops
-from pretrain.data.image_ops import Image
+from mst_transfer.files.image_crops import Image, draw_box, resized_crop
+from mst_transfer.runs.counter_random import sample_generator
 
-_NUM_BOX_ATTEMPTS = 10
-# Columns of a crop's row of uniform draws.
-_AREA = slice(0, _NUM_BOX_ATTEMPTS)
-_RATIO = slice(_NUM_BOX_ATTEMPTS, 2 * _NUM_BOX_ATTEMPTS)
-_TOP, _LEFT, _FLIP, _JITTER, _ORDER, _FACTORS, _GRAY, _BLUR, _SIGMA, _SOLARIZE = (
-    20, 21, 22, 23, 24, slice(25, 29), 29, 30, 31, 32,
+# Columns of a crop's row of uniform draws; those before are its box's.
+_FLIP, _JITTER, _ORDER, _FACTORS, _GRAY, _BLUR, _SIGMA, _SOLARIZE = (
+    22, 23, 24, slice(25, 29), 29, 30, 31, 32,
 )  # fmt: skip
 NUM_DRAWS = 33
 
@@ -148,15 +146,8 @@ def draw_crops(
 ) -> list[CropPlan]:
     """Plans for the two global crops and the N local ones of a sample, from (seed, epoch, index) alone."""
     num_crops = 2 + options.num_local_crops
-    draws = sample_generator(seed, epoch, index).random((num_crops, NUM_DRAWS)).tolist()
+    draws = sample_generator(seed, epoch, index, _STREAM_CROPS).random((num_crops, NUM_DRAWS)).tolist()
     return [_draw_crop(options, number, draws[number], height, width) for number in range(num_crops)]
-
-
-def sample_generator(seed: int, epoch: int, index: int, stream: int = _STREAM_CROPS) -> np.random.Generator:
-    """A generator whose numbers are a function of its arguments alone (Philox, counter-based)."""
-    counter = np.array([0, stream, epoch, index], dtype=np.uint64)
-    key = np.array([seed & 0xFFFFFFFFFFFFFFFF, 0], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(counter=counter, key=key))
 
 
 def _draw_crop(options: MultiCropOptions, number: int, draws: list[float], height: int, width: int) -> CropPlan:
@@ -180,36 +171,6 @@ def _draw_crop(options: MultiCropOptions, number: int, draws: list[float], heigh
         blur_sigma=_between(draws[_SIGMA], *options.blur_sigma) if draws[_BLUR] < blur_prob else 0.0,
         solarize_threshold=options.solarize_threshold if draws[_SOLARIZE] < solarize_prob else 256,
     )
-
-
-def draw_box(
-    draws: list[float],
-    height: int,
-    width: int,
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
-) -> tuple[int, int, int, int]:
-    """Box (top, left, height, width) as torchvision's ``RandomResizedCrop.get_params`` chooses it.
-
-    The first of ten proposals (area uniform, ratio log-uniform) that fits into the image, at a uniform place;
-    if none fits, the largest central box within the range of ratios.
-    """
-    log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
-    for area_draw, ratio_draw in zip(draws[_AREA], draws[_RATIO], strict=True):
-        area = height * width * _between(area_draw, *scale)
-        aspect = math.exp(_between(ratio_draw, log_low, log_high))
-        box_width = round(math.sqrt(area * aspect))
-        box_height = round(math.sqrt(area / aspect))
-        if 0 < box_width <= width and 0 < box_height <= height:
-            top = int(draws[_TOP] * (height - box_height + 1))
-            left = int(draws[_LEFT] * (width - box_width + 1))
-            return top, left, box_height, box_width
-    box_height, box_width = height, width
-    if width / height < ratio[0]:
-        box_height = max(1, round(width / ratio[0]))
-    elif width / height > ratio[1]:
-        box_width = max(1, round(height * ratio[1]))
-    return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
 
 
 def _draw_jitter(options: MultiCropOptions, draws: list[float]) -> tuple[tuple[str, float], ...]:
@@ -245,7 +206,7 @@ def render_crop(image: Image, plan: CropPlan) -> Image:
     Returns:
         uint8 RGB [size, size, 3], or [size, size] if the plan turns it to grey.
     """
-    crop = image_ops.resized_crop(image, plan.top, plan.left, plan.height, plan.width, plan.size)
+    crop = resized_crop(image, plan.top, plan.left, plan.height, plan.width, plan.size)
     if plan.flip:
         crop = cv2.flip(crop, 1)
     for name, factor in plan.jitter:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from mst_transfer.files.image_files import MAX_PIXELS, UnreadableImageError, shown_path
+from mst_transfer.files.image_files import IMAGE_EXTENSIONS, MAX_PIXELS, UnreadableImageError, shown_path
 from mst_transfer.runs.unreadable_images import MAX_IN_A_ROW, TooManyUnreadableError
 
 from pretrain.data.augment import CropPlan, MultiCropOptions, draw_crops, render_crops
-from pretrain.counter_random import derive_key
-from pretrain.data.image_folder import IMAGE_EXTENSIONS, find_images, read_image, warn_unreadable
-from pretrain.data.image_ops import Image
+from mst_transfer.runs.counter_random import derive_key
+from mst_transfer.files.image_folder import find_images, read_image, warn_unreadable
+from mst_transfer.files.image_crops import Image
 from pretrain.data.photometric_plan import as_rows, blur_radius, without_photometry
 from pretrain.data.reduced_decoding import PlannedReduction
 from pretrain.registry import DATASETS

@@ -23,52 +23,15 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
+from mst_transfer.files.image_crops import Image
 
 # Colour matrices [3, 4], the last column an offset: out = matrix @ (red, green, blue, 1), rounded, clipped.
 _KEEP = np.eye(3, 4, dtype=np.float32)
 _GRAY = np.array([[0.299, 0.587, 0.114, 0]] * 3, dtype=np.float32)
 _OFFSET = np.array([[0, 0, 0, 1]] * 3, dtype=np.float32)
 _TRUNCATE = -0.4995 * _OFFSET  # makes OpenCV's rounding PIL's truncation; whole numbers stay
-
-
-def resize(image: Image, height: int, width: int) -> Image:
-    """Resizes with the antialiased bicubic filter that PIL uses.
-
-    OpenCV's ``INTER_CUBIC`` would neither antialias nor use the same cubic (1.4 to 2.8 grey levels away).
-
-    Args:
-        image: [H, W, 3], contiguous.
-        height, width: of the result in pixels.
-
-    Returns:
-        [height, width, 3], contiguous.
-    """
-    if image.shape[:2] == (height, width):
-        return image
-    # [1, h, w, 3] seen as [1, 3, h, w]: with the strides of channels-last memory, the batch's among them,
-    # torch answers in the same layout; otherwise it copies twice, and the whole takes 2.5 times as long.
-    planes = torch.from_numpy(image).unsqueeze(0).permute(0, 3, 1, 2)
-    resized = F.interpolate(planes, size=(height, width), mode="bicubic", antialias=True)
-    return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
-
-
-def resized_crop(image: Image, top: int, left: int, height: int, width: int, size: int) -> Image:
-    """Cuts a box and resizes it to a square; see :func:`resize`.
-
-    Args:
-        image: [H, W, 3].
-        top, left, height, width: the box in pixels, inside the image.
-        size: side of the result.
-
-    Returns:
-        [size, size, 3], contiguous.
-    """
-    return resize(np.ascontiguousarray(image[top : top + height, left : left + width]), size, size)
 
 
 def adjust_brightness(image: Image, factor: float) -> Image:

@@ -9,7 +9,7 @@ down to multiples of the factor.
 from collections.abc import Callable
 
 from pretrain.data.augment import CropPlan
-from pretrain.data.image_ops import Image
+from mst_transfer.files.image_crops import Image
 
 FACTORS = (8, 4, 2)
 MIN_SHRINK = 1.5

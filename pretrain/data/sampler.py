@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sized
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Sampler
 
-from pretrain.data.augment import sample_generator
+from mst_transfer.runs.counter_random import sample_generator
 from pretrain.registry import DATA_SAMPLERS
 
 _STREAM_ORDER = 2

@@ -18,8 +18,8 @@ from torch import distributed as dist
 from torch.utils.data import DataLoader
 
 from mst_transfer.runs import signals
+from mst_transfer.runs.counter_random import derive_key
 from mst_transfer.runs.nonfinite_steps import NonfiniteSteps, finite
-from pretrain.counter_random import derive_key
 from pretrain.data.dataset import MultiCropDataset
 from pretrain.data.sampler import EpochSampler
 from pretrain.model import MST

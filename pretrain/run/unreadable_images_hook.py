@@ -9,8 +9,8 @@ from mmengine.dist import all_gather_object, is_main_process
 from mmengine.hooks import Hook
 
 from mst_transfer.files.image_files import UnreadableImageError, shown_path
+from mst_transfer.files.image_folder import read_image
 from mst_transfer.runs.unreadable_images import LIST_NAME, UnreadableLimit, append_to_list, read_list, write_list
-from pretrain.data.image_folder import read_image
 from pretrain.registry import HOOKS
 
 

@@ -17,10 +17,10 @@ from process_groups import run_group
 from torch.utils.data import DataLoader
 
 from mst_transfer.files.image_files import UnreadableImageError
+from mst_transfer.files.image_folder import find_images, read_image
+from mst_transfer.probes.labelled_images import LabelledImages, central_view
 from mst_transfer.runs.unreadable_images import TooManyUnreadableError, plain_message, read_list
 from pretrain.data.dataset import MultiCropDataset
-from pretrain.data.image_folder import find_images, read_image
-from pretrain.evaluate.labelled_images import LabelledImages, central_view
 from pretrain.run.train import main
 from pretrain.run.unreadable_images_hook import UnreadableImagesHook
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pretrain.counter_random import derive_key, uniform
+from mst_transfer.runs.counter_random import derive_key, uniform
 from pretrain.masking import MaskGenerator, attention_guided_mask, reveal_hints
 
 

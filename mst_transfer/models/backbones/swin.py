@@ -13,30 +13,23 @@ Shapes: image [B, 3, H, W], stage i from 0, p patch side (4), map [B, C * 2^i, c
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import timm
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from timm.models import is_model_in_modules
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint as recompute
 
-from mst_transfer.devices.onednn_products import quick_products, quick_recomputation
-from mst_transfer.models.backbones.initial_weights import load_or_warn
+from mst_transfer.models.backbones.adapter import TimmAdapter, check_indices, check_known
 from mst_transfer.models.backbones.shifted_windows import swin_block
-from mst_transfer.models.backbones.vit_arguments import check_frozen_stages, merge_checkpoints
 from mst_transfer.registry import MODELS
-
-OUT_NORMS = ("all", "last", "none")
 
 
 @MODELS.register_module()
-class TimmSwin(BaseModule):
+class TimmSwin(TimmAdapter):
     """A timm Swin Transformer that returns the maps of some of its stages.
 
     Args:
@@ -78,23 +71,16 @@ class TimmSwin(BaseModule):
         may_miss: Sequence[str] = (),
         **timm_kwargs: Any,
     ) -> None:
-        super().__init__()
-        if out_norm not in OUT_NORMS:
-            raise ValueError(f"out_norm={out_norm!r} is not one of {OUT_NORMS}")
-        self.checkpoint = merge_checkpoints(checkpoint, init_cfg)
-        self.role, self.with_cp = role, with_cp
+        super().__init__(checkpoint, init_cfg, role, out_norm, with_cp, may_miss)
         self.shift_single_windows = shift_single_windows
         if window_size is not None:
             timm_kwargs["window_size"] = window_size if isinstance(window_size, int) else tuple(window_size)
         self.vit = _create_swin(arch, drop_path_rate=drop_path_rate, **timm_kwargs)
-        num_stages = len(self.vit.layers)
-        self.out_indices = _check_out_indices(out_indices, num_stages)
+        self.out_indices = check_indices(out_indices, len(self.vit.layers), "out_indices")
         self._unused = self._prune(out_norm)
-        self._fresh = self._add_norms() if out_norm == "all" else ()
-        self.may_miss = (*self._fresh, *may_miss)
-        self.frozen_stages = check_frozen_stages(frozen_stages, len(self.vit.layers))
-        for module in self._frozen_modules():
-            module.requires_grad_(False)
+        if out_norm == "all":
+            self.may_miss += self._add_norms()
+        self._freeze(frozen_stages, len(self.vit.layers))
 
     @property
     def num_features(self) -> tuple[int, ...]:
@@ -135,48 +121,20 @@ class TimmSwin(BaseModule):
         last = index == len(self.vit.layers) - 1 and not isinstance(self.vit.norm, nn.Identity)
         return self.vit.norm if last else getattr(self.vit, f"norm{index}", nn.Identity())
 
-    def _frozen_modules(self) -> list[nn.Module]:
-        if self.frozen_stages < 0:
-            return []
+    def _modules_to_freeze(self) -> list[nn.Module]:
         modules, stages = [self.vit.patch_embed], self.vit.layers
         for index in range(self.frozen_stages):
             modules += [stages[index].blocks, self._norm(index)]
             modules += [stage.downsample for stage in stages[index + 1 : index + 2]]
         return modules
 
-    def train(self, mode: bool = True) -> TimmSwin:
-        """Sets the mode; frozen stages stay in evaluation mode (no stochastic depth)."""
-        super().train(mode)
-        for module in self._frozen_modules():
-            module.eval()
-        return self
-
-    def init_weights(self) -> None:
-        """Loads the checkpoint and reports what it covered; warns if there is none.
-
-        Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if it is of another architecture, or does not cover the backbone.
-        """
-        name, options = type(self).__name__, dict(may_miss=self.may_miss)
-        load_or_warn(name, self.vit, self.checkpoint, self.role, self._unused, **options)
-        self._is_init = True
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Maps of the stages in ``out_indices``, [B, C * 2^i, ceil(H / (p * 2^i)), ceil(W / (p * 2^i))]."""
-        with quick_products(image.device):
-            return self._maps(image)
-
     def _maps(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Maps of the stages in ``out_indices``, [B, C * 2^i, ceil(H / (p * 2^i)), ceil(W / (p * 2^i))]."""
         x, outputs = self._embed(image), []
         for index, stage in enumerate(self.vit.layers):
             x = stage.downsample(x)
             for block in stage.blocks:
-                if self.with_cp and x.requires_grad:
-                    run = partial(swin_block, block, shift_single_windows=self.shift_single_windows)
-                    x = recompute(run, x, use_reentrant=False, context_fn=partial(quick_recomputation, x.device))
-                else:
-                    x = swin_block(block, x, self.shift_single_windows)
+                x = self._run(partial(swin_block, block, shift_single_windows=self.shift_single_windows), x)
             if index in self.out_indices:
                 outputs.append(self._norm(index)(x).permute(0, 3, 1, 2).contiguous())
         return tuple(outputs)
@@ -219,10 +177,7 @@ class TimmSwin(BaseModule):
 
 def _create_swin(arch: str, **timm_kwargs: Any) -> SwinTransformer:
     """A randomly initialised timm Swin whose windows do not depend on the image's size."""
-    known = timm.list_models()
-    if arch.split(".")[0] not in known:
-        near = difflib.get_close_matches(arch, known, n=4, cutoff=0.4)
-        raise ValueError(f"arch={arch!r} is not a timm model; near names: {', '.join(near) or 'none'}")
+    check_known(arch)
     if not is_model_in_modules(arch, {"swin_transformer"}):
         raise ValueError(
             f"arch={arch!r} is no Swin Transformer of version 1, the only one that TimmSwin takes, e.g. "
@@ -238,11 +193,3 @@ def _create_swin(arch: str, **timm_kwargs: Any) -> SwinTransformer:
         raise ValueError(f"arch={arch!r} does not take all of {sorted(timm_kwargs)}: {error}") from error
     assert isinstance(swin, SwinTransformer)
     return swin
-
-
-def _check_out_indices(out_indices: Sequence[int], num_stages: int) -> tuple[int, ...]:
-    """Stage numbers from 0, increasing."""
-    indices = tuple(index + num_stages if index < 0 else index for index in out_indices)
-    if not indices or list(indices) != sorted(set(indices)) or not 0 <= indices[0] <= indices[-1] < num_stages:
-        raise ValueError(f"out_indices={tuple(out_indices)} must increase within 0 … {num_stages - 1}")
-    return indices

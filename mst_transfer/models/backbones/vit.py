@@ -16,31 +16,19 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint as recompute
 
 from mst_transfer.checkpoint.pos_embed import MARK, check_interpolation, mark_interpolation
-from mst_transfer.devices.onednn_products import quick_products, quick_recomputation
-from mst_transfer.models.backbones.initial_weights import load_or_warn
-from mst_transfer.models.backbones.vit_arguments import (
-    check_frozen_stages,
-    check_out_indices,
-    check_windows,
-    merge_checkpoints,
-)
+from mst_transfer.models.backbones.adapter import TimmAdapter, check_indices
 from mst_transfer.models.backbones.vit_create import create_vit, read_architecture
-from mst_transfer.models.backbones.vit_pass import ViTPass
+from mst_transfer.models.backbones.vit_pass import ViTPass, check_windows
 from mst_transfer.models.backbones.vit_positions import PREFIXES, embed, prefix_tokens
-from mst_transfer.models.necks.pyramid import STRIDES, TokenPyramid
+from mst_transfer.models.necks import STRIDES, TokenPyramid
 from mst_transfer.registry import MODELS
-
-OUT_NORMS = ("all", "last", "none")
 
 
 @MODELS.register_module()
-class TimmViT(BaseModule):
+class TimmViT(TimmAdapter):
     """A timm ViT that returns the token grids of some of its blocks.
 
     Args:
@@ -94,11 +82,7 @@ class TimmViT(BaseModule):
         init_cfg: dict | None = None,
         **timm_kwargs: Any,
     ) -> None:
-        super().__init__()
-        if out_norm not in OUT_NORMS:
-            raise ValueError(f"out_norm={out_norm!r} is not one of {OUT_NORMS}")
-        self.checkpoint = merge_checkpoints(checkpoint, init_cfg)
-        self.role, self.may_miss, self.with_cp = role, tuple(may_miss), with_cp
+        super().__init__(checkpoint, init_cfg, role, out_norm, with_cp, may_miss)
         if img_size is not None:
             timm_kwargs["img_size"] = img_size if isinstance(img_size, int) else tuple(img_size)
         if in_chans is not None:
@@ -108,7 +92,7 @@ class TimmViT(BaseModule):
             timm_kwargs = own_kwargs | timm_kwargs
         self.vit = create_vit(arch, drop_path_rate=drop_path_rate, **timm_kwargs)
         depth = len(self.vit.blocks)
-        self.out_indices = check_out_indices(out_indices, depth)
+        self.out_indices = check_indices(out_indices, depth, "out_indices")
         self.out_norm = "none" if out_norm == "last" and self.out_indices[-1] != depth - 1 else out_norm
         if self.out_norm != "none" and isinstance(self.vit.norm, nn.Identity):
             raise ValueError(f"out_norm={out_norm!r}: arch={arch!r} has no final norm; pass out_norm='none'")
@@ -117,10 +101,9 @@ class TimmViT(BaseModule):
         self.global_blocks = check_windows(window_size, global_blocks, window_prefix, self.vit)
         self.num_prefix = sum(token.shape[1] for token in prefix_tokens(self.vit))
         self._set_prefix_of_rotations()
-        self.frozen_stages = check_frozen_stages(frozen_stages, len(self.vit.blocks))
         self._wanted_interpolation = pos_embed_interpolation
         self._set_interpolation(pos_embed_interpolation or "timm")
-        self._freeze()
+        self._freeze(frozen_stages, len(self.vit.blocks))
 
     @property
     def embed_dim(self) -> int:
@@ -174,62 +157,27 @@ class TimmViT(BaseModule):
                 in_windows = self.window_size > 0 and index not in self.global_blocks
                 block.attn.num_prefix_tokens = 0 if in_windows else self.num_prefix
 
-    def _shared_modules(self) -> list[nn.Module]:
-        """What stands before the blocks or serves all of them."""
+    def _modules_to_freeze(self) -> list[nn.Module]:
+        """What stands before the blocks or serves all of them, and the first blocks."""
         names = ("patch_embed", "pos_drop", "norm_pre", "rope", "rel_pos_bias")
-        return [module for name in names if (module := getattr(self.vit, name, None)) is not None]
+        shared = [module for name in names if (module := getattr(self.vit, name, None)) is not None]
+        return [*shared, *self.vit.blocks[: self.frozen_stages]]
 
-    def _frozen_modules(self) -> list[nn.Module]:
-        if self.frozen_stages < 0:
-            return []
-        return [*self._shared_modules(), *self.vit.blocks[: self.frozen_stages]]
-
-    def _freeze(self) -> None:
+    def _freeze(self, frozen_stages: int | str, num_stages: int) -> None:
+        super()._freeze(frozen_stages, num_stages)
         if self.frozen_stages >= 0:
             for parameter in (self.vit.pos_embed, *prefix_tokens(self.vit)):
                 if parameter is not None:
                     parameter.requires_grad_(False)
-        for module in self._frozen_modules():
-            module.requires_grad_(False)
 
-    def train(self, mode: bool = True) -> TimmViT:
-        """Sets the mode; frozen blocks stay in evaluation mode (no stochastic depth)."""
-        super().train(mode)
-        for module in self._frozen_modules():
-            module.eval()
-        return self
-
-    def init_weights(self) -> None:
-        """Loads the checkpoint and reports what it covered; warns if there is none.
-
-        Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if it is of another architecture, or does not cover the backbone.
-        """
-        options = dict(may_miss=self.may_miss, pos_embed_interpolation=self._wanted_interpolation)
-        report = load_or_warn(type(self).__name__, self.vit, self.checkpoint, self.role, self._unused, **options)
-        if report is not None:
-            self._set_interpolation(report.pos_embed_interpolation)
-        self._is_init = True
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+    def _maps(self, image: Tensor) -> tuple[Tensor, ...]:
         """Token grids [B, D, ceil(H / p), ceil(W / p)] of the blocks in ``out_indices``."""
-        with quick_products(image.device):
-            return self._token_grids(image)
-
-    def _token_grids(self, image: Tensor) -> tuple[Tensor, ...]:
         tokens, grid = embed(self.vit, image, self.pos_embed_interpolation)
         forward_pass = ViTPass(self.vit, grid, len(image), self.num_prefix, self.window_size, self.global_blocks)
         tokens = forward_pass.order(tokens)
         grids = []
         for index in range(len(self.vit.blocks)):
-            if self.with_cp and torch.is_grad_enabled():
-                block = partial(forward_pass.run, index)
-                tokens = recompute(
-                    block, tokens, use_reentrant=False, context_fn=partial(quick_recomputation, image.device)
-                )
-            else:
-                tokens = forward_pass.run(index, tokens)
+            tokens = self._run(partial(forward_pass.run, index), tokens)
             if index in self.out_indices:
                 patches = self._norm(index, forward_pass.patches(tokens))
                 grids.append(patches.transpose(1, 2).unflatten(2, grid).contiguous())
@@ -268,7 +216,7 @@ class TimmViTPyramid(TimmViT):
     """A timm ViT that returns four maps at strides 4, 8, 16 and 32, each of width D, for mmdet's FPN.
 
     Four blocks, evenly spaced unless ``out_indices`` says otherwise, give the maps from finest to coarsest;
-    see :mod:`mst_transfer.models.necks.pyramid` for the resizing and for patches other than 16.
+    see :class:`mst_transfer.models.necks.TokenPyramid` for the resizing and for patches other than 16.
 
     Args: as for :class:`TimmViT`.
     """

@@ -7,7 +7,6 @@ where an architecture has it behind the pooling of its classifier (``fc_norm``),
 
 from __future__ import annotations
 
-import difflib
 import logging
 from typing import Any, TypeAlias
 
@@ -20,6 +19,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 
 from mst_transfer.checkpoint.architecture import architecture_of
+from mst_transfer.models.backbones.adapter import check_known
 
 ViT: TypeAlias = Any  # VisionTransformer, Eva or Beit; timm's types are not known to mypy
 
@@ -76,12 +76,8 @@ def _options_of(arch: str) -> dict[str, Any]:
     Raises:
         ValueError: names what is near, or supported.
     """
-    name = arch.split(".")[0]
-    known = timm.list_models()
-    if name not in known:
-        near = difflib.get_close_matches(arch, known, n=4, cutoff=0.4)
-        raise ValueError(f"arch={arch!r} is not a timm model; near names: {', '.join(near) or 'none'}")
-    module = timm.model_entrypoint(name).__module__
+    check_known(arch)
+    module = timm.model_entrypoint(arch.split(".")[0]).__module__
     if module not in _OPTIONS:
         raise ValueError(f"arch={arch!r} of {module} is not supported. {_supported()}")
     return _OPTIONS[module]

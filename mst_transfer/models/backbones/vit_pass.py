@@ -9,7 +9,7 @@ Shapes: B images, N patch tokens, P prefix tokens, D width, H heads, w side of a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from timm.models.eva import EvaBlock
 from timm.models.vision_transformer import Block
 from torch import Tensor
 
+from mst_transfer.models.backbones.adapter import check_indices
 from mst_transfer.models.backbones.vit_create import ViT
 from mst_transfer.models.backbones.vit_positions import (
     relative_bias,
@@ -29,9 +30,39 @@ from mst_transfer.models.backbones.vit_positions import (
     rotations,
     window_rotations,
 )
-from mst_transfer.models.backbones.windows import Windows
+from mst_transfer.models.backbones.vit_windows import Windows
 
 WINDOW_BLOCKS = (Block, EvaBlock, BeitBlock)  # whose residual structure :func:`pre_norm_block` is
+WINDOW_PREFIXES = ("drop", "global")
+
+
+def check_windows(
+    window_size: int, global_blocks: Sequence[int] | None, window_prefix: str, vit: ViT
+) -> tuple[int, ...]:
+    """Blocks with global attention; checks the other arguments about windows.
+
+    Args:
+        window_size, global_blocks, window_prefix: of the adapter.
+        vit: with the blocks that are kept: those without windows are counted among them.
+
+    Raises:
+        ValueError: names the argument, its value and what is allowed.
+    """
+    if window_prefix not in WINDOW_PREFIXES:
+        raise ValueError(f"window_prefix={window_prefix!r} is not one of {WINDOW_PREFIXES}")
+    if window_size < 0:
+        raise ValueError(f"window_size={window_size} must be 0 (no windows) or a number of tokens, e.g. 14")
+    if window_size == 0:
+        if global_blocks is not None:
+            raise ValueError(f"global_blocks={tuple(global_blocks)} has no effect with window_size=0; leave it out")
+        return ()
+    kinds = sorted({type(block).__name__ for block in vit.blocks if type(block) not in WINDOW_BLOCKS})
+    if kinds:
+        allowed = ", ".join(sorted(f"{block.__module__}.{block.__name__}" for block in WINDOW_BLOCKS))
+        raise ValueError(f"window_size={window_size} is not supported for blocks of {kinds}, only of {allowed}")
+    if global_blocks is not None and not global_blocks:
+        return ()
+    return check_indices(global_blocks, len(vit.blocks), "global_blocks")
 
 
 def pre_norm_block(block: Any, tokens: Tensor, attend: Callable[[Tensor], Tensor]) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mst_transfer.checkpoint.pos_embed import resample_pos_embed
 from mst_transfer.models.backbones.vit_create import ViT
-from mst_transfer.models.backbones.windows import Windows
+from mst_transfer.models.backbones.vit_windows import Windows
 
 PREFIXES = ("cls_token", "dist_token", "reg_token")  # in timm's order
 

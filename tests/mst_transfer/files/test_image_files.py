@@ -17,7 +17,7 @@ from mst_transfer.files.image_files import UnreadableImageError, declared_size, 
 BOUNDED = """
 import resource, sys, numpy, PIL.Image, cv2
 from mst_transfer.files.image_files import UnreadableImageError, check_complete, read_image_file
-from pretrain.data.image_folder import read_image
+from mst_transfer.files.image_folder import read_image
 from mst_transfer.datasets.load_image import LoadImage
 in_use = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 limit = in_use + 300 * 2**20

@@ -10,9 +10,7 @@ from mmengine.registry import init_default_scope
 from mmseg.models.segmentors import EncoderDecoder, SegTTAModel
 from mmseg.structures import SegDataSample
 
-from mst_transfer.models.segmentors import SlideEncoderDecoder
-from mst_transfer.models.segmentors.slide import _classes
-from mst_transfer.models.segmentors.windows import coverage, window_starts
+from mst_transfer.models.segmentors import SlideEncoderDecoder, _classes, coverage, window_starts
 
 
 def config(**test_cfg):

@@ -1,26 +1,29 @@
 """Loading into the adapters: the architecture from the file, what may be missing, every class, windows, channels."""
 
-import logging
-
 import pytest
 import timm
 import torch
+from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 
 from mst_transfer.checkpoint import BackboneMetadata, BackboneNotCoveredError, save_backbone
+from mst_transfer.checkpoint.pos_embed import MARK, resample_pos_embed
 from mst_transfer.models.backbones.vit import TimmViT
 
 SIZE = dict(img_size=32, patch_size=8, embed_dim=48, depth=4, num_heads=3)
+SMALL = dict(arch="vit_tiny_patch16_224", patch_size=8, embed_dim=48, depth=4, num_heads=3)
 NORM = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
-def save_own(path, arch, **kwargs):
+def save_own(path, arch="vit_tiny_patch16_224", interpolation="timm", **kwargs):
     """A file of ours, and the model in it."""
     kwargs = SIZE | kwargs
     vit = timm.create_model(arch, num_classes=0, **kwargs)
     with torch.no_grad():
         for parameter in vit.parameters():
             parameter.normal_(std=0.1)
-    metadata = BackboneMetadata(arch, kwargs, 8, (32, 32), 48, role="teacher", **NORM)
+    metadata = BackboneMetadata(
+        arch, kwargs, 8, (32, 32), 48, role="teacher", pos_embed_interpolation=interpolation, **NORM
+    )
     save_backbone(path, vit.state_dict(), metadata)
     return vit
 
@@ -54,7 +57,7 @@ def test_architecture_comes_from_the_file(tmp_path, arch, kwargs, window):
     assert larger(torch.randn(1, 3, 48, 64))[-1].isfinite().all()
 
 
-def test_architecture_of_a_foreign_file(tmp_path, caplog):
+def test_architecture_of_a_foreign_file(tmp_path):
     vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=4)
     torch.save(vit.state_dict(), tmp_path / "foreign.pth")
     adapter = TimmViT(checkpoint=str(tmp_path / "foreign.pth"))
@@ -68,15 +71,6 @@ def test_swin_file_is_refused(tmp_path):
     torch.save(swin.state_dict(), tmp_path / "swin.pth")
     with pytest.raises(ValueError, match="use mst_transfer.TimmSwin"):
         TimmViT(checkpoint=str(tmp_path / "swin.pth"))
-
-
-def test_what_may_be_missing(tmp_path):
-    vit = save_own(tmp_path / "t.safetensors", "vit_tiny_patch16_224")
-    torch.save({n: v for n, v in vit.state_dict().items() if not n.startswith("norm.")}, tmp_path / "part.pth")
-    options = dict(arch="vit_tiny_patch16_224", **SIZE, checkpoint=str(tmp_path / "part.pth"))
-    with pytest.raises(BackboneNotCoveredError, match="norm.weight"):
-        TimmViT(**options).init_weights()
-    TimmViT(**options, may_miss=["norm"]).init_weights()
 
 
 def test_channels(tmp_path):
@@ -93,14 +87,79 @@ def test_channels(tmp_path):
         torch.testing.assert_close(adapter(grey)[-1], three[0], atol=1e-4, rtol=1e-4)
 
 
-def test_found_architecture_is_logged(tmp_path):
-    from mmengine.logging import MMLogger
+@pytest.mark.parametrize("how", ["checkpoint", "init_cfg"])
+@pytest.mark.parametrize("out_indices", [None, (0, 1)])
+def test_init_weights_loads_and_reports(tmp_path, how, out_indices):
+    path = str(tmp_path / "teacher.safetensors")
+    vit = save_own(path)
+    source = dict(checkpoint=path) if how == "checkpoint" else dict(init_cfg=dict(type="Pretrained", checkpoint=path))
+    adapter = TimmViT(**SMALL, img_size=64, out_indices=out_indices, **source)
+    adapter.init_weights()
+    torch.testing.assert_close(adapter.vit.blocks[1].mlp.fc1.weight, vit.blocks[1].mlp.fc1.weight, rtol=0, atol=0)
+    assert adapter.vit.pos_embed.shape == (1, 65, 48)
 
-    records: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: records.append(record.getMessage())
-    MMLogger.get_instance("test_vit_checkpoints").addHandler(handler)
-    path = str(tmp_path / "t.safetensors")
-    save_own(path, "vit_tiny_patch16_224")
-    TimmViT(checkpoint=path)
-    assert any("is of arch='vit_tiny_patch16_224', img_size=32, patch_size=8" in record for record in records)
+
+@pytest.mark.parametrize("img_size", [32, 64])
+def test_position_embeddings_are_resampled_as_in_pre_training(tmp_path, img_size):
+    path = str(tmp_path / "teacher.safetensors")
+    vit = save_own(path, interpolation="dino")
+    options = dict(SMALL, img_size=img_size, out_indices=(3,))
+    adapter = TimmViT(**options, checkpoint=path).eval()
+    adapter.init_weights()
+    image = torch.randn(1, 3, 40, 72)  # 5 x 9 patches
+    grid = resample_pos_embed(vit.pos_embed, (img_size // 8, img_size // 8), (4, 4), 1, "dino")
+    grid = resample_pos_embed(grid, (5, 9), (img_size // 8, img_size // 8), 1, "dino")
+    tokens = vit.patch_embed.proj(image).flatten(2).transpose(1, 2)
+    tokens = torch.cat([vit.cls_token, tokens], dim=1) + grid
+    for block in vit.blocks.eval():
+        tokens = block(tokens)
+    expected = vit.norm(tokens)[:, 1:].transpose(1, 2).reshape(1, 48, 5, 9)
+    torch.testing.assert_close(adapter(image)[0], expected)
+
+    tested = TimmViT(**options).eval()  # as a test run: no pre-training file, weights of the whole model
+    load_state_dict(tested, get_state_dict(adapter), strict=True)
+    torch.testing.assert_close(tested(image)[0], expected)
+    torch.save({"state_dict": {f"backbone.{k}": v for k, v in adapter.state_dict().items()}}, tmp_path / "detector.pth")
+    again = TimmViT(**options, checkpoint=str(tmp_path / "detector.pth")).eval()
+    again.init_weights()
+    torch.testing.assert_close(again(image)[0], expected)
+
+    as_asked = TimmViT(**options, pos_embed_interpolation="timm").eval()
+    load_state_dict(as_asked, get_state_dict(adapter), strict=True)
+    plain = {k: v for k, v in adapter.state_dict().items() if k != MARK}
+    load_state_dict(tested, plain, strict=True)  # a checkpoint without the mark
+    assert (as_asked(image)[0] - expected).abs().max() > 1e-3
+    torch.testing.assert_close(tested(image)[0], as_asked(image)[0])
+    dino = TimmViT(**options, pos_embed_interpolation="dino").eval()
+    load_state_dict(dino, plain, strict=True)
+    torch.testing.assert_close(dino(image)[0], expected)
+
+
+def test_checkpoint_of_another_architecture_stops(tmp_path):
+    path = str(tmp_path / "deep.safetensors")
+    save_own(path, depth=5)
+    with pytest.raises(ValueError, match="depth 5.*depth 4"):
+        TimmViT(**SMALL, img_size=32, checkpoint=path).init_weights()
+    # Fewer outputs than blocks do not hide it.
+    with pytest.raises(ValueError, match="depth 5.*depth 4"):
+        TimmViT(**SMALL, img_size=32, checkpoint=path, out_indices=(1,)).init_weights()
+    with pytest.raises(FileNotFoundError, match="absent.safetensors"):
+        TimmViT(**SMALL, img_size=32, checkpoint=str(tmp_path / "absent.safetensors")).init_weights()
+
+
+def test_what_is_not_covered_stops_or_may_be_missing(tmp_path):
+    vit = save_own(tmp_path / "t.safetensors")
+    torch.save({n: v for n, v in vit.state_dict().items() if not n.startswith("norm.")}, tmp_path / "part.pth")
+    options = dict(SMALL, img_size=32, checkpoint=str(tmp_path / "part.pth"))
+    with pytest.raises(BackboneNotCoveredError, match="norm.weight"):
+        TimmViT(**options).init_weights()
+    TimmViT(**options, may_miss=["norm"]).init_weights()
+    TimmViT(**options, out_norm="none").init_weights()  # needs no norm
+
+
+def test_what_is_logged(tmp_path, messages):
+    save_own(tmp_path / "t.safetensors")
+    TimmViT(checkpoint=str(tmp_path / "t.safetensors"))
+    assert "is of arch='vit_tiny_patch16_224', img_size=32, patch_size=8" in messages.pop()
+    TimmViT(**SMALL, img_size=32).init_weights()
+    assert messages == ["TimmViT: random initialisation (checkpoint=None)"]

@@ -130,27 +130,3 @@ def test_bfloat16_autocast(case):
         (rough,) = adapter(image)
     rough.float().square().mean().backward()
     assert (rough.float() - exact).abs().mean() < 0.05 * exact.abs().mean()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (
-            dict(arch="swin_tiny_patch4_window7_224"),
-            "of timm.models.swin_transformer is not supported.*mst_transfer.TimmSwin",
-        ),
-        (dict(arch="vit_base_r50_s16_224"), "vision_transformer_hybrid is not supported"),
-        (dict(arch="vit_pe_spatial_tiny_patch16_512"), "has no final norm; pass out_norm='none'"),
-        (dict(arch="vit_base_patch16_rpn_224", window_size=4), r"not supported for blocks of \['ResPostBlock'\]"),
-        (dict(arch="vit_tiny_patch16_224", window_size=-1), "window_size=-1 must be 0"),
-        (dict(arch="vit_tiny_patch16_224", global_blocks=(1,)), r"global_blocks=\(1,\) has no effect"),
-        (dict(arch="vit_tiny_patch16_224", window_size=4, global_blocks=(12,)), "must increase within 0 … 11"),
-        (dict(arch="vit_tiny_patch16_224", window_size=4, window_prefix="keep"), "window_prefix='keep' is not one of"),
-        (dict(arch="vit_tiny_patch16_224", num_classes=7), "num_classes=7 gives the backbone a classifier"),
-        (dict(arch=None), "arch=None takes the architecture from a checkpoint"),
-        (dict(arch="eva02_tiny_patch14_224", patch_drop_rate=0.5), "leaves out tokens"),
-    ],
-)
-def test_what_is_not_supported_raises(options, message):
-    with pytest.raises(ValueError, match=message):
-        TimmViT(**options)

@@ -7,7 +7,7 @@ from timm.layers import apply_rot_embed_cat
 from timm.models.beit import gen_relative_position_index
 
 from mst_transfer.models.backbones.vit import TimmViT
-from mst_transfer.models.backbones.windows import Windows
+from mst_transfer.models.backbones.vit_windows import Windows
 
 SMALL = dict(embed_dim=48, depth=4, num_heads=3, img_size=56, patch_size=8, out_indices=(3,), out_norm="none")
 
@@ -186,6 +186,7 @@ def test_default_blocks_with_global_attention_end_each_quarter():
     options = dict(SMALL, depth=12, out_indices=(-1,))
     assert TimmViT("vit_tiny_patch16_224", **options, window_size=7).global_blocks == (2, 5, 8, 11)
     assert TimmViT("vit_tiny_patch16_224", **options).global_blocks == ()
+    assert TimmViT("vit_tiny_patch16_224", **options, window_size=7, global_blocks=[]).global_blocks == ()
 
 
 def test_global_blocks_are_counted_among_those_that_are_kept():

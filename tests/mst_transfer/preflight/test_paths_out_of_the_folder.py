@@ -5,9 +5,9 @@ import os
 import pytest
 from small_sets import change_json, coco_config, seg_config, write_coco, write_masks
 
+from mst_transfer.files.image_folder import find_images
 from mst_transfer.preflight.check import check_datasets
 from mst_transfer.preflight.data_files import leaves_folder
-from pretrain.data.image_folder import find_images
 
 
 @pytest.mark.parametrize(

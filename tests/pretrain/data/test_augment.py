@@ -18,7 +18,6 @@ from pretrain.data.augment import (
     draw_crops,
     render_crop,
     render_crops,
-    sample_generator,
 )
 
 NUM_IMAGES = 2500  # of two global crops each: 5,000 draws
@@ -124,16 +123,6 @@ def test_draws_do_not_hang_together(plans: list[list[CropPlan]]) -> None:
     correlation = np.corrcoef(np.array(list(columns.values()), dtype=float))
     np.fill_diagonal(correlation, 0)
     assert np.abs(correlation).max() < 4.5 / math.sqrt(NUM_IMAGES)
-
-
-def test_neighbouring_samples_share_no_number() -> None:
-    """A counter that ran from one sample's block into the next would repeat its draws, shifted."""
-    keys = [
-        dict(seed=seed, epoch=epoch, index=index, stream=stream)
-        for seed in (0, 1) for epoch in (0, 1) for index in (0, 1, 2) for stream in (1, 2)
-    ]  # fmt: skip
-    numbers = np.concatenate([sample_generator(**key).random(400) for key in keys])
-    assert len(np.unique(numbers)) == len(numbers)
 
 
 def test_draws_follow_from_seed_epoch_and_index_alone() -> None:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from mst_transfer.runs.unreadable_images import TooManyUnreadableError
 from pretrain.data.dataset import MultiCropDataset
-from pretrain.data.image_folder import read_image
+from mst_transfer.files.image_folder import read_image
 from pretrain.data.sampler import EpochSampler
 
 SMALL = dict(global_size=32, local_size=16, num_local_crops=3)
@@ -104,7 +104,7 @@ def spoil(folder: Path, dataset: MultiCropDataset, *indices: int) -> None:
 def test_unreadable_file_is_replaced_counted_and_named_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     messages: list[tuple[str, int]] = []
     monkeypatch.setattr(
-        "pretrain.data.image_folder.print_log", lambda message, logger, level: messages.append((message, level))
+        "mst_transfer.files.image_folder.print_log", lambda message, logger, level: messages.append((message, level))
     )
     dataset = MultiCropDataset(folder, **SMALL)
     healthy = [dataset[(0, i)] for i in range(10)]

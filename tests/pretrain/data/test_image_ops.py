@@ -6,6 +6,7 @@ import torchvision.transforms.functional as TF
 from PIL import Image, ImageFilter, ImageOps
 from skimage import data
 
+from mst_transfer.files.image_crops import resized_crop
 from pretrain.data import image_ops
 
 PHOTOGRAPHS = [data.astronaut(), data.coffee(), data.chelsea()]
@@ -28,7 +29,7 @@ def test_resized_crop_is_pils_bicubic(size: int) -> None:
         height, width = rng.integers(20, 400), rng.integers(20, 600)
         boxes.append((rng.integers(0, 401 - height), rng.integers(0, 601 - width), height, width))
     for top, left, height, width in boxes:
-        ours = image_ops.resized_crop(photograph, top, left, height, width, size)
+        ours = resized_crop(photograph, top, left, height, width, size)
         expected = TF.resized_crop(
             Image.fromarray(photograph), top, left, height, width, [size, size], TF.InterpolationMode.BICUBIC
         )

@@ -13,8 +13,8 @@ from skimage import data
 
 from pretrain.data.augment import CropPlan, MultiCropOptions, draw_crops
 from pretrain.data.dataset import MultiCropDataset
-from pretrain.data.image_folder import find_images, read_image
-from pretrain.data.image_ops import resized_crop
+from mst_transfer.files.image_folder import find_images, read_image
+from mst_transfer.files.image_crops import resized_crop
 from pretrain.data.reduced_decoding import PlannedReduction, reduce_box, reduction_for
 
 REAL = os.environ.get("MST_PHOTOGRAPHS")  # a folder of photographs of at least 450 x 340 pixels, not resampled up

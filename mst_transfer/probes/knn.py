@@ -1,0 +1,80 @@
+"""Weighted k-nearest-neighbour classification of frozen features (Wu et al., 2018; the protocol of DINO)."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.dist import all_reduce, get_rank, get_world_size
+from torch import Tensor
+
+
+def knn_votes(similarity: Tensor, labels: Tensor, temperature: float, num_classes: int) -> Tensor:
+    """Sum over the neighbours of exp(cosine / temperature), for each class.
+
+    Args:
+        similarity: cosines [n, k] of the k nearest training images.
+        labels: int64 [n, k], their classes.
+        temperature: 0.07 in DINO.
+        num_classes: C.
+
+    Returns:
+        [n, C].
+    """
+    votes = similarity.new_zeros(len(similarity), num_classes)
+    return votes.scatter_add_(1, labels, (similarity / temperature).exp())
+
+
+def check_k(ks: Sequence[int], num_images: int, name: str = "k") -> None:
+    """Refuses more neighbours than there are training images.
+
+    Raises:
+        ValueError: names k and the number.
+    """
+    for k in ks:
+        if not 1 <= k <= num_images:
+            raise ValueError(f"{name}={k} must lie in 1 … {num_images}, the number of training images")
+
+
+@torch.no_grad()
+def knn_accuracy(
+    train_features: Tensor,
+    train_labels: Tensor,
+    features: Tensor,
+    labels: Tensor,
+    k: int | Sequence[int] = 20,
+    temperature: float = 0.07,
+    chunk: int = 256,
+    device: torch.device | str = "cpu",
+) -> dict[int, float]:
+    """Top-1 accuracy in per cent for each k; several processes share the queries.
+
+    Args:
+        train_features: [M, D], any length: they are normalised here.
+        train_labels: int64 [M].
+        features: [n, D].
+        labels: int64 [n].
+        k: neighbours, one number or several.
+        temperature: of the votes.
+        chunk: queries at once; memory grows with chunk x M.
+        device: where to compute.
+
+    Raises:
+        ValueError: k is not in 1 … M, or the temperature is not positive.
+    """
+    ks = [k] if isinstance(k, int) else list(k)
+    check_k(ks, len(train_features))
+    if temperature <= 0:
+        raise ValueError(f"temperature={temperature} must be positive")
+    num_classes = int(torch.maximum(train_labels.max(), labels.max())) + 1
+    mine = slice(get_rank(), None, get_world_size())
+    train_features = F.normalize(train_features.to(device), dim=1)
+    train_labels, features, truth = train_labels.to(device), features[mine].to(device), labels[mine].to(device)
+    correct = torch.zeros(len(ks), dtype=torch.int64)
+    for part, expected in zip(F.normalize(features, dim=1).split(chunk), truth.split(chunk), strict=True):
+        similarity, neighbours = (part @ train_features.T).topk(max(ks))  # the nearest first
+        classes = train_labels[neighbours]
+        for row, value in enumerate(ks):
+            votes = knn_votes(similarity[:, :value], classes[:, :value], temperature, num_classes)
+            correct[row] += (votes.argmax(dim=1) == expected).sum().cpu()
+    all_reduce(correct)
+    return {value: 100 * hits / len(labels) for value, hits in zip(ks, correct.tolist(), strict=True)}

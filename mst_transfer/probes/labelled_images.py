@@ -1,0 +1,183 @@
+"""Labelled photographs in class folders, and the two views of them that DINO's evaluations use."""
+
+import copy
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mst_transfer.files.image_crops import Image, draw_box, resize, resized_crop
+from mst_transfer.files.image_files import UnreadableImageError
+from mst_transfer.files.image_folder import find_images, is_folder, read_image
+from mst_transfer.runs.counter_random import sample_generator
+
+_STREAM_LINEAR = 2
+_NUM_DRAWS = 23  # those of a box (0-21), and the flip
+_MAX_ASPECT_RATIO = 16
+_CROP_SCALE, _CROP_RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+
+
+def central_view(image: Image, size: int) -> Image:
+    """Shorter side to ``size * 256 / 224`` (bicubic, antialiased), then the central square.
+
+    Of an image more than 16 times as long as wide only the middle is resized: the whole of a line of pixels would
+    become gigabytes.
+
+    Args:
+        image: uint8 RGB [H, W, 3].
+        size: side of the result in pixels.
+
+    Returns:
+        uint8 [size, size, 3].
+    """
+    image = _middle(image)
+    height, width = image.shape[:2]
+    short = max(size, math.floor(size * 256 / 224))
+    target = tuple(short * side // min(height, width) for side in (height, width))
+    image = resize(np.ascontiguousarray(image), *target)
+    top, left = round((target[0] - size) / 2), round((target[1] - size) / 2)
+    return image[top : top + size, left : left + size]
+
+
+def _middle(image: Image) -> Image:
+    height, width = image.shape[:2]
+    limit = _MAX_ASPECT_RATIO * min(height, width)
+    top, left = max(height - limit, 0) // 2, max(width - limit, 0) // 2
+    return image[top : top + limit, left : left + limit]
+
+
+def random_view(image: Image, size: int, draws: list[float]) -> Image:
+    """Random resized crop (8 to 100 % of the area) and a flip every other time, from 23 uniform draws.
+
+    DINO's linear protocol; resized bicubically, where torchvision's default is bilinear.
+    """
+    top, left, height, width = draw_box(draws, image.shape[0], image.shape[1], _CROP_SCALE, _CROP_RATIO)
+    crop = resized_crop(image, top, left, height, width, size)
+    return cv2.flip(crop, 1) if draws[22] < 0.5 else crop
+
+
+class LabelledImages(Dataset):
+    """Images of ``root/<class>/**``; classes are the sorted names of the folders, as in torchvision's ImageFolder.
+
+    Args:
+        root: folder of class folders.
+        size: side of the views in pixels.
+        augment: random views, a function of (seed, epoch, index), instead of the central one.
+        resize: ``crop`` as DINO (shorter side to size * 256 / 224, central square); ``squash`` to ``size`` directly,
+            for images that are square already, such as small ones.
+        seed: of the random views.
+
+    Attributes:
+        classes: their names. paths, labels: of each image, in the order of its index.
+
+    Raises:
+        FileNotFoundError: no such folder, a class without an image, or no class.
+        ValueError: ``resize`` is not known.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        size: int,
+        *,
+        augment: bool = False,
+        resize: str = "crop",
+        seed: int = 0,
+    ):
+        if resize not in ("crop", "squash"):
+            raise ValueError(f"resize={resize!r} is not known: choose 'crop' or 'squash'")
+        if size < 1:
+            raise ValueError(f"size={size} must be a number of pixels of at least 1")
+        root = os.fspath(root)
+        if not os.path.isdir(root):
+            raise FileNotFoundError(f"there is no folder {root!r} of class folders, one a class, with their images")
+        self.classes = sorted(
+            entry.name for entry in os.scandir(root) if is_folder(entry) and not entry.name.startswith(".")
+        )
+        if not self.classes:
+            raise FileNotFoundError(
+                f"{root!r} holds no class folder: put the images of each class in a folder of its own there"
+            )
+        self.root = root
+        self.size, self.augment, self.resize, self.seed = size, augment, resize, seed
+        self.paths: list[str] = []
+        self.labels: list[int] = []
+        for label, name in enumerate(self.classes):
+            found = find_images(os.path.join(root, name))
+            self.paths += found
+            self.labels += [label] * len(found)
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which random views are drawn; takes effect when workers start next."""
+        self.epoch = epoch
+
+    def select(self, indices: Sequence[int]) -> "LabelledImages":
+        """The same with these images alone, in this order."""
+        chosen = copy.copy(self)
+        chosen.paths = [self.paths[index] for index in indices]
+        chosen.labels = [self.labels[index] for index in indices]
+        return chosen
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
+        """uint8 [3, size, size], label, index.
+
+        Raises:
+            UnreadableImageError: an evaluation must not leave out an image: its score would be of another set.
+        """
+        try:
+            image = read_image(self.paths[index])
+        except UnreadableImageError as error:
+            raise UnreadableImageError(
+                f"{error}. A score must be of all images: put the file in order, or take it away from {self.root} and "
+                "say so beside the score"
+            ) from error
+        if self.augment:
+            draws = sample_generator(self.seed, self.epoch, index, _STREAM_LINEAR).random(_NUM_DRAWS).tolist()
+            view = random_view(image, self.size, draws)
+        elif self.resize == "squash":
+            view = resize(image, self.size, self.size)
+        else:
+            view = central_view(image, self.size)
+        return torch.from_numpy(np.ascontiguousarray(view)).permute(2, 0, 1), self.labels[index], index
+
+
+def open_pair(
+    train_root: str | os.PathLike[str], val_root: str | os.PathLike[str], size: int, resize: str = "crop"
+) -> tuple[LabelledImages, LabelledImages]:
+    """Opens a training and a validation set with central views.
+
+    Raises:
+        FileNotFoundError: see :class:`LabelledImages`.
+        ValueError: likewise, or their classes differ.
+    """
+    train, val = (LabelledImages(root, size, resize=resize) for root in (train_root, val_root))
+    if train.classes != val.classes:
+        names = sorted(set(train.classes) ^ set(val.classes))[:5]
+        raise ValueError(f"the classes of {train.root} and {val.root} differ, e.g. in {names}: both need the same")
+    return train, val
+
+
+def load(images: LabelledImages, num_workers: int, **batches: Any) -> DataLoader:
+    """Makes a loader whose processes take one thread each.
+
+    Args:
+        images: in this order, or in that of a ``batch_sampler``.
+        num_workers: loading processes.
+        **batches: ``batch_size``, or ``batch_sampler``.
+    """
+    return DataLoader(images, num_workers=num_workers, worker_init_fn=_keep_opencv_to_one_thread, **batches)
+
+
+def _keep_opencv_to_one_thread(worker_id: int) -> None:
+    """torch sets its own to one in its loading processes."""
+    cv2.setNumThreads(0)
