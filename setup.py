@@ -103,6 +103,7 @@ setup(
         "scikit-image>=0.22",
         "matplotlib>=3.7",
         "safetensors>=0.4",
+        "filelock>=3.32.7,<5",  # earlier ones leave the lock with processes forked from the one that has it
         "tensorboard>=2.14",
     ],
     extras_require={

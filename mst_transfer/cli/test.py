@@ -4,7 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mst_transfer.cli.options import add_coco_options, add_run_options, print_data, run_or_refuse
+from mst_transfer.cli.options import add_coco_options, print_data, run_or_refuse
+from mst_transfer.runs.options import add_run_options
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mst_transfer.engine import run
     from mst_transfer.engine.augmented_testing import with_augmentation
     from mst_transfer.runs import launch
+    from mst_transfer.runs.checkpoints import existing_checkpoint
 
     try:
         cfg = run.load_run_config(
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         if not args.work_dir:  # beside the training's results, not over them
             cfg.work_dir = str(Path(cfg.work_dir) / "test")
-        run.existing_checkpoint(args.checkpoint)
+        existing_checkpoint(args.checkpoint)
         if launch.rank() == 0:
             print_data(run.check_inputs(cfg, training=False), notes_only=not args.check_only)
         if args.tta:

@@ -13,7 +13,7 @@ from mst_transfer.engine.nonfinite_hook import NonfiniteHook
 from mst_transfer.runs.nonfinite_steps import DEFAULT_LIMIT
 from mst_transfer.runs.resuming_runner import ResumingRunner
 from mst_transfer.runs.stop_hook import StopHook
-from mst_transfer.runs.worker_watch import watch
+from mst_transfer.runs.workers import watch
 
 LIMIT = "max_nonfinite_steps"  # entry of a config
 
@@ -56,5 +56,5 @@ class GuardedRunner(ResumingRunner):
             return super().test()
 
     def build_dataloader(self, dataloader: Any, seed: int | None = None, diff_rank_seed: bool = False) -> Any:
-        """mmengine's, watched: see :mod:`mst_transfer.runs.worker_watch`."""
+        """mmengine's, watched: see :mod:`mst_transfer.runs.workers`."""
         return watch(Runner.build_dataloader(dataloader, seed, diff_rank_seed))

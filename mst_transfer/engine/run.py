@@ -6,7 +6,7 @@ group, dataset or model is made; their ``ValueError`` and ``FileNotFoundError`` 
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from mst_transfer.engine.fit.adapt import adapt_to_devices, check_amp, enable_am
 from mst_transfer.engine.fit.fit_backbone import fit_to_backbone
 from mst_transfer.engine.plan import batch_plan
 from mst_transfer.runs import launch
+from mst_transfer.runs.checkpoints import existing_checkpoint
 
 DEFAULT_SEED = 0
 TRAINING_LOADERS = ("train_dataloader", "val_dataloader")
@@ -111,9 +112,11 @@ def _say(sentences: Iterable[str]) -> None:
 
 
 def _set_resume(cfg: Any, resume: str) -> None:
-    from mst_transfer.engine.checkpoints import find_checkpoint
+    from mst_transfer.runs.checkpoints import find_checkpoint
 
-    checkpoint = find_checkpoint(cfg.work_dir, resume, cfg.launcher)
+    with suppress(ValueError, RuntimeError):  # told where the run begins
+        launch.init_distributed(cfg.launcher)
+    checkpoint = find_checkpoint(cfg.work_dir, resume)
     if checkpoint is None:
         return
     cfg.load_from, cfg.resume = checkpoint, True
@@ -127,16 +130,6 @@ def _leave_out_backbone_file(cfg: Any) -> None:
     if beginning != "random" and str(backbone.get("type", "")).startswith("mst_transfer."):
         cfg[results.BEGINNING] = beginning
         backbone["checkpoint"] = backbone["init_cfg"] = None
-
-
-def existing_checkpoint(path: str) -> str:
-    """The path, or address, of a checkpoint; ``FileNotFoundError`` names what its folder has instead."""
-    if "://" not in path and not Path(path).is_file():
-        folder = Path(path).parent
-        found = sorted(file.name for file in folder.glob("*.pth")) if folder.is_dir() else []
-        there = f"that folder has {', '.join(found)}" if found else f"there is no .pth file in {folder}"
-        raise FileNotFoundError(f"checkpoint {path} does not exist; {there}")
-    return path
 
 
 def check_inputs(cfg: Any, training: bool) -> list[Any]:
@@ -182,13 +175,13 @@ def run_training(cfg: Any, fresh: bool = False) -> dict[str, Any]:
         RunRefusedError: The model cannot be built, or the backbone's checkpoint is not of its architecture; the
             checkpoint to resume is of another run; or the work dir is another run's, gone by or going on.
     """
-    from mst_transfer.runs import run_lock
+    from mst_transfer.runs.work_dir import locked
 
     start = time.time()
     launch.init_distributed(cfg.launcher)
     with ExitStack() as stack:
         try:
-            unprotected = stack.enter_context(run_lock.locked(cfg.work_dir))
+            unprotected = stack.enter_context(locked(cfg.work_dir))
         except ValueError as error:
             raise RunRefusedError(str(error)) from error
         written = _train(cfg, fresh, [] if unprotected is None else [unprotected], start)
@@ -199,16 +192,17 @@ def run_training(cfg: Any, fresh: bool = False) -> dict[str, Any]:
 def _train(cfg: Any, fresh: bool, notices: list[str], start: float) -> dict[str, Any]:
     from mst_transfer.checkpoint.errors import BackboneRefusedError
     from mst_transfer.engine.checked_images import refused
-    from mst_transfer.engine.checkpoints import WeightsRefusedError, prepare_work_dir
+    from mst_transfer.engine.checkpoints import WeightsRefusedError
     from mst_transfer.engine.resume.exact_loops import ResumeRefusedError
     from mst_transfer.engine.run_record import RunRecordHook
     from mst_transfer.files.checksums import BrokenCheckpointError
-    from mst_transfer.runs.run_identity import OtherRunError
+    from mst_transfer.runs.identity import OtherRunError
+    from mst_transfer.runs.work_dir import begin_anew
 
     try:
         plan = batch_plan.plan_batch(cfg, launch.world_size())
         batch_plan.check_batch_norm(cfg, plan)
-        moved = prepare_work_dir(cfg, fresh)
+        moved = None if cfg.get("resume") else begin_anew(cfg.work_dir, fresh)
         notices += [*([moved] if moved else []), *batch_plan.apply_batch_plan(cfg, plan)]
     except ValueError as error:
         raise RunRefusedError(str(error)) from error

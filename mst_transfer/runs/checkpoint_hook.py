@@ -10,17 +10,16 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
 
-from mst_transfer.files.atomic_files import FileNotWrittenError, remove_stale_temporaries, write_text_atomically
-from mst_transfer.files.checksums import BrokenCheckpointError, verify_checkpoint
-from mst_transfer.runs.checkpoint_choice import POINTER
-from mst_transfer.runs.checkpoint_space import (
-    SpacePlan,
-    TooLittleSpaceError,
-    check_space,
-    plan_space,
-    size_of_checkpoints,
+from mst_transfer.files.atomic_files import (
+    FileNotWrittenError,
+    free_space,
+    readable_size,
+    remove_stale_temporaries,
+    write_text_atomically,
 )
-from mst_transfer.runs.run_identity import KEY, check_identity, run_identity
+from mst_transfer.files.checksums import BrokenCheckpointError, content_size, verify_checkpoint
+from mst_transfer.runs.checkpoints import POINTER
+from mst_transfer.runs.identity import KEY, check_identity, run_identity
 
 ADVICE = ". Earlier checkpoints are as they were: when this is mended, go on with --resume"
 
@@ -52,8 +51,8 @@ class SafeCheckpointHook(CheckpointHook):
 
     - ``last_checkpoint`` names a file once that is complete.
     - What cannot be written stops the run in every process, and nothing is removed.
-    - Before the first step: what killed runs left half-written is removed, and the disk's space is compared with what
-      the run will need.
+    - Before the first step: what killed runs left half-written is removed, and the disk must have space for
+      a checkpoint.
     - Each checkpoint says which run it is of; resuming another run's is refused.
 
     All arguments are mmengine's.
@@ -82,27 +81,22 @@ class SafeCheckpointHook(CheckpointHook):
             removed = remove_stale_temporaries(folder)
             if removed:
                 runner.logger.info(f"removed what a killed run left half-written in {folder}: {', '.join(removed)}")
-        plan = self.space_plan(runner)
-        warning = check_space(self.out_dir, plan, size_of_checkpoints(self.out_dir))
-        if warning:
-            runner.logger.warning(warning)
+        needed, free = self.checkpoint_size(runner), free_space(self.out_dir)
+        if free is not None and free < needed:
+            raise CheckpointNotSavedError(
+                f"a checkpoint takes about {readable_size(needed)}, {readable_size(free)} are free in {self.out_dir}: "
+                "not even one can be written. Next step: make space, or name a --work-dir on another disk"
+            )
 
-    def space_plan(self, runner: Any) -> SpacePlan:
-        """What the run's checkpoints will take."""
+    def checkpoint_size(self, runner: Any) -> int:
+        """Estimates the bytes of one checkpoint, with what stands beside it."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        optimizer = getattr(runner.optim_wrapper, "optimizer", None)
-        loop = runner.train_loop
-        length = loop.max_epochs if self.by_epoch else loop.max_iters
-        number = max(length // self.interval, 1) if self.interval > 0 else 1
-        kept = min(number, self.max_keep_ckpts) if self.max_keep_ckpts > 0 else number
-        return plan_space(
-            model,
-            [] if optimizer is None else [optimizer],
-            kept,
-            len(self.save_best or ()),
-            self.save_optimizer,
-            self.bytes_beside(runner),
-        )
+        size = content_size(model.state_dict()) + self.bytes_beside(runner)
+        optimizer = getattr(runner.optim_wrapper, "optimizer", None) if self.save_optimizer else None
+        for group in [] if optimizer is None else optimizer.param_groups:  # it has no state before its first step
+            states = 2 if "betas" in group else bool(group.get("momentum"))  # tensors kept for each parameter
+            size += states * sum(parameter.nbytes for parameter in group["params"] if parameter.requires_grad)
+        return size
 
     def bytes_beside(self, runner: Any) -> int:
         """Size of the further files that are written with each checkpoint."""
@@ -239,7 +233,7 @@ class SafeCheckpointHook(CheckpointHook):
         if in_all or is_main_process():
             try:
                 act()
-            except (OSError, BrokenCheckpointError, TooLittleSpaceError) as error:
+            except (OSError, BrokenCheckpointError, CheckpointNotSavedError) as error:
                 fault, cause = [f"{error}{then}"], error
         broadcast_object_list(fault)
         if fault[0] is not None:

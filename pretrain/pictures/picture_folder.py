@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.runner import load_checkpoint
 
 from mst_transfer.compat.config_data_only import data_only
-from mst_transfer.runs.checkpoint_choice import latest_checkpoint
+from mst_transfer.runs.checkpoints import latest_checkpoint
 from pretrain.backbones.build_backbone import Backbone
 from pretrain.backbones.swin import MaskedSwin
 from pretrain.data.image_folder import find_images

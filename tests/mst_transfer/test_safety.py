@@ -52,7 +52,7 @@ def doors() -> dict[str, Callable[[Path], Any]]:
     """Every function that reads weights from a path."""
     from mmengine.runner.checkpoint import _load_checkpoint
 
-    from mst_transfer.engine.run import existing_checkpoint
+    from mst_transfer.runs.checkpoints import existing_checkpoint
     from pretrain.evaluate.load import load_frozen
     from pretrain.run.warm_start import _load_head
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from mst_transfer.runs.checkpoint_choice import choose_checkpoint, latest_checkpoint
 
 from mst_transfer.files.checksums import BrokenCheckpointError, write_checkpoint
-from mst_transfer.runs.checkpoint_choice import choose_checkpoint, latest_checkpoint
 
 
 @pytest.fixture

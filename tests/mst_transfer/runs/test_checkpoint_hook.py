@@ -11,12 +11,12 @@ import torch
 from full_disks import largest_file, remount, small_disk
 from line_run import build
 from mmengine.runner import Runner
+from mst_transfer.runs.checkpoint_choice import choose_checkpoint
+from mst_transfer.runs.run_identity import KEY, OtherRunError
 
 from mst_transfer.files.checksums import BrokenCheckpointError, verify_checkpoint
 from mst_transfer.runs import checkpoint_hook
-from mst_transfer.runs.checkpoint_choice import choose_checkpoint
 from mst_transfer.runs.checkpoint_hook import CheckpointNotSavedError, SafeCheckpointHook
-from mst_transfer.runs.run_identity import KEY, OtherRunError
 
 
 def files(folder: Path) -> set[str]:

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from mst_transfer.runs.run_lock import NAME, WorkDirInUseError, lock, locked, release
 
 from mst_transfer.cli.main import main as mst
 from mst_transfer.runs import run_lock
-from mst_transfer.runs.run_lock import NAME, WorkDirInUseError, lock, locked, release
 
 HOLD = """
 import os, sys, time

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from mst_transfer.runs.used_work_dir import UsedWorkDirError, begin_anew, check_unused
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from mst_transfer.runs.worker_watch import explain, watch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from mst_transfer.runs import worker_watch
-from mst_transfer.runs.worker_watch import explain, watch
 
 BAD = 5
 
