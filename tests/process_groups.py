@@ -23,7 +23,8 @@ def _context() -> Any:
     return context
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
@@ -68,7 +69,7 @@ def run_group(function: Callable, processes: int, folder: Path, *arguments: Any)
         What each process returned: plain containers of tensors, numbers and strings.
     """
     folder.mkdir(parents=True)
-    context, port, members = _context(), str(_free_port()), []
+    context, port, members = _context(), str(free_port()), []
     for rank in range(processes):
         environment = dict(
             RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes),

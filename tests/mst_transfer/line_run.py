@@ -25,15 +25,16 @@ class Numbers(Dataset):
 
 
 class Line(BaseModel):
-    """One weight, and ballast that makes its checkpoints as large as is asked for."""
+    """One weight, and ballast that makes its checkpoints as large as is asked for; ``width`` weights without use."""
 
-    def __init__(self, ballast: int = 0) -> None:
+    def __init__(self, ballast: int = 0, width: int = 0) -> None:
         super().__init__()
         self.layer = nn.Linear(1, 1)
+        self.unused = nn.Parameter(torch.zeros(width))
         self.register_buffer("ballast", torch.zeros(ballast // 4))
 
     def forward(self, x: torch.Tensor, y: torch.Tensor, mode: str = "loss") -> Any:
-        error = self.layer(x) - y
+        error = self.layer(x) + 0 * self.unused.sum() - y
         return dict(loss=error.square().mean()) if mode == "loss" else [dict(error=one) for one in error.abs()]
 
 
@@ -52,7 +53,7 @@ class Script(BaseMetric):
 
 
 def build(
-    work_dir: Path, *, epochs: int = 4, scores: list[float] | None = None, ballast: int = 0, **hook: Any
+    work_dir: Path, *, epochs: int = 4, scores: list[float] | None = None, ballast: int = 0, width: int = 0, **hook: Any
 ) -> Runner:
     """A runner whose checkpoint hook is ours."""
     loader = dict(
@@ -71,7 +72,7 @@ def build(
     cfg = hook.pop("cfg", None) or dict(model=dict(type="Line"), train_dataloader=dict(dataset=dict(type="Numbers")))
     name = "_".join((work_dir.parent.name, work_dir.name, str(id(hook))))
     runner = Runner(
-        model=Line(ballast),
+        model=Line(ballast, width),
         work_dir=str(work_dir),
         train_dataloader=dict(loader),
         train_cfg=dict(by_epoch=True, max_epochs=epochs),

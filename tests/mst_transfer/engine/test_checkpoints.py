@@ -42,7 +42,7 @@ def test_a_broken_newest_checkpoint_is_passed_over(
     assert "epoch_2.pth is broken" in capsys.readouterr().err
     assert main([*words, "--resume"]) == 0
     assert f"epoch_2.pth is broken (its content does not match its checksum); going on from {run / 'epoch_1.pth'}" in (
-        capsys.readouterr().out
+        capsys.readouterr().err
     )
     torch.testing.assert_close(weights(run / "epoch_2.pth"), expected, rtol=0, atol=0)
 

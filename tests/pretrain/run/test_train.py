@@ -158,7 +158,7 @@ def test_an_error_in_the_middle_of_training_keeps_its_traceback(tiny_config: Pat
 
 def test_resume_without_a_checkpoint_says_so(tiny_config: Path, tmp_path: Path, capsys):
     assert main([str(tiny_config), "--work-dir", str(tmp_path / "new"), "--resume"]) == 0
-    assert "no checkpoint in" in capsys.readouterr().err
+    assert "has no checkpoint yet" in capsys.readouterr().err
     assert main([str(tiny_config), "--work-dir", str(tmp_path / "new"), "--resume", "gone.pth"]) == 1
     assert "gone.pth does not exist" in capsys.readouterr().err
 
