@@ -1,8 +1,7 @@
 """mmengine's checkpoint hook, which never has fewer whole checkpoints than it should."""
 
 import errno
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +25,6 @@ ADVICE = ". Earlier checkpoints are as they were: when this is mended, go on wit
 
 class CheckpointNotSavedError(RuntimeError):
     """A checkpoint could not be written. Raised in every process; earlier checkpoints are as they were."""
-
-
-class _KeptFiles:
-    """A file backend that notes what it is asked to remove, and says that it is not there."""
-
-    def __init__(self, backend: Any) -> None:
-        self.backend, self.asked = backend, []  # type: ignore[var-annotated]
-
-    def join_path(self, *parts: str) -> str:
-        return str(self.backend.join_path(*parts))
-
-    def isfile(self, path: str) -> bool:
-        if path not in self.asked:
-            self.asked.append(path)
-        return False
-
-    def isdir(self, path: str) -> bool:
-        return False
 
 
 class SafeCheckpointHook(CheckpointHook):
@@ -169,36 +150,40 @@ class SafeCheckpointHook(CheckpointHook):
         """Removes what went with a checkpoint."""
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict) -> None:
-        with self._removing_last(runner):
+        """mmengine's would remove a former best file first: it sees none, and that goes after the new one is there."""
+        former = self._best_paths
+        self._best_paths = dict.fromkeys(former)
+        try:
             self._together(lambda: self._write_best(runner, metrics), in_all=True)
+        finally:
+            self._best_paths = {name: path or former.get(name) for name, path in self._best_paths.items()}
+        best = set(self._best_paths.values())
+        too_old = sorted(str(path) for path in set(former.values()) - best if path)
+        if too_old:
+            self._together(lambda: self._remove_former_best(runner, too_old))
+
+    @property
+    def _best_paths(self) -> dict[str, Any]:
+        """Metric → best file; mmengine keeps the file of a single metric without its name."""
+        return dict(getattr(self, "best_ckpt_path_dict", None) or {"": getattr(self, "best_ckpt_path", None)})
+
+    @_best_paths.setter
+    def _best_paths(self, paths: dict[str, Any]) -> None:
+        if "" in paths:
+            self.best_ckpt_path = paths[""]
+        else:
+            self.best_ckpt_path_dict = paths
 
     def _write_best(self, runner: Any, metrics: dict) -> None:
         if is_main_process():
             self._check_folder()
         super()._save_best_checkpoint(runner, metrics)
 
-    @contextmanager
-    def _removing_last(self, runner: Any) -> Iterator[None]:
-        """What mmengine's hook would remove before it writes goes after it has, and not if it fails."""
-        backend = self.file_backend
-        kept = _KeptFiles(backend)
-        self.file_backend = kept
-        try:
-            yield
-        finally:
-            self.file_backend = backend
-        self._together(lambda: self._remove_former_best(runner, kept.asked))
-
     def _remove_former_best(self, runner: Any, paths: list[str]) -> None:
-        """Those among the paths that no metric's best is, once the new ones have been read back."""
-        several = getattr(self, "best_ckpt_path_dict", None)
-        best = [getattr(self, "best_ckpt_path", None)] if several is None else list(several.values())
-        if paths:
-            for path in best:
-                if path:
-                    self._read_back(str(path))
+        for path in self._best_paths.values():
+            self._read_back(str(path))
         for path in paths:
-            if path not in best and self._remove(path):
+            if self._remove(path):
                 runner.logger.info(f"removed {path}, which was the best before")
 
     def _read_back(self, path: str) -> None:
@@ -207,9 +192,8 @@ class SafeCheckpointHook(CheckpointHook):
             verify_checkpoint(path)
 
     def _remove(self, path: str) -> bool:
-        backend = self.file_backend.backend if isinstance(self.file_backend, _KeptFiles) else self.file_backend
-        if backend.isfile(path):
-            backend.remove(path)
+        if self.file_backend.isfile(path):
+            self.file_backend.remove(path)
             return True
         return False
 

@@ -39,9 +39,9 @@ class Line(BaseModel):
 
 
 class Script(BaseMetric):
-    """A metric that takes given values, one a validation."""
+    """Metrics that take given values, one a validation: of ``score``, or of several by name."""
 
-    def __init__(self, values: list[float]) -> None:
+    def __init__(self, values: list[float] | list[dict[str, float]]) -> None:
         super().__init__()
         self.values = iter(values)
 
@@ -49,11 +49,12 @@ class Script(BaseMetric):
         self.results.append(0)
 
     def compute_metrics(self, results: list) -> dict:
-        return dict(score=next(self.values))
+        value = next(self.values)
+        return value if isinstance(value, dict) else dict(score=value)
 
 
 def build(
-    work_dir: Path, *, epochs: int = 4, scores: list[float] | None = None, ballast: int = 0, width: int = 0, **hook: Any
+    work_dir: Path, *, epochs: int = 4, scores: list | None = None, ballast: int = 0, width: int = 0, **hook: Any
 ) -> Runner:
     """A runner whose checkpoint hook is ours."""
     loader = dict(

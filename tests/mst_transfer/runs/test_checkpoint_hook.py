@@ -59,7 +59,13 @@ def test_new_files_come_before_old_ones_go(tmp_path: Path, monkeypatch: pytest.M
     assert old_best == ("best_score_epoch_1.pth", {old_best[0], "best_score_epoch_2.pth", "epoch_2.pth"}, "epoch_2.pth")
 
 
-def test_several_metrics_and_the_same_best_again(tmp_path: Path) -> None:
+def test_each_of_several_metrics_keeps_its_best(tmp_path: Path) -> None:
+    scores = [dict(a=1.0, b=2.0), dict(a=2.0, b=1.0), dict(a=0.0, b=0.0)]
+    build(tmp_path, epochs=3, scores=scores, save_best=["a", "b"], rule="greater", max_keep_ckpts=1).train()
+    assert files(tmp_path) == {"epoch_3.pth", "best_a_epoch_2.pth", "best_b_epoch_1.pth", "last_checkpoint"}
+
+
+def test_the_same_best_again(tmp_path: Path) -> None:
     """A best file of the same name is written over, and not removed after."""
     runner = build(tmp_path, epochs=1, scores=[1], max_keep_ckpts=1)
     runner.train()
