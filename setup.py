@@ -104,6 +104,7 @@ setup(
         "matplotlib>=3.7",
         "jinja2>=3.1",
         "safetensors>=0.4",
+        "filelock>=3.32.7,<5",  # earlier ones leave the lock with processes forked from the one that has it
         "tensorboard>=2.14",
     ],
     extras_require={

@@ -17,16 +17,26 @@ PRELOADED = ["torch", "mmengine.runner", *OURS]
 TIMEOUT_SECONDS, GRACE_SECONDS = 600, 10
 
 
-def _context() -> Any:
+def fork_server(*more: str) -> Any:
+    """A context of ``multiprocessing`` whose processes begin with the libraries, and more modules, imported."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*PRELOADED, "pytest"])  # without effect once the server runs
+    context.set_forkserver_preload([*PRELOADED, "pytest", *more])  # without effect once the server runs
     return context
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
+
+
+def group_environment(rank: int, processes: int, port: int) -> dict[str, str]:
+    """torchrun's variables for one process of a group on this machine."""
+    return dict(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes),
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS="1",
+    )  # fmt: skip
 
 
 def _enter(function: Callable, arguments: Sequence, folder: Path, environment: dict[str, str]) -> None:
@@ -68,12 +78,9 @@ def run_group(function: Callable, processes: int, folder: Path, *arguments: Any)
         What each process returned: plain containers of tensors, numbers and strings.
     """
     folder.mkdir(parents=True)
-    context, port, members = _context(), str(_free_port()), []
+    context, port, members = fork_server(), free_port(), []
     for rank in range(processes):
-        environment = dict(
-            RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes),
-            MASTER_ADDR="127.0.0.1", MASTER_PORT=port, OMP_NUM_THREADS="1",
-        )  # fmt: skip
+        environment = group_environment(rank, processes, port)
         members.append(context.Process(target=_enter, args=(function, arguments, folder, environment), daemon=True))
         members[-1].start()
     codes = _wait(members)

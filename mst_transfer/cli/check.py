@@ -4,7 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mst_transfer.cli.options import add_coco_options, add_config_options, load_config, print_data, refusing
+from mst_transfer.cli.options import add_coco_options, load_config, print_data, refusing
+from mst_transfer.runs.options import add_config_options
 
 SPLITS = ("train", "val", "test")
 

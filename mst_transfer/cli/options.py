@@ -2,12 +2,9 @@
 
 import argparse
 import functools
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
-
-from mst_transfer.runs.launch import LAUNCHERS
 
 Main = TypeVar("Main", bound=Callable[..., int])
 
@@ -31,28 +28,6 @@ def refusing(program: str) -> Callable[[Main], Main]:
         return cast(Main, wrapped)
 
     return wrap
-
-
-def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the config, and changes to it."""
-    parser.add_argument("config", help="path of a config, or name of a shipped one: det_configs/mst_maskrcnn_coco.py")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="changes to the config, e.g. train_cfg.max_epochs=20; +KEY=VALUE adds a key",
-    )
-
-
-def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of a run."""
-    parser.add_argument("--work-dir", help="folder for logs and results (default: work_dirs/<config's name>)")
-    parser.add_argument("--seed", type=int, help="seed of every random draw (default: the config's, or 0)")
-    parser.add_argument("--launcher", choices=LAUNCHERS, default="none", help="what started the processes")
-    parser.add_argument(
-        "--check-only", action="store_true", help="check config and data, then stop without running anything"
-    )
 
 
 def add_coco_options(parser: argparse.ArgumentParser) -> None:
@@ -107,38 +82,28 @@ def print_data(summaries: Sequence[Any], notes_only: bool) -> None:
             print(f"{one.place}: {text}")
 
 
-def run_or_refuse(verb: str, launcher: str, run: Callable[[], Any]) -> tuple[int, Any]:
+def run_or_refuse(verb: str, launcher: str, run: Callable[[], Any], stoppable: bool = False) -> tuple[int, Any]:
     """Joins the other processes and runs; what the user can mend is one message instead of a traceback.
 
     Args:
         verb: ``train`` or ``test``, for the message.
         launcher: What started the processes.
         run: What to do.
+        stoppable: Whether it saves and ends well when a signal asks it to.
 
     Returns:
-        The exit status, and what ``run`` returned, None if it was refused.
+        The exit status, and what ``run`` returned, None if it was refused or stopped.
     """
     from mst_transfer.compat.untrusted_files import RefusedFileError
     from mst_transfer.engine.run import RunRefusedError
-    from mst_transfer.runs import endings, worker_watch
     from mst_transfer.runs.checkpoint_hook import CheckpointNotSavedError
     from mst_transfer.runs.launch import init_distributed
+    from mst_transfer.runs.stop import run_to_end
 
     try:
         init_distributed(launcher)
     except (ValueError, RuntimeError) as error:  # said by the process that it happens to
         print(f"mst {verb}: {error}", file=sys.stderr)
         return 1, None
-    try:
-        return 0, run()
-    except (RunRefusedError, RefusedFileError, CheckpointNotSavedError, OSError) as error:
-        # the same in every process: said once on each machine
-        if os.environ.get("LOCAL_RANK", "0") == "0" or isinstance(error, OSError):
-            print(f"mst {verb}: {error}", file=sys.stderr)
-        return endings.end_group(1), None
-    except Exception as error:
-        fault = worker_watch.explain(error)
-        if fault is None:
-            endings.fail_alone(error)
-        print(f"mst {verb}: {fault}", file=sys.stderr)
-        return endings.end_group(1), None
+    refusals = (RunRefusedError, RefusedFileError, CheckpointNotSavedError, OSError)
+    return run_to_end(f"mst {verb}", run, refusals, stoppable=stoppable)

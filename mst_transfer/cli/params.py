@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from mst_transfer.cli.options import add_config_options, aligned, load_config, refusing
+from mst_transfer.cli.options import aligned, load_config, refusing
+from mst_transfer.runs.options import add_config_options
 
 if TYPE_CHECKING:
     from mst_transfer.engine.plan.parameter_table import ParameterRow

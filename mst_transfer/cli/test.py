@@ -4,15 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mst_transfer.cli.options import (
-    add_coco_options,
-    add_config_options,
-    add_run_options,
-    load_config,
-    print_data,
-    refusing,
-    run_or_refuse,
-)
+from mst_transfer.cli.options import add_coco_options, load_config, print_data, refusing, run_or_refuse
+from mst_transfer.runs.options import add_config_options, add_run_options
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -36,11 +29,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from mst_transfer.engine import run, testing
     from mst_transfer.runs import launch
+    from mst_transfer.runs.checkpoints import existing_checkpoint
 
     cfg = load_config(args)
     if not args.work_dir:  # beside the training's results, not over them
         cfg.work_dir = str(Path(cfg.work_dir) / "test")
-    testing.existing_checkpoint(args.checkpoint)
+    existing_checkpoint(args.checkpoint)
     if launch.rank() == 0:
         print_data(run.check_inputs(cfg, training=False), notes_only=not args.check_only)
     if args.tta:

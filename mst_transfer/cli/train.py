@@ -4,15 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mst_transfer.cli.options import (
-    add_coco_options,
-    add_config_options,
-    add_run_options,
-    load_config,
-    print_data,
-    refusing,
-    run_or_refuse,
-)
+from mst_transfer.cli.options import add_coco_options, load_config, print_data, refusing, run_or_refuse
+from mst_transfer.runs.options import add_beginning_options, add_config_options, add_run_options, resume_if_restarted
 
 
 def count(word: str) -> int:
@@ -32,19 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mst train", description="Train a detector (mmdet) or segmentor (mmseg).")
     add_config_options(parser)
     add_run_options(parser)
-    beginning = parser.add_mutually_exclusive_group()
-    beginning.add_argument(
-        "--resume",
-        nargs="?",
-        const="auto",
-        metavar="CHECKPOINT",
-        help="go on from CHECKPOINT, or from the newest one that is whole",
-    )
-    beginning.add_argument(
-        "--fresh",
-        action="store_true",
-        help="start anew in a used work dir: the earlier run's checkpoints are moved to its folder earlier_1, …",
-    )
+    add_beginning_options(parser)
     parser.add_argument("--amp", action="store_true", help="mixed precision (needs a GPU)")
     parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate by the batch size")
     parser.add_argument(
@@ -71,12 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs; the exit status."""
     args = build_parser().parse_args(argv)
     from mst_transfer.engine import run
-    from mst_transfer.runs import launch, signals
-    from mst_transfer.runs.endings import train_to_end
-    from mst_transfer.runs.used_work_dir import check_unused
+    from mst_transfer.runs import launch
+    from mst_transfer.runs.work_dir import check_unused
 
-    if signals.goes_on():
-        args.resume, args.fresh = args.resume or "auto", False
+    resume_if_restarted(args)
     cfg = load_config(args)
     if not (args.resume or args.fresh or args.dry_run):
         check_unused(cfg.work_dir)
@@ -91,10 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if report is not None and launch.rank() == 0:
             print(report)
         return status
-    status, ending = run_or_refuse(
-        "train", args.launcher, lambda: train_to_end("mst train", lambda: run.run_training(cfg, args.fresh))
-    )
-    return status if ending is None else ending
+    status, _ = run_or_refuse("train", args.launcher, lambda: run.run_training(cfg, args.fresh), stoppable=True)
+    return status
 
 
 if __name__ == "__main__":

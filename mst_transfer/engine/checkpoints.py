@@ -1,7 +1,5 @@
-"""Checkpoints of detectors and segmentors: which one a run goes on from, and how its own are written."""
+"""Checkpoints of detectors and segmentors: how a run's own are written, and whether others fit its model."""
 
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from mmengine.dist import broadcast, get_world_size
@@ -9,10 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
 from mst_transfer.registry import HOOKS
-from mst_transfer.runs import launch
-from mst_transfer.runs.checkpoint_choice import choose_checkpoint, decided_by_main
 from mst_transfer.runs.checkpoint_hook import SafeCheckpointHook
-from mst_transfer.runs.used_work_dir import begin_anew
 
 HOOKS.register_module(module=SafeCheckpointHook)
 HOOK = "mst_transfer.SafeCheckpointHook"
@@ -26,33 +21,6 @@ def use_safe_checkpoints(cfg: Any) -> None:
     if hooks.get("checkpoint", {}) is not None and hook["type"] in (*_COUNTERPARTS, HOOK):
         hooks["checkpoint"] = dict(hook, type=HOOK)
         cfg.default_hooks = hooks
-
-
-def find_checkpoint(work_dir: str, resume: str, launcher: str) -> str | None:
-    """The checkpoint that ``--resume`` means, the same in every process: the main one decides, and says why.
-
-    Args:
-        work_dir: of the run.
-        resume: ``auto``, or a path or address.
-        launcher: what started the processes.
-
-    Returns:
-        Its path or address; None if there is none to go on from.
-
-    Raises:
-        FileNotFoundError: No such file.
-        BrokenCheckpointError: It is broken, or all in ``work_dir`` are; in all processes but the main one a plain
-            ``ValueError`` that says the same.
-    """
-    with suppress(ValueError, RuntimeError):  # told where the run begins
-        launch.init_distributed(launcher)
-    choice = decided_by_main(lambda: choose_checkpoint(work_dir, resume))
-    if launch.rank() == 0:
-        for remark in choice.remarks:
-            print(f"--resume: {remark}")
-        if choice.path is None:
-            print(f"--resume: {work_dir} has no checkpoint yet, so the run starts anew")
-    return None if choice.path is None else resume if "://" in resume else str(choice.path)
 
 
 class WeightsRefusedError(ValueError):
@@ -88,25 +56,6 @@ def check_coverage(model: Any, weights: dict[str, Any], path: str) -> str | None
     if missing:
         return f"{path} covers the backbone; {len(missing)} other tensors, such as {missing[0]}, begin at random"
     return None
-
-
-def prepare_work_dir(cfg: Any, fresh: bool) -> str | None:
-    """Before a run that goes on from nothing: an earlier run's files are set aside, or are a reason not to start.
-
-    Args:
-        cfg: with ``work_dir`` and ``resume``.
-        fresh: whether to set them aside.
-
-    Returns:
-        A notice on what was moved.
-
-    Raises:
-        UsedWorkDirError: There are checkpoints, and not ``fresh``; a plain ``ValueError`` in other processes.
-    """
-    if cfg.get("resume"):
-        return None
-    aside: Path | None = decided_by_main(lambda: begin_anew(cfg.work_dir, fresh))
-    return None if aside is None else f"the files of the earlier run in {cfg.work_dir} are now in {aside}"
 
 
 @HOOKS.register_module()

@@ -2,7 +2,7 @@
 
 One number a process and step says whether all is well. It is reduced on the device and read together with the norm of
 the gradients, so that a step waits for the device once. The same reduction carries the wish to stop: see
-:mod:`mst_transfer.runs.signals`.
+:mod:`mst_transfer.runs.stop`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from mst_transfer.registry import OPTIM_WRAPPERS
-from mst_transfer.runs import signals
+from mst_transfer.runs import stop
 
 _COUNTERPARTS = {"OptimWrapper": "GuardedOptimWrapper", "AmpOptimWrapper": "GuardedAmpOptimWrapper"}
 
@@ -39,7 +39,7 @@ class GuardedOptimWrapper(OptimWrapper):
         excused: whether a loss scale that was too high explains it.
     """
 
-    carries_stop = True  # for compat.stop_hook
+    carries_stop = True  # for runs.stop_hook
     stepped = left_out = excused = False
     _loss: Tensor | None = None
 
@@ -58,12 +58,11 @@ class GuardedOptimWrapper(OptimWrapper):
         self._unscale()
         norm = self._clipped_norm()
         bad_loss, self._loss = ~torch.isfinite(norm.new_zeros(()) if self._loss is None else self._loss), None
-        flags = torch.stack([(~norm.isfinite()).float(), bad_loss.any().float(), norm.new_tensor(signals.wish())])
+        flags = torch.stack([(~norm.isfinite()).float(), bad_loss.any().float(), norm.new_tensor(stop.wish())])
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(flags, op=dist.ReduceOp.MAX)
-        bad_norm, bad, stop, value = torch.cat([flags, norm.detach().reshape(1)]).tolist()
-        if stop:
-            signals.agree(stop)
+        bad_norm, bad, wish, value = torch.cat([flags, norm.detach().reshape(1)]).tolist()
+        stop.agree(wish)
         if self.clip_grad_kwargs and self.grad_name == "grad_norm" and not bad_norm:
             self.message_hub.update_scalar(f"train/{self.grad_name}", value)
         self.stepped, self.left_out = True, bool(bad_norm or bad)

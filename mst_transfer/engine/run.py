@@ -6,7 +6,7 @@ group, dataset or model is made; their ``ValueError`` and ``FileNotFoundError`` 
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +110,11 @@ def _say(sentences: Iterable[str]) -> None:
 
 
 def _set_resume(cfg: Any, resume: str) -> None:
-    from mst_transfer.engine.checkpoints import find_checkpoint
+    from mst_transfer.runs.checkpoints import find_checkpoint
 
-    checkpoint = find_checkpoint(cfg.work_dir, resume, cfg.launcher)
+    with suppress(ValueError, RuntimeError):  # told where the run begins
+        launch.init_distributed(cfg.launcher)
+    checkpoint = find_checkpoint(cfg.work_dir, resume)
     if checkpoint is None:
         return
     cfg.load_from, cfg.resume = checkpoint, True
@@ -171,13 +173,13 @@ def run_training(cfg: Any, fresh: bool = False) -> dict[str, Any]:
         RunRefusedError: The model cannot be built, or the backbone's checkpoint is not of its architecture; the
             checkpoint to resume is of another run; or the work dir is another run's, gone by or going on.
     """
-    from mst_transfer.runs import run_lock
+    from mst_transfer.runs.work_dir import locked
 
     start = time.time()
     launch.init_distributed(cfg.launcher)
     with ExitStack() as stack:
         try:
-            unprotected = stack.enter_context(run_lock.locked(cfg.work_dir))
+            unprotected = stack.enter_context(locked(cfg.work_dir))
         except ValueError as error:
             raise RunRefusedError(str(error)) from error
         written = _train(cfg, fresh, [] if unprotected is None else [unprotected], start)
@@ -187,17 +189,18 @@ def run_training(cfg: Any, fresh: bool = False) -> dict[str, Any]:
 
 def _train(cfg: Any, fresh: bool, notices: list[str], start: float) -> dict[str, Any]:
     from mst_transfer.checkpoint.errors import BackboneRefusedError
-    from mst_transfer.engine.checkpoints import WeightsRefusedError, prepare_work_dir
+    from mst_transfer.engine.checkpoints import WeightsRefusedError
     from mst_transfer.engine.resume.loops import ResumeRefusedError
     from mst_transfer.engine.run_record import RunRecordHook
     from mst_transfer.engine.runner import unreadable_images_refused
     from mst_transfer.files.checksums import BrokenCheckpointError
-    from mst_transfer.runs.run_identity import OtherRunError
+    from mst_transfer.runs.identity import OtherRunError
+    from mst_transfer.runs.work_dir import begin_anew
 
     try:
         plan = batch_plan.plan_batch(cfg, launch.world_size())
         batch_plan.check_batch_norm(cfg, plan)
-        moved = prepare_work_dir(cfg, fresh)
+        moved = None if cfg.get("resume") else begin_anew(cfg.work_dir, fresh)
         notices += [*([moved] if moved else []), *batch_plan.apply_batch_plan(cfg, plan)]
     except ValueError as error:
         raise RunRefusedError(str(error)) from error

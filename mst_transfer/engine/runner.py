@@ -25,7 +25,7 @@ from mst_transfer.runs.nonfinite_steps import DEFAULT_LIMIT
 from mst_transfer.runs.resuming_runner import ResumingRunner
 from mst_transfer.runs.stop_hook import StopHook
 from mst_transfer.runs.unreadable_images import plain_message
-from mst_transfer.runs.worker_watch import watch
+from mst_transfer.runs.workers import watch
 
 LIMIT = "max_nonfinite_steps"  # entries of a config
 EXACT_RESUME = "exact_resume"  # False: mmengine's own loops

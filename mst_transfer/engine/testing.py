@@ -13,6 +13,7 @@ from mst_transfer.engine.results import scalar_metrics
 from mst_transfer.engine.run import RunRefusedError, build_runner, write_run_results
 from mst_transfer.files.checksums import BrokenCheckpointError, verify_checkpoint
 from mst_transfer.runs import launch
+from mst_transfer.runs.checkpoints import existing_checkpoint
 
 
 def run_testing(cfg: Any, checkpoint: str, augmented: bool = False) -> dict[str, Any]:
@@ -64,16 +65,6 @@ def run_testing(cfg: Any, checkpoint: str, augmented: bool = False) -> dict[str,
     del runner
     launch.shutdown_distributed()
     return written
-
-
-def existing_checkpoint(path: str) -> str:
-    """The path, or address, of a checkpoint; ``FileNotFoundError`` names what its folder has instead."""
-    if "://" not in path and not Path(path).is_file():
-        folder = Path(path).parent
-        found = sorted(file.name for file in folder.glob("*.pth")) if folder.is_dir() else []
-        there = f"that folder has {', '.join(found)}" if found else f"there is no .pth file in {folder}"
-        raise FileNotFoundError(f"checkpoint {path} does not exist; {there}")
-    return path
 
 
 def check_classes(checkpoint: Any, tested: Any) -> str | None:

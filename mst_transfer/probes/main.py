@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mst_transfer.runs import endings, launch
+from mst_transfer.runs import launch
+from mst_transfer.runs.stop import end_group
 
 DTYPES = ("float32", "bfloat16", "float16")
 LINEAR_LRS = (0.001, 0.01, 0.1, 1.0)
@@ -90,7 +91,7 @@ def main(program: str, argv: Sequence[str] | None = None) -> int:
         from mst_transfer.runs.unreadable_images import plain_message
 
         print(f"{program}: {plain_message(error)}", file=sys.stderr)
-        return endings.end_group(1)
+        return end_group(1)
     result.update(checkpoint=args.checkpoint, data=str(args.data), seconds=round(time.monotonic() - start, 1))
     if is_main_process():
         print(json.dumps(result, indent=2))

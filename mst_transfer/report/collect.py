@@ -22,7 +22,7 @@ from typing import Any
 from mst_transfer.configs.saved import FILE, read_config_of_run
 from mst_transfer.engine.results import RESUMED_BACKBONE
 from mst_transfer.report.scalars import Scalars, read_scalars
-from mst_transfer.runs.used_work_dir import earlier_checkpoints
+from mst_transfer.runs.work_dir import earlier_checkpoints
 
 TASKS: dict[str, str] = {"det": "detection", "seg": "segmentation"}
 STARTS: dict[str, str] = {"mst": "MST", "random": "random"}

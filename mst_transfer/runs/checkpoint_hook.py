@@ -1,8 +1,7 @@
 """mmengine's checkpoint hook, which never has fewer whole checkpoints than it should."""
 
 import errno
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +9,16 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
 
-from mst_transfer.files.atomic_files import FileNotWrittenError, remove_stale_temporaries, write_text_atomically
-from mst_transfer.files.checksums import BrokenCheckpointError, forget_removed, verify_checkpoint
-from mst_transfer.runs.checkpoint_choice import POINTER
-from mst_transfer.runs.checkpoint_space import (
-    SpacePlan,
-    TooLittleSpaceError,
-    check_space,
-    plan_space,
-    size_of_checkpoints,
+from mst_transfer.files.atomic_files import (
+    FileNotWrittenError,
+    free_space,
+    readable_size,
+    remove_stale_temporaries,
+    write_text_atomically,
 )
-from mst_transfer.runs.run_identity import KEY, check_identity, run_identity
+from mst_transfer.files.checksums import BrokenCheckpointError, content_size, forget_removed, verify_checkpoint
+from mst_transfer.runs.checkpoints import POINTER
+from mst_transfer.runs.identity import KEY, check_identity, run_identity
 
 ADVICE = ". Earlier checkpoints are as they were: when this is mended, go on with --resume"
 
@@ -29,31 +27,13 @@ class CheckpointNotSavedError(RuntimeError):
     """A checkpoint could not be written. Raised in every process; earlier checkpoints are as they were."""
 
 
-class _KeptFiles:
-    """A file backend that notes what it is asked to remove, and says that it is not there."""
-
-    def __init__(self, backend: Any) -> None:
-        self.backend, self.asked = backend, []  # type: ignore[var-annotated]
-
-    def join_path(self, *parts: str) -> str:
-        return str(self.backend.join_path(*parts))
-
-    def isfile(self, path: str) -> bool:
-        if path not in self.asked:
-            self.asked.append(path)
-        return False
-
-    def isdir(self, path: str) -> bool:
-        return False
-
-
 class SafeCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook`` in another order: a new file is written, read back, and then only an old one goes.
 
     - ``last_checkpoint`` names a file once that is complete.
     - What cannot be written stops the run in every process, and nothing is removed.
-    - Before the first step: what killed runs left half-written is removed, and the disk's space is compared with what
-      the run will need.
+    - Before the first step: what killed runs left half-written is removed, and the disk must have space for
+      a checkpoint.
     - Each checkpoint says which run it is of; resuming another run's is refused.
 
     All arguments are mmengine's.
@@ -82,27 +62,22 @@ class SafeCheckpointHook(CheckpointHook):
             removed = remove_stale_temporaries(folder)
             if removed:
                 runner.logger.info(f"removed what a killed run left half-written in {folder}: {', '.join(removed)}")
-        plan = self.space_plan(runner)
-        warning = check_space(self.out_dir, plan, size_of_checkpoints(self.out_dir))
-        if warning:
-            runner.logger.warning(warning)
+        needed, free = self.checkpoint_size(runner), free_space(self.out_dir)
+        if free is not None and free < needed:
+            raise CheckpointNotSavedError(
+                f"a checkpoint takes about {readable_size(needed)}, {readable_size(free)} are free in {self.out_dir}: "
+                "not even one can be written. Next step: make space, or name a --work-dir on another disk"
+            )
 
-    def space_plan(self, runner: Any) -> SpacePlan:
-        """What the run's checkpoints will take."""
+    def checkpoint_size(self, runner: Any) -> int:
+        """Estimates the bytes of one checkpoint, with what stands beside it."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        optimizer = getattr(runner.optim_wrapper, "optimizer", None)
-        loop = runner.train_loop
-        length = loop.max_epochs if self.by_epoch else loop.max_iters
-        number = max(length // self.interval, 1) if self.interval > 0 else 1
-        kept = min(number, self.max_keep_ckpts) if self.max_keep_ckpts > 0 else number
-        return plan_space(
-            model,
-            [] if optimizer is None else [optimizer],
-            kept,
-            len(self.save_best or ()),
-            self.save_optimizer,
-            self.bytes_beside(runner),
-        )
+        size = content_size(model.state_dict()) + self.bytes_beside(runner)
+        optimizer = getattr(runner.optim_wrapper, "optimizer", None) if self.save_optimizer else None
+        for group in [] if optimizer is None else optimizer.param_groups:  # it has no state before its first step
+            states = 2 if "betas" in group else bool(group.get("momentum"))  # tensors kept for each parameter
+            size += states * sum(parameter.nbytes for parameter in group["params"] if parameter.requires_grad)
+        return size
 
     def bytes_beside(self, runner: Any) -> int:
         """Size of the further files that are written with each checkpoint."""
@@ -177,36 +152,40 @@ class SafeCheckpointHook(CheckpointHook):
         """Removes what went with a checkpoint."""
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict) -> None:
-        with self._removing_last(runner):
+        """mmengine's would remove a former best file first: it sees none, and that goes after the new one is there."""
+        former = self._best_paths
+        self._best_paths = dict.fromkeys(former)
+        try:
             self._together(lambda: self._write_best(runner, metrics), in_all=True)
+        finally:
+            self._best_paths = {name: path or former.get(name) for name, path in self._best_paths.items()}
+        best = set(self._best_paths.values())
+        too_old = sorted(str(path) for path in set(former.values()) - best if path)
+        if too_old:
+            self._together(lambda: self._remove_former_best(runner, too_old))
+
+    @property
+    def _best_paths(self) -> dict[str, Any]:
+        """Metric → best file; mmengine keeps the file of a single metric without its name."""
+        return dict(getattr(self, "best_ckpt_path_dict", None) or {"": getattr(self, "best_ckpt_path", None)})
+
+    @_best_paths.setter
+    def _best_paths(self, paths: dict[str, Any]) -> None:
+        if "" in paths:
+            self.best_ckpt_path = paths[""]
+        else:
+            self.best_ckpt_path_dict = paths
 
     def _write_best(self, runner: Any, metrics: dict) -> None:
         if is_main_process():
             self._check_folder()
         super()._save_best_checkpoint(runner, metrics)
 
-    @contextmanager
-    def _removing_last(self, runner: Any) -> Iterator[None]:
-        """What mmengine's hook would remove before it writes goes after it has, and not if it fails."""
-        backend = self.file_backend
-        kept = _KeptFiles(backend)
-        self.file_backend = kept
-        try:
-            yield
-        finally:
-            self.file_backend = backend
-        self._together(lambda: self._remove_former_best(runner, kept.asked))
-
     def _remove_former_best(self, runner: Any, paths: list[str]) -> None:
-        """Those among the paths that no metric's best is, once the new ones have been read back."""
-        several = getattr(self, "best_ckpt_path_dict", None)
-        best = [getattr(self, "best_ckpt_path", None)] if several is None else list(several.values())
-        if paths:
-            for path in best:
-                if path:
-                    self._read_back(str(path))
+        for path in self._best_paths.values():
+            self._read_back(str(path))
         for path in paths:
-            if path not in best and self._remove(path):
+            if self._remove(path):
                 runner.logger.info(f"removed {path}, which was the best before")
                 forget_removed(Path(path).parent)
 
@@ -216,9 +195,8 @@ class SafeCheckpointHook(CheckpointHook):
             verify_checkpoint(path)
 
     def _remove(self, path: str) -> bool:
-        backend = self.file_backend.backend if isinstance(self.file_backend, _KeptFiles) else self.file_backend
-        if backend.isfile(path):
-            backend.remove(path)
+        if self.file_backend.isfile(path):
+            self.file_backend.remove(path)
             return True
         return False
 
@@ -242,7 +220,7 @@ class SafeCheckpointHook(CheckpointHook):
         if in_all or is_main_process():
             try:
                 act()
-            except (OSError, BrokenCheckpointError, TooLittleSpaceError) as error:
+            except (OSError, BrokenCheckpointError, CheckpointNotSavedError) as error:
                 fault, cause = [f"{error}{then}"], error
         broadcast_object_list(fault)
         if fault[0] is not None:

@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, EMAHook, Hook
 
-from mst_transfer.runs import signals
+from mst_transfer.runs import stop
 
 INTERRUPTED = "interrupted_ckpt"  # entry of the message hub: a checkpoint beside the regular ones, and its step
 VALIDATED = "newest_validation"  # entry of the message hub: iteration whose validation has begun
@@ -35,7 +35,7 @@ class StopHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         """The checkpoint resumed from needs no second copy."""
-        signals.note_begun()
+        stop.note_begun()
         self._last = runner.message_hub.runtime_info.get(_LAST)
         if self._last is not None and runner._resume:
             self._saved_at = runner.iter
@@ -44,7 +44,7 @@ class StopHook(Hook):
         """Looks at the wishes after each step."""
         self._note_checkpoint(runner, runner.iter + 1)
         carried = getattr(runner.optim_wrapper, "carries_stop", False)
-        largest = signals.agreed() if carried else signals.agree_now(_device(runner))
+        largest = stop.agreed() if carried else stop.agree_now(_device(runner))
         if largest:
             self._stop(runner, runner.iter + 1, largest)
 
@@ -60,13 +60,13 @@ class StopHook(Hook):
 
     def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """A validation that is broken off is made anew after resuming."""
-        if not self._val_in_step or not signals.agree_now(_device(runner)):
+        if not self._val_in_step or not stop.agree_now(_device(runner)):
             return
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):
                 hook.after_val_epoch(runner)  # weights and their average back in their places
         runner.message_hub.runtime_info.pop(VALIDATED, None)
-        self._stop(runner, runner.iter, signals.agreed())
+        self._stop(runner, runner.iter, stop.agreed())
 
     def _note_checkpoint(self, runner: Any, done: int) -> None:
         """Which step the newest checkpoint is of; the one of an interruption goes when there is a newer one."""
@@ -86,7 +86,7 @@ class StopHook(Hook):
     def _stop(self, runner: Any, done: int, largest: int) -> None:
         message = f"stopped by a signal after {done} steps of training; {save_now(runner, done, self._saved_at)}"
         runner.logger.warning(message)
-        raise signals.StoppedBySignal(message, signals.status_of(largest))
+        raise stop.StoppedBySignal(message, largest)
 
 
 def save_now(runner: Any, done: int, saved_at: int = -1) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.utils.data import DataLoader
 
-from mst_transfer.runs import signals
+from mst_transfer.runs import stop
 from mst_transfer.runs.counter_random import derive_key
 from mst_transfer.runs.nonfinite_steps import NonfiniteSteps, finite
 from pretrain.data.dataset import MultiCropDataset
@@ -253,14 +253,14 @@ class PretrainLoop(EpochBasedTrainLoop):
     def _gather(values: dict[str, Tensor]) -> dict[str, float]:
         """Means over the processes, with one transfer from the device; the wish to stop travels along."""
         packed = torch.stack(list(values.values()))
-        wishes = packed.new_zeros(signals.LARGEST)
-        wishes[: signals.wish()] = 1.0
-        packed = torch.cat([packed, wishes])
+        wishes = [float(stop.wish() == status) for status in stop.STATUSES]
+        packed = torch.cat([packed, packed.new_tensor(wishes)])
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(packed)
             packed /= dist.get_world_size()
         means = packed.tolist()
-        signals.agree(sum(share > 0 for share in means[len(values) :]))
+        shares = zip(stop.STATUSES, means[len(values) :], strict=True)
+        stop.agree(max((status for status, share in shares if share > 0), default=0))
         return dict(zip(values, means, strict=False))
 
     def _is_finite(self, sums: dict[str, Tensor], logged: dict[str, float], micro_batches: list[Batch]) -> bool:

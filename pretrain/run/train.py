@@ -12,41 +12,17 @@ from mst_transfer.configs.kind import PRETRAINING
 from mst_transfer.configs.paths import check_pretraining_paths
 from mst_transfer.configs.read import read_config
 from mst_transfer.files.image_files import UnreadableImageError
-from mst_transfer.runs import endings, launch, signals
-from mst_transfer.runs.unreadable_images import plain_message
+from mst_transfer.runs import launch, stop, work_dir
+from mst_transfer.runs.options import add_beginning_options, add_config_options, add_run_options, resume_if_restarted
 from pretrain.run.training_stopped import TrainingStoppedError
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="mst-pretrain", description="Pre-train a ViT or Swin with MST.")
-    parser.add_argument("config", help="path of a config, e.g. pretrain/configs/mst_vit_sample.py")
-    parser.add_argument("--work-dir", help="where checkpoints and logs go (default: work_dirs/<config's name>)")
-    parser.add_argument("--seed", type=int, help="seed of every random draw (default: the config's)")
-    beginning = parser.add_mutually_exclusive_group()
-    beginning.add_argument(
-        "--resume",
-        nargs="?",
-        const="auto",
-        metavar="CHECKPOINT",
-        help="go on from CHECKPOINT, or from the newest one that is whole",
-    )
-    beginning.add_argument(
-        "--fresh",
-        action="store_true",
-        help="start anew in a used work dir: the earlier run's checkpoints are moved to its folder earlier_1, …",
-    )
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="changes to the config, e.g. train_cfg.max_epochs=20; +KEY=VALUE for a new key",
-    )
-    parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none")
-    parser.add_argument(
-        "--check-only", action="store_true", help="check names and paths of the config, then stop; nothing is written"
-    )
+    add_config_options(parser)
+    add_run_options(parser)
+    add_beginning_options(parser)
     return parser
 
 
@@ -71,37 +47,11 @@ def check_inputs(cfg: Any, args: argparse.Namespace) -> None:
         FileNotFoundError: images or weights are not there.
         UsedWorkDirError: the work directory is another run's.
     """
-    from mst_transfer.runs.used_work_dir import check_unused
-
     folders = check_pretraining_paths(cfg, begins=not args.resume)
     if not (args.resume or args.fresh):
-        check_unused(cfg.work_dir, writes_backbones=True)
+        work_dir.check_unused(cfg.work_dir, writes_backbones=True)
     if args.check_only:
         print(f"names and paths are sound; images in {', '.join(folders)}")
-
-
-def find_checkpoint(cfg: Any, resume: str) -> Path | None:
-    """The checkpoint to go on from, the same on every process: the main one decides.
-
-    Args:
-        cfg: with ``work_dir``.
-        resume: ``auto`` for the newest in the work directory, or a path.
-
-    Raises:
-        BrokenCheckpointError: it is cut short or changed; in all but the main process a plain ``ValueError``.
-        FileNotFoundError: there is no such file, here or on the main process.
-    """
-    from mst_transfer.runs.checkpoint_choice import choose_checkpoint, decided_by_main
-
-    choice = decided_by_main(lambda: choose_checkpoint(cfg.work_dir, resume))
-    if launch.rank() == 0:
-        for remark in choice.remarks:
-            print(f"mst-pretrain: --resume: {remark}", file=sys.stderr)
-        if choice.path is None:
-            print(f"mst-pretrain: --resume: no checkpoint in {cfg.work_dir}, starting at step 0", file=sys.stderr)
-    if choice.path is not None and not choice.path.is_file():
-        raise FileNotFoundError(f"--resume {choice.path}: this process has no such file; the folder must be shared")
-    return choice.path
 
 
 def build_runner(cfg: Any, launcher: str, resume: str | None = None, fresh: bool = False) -> Any:
@@ -114,32 +64,28 @@ def build_runner(cfg: Any, launcher: str, resume: str | None = None, fresh: bool
         fresh: set an earlier run's checkpoints in the work directory aside instead of refusing to start.
 
     Returns:
-        The Runner; its work directory is this process's until ``run_lock.release``.
+        The Runner; its work directory is this process's until ``work_dir.release``.
 
     Raises:
         ValueError, TypeError, FileNotFoundError: the config's values, or its data, can't be used.
     """
-    from mst_transfer.runs import run_lock
-    from mst_transfer.runs.checkpoint_choice import decided_by_main
+    from mst_transfer.runs.checkpoints import decided_by_main, find_checkpoint
     from mst_transfer.runs.resuming_runner import ResumingRunner
     from mst_transfer.runs.stop_hook import StopHook
-    from mst_transfer.runs.used_work_dir import begin_anew
-    from mst_transfer.runs.worker_watch import watch
+    from mst_transfer.runs.workers import watch
 
     launch.init_distributed(launcher)
     cfg.launcher = launcher
-    unprotected = decided_by_main(lambda: run_lock.lock(cfg.work_dir))
-    if unprotected is not None and launch.rank() == 0:
-        print(f"mst-pretrain: {unprotected}", file=sys.stderr)
-    checkpoint = None if resume is None else find_checkpoint(cfg, resume)
+    notices = [decided_by_main(lambda: work_dir.lock(cfg.work_dir))]
+    checkpoint = None if resume is None else find_checkpoint(cfg.work_dir, resume)
     if checkpoint is not None:
-        cfg.resume, cfg.load_from = True, str(checkpoint)
+        cfg.resume, cfg.load_from = True, checkpoint
         cfg.model.update(init_from=None, init_head=False)  # the checkpoint holds what came of it
     else:
         aside = fresh or resume is not None  # started again before its first checkpoint: it must not be refused
-        moved = decided_by_main(lambda: begin_anew(cfg.work_dir, aside, writes_backbones=True))
-        if moved is not None and launch.rank() == 0:
-            print(f"mst-pretrain: the files of the earlier run are now in {moved}", file=sys.stderr)
+        notices.append(work_dir.begin_anew(cfg.work_dir, aside, writes_backbones=True))
+    for notice in filter(None, notices if launch.rank() == 0 else ()):
+        print(f"mst-pretrain: {notice}", file=sys.stderr)
     wrapper = launch.model_wrapper_cfg()
     if wrapper is not None:
         cfg.model_wrapper_cfg = wrapper
@@ -152,8 +98,7 @@ def build_runner(cfg: Any, launcher: str, resume: str | None = None, fresh: bool
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; the exit status."""
     args = build_parser().parse_args(argv)
-    if signals.goes_on():
-        args.resume, args.fresh = args.resume or "auto", False
+    resume_if_restarted(args)
     try:
         cfg = load_config(args)
         if launch.rank() == 0:
@@ -163,37 +108,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     if args.check_only:
         return 0
-    from mst_transfer.runs import run_lock
-
     try:
         return _run(cfg, args)
     finally:
-        run_lock.release(cfg.work_dir)
+        work_dir.release(cfg.work_dir)
 
 
 def _run(cfg: Any, args: argparse.Namespace) -> int:
     from mst_transfer.runs.checkpoint_hook import CheckpointNotSavedError
-    from mst_transfer.runs.run_identity import OtherRunError
+    from mst_transfer.runs.identity import OtherRunError
 
     try:
         runner = build_runner(cfg, args.launcher, args.resume, args.fresh)
     except (ValueError, TypeError, FileNotFoundError) as error:
         print(f"mst-pretrain: {error}", file=sys.stderr)
-        return endings.end_group(1)
-    refusals = (RefusedFileError, TrainingStoppedError, CheckpointNotSavedError, OtherRunError, OSError)
+        return stop.end_group(1)
     trainers = [runner.train]
     del runner
-    try:
-        status = endings.train_to_end("mst-pretrain", lambda: trainers.pop()())
-    except (*refusals, UnreadableImageError) as error:
-        print(f"mst-pretrain: {plain_message(error)}", file=sys.stderr)
-        return endings.end_group(1)
-    except Exception as error:
-        if isinstance(error, ValueError) and not signals.has_begun():  # a checkpoint or a hook's options don't fit
-            print(f"mst-pretrain: {error}", file=sys.stderr)
-            return endings.end_group(1)
-        endings.fail_alone(error)
-        raise
+    status, _ = stop.run_to_end(
+        "mst-pretrain",
+        lambda: trainers.pop()(),
+        (RefusedFileError, TrainingStoppedError, CheckpointNotSavedError, OtherRunError, UnreadableImageError, OSError),
+        early_refusals=(ValueError,),  # a checkpoint or a hook's options don't fit
+        stoppable=True,
+    )
     launch.shutdown_distributed()
     return status
 

@@ -1,6 +1,6 @@
-"""The folder's helper modules can be imported."""
+"""The folder's helper modules, and those above it, can be imported."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]

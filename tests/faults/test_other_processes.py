@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny_runs
+import tiny_tasks
 import torch
-from same_runs import logged, read
+from compare_runs import logged, read
 
 pytestmark = pytest.mark.faults
 
@@ -29,7 +29,7 @@ SCRIPTS = {"pretrain": "pretrain.sh", "seg": "dist_train.sh"}
 @pytest.mark.parametrize("task", SCRIPTS)
 def test_two_processes_go_on_as_one(task: str, root: Path, tmp_path: Path) -> None:
     """From a checkpoint of two processes: one with twice the batch, against two to the end; in the other order too."""
-    config = tiny_runs.write_config(task, tmp_path)
+    config = tiny_tasks.write_config(task, tmp_path)
     config.write_text(config.read_text() + (PRETRAIN_SGD if task == "pretrain" else SGD))
 
     def run(name: str, processes: int, resume: str | None = None) -> Path:

@@ -11,18 +11,18 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import programs
 import pytest
-import stopped_programs
-import tiny_runs
-from same_runs import check_equal
-from stopped_programs import Program
+import tiny_tasks
+from compare_runs import check_equal
+from programs import Program
 
 TASKS = ("pretrain", "seg", "det")
 WISHES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 def finish(task: str, config: Path, work_dir: Path, log: Path, processes: int, options: list[str]) -> None:
-    words = tiny_runs.command(task, config, work_dir, options, resume=work_dir.is_dir())
+    words = tiny_tasks.command(task, config, work_dir, options, resume=work_dir.is_dir())
     codes = Program(task, words, log, processes).end()
     assert codes == [0] * processes, log.read_text()[-3000:]
 
@@ -31,13 +31,13 @@ def stop_again_and_again(
     task: str, folder: Path, processes: int, signals: list[int], chance: random.Random, length: Sequence[str] = ()
 ) -> None:
     """A run in peace, and one that is told to stop by each of the signals; they end alike."""
-    config = tiny_runs.write_config(task, folder)
+    config = tiny_tasks.write_config(task, folder)
     finish(task, config, folder / "whole", folder / "whole.log", processes, [*length])
     work_dir, log = folder / "stopped", folder / "stopped.log"
     for number in signals:
         options = [f"train_dataloader.num_workers={chance.choice((0, 1))}", *length]
-        words = tiny_runs.command(task, config, work_dir, options, resume=True)
-        program = Program(task, words, log, processes, stopped_programs.slow_steps)
+        words = tiny_tasks.command(task, config, work_dir, options, resume=True)
+        program = Program(task, words, log, processes, programs.slow_steps)
         seen = log.read_text().count("lr: ") if log.is_file() else 0
         while log.read_text().count("lr: ") < seen + 2 if log.is_file() else True:  # two steps further
             assert program.alive(), program.tail()
@@ -67,9 +67,9 @@ def test_every_signal_in_every_task(task: str, processes: int, tmp_path: Path) -
 
 @pytest.mark.faults
 def test_a_second_signal_ends_the_run_at_once(tmp_path: Path) -> None:
-    config = tiny_runs.write_config("pretrain", tmp_path)
-    words = tiny_runs.command("pretrain", config, tmp_path / "run", [], resume=False)
-    program = Program("pretrain", words, tmp_path / "log", 1, stopped_programs.slow_steps)
+    config = tiny_tasks.write_config("pretrain", tmp_path)
+    words = tiny_tasks.command("pretrain", config, tmp_path / "run", [], resume=False)
+    program = Program("pretrain", words, tmp_path / "log", 1, programs.slow_steps)
     program.wait_for("lr: ")
     program.send(0, signal.SIGSTOP)
     program.send(0, signal.SIGINT), program.send(0, signal.SIGTERM)  # both wait for it
@@ -80,22 +80,22 @@ def test_a_second_signal_ends_the_run_at_once(tmp_path: Path) -> None:
 @pytest.mark.faults
 @pytest.mark.parametrize("task", ["pretrain", "seg"])
 def test_an_error_in_one_process_ends_the_other_at_once(task: str, tmp_path: Path) -> None:
-    config = tiny_runs.write_config(task, tmp_path)
-    words = tiny_runs.command(task, config, tmp_path / "run", [], resume=False)
-    program = Program(task, words, tmp_path / "log", 2, stopped_programs.break_rank_one)
+    config = tiny_tasks.write_config(task, tmp_path)
+    words = tiny_tasks.command(task, config, tmp_path / "run", [], resume=False)
+    program = Program(task, words, tmp_path / "log", 2, programs.break_rank_one)
     program.wait_for("an error of one process alone")
     codes = program.end(timeout=120)  # the group itself would wait for half an hour
     assert None not in codes and 0 not in codes, (codes, program.tail())
 
 
-POISONS = {"loss": stopped_programs.poison_loss, "gradient": stopped_programs.poison_gradient}
+POISONS = {"loss": programs.poison_loss, "gradient": programs.poison_gradient}
 
 
 def start_poisoned(task: str, tmp_path: Path, prepare: Callable, options: list[str]) -> Program:
     """Two processes of detection or segmentation that run for twelve iterations."""
-    config = tiny_runs.write_config(task, tmp_path)
+    config = tiny_tasks.write_config(task, tmp_path)
     length = ["train_cfg.max_iters=12", "train_cfg.val_interval=12"] if task == "seg" else ["train_cfg.max_epochs=4"]
-    words = tiny_runs.command(task, config, tmp_path / "run", [*length, *options], resume=False)
+    words = tiny_tasks.command(task, config, tmp_path / "run", [*length, *options], resume=False)
     return Program(task, words, tmp_path / "log", 2, prepare)
 
 
@@ -117,7 +117,7 @@ def test_what_is_not_finite_in_one_process_is_left_out_in_both(task: str, way: s
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["seg", pytest.param("det", marks=pytest.mark.faults)])
 def test_too_many_of_them_end_both_and_name_the_checkpoint(task: str, tmp_path: Path) -> None:
-    program = start_poisoned(task, tmp_path, stopped_programs.poison_for_good, ["+max_nonfinite_steps=2"])
+    program = start_poisoned(task, tmp_path, programs.poison_for_good, ["+max_nonfinite_steps=2"])
     assert program.end() == [1, 1], program.tail()
     said = re.search(r"mst train: 2 steps in a row, up to step \d+.*last good checkpoint: (\S+)\.", program.tail())
     assert said and Path(said[1]).is_file(), program.tail()
@@ -125,7 +125,7 @@ def test_too_many_of_them_end_both_and_name_the_checkpoint(task: str, tmp_path: 
 
 def start_launcher(root: Path, task: str, config: Path, work_dir: Path, log: Path, **environment: str):
     script = "pretrain.sh" if task == "pretrain" else "dist_train.sh"
-    words = tiny_runs.command(task, config, work_dir, [], resume=False)
+    words = tiny_tasks.command(task, config, work_dir, [], resume=False)
     command = ["bash", str(root / "tools" / script), words[0], "2", *words[1:]]
     handle = open(log, "a")
     settings = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, **environment}
@@ -150,7 +150,7 @@ def ranks_of(work_dir: Path) -> list[int]:
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes in /proc")
 @pytest.mark.parametrize("task", ["pretrain", "det"])
 def test_a_killed_process_is_started_again_and_nothing_is_lost(task: str, root: Path, tmp_path: Path) -> None:
-    config = tiny_runs.write_config(task, tmp_path)
+    config = tiny_tasks.write_config(task, tmp_path)
     whole = start_launcher(root, task, config, tmp_path / "whole", tmp_path / "whole.log")
     assert whole.wait(timeout=400) == 0, (tmp_path / "whole.log").read_text()[-3000:]
     work_dir, log = tmp_path / "killed", tmp_path / "killed.log"
@@ -171,7 +171,7 @@ def test_a_killed_process_is_started_again_and_nothing_is_lost(task: str, root: 
 @pytest.mark.faults
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGINT])
 def test_the_launcher_passes_a_wish_on_and_returns_the_status(number: int, root: Path, tmp_path: Path) -> None:
-    config = tiny_runs.write_config("pretrain", tmp_path)
+    config = tiny_tasks.write_config("pretrain", tmp_path)
     config.write_text(config.read_text() + "\ntrain_cfg['max_epochs'] = 500\n")
     work_dir, log = tmp_path / "run", tmp_path / "log"
     process = start_launcher(root, "pretrain", config, work_dir, log)

@@ -25,22 +25,23 @@ class Numbers(Dataset):
 
 
 class Line(BaseModel):
-    """One weight, and ballast that makes its checkpoints as large as is asked for."""
+    """One weight, and ballast that makes its checkpoints as large as is asked for; ``width`` weights without use."""
 
-    def __init__(self, ballast: int = 0) -> None:
+    def __init__(self, ballast: int = 0, width: int = 0) -> None:
         super().__init__()
         self.layer = nn.Linear(1, 1)
+        self.unused = nn.Parameter(torch.zeros(width))
         self.register_buffer("ballast", torch.zeros(ballast // 4))
 
     def forward(self, x: torch.Tensor, y: torch.Tensor, mode: str = "loss") -> Any:
-        error = self.layer(x) - y
+        error = self.layer(x) + 0 * self.unused.sum() - y
         return dict(loss=error.square().mean()) if mode == "loss" else [dict(error=one) for one in error.abs()]
 
 
 class Script(BaseMetric):
-    """A metric that takes given values, one a validation."""
+    """Metrics that take given values, one a validation: of ``score``, or of several by name."""
 
-    def __init__(self, values: list[float]) -> None:
+    def __init__(self, values: list[float] | list[dict[str, float]]) -> None:
         super().__init__()
         self.values = iter(values)
 
@@ -48,11 +49,12 @@ class Script(BaseMetric):
         self.results.append(0)
 
     def compute_metrics(self, results: list) -> dict:
-        return dict(score=next(self.values))
+        value = next(self.values)
+        return value if isinstance(value, dict) else dict(score=value)
 
 
 def build(
-    work_dir: Path, *, epochs: int = 4, scores: list[float] | None = None, ballast: int = 0, **hook: Any
+    work_dir: Path, *, epochs: int = 4, scores: list | None = None, ballast: int = 0, width: int = 0, **hook: Any
 ) -> Runner:
     """A runner whose checkpoint hook is ours."""
     loader = dict(
@@ -71,7 +73,7 @@ def build(
     cfg = hook.pop("cfg", None) or dict(model=dict(type="Line"), train_dataloader=dict(dataset=dict(type="Numbers")))
     name = "_".join((work_dir.parent.name, work_dir.name, str(id(hook))))
     runner = Runner(
-        model=Line(ballast),
+        model=Line(ballast, width),
         work_dir=str(work_dir),
         train_dataloader=dict(loader),
         train_cfg=dict(by_epoch=True, max_epochs=epochs),

@@ -52,8 +52,8 @@ def doors() -> dict[str, Callable[[Path], Any]]:
     """Every function that reads weights from a path."""
     from mmengine.runner.checkpoint import _load_checkpoint
 
-    from mst_transfer.engine.testing import existing_checkpoint
     from mst_transfer.probes.backbones import load_frozen
+    from mst_transfer.runs.checkpoints import existing_checkpoint
     from pretrain.run.warm_start import _load_head
 
     def pretrained(path: Path) -> None:

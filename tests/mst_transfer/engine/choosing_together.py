@@ -4,17 +4,17 @@ import os
 
 import torch.distributed as dist
 
-from mst_transfer.engine import checkpoints
 from mst_transfer.runs.checkpoint_hook import CheckpointNotSavedError, SafeCheckpointHook
+from mst_transfer.runs.checkpoints import find_checkpoint
 
 
 def choose_together(work_dir: str) -> list[str]:
     """In each process: what --resume takes, and what is raised where it cannot."""
     dist.init_process_group("gloo")
-    seen = [str(checkpoints.find_checkpoint(work_dir, "auto", "pytorch"))]
+    seen = [str(find_checkpoint(work_dir, "auto"))]
     for resume in (f"{work_dir}/epoch_2.pth", f"{work_dir}/epoch_9.pth"):
         try:
-            checkpoints.find_checkpoint(work_dir, resume, "pytorch")
+            find_checkpoint(work_dir, resume)
         except (ValueError, FileNotFoundError) as error:
             seen.append(str(error))
 

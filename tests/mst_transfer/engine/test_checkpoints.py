@@ -42,7 +42,7 @@ def test_a_broken_newest_checkpoint_is_passed_over(
     assert main(["test", str(tiny_seg_config), str(run / "epoch_2.pth"), "--work-dir", str(tmp_path / "t")]) == 1
     assert "epoch_2.pth is broken" in capsys.readouterr().err
     assert main([*words, "--resume"]) == 0
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert "epoch_2.pth is broken (its content does not" in said and f"going on from {run / 'epoch_1.pth'}" in said
     torch.testing.assert_close(weights(run / "epoch_2.pth"), expected, rtol=0, atol=0)
 

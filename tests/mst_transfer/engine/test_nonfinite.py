@@ -16,7 +16,7 @@ from torch import nn
 from mst_transfer.engine.losses_in_fp32 import losses_in_fp32
 from mst_transfer.engine.nonfinite import GuardedAmpOptimWrapper, GuardedOptimWrapper, guarded
 from mst_transfer.engine.nonfinite_hook import WINDOW_START, NonfiniteHook, changing_buffers
-from mst_transfer.runs import signals
+from mst_transfer.runs import stop
 from mst_transfer.runs.nonfinite_steps import NonfiniteSteps
 
 
@@ -198,12 +198,12 @@ def test_a_loss_scale_that_is_too_high_is_lowered_and_is_no_fault(amp: GuardedAm
 
 def test_the_wish_to_stop_travels_with_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(tmp_path, dict(accumulative_counts=2))
-    with signals.listening():
-        monkeypatch.setattr(signals, "wish", lambda: 2)
+    with stop.listening():
+        monkeypatch.setattr(stop, "wish", lambda: 130)
         run.step()
-        assert signals.agreed() == 0  # in the middle of a step
+        assert stop.agreed() == 0  # in the middle of a step
         run.step()
-        assert signals.agreed() == 2
+        assert stop.agreed() == 130
 
 
 def test_which_wrappers_are_guarded() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "faults"))  # for tiny_runs
+sys.path.insert(0, str(Path(__file__).parents[2] / "faults"))  # for tiny_tasks
 
-import tiny_runs
+import tiny_tasks
 
 from mst_transfer.cli.main import main
 from mst_transfer.engine import results
@@ -63,10 +63,10 @@ def test_minutes_are_of_the_whole_run(tiny_seg_config: Path, tmp_path: Path) -> 
 
 
 def test_a_detector_that_finds_nothing_has_figures_of_zero(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    config = tiny_runs.write_config("det", tmp_path)
+    config = tiny_tasks.write_config("det", tmp_path)
     blind = ["model.test_cfg.rcnn.score_thr=1.1", "model.test_cfg.rpn.max_per_img=4"]
     options = ["train_cfg.max_epochs=1", "train_cfg.val_interval=1", *blind]
-    words = tiny_runs.command("det", config, tmp_path / "run", options, resume=False)
+    words = tiny_tasks.command("det", config, tmp_path / "run", options, resume=False)
     assert main(["train", *words]) == 0
     trained = read(tmp_path / "run")
     assert trained["metrics"]["coco/bbox_mAP"] == 0 and trained["metrics"]["coco/bbox_mAP_50"] == 0
@@ -80,7 +80,7 @@ def test_a_detector_that_finds_nothing_has_figures_of_zero(tmp_path: Path, capsy
 
 def test_testing_takes_files_of_ones_own_as_training_does(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """``mst test --coco``: a box of another file, with a class of another name."""
-    config = tiny_runs.write_config("det", tmp_path)
+    config = tiny_tasks.write_config("det", tmp_path)
     content = json.loads((tmp_path / "data" / "boxes.json").read_text())
     content["categories"][0]["name"] = "tile"
     for name, images in (("train", content["images"][:6]), ("val", content["images"][6:])):
@@ -88,7 +88,7 @@ def test_testing_takes_files_of_ones_own_as_training_does(tmp_path: Path, capsys
         (tmp_path / f"{name}.json").write_text(json.dumps(content | dict(images=images, annotations=chosen)))
     own = ["--coco", str(tmp_path / "train.json"), str(tmp_path / "val.json")]
     own += ["--coco-images", *[str(tmp_path / "data" / "images")] * 2]
-    words = tiny_runs.command("det", config, tmp_path / "run", ["train_cfg.max_epochs=1"], resume=False)
+    words = tiny_tasks.command("det", config, tmp_path / "run", ["train_cfg.max_epochs=1"], resume=False)
     assert main(["train", *words, *own]) == 0
     checkpoint = str(tmp_path / "run" / f"iter_{6 // 2}.pth")
     (tmp_path / "data" / "boxes.json").unlink()

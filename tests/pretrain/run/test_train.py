@@ -131,11 +131,11 @@ def test_resuming_another_run_is_refused(finished: Path, tiny_config: Path, tmp_
 
 def test_memory_and_speed_are_the_users_to_change(finished: Path, tiny_config: Path, tmp_path: Path):
     """A checkpoint made without ``grad_checkpointing`` goes on with it, also one whose file still names it."""
-    from mst_transfer.runs import run_identity
+    from mst_transfer.runs import identity
 
     state = torch.load(finished / "iter_8.pth", weights_only=True)
-    state["meta"][run_identity.KEY]["model.backbone.grad_checkpointing"] = "False"
-    state["meta"][run_identity.KEY]["train_dataloader.dataset.photometric"] = "device"
+    state["meta"][identity.KEY]["model.backbone.grad_checkpointing"] = "False"
+    state["meta"][identity.KEY]["train_dataloader.dataset.photometric"] = "device"
     torch.save(state, tmp_path / "iter_8.pth")
     for checkpoint in (finished / "iter_8.pth", tmp_path / "iter_8.pth"):
         resume = ["--work-dir", str(tmp_path / checkpoint.parent.name), "--resume", str(checkpoint)]
@@ -158,7 +158,7 @@ def test_an_error_in_the_middle_of_training_keeps_its_traceback(tiny_config: Pat
 
 def test_resume_without_a_checkpoint_says_so(tiny_config: Path, tmp_path: Path, capsys):
     assert main([str(tiny_config), "--work-dir", str(tmp_path / "new"), "--resume"]) == 0
-    assert "no checkpoint in" in capsys.readouterr().err
+    assert "has no checkpoint yet" in capsys.readouterr().err
     assert main([str(tiny_config), "--work-dir", str(tmp_path / "new"), "--resume", "gone.pth"]) == 1
     assert "gone.pth does not exist" in capsys.readouterr().err
 

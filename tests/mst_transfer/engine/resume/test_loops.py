@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, RandomSampler
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "faults"))  # for tiny_runs and same_runs
+sys.path.insert(0, str(Path(__file__).parents[3] / "faults"))  # for tiny_tasks and compare_runs
 
-import tiny_runs
-from same_runs import check_equal, logged, read
+import tiny_tasks
+from compare_runs import check_equal, logged, read
 
 from mst_transfer.cli.main import main
 from mst_transfer.engine.resume.loops import ExactIterLoop
@@ -25,7 +25,7 @@ SHORT = {
 
 
 def train(task: str, config: Path, out: Path, options: list[str], resume: Path | None = None) -> int:
-    words = tiny_runs.command(task, config, out, [*SHORT[task], *options], resume=False)
+    words = tiny_tasks.command(task, config, out, [*SHORT[task], *options], resume=False)
     return main(["train", *words[:5], *(["--resume", str(resume)] if resume else []), *words[5:]])
 
 
@@ -37,7 +37,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory):
     def make(task: str) -> tuple[Path, Path]:
         if task not in made:
             folder = tmp_path_factory.mktemp(task)
-            config = tiny_runs.write_config(task, folder)
+            config = tiny_tasks.write_config(task, folder)
             assert train(task, config, folder / "whole", []) == 0
             made[task] = config, folder / "whole"
         return made[task]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mst_transfer.files.checksums import BrokenCheckpointError, write_checkpoint
-from mst_transfer.runs.checkpoint_choice import choose_checkpoint, latest_checkpoint
+from mst_transfer.runs.checkpoints import find_checkpoint, latest_checkpoint
 
 
 @pytest.fixture
@@ -27,30 +27,31 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_the_newest_whole_one_is_taken_and_the_others_named(folder: Path) -> None:
-    assert choose_checkpoint(folder, "auto").path == folder / "epoch_10.pth"
+def test_the_newest_whole_one_is_taken_and_the_others_named(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert find_checkpoint(folder, "auto") == str(folder / "epoch_10.pth")
     cut(folder / "epoch_10.pth")
     flip(folder / "epoch_9.pth")
-    choice = choose_checkpoint(folder, "auto")
-    assert choice.path == folder / "epoch_8.pth" and len(choice.remarks) == 2
-    for name, remark in zip(("epoch_10.pth", "epoch_9.pth"), choice.remarks, strict=True):
-        assert f"{name} is broken (its content does not match its checksum" in remark and "going on from" in remark
+    assert find_checkpoint(folder, "auto") == str(folder / "epoch_8.pth")
+    remarks = capsys.readouterr().err.splitlines()
+    named = [remark.partition(" is broken")[0].rpartition("/")[2] for remark in remarks]
+    assert named == ["epoch_10.pth", "epoch_9.pth"]
+    assert all(f"going on from {folder / 'epoch_8.pth'}" in remark for remark in remarks)
 
 
 def test_a_broken_file_that_is_named_is_an_error_with_the_way_out(folder: Path) -> None:
     flip(folder / "epoch_10.pth")
     with pytest.raises(BrokenCheckpointError) as caught:
-        choose_checkpoint(folder, str(folder / "epoch_10.pth"))
+        find_checkpoint(folder, str(folder / "epoch_10.pth"))
     assert f"Next step: --resume {folder / 'epoch_9.pth'}" in str(caught.value)
     with pytest.raises(FileNotFoundError, match=r"epoch_7\.pth does not exist; that folder has epoch_10\.pth, epoch_8"):
-        choose_checkpoint(folder, str(folder / "epoch_7.pth"))
+        find_checkpoint(folder, str(folder / "epoch_7.pth"))
 
 
 def test_a_run_whose_checkpoints_are_all_broken_does_not_start_anew(folder: Path) -> None:
     for path in folder.glob("*.pth"):
         cut(path)
     with pytest.raises(BrokenCheckpointError, match=r"epoch_9\.pth is broken too .*start anew without --resume"):
-        choose_checkpoint(folder, "auto")
+        find_checkpoint(folder, "auto")
 
 
 @pytest.mark.parametrize("pointer", [b"", b"\xff\xfe", b"epoch_11.pth", b"a\0b", None])
@@ -63,8 +64,8 @@ def test_a_pointer_to_nothing_does_no_harm(folder: Path, pointer: bytes | None) 
 
 
 def test_no_checkpoint_is_a_beginning(tmp_path: Path) -> None:
-    assert choose_checkpoint(tmp_path, "auto").path is None
-    assert choose_checkpoint(tmp_path / "missing", "auto").path is None
+    assert find_checkpoint(tmp_path, "auto") is None
+    assert find_checkpoint(tmp_path / "missing", "auto") is None
 
 
 def test_the_latest_checkpoint_is_found(tmp_path: Path) -> None:

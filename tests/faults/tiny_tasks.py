@@ -94,6 +94,7 @@ env_cfg = dict(mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0))
 
 # Epochs with checkpoints inside them, batches of one aspect ratio, random samplers of boxes, several scales
 DET = """
+_base_ = "mmdet::_base_/models/mask-rcnn_r50_fpn.py"
 default_scope = "mmdet"
 _pipeline = [
     dict(type="LoadImageFromFile"),
@@ -131,61 +132,25 @@ val_evaluator = dict(
     type="mst_transfer.CocoMetric", backend="pycocotools", ann_file={root!r} + "/boxes.json", metric=["bbox"]
 )
 test_evaluator = val_evaluator
-_box = dict(type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[0.1, 0.1, 0.2, 0.2])
-_l1 = dict(type="L1Loss", loss_weight=1.0)
-_sampler = dict(type="RandomSampler", pos_fraction=0.5, neg_pos_ub=-1)
 model = dict(
-    type="MaskRCNN",
-    data_preprocessor=dict(
-        type="DetDataPreprocessor", mean=[127.0] * 3, std=[60.0] * 3, bgr_to_rgb=True, pad_mask=True,
-        pad_size_divisor=32,
-    ),
+    data_preprocessor=dict(mean=[127.0] * 3, std=[60.0] * 3),
     backbone=dict(
-        type="mst_transfer.TimmViTPyramid", arch="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24,
-        depth=4, num_heads=2, drop_path_rate=0.2,
+        _delete_=True, type="mst_transfer.TimmViTPyramid", arch="vit_tiny_patch16_224", img_size=32, patch_size=8,
+        embed_dim=24, depth=4, num_heads=2, drop_path_rate=0.2,
     ),
-    neck=dict(type="FPN", in_channels=[24] * 4, out_channels=16, num_outs=5),
-    rpn_head=dict(
-        type="RPNHead", in_channels=16, feat_channels=16,
-        anchor_generator=dict(type="AnchorGenerator", scales=[4], ratios=[0.5, 1.0], strides=[4, 8, 16, 32, 64]),
-        bbox_coder=dict(_box, target_stds=[1.0] * 4), loss_bbox=_l1,
-        loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=True, loss_weight=1.0),
-    ),
+    neck=dict(in_channels=[24] * 4, out_channels=16),
+    rpn_head=dict(in_channels=16, feat_channels=16, anchor_generator=dict(scales=[4], ratios=[0.5, 1.0])),
     roi_head=dict(
-        type="StandardRoIHead",
-        bbox_roi_extractor=dict(
-            type="SingleRoIExtractor", roi_layer=dict(type="RoIAlign", output_size=7, sampling_ratio=0),
-            out_channels=16, featmap_strides=[4, 8, 16, 32],
-        ),
-        bbox_head=dict(
-            type="Shared2FCBBoxHead", in_channels=16, fc_out_channels=32, roi_feat_size=7, num_classes=1,
-            bbox_coder=_box, loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=False), loss_bbox=_l1,
-        ),
-        mask_roi_extractor=dict(
-            type="SingleRoIExtractor", roi_layer=dict(type="RoIAlign", output_size=14, sampling_ratio=0),
-            out_channels=16, featmap_strides=[4, 8, 16, 32],
-        ),
-        mask_head=dict(
-            type="FCNMaskHead", num_convs=1, in_channels=16, conv_out_channels=16, num_classes=1,
-            loss_mask=dict(type="CrossEntropyLoss", use_mask=True, loss_weight=1.0),
-        ),
+        bbox_roi_extractor=dict(out_channels=16),
+        bbox_head=dict(in_channels=16, fc_out_channels=32, num_classes=1),
+        mask_roi_extractor=dict(out_channels=16),
+        mask_head=dict(num_convs=1, in_channels=16, conv_out_channels=16, num_classes=1),
     ),
     train_cfg=dict(
-        rpn=dict(
-            assigner=dict(type="MaxIoUAssigner", pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3),
-            sampler=dict(_sampler, num=32, add_gt_as_proposals=False), allowed_border=-1, pos_weight=-1, debug=False,
-        ),
-        rpn_proposal=dict(nms_pre=64, max_per_img=32, nms=dict(type="nms", iou_threshold=0.7), min_bbox_size=0),
-        rcnn=dict(
-            assigner=dict(type="MaxIoUAssigner", pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.5),
-            sampler=dict(_sampler, num=8, pos_fraction=0.25, add_gt_as_proposals=True), mask_size=28, pos_weight=-1,
-            debug=False,
-        ),
+        rpn=dict(sampler=dict(num=32)), rpn_proposal=dict(nms_pre=64, max_per_img=32),
+        rcnn=dict(sampler=dict(num=8)),
     ),
-    test_cfg=dict(
-        rpn=dict(nms_pre=32, max_per_img=16, nms=dict(type="nms", iou_threshold=0.7), min_bbox_size=0),
-        rcnn=dict(score_thr=0.05, nms=dict(type="nms", iou_threshold=0.5), max_per_img=5, mask_thr_binary=0.5),
-    ),
+    test_cfg=dict(rpn=dict(nms_pre=32, max_per_img=16), rcnn=dict(max_per_img=5)),
 )
 optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=0.001))
 param_scheduler = [
@@ -202,8 +167,6 @@ default_hooks = dict(
 visualizer = dict(type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")])
 env_cfg = dict(mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0))
 """
-
-LAST = {"pretrain": "iter_30.pth", "seg": "iter_45.pth", "det": "iter_36.pth"}
 
 
 def make_pictures(folder: Path, count: int = 11) -> None:

@@ -1,4 +1,4 @@
-"""What a checkpoint's run is: model and training data of its config, written into each checkpoint.
+"""Identifies the run of a checkpoint by model and training data of its config, written into each checkpoint.
 
 A run that is resumed with another model or other data is another run. The names and values that differ are told.
 What may change is left out: folders, since data get moved; where weights once began; learning rate and length, which
@@ -28,7 +28,7 @@ class OtherRunError(ValueError):
 
 
 def run_identity(cfg: Mapping[str, Any]) -> dict[str, str]:
-    """Dotted name → value, for all entries of a config that make its run what it is."""
+    """Returns dotted name → value, for all entries of a config that make its run what it is."""
     dataset = (cfg.get("train_dataloader") or {}).get("dataset") or {}
     return dict(_flatten("model", cfg.get("model") or {})) | dict(_flatten("train_dataloader.dataset", dataset))
 
@@ -52,7 +52,7 @@ def _flatten(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def differences(theirs: Mapping[str, str], ours: Mapping[str, str]) -> list[str]:
-    """One line for each name whose value is another."""
+    """Lists one line for each name whose value is another."""
     names = sorted(
         name
         for name in {*theirs, *ours}

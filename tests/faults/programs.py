@@ -1,16 +1,18 @@
-"""Programs of one or two processes that are told to stop, or lose a process: started from one server of forks."""
+"""Programs of one or two processes that are told to stop, fail or are killed: started from one server of forks."""
 
 import hashlib
-import multiprocessing
 import os
-import socket
+import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import tiny_runs
+import tiny_tasks
+from process_groups import fork_server, free_port, group_environment
+
+HEADS = ("mmdet.datasets", "mmdet.models", "mmseg.datasets", "mmseg.models", "mst_transfer.engine.resume.loops")
 
 
 def _enter(task: str, words: list[str], log: Path, environment: dict[str, str], prepare: Callable | None) -> None:
@@ -21,7 +23,7 @@ def _enter(task: str, words: list[str], log: Path, environment: dict[str, str], 
     import torch
 
     torch.set_num_threads(1)
-    main = tiny_runs.entry(task)
+    main = tiny_tasks.entry(task)
     if prepare is not None:
         prepare()
     status = main(words)
@@ -43,20 +45,12 @@ class Program:
     def __init__(
         self, task: str, words: list[str], log: Path, processes: int = 1, prepare: Callable | None = None
     ) -> None:
-        context: Any = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["torch", "mmengine.runner", "mst_transfer.engine.run", "pretrain.run.train"])
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            port = str(listener.getsockname()[1])
-        self.log, self.members = log, []
+        port, self.log, self.members = free_port(), log, []
         for rank in range(processes):
-            group = dict(
-                RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes),
-                MASTER_ADDR="127.0.0.1", MASTER_PORT=port,
-            )  # fmt: skip
+            group = group_environment(rank, processes, port) if processes > 1 else {}
             launcher = ["--launcher", "pytorch"] if processes > 1 else []
-            arguments = (task, [*words[:1], *launcher, *words[1:]], log, group if processes > 1 else {}, prepare)
-            self.members.append(context.Process(target=_enter, args=arguments))
+            arguments = (task, [*words[:1], *launcher, *words[1:]], log, group, prepare)
+            self.members.append(fork_server(*HEADS).Process(target=_enter, args=arguments))
             self.members[-1].start()
 
     def alive(self) -> bool:
@@ -66,6 +60,14 @@ class Program:
     def send(self, rank: int, number: int) -> None:
         """A signal to one process."""
         os.kill(self.members[rank].pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL to the first process and its workers."""
+        pid = self.members[0].pid
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:  # not yet a group of its own, or already gone
+            self.members[0].kill()
 
     def wait_for(self, text: str, timeout: float = 600) -> None:
         """Until the log says so."""
@@ -102,6 +104,19 @@ def slow_steps() -> None:
         step(self, **kwargs)
 
     OptimWrapper.zero_grad = zero_grad
+
+
+def kill_in(name: str, nth: int) -> None:
+    """The process kills itself in the n-th call of ``os.fsync`` or ``os.replace``, a file being half done."""
+    original, calls = getattr(os, name), []
+
+    def deadly(*args: Any, **kwargs: Any) -> Any:
+        calls.append(name)
+        if len(calls) == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **kwargs)
+
+    setattr(os, name, deadly)
 
 
 def break_rank_one() -> None:

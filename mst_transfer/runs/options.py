@@ -1,0 +1,51 @@
+"""Command-line options of the programs that run a config: ``mst train``, ``mst test`` and ``mst-pretrain``."""
+
+import argparse
+
+from mst_transfer.runs.launch import LAUNCHERS
+from mst_transfer.runs.stop import is_restarted
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the config, and changes to it."""
+    parser.add_argument("config", help="path of a config, or name of a shipped one: det_configs/mst_maskrcnn_coco.py")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="changes to the config, e.g. train_cfg.max_epochs=20; +KEY=VALUE adds a key",
+    )
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of every run."""
+    parser.add_argument("--work-dir", help="folder for logs and results (default: work_dirs/<config's name>)")
+    parser.add_argument("--seed", type=int, help="seed of every random draw (default: the config's, or 0)")
+    parser.add_argument("--launcher", choices=LAUNCHERS, default="none", help="what started the processes")
+    parser.add_argument(
+        "--check-only", action="store_true", help="check config and data, then stop without running anything"
+    )
+
+
+def add_beginning_options(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--resume`` and ``--fresh``, of which a training takes one at most."""
+    beginning = parser.add_mutually_exclusive_group()
+    beginning.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CHECKPOINT",
+        help="go on from CHECKPOINT, or from the newest one that is whole",
+    )
+    beginning.add_argument(
+        "--fresh",
+        action="store_true",
+        help="start anew in a used work dir: the earlier run's checkpoints are moved to its folder earlier_1, …",
+    )
+
+
+def resume_if_restarted(args: argparse.Namespace) -> None:
+    """Goes on with the newest checkpoint in a program that torchrun or Slurm has started again."""
+    if is_restarted():
+        args.resume, args.fresh = args.resume or "auto", False
