@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import torch
-from mmengine.model import BaseModel
+from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
 from mst_transfer.checkpoint.normalisation import IMAGENET_MEAN, IMAGENET_STD
@@ -19,7 +19,6 @@ from pretrain.head import DINOHead
 from pretrain.losses import DINOLoss, restoring_loss
 from pretrain.masking import MaskGenerator
 from pretrain.registry import MODELS
-from pretrain.run.preprocessor import PHOTOMETRY, PretrainPreprocessor
 from pretrain.run.warm_start import check_normalisation, start_from
 
 
@@ -67,7 +66,7 @@ class MST(BaseModel):
         init_from: str | None = None,
         init_head: bool = False,
     ) -> None:
-        super().__init__(data_preprocessor=PretrainPreprocessor())
+        super().__init__(data_preprocessor=BaseDataPreprocessor(non_blocking=True))
         self.mask_generator = MaskGenerator(**(masking or {}))
         backbone, head = dict(backbone or {}), dict(head or {})
         teacher_backbone = {k: v for k, v in backbone.items() if k not in ("drop_path_rate", "grad_checkpointing")}
@@ -145,7 +144,6 @@ class MST(BaseModel):
         index: Tensor,
         step: int = 0,
         teacher_temp: float = 0.04,
-        **others: object,
     ) -> dict[str, Tensor]:
         """Losses of a micro-batch.
 
@@ -159,15 +157,7 @@ class MST(BaseModel):
         Returns:
             Scalars ``loss`` (with gradient), ``loss_dino``, ``loss_restoring`` (with a decoder), ``teacher_entropy``
             (nats) and ``mask_ratio``.
-
-        Raises:
-            ValueError: if the photometric part of the augmentation is yet to be carried out.
         """
-        if left := others.keys() & set(PHOTOMETRY):
-            raise ValueError(
-                f"this batch holds {sorted(left)}, so its colours are not augmented yet: give the model "
-                "model.data_preprocessor(batch)"
-            )
         with quick_products(global_crops.device):
             return self._losses(global_crops, local_crops, index, step, teacher_temp)
 

@@ -17,7 +17,6 @@ from pretrain.data.augment import CropPlan, MultiCropOptions, draw_crops, render
 from mst_transfer.runs.counter_random import derive_key
 from mst_transfer.files.image_folder import find_images, read_image, warn_unreadable
 from mst_transfer.files.image_crops import Image
-from pretrain.data.photometric_plan import as_rows, blur_radius, without_photometry
 from pretrain.data.reduced_decoding import PlannedReduction
 from pretrain.registry import DATASETS
 
@@ -41,8 +40,6 @@ class MultiCropDataset(Dataset):
             Off by default, as DINO decodes whole: boxes are rounded down to multiples of 2, 4 or 8 pixels, and crops
             differ from those of the rounded boxes by 0.2 to 0.4 grey levels in the mean, the worst by 2. Without effect
             on smaller photographs, other formats, and with ``exif_orientation``.
-        photometric: who carries out colour jitter, grey, blur and solarisation: ``loader``, or ``device`` for the
-            device that trains, which spares the CPU. The same draws have the same result but for roundings.
         augmentation: any field of :class:`pretrain.data.augment.MultiCropOptions`, e.g. ``num_local_crops=8``,
             ``global_size=224``, ``local_scale=(0.05, 0.4)``, ``global_blur_probs=(1.0, 0.1)``.
 
@@ -67,7 +64,6 @@ class MultiCropDataset(Dataset):
         exif_orientation: bool = False,
         max_pixels: int = MAX_PIXELS,
         reduced_decoding: bool = False,
-        photometric: str = "loader",
         **augmentation: Any,
     ) -> None:
         self.options = MultiCropOptions.from_kwargs(**augmentation)
@@ -75,10 +71,7 @@ class MultiCropDataset(Dataset):
             raise ValueError(f"max_pixels={max_pixels} is not allowed: at least 1.")
         if max_images is not None and max_images < 1:
             raise ValueError(f"max_images={max_images} is not allowed: at least 1, or None for all images.")
-        if photometric not in ("loader", "device"):
-            raise ValueError(f"photometric={photometric!r} is not allowed: 'loader' or 'device'.")
         self.seed = seed
-        self.photometric, self._blur_radius = photometric, blur_radius(self.options)
         self.exif_orientation, self.max_pixels = exif_orientation, max_pixels
         self.reduced_decoding = reduced_decoding
         paths = find_images(data_root, extensions)
@@ -99,9 +92,7 @@ class MultiCropDataset(Dataset):
 
         Returns:
             ``global_crops`` uint8 [2, 3, S, S], ``local_crops`` uint8 [N, 3, s, s], ``index`` int, and
-            ``num_unreadable``, how many files were given up for this sample (0 as a rule). With
-            ``photometric='device'`` the crops are only cut, resized and flipped, and ``global_photometry`` [2, P] and
-            ``local_photometry`` [N, P] say what remains to be done: :func:`pretrain.data.photometric_plan.as_rows`.
+            ``num_unreadable``, how many files were given up for this sample (0 as a rule).
         """
         if not self._is_worker_ready:
             self._is_worker_ready = True
@@ -109,11 +100,6 @@ class MultiCropDataset(Dataset):
                 worker_init()
         epoch, index = key if isinstance(key, tuple) else (0, int(key))
         image, plans, num_unreadable = self._read(epoch, index)
-        photometry = {}
-        if self.photometric == "device":
-            rows = torch.from_numpy(as_rows(plans, self._blur_radius))
-            photometry = {"global_photometry": rows[:2], "local_photometry": rows[2:]}
-            plans = [without_photometry(plan) for plan in plans]
         size = self.options.local_size
         global_crops = torch.from_numpy(render_crops(image, plans[:2]))
         local_crops: Tensor = torch.empty((0, 3, size, size), dtype=torch.uint8)
@@ -124,7 +110,6 @@ class MultiCropDataset(Dataset):
             "local_crops": local_crops,
             "index": index,
             "num_unreadable": num_unreadable,
-            **photometry,
         }
 
     def candidates(self, epoch: int, index: int) -> Iterator[str]:

@@ -172,6 +172,6 @@ class ThroughputHook(Hook):
             self._warned = True
             runner.logger.warning(
                 f"{share:.0%} of the time is spent waiting for data: give train_dataloader.num_workers more "
-                "processes, use smaller source images, a faster disk, or, on a GPU, "
-                "train_dataloader.dataset.photometric='device'"
+                "processes, or use smaller source images or a faster disk; for large photographs "
+                "train_dataloader.dataset.reduced_decoding=True"
             )

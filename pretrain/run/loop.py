@@ -25,7 +25,6 @@ from pretrain.data.sampler import EpochSampler
 from pretrain.model import MST
 from pretrain.registry import LOOPS
 from pretrain.run.optim import PretrainOptimWrapper
-from pretrain.run.preprocessor import PHOTOMETRY
 from pretrain.schedules import Schedule, StepValues
 
 Batch = dict[str, Tensor]
@@ -217,8 +216,7 @@ class PretrainLoop(EpochBasedTrainLoop):
         statistics = [] if mst.decoder is None else [buffer.clone() for buffer in mst.decoder.buffers()]
         sums: dict[str, Tensor] = {}
         for position, batch in enumerate(micro_batches):
-            names = (*MODEL_INPUTS, *(name for name in PHOTOMETRY if name in batch))
-            batch = mst.data_preprocessor({name: batch[name] for name in names}, True)  # to the device
+            batch = mst.data_preprocessor({name: batch[name] for name in MODEL_INPUTS}, True)  # to the device
             last = position == len(micro_batches) - 1
             with nullcontext() if last or not hasattr(model, "no_sync") else model.no_sync():
                 with optim.autocast():

@@ -140,7 +140,6 @@ def test_memory_and_speed_are_the_users_to_change(finished: Path, tiny_config: P
     for checkpoint in (finished / "iter_8.pth", tmp_path / "iter_8.pth"):
         resume = ["--work-dir", str(tmp_path / checkpoint.parent.name), "--resume", str(checkpoint)]
         options = ["model.backbone.grad_checkpointing=True", "model.backbone.compile_blocks=False"]
-        options += ["train_dataloader.dataset.photometric=loader"]
         assert main([str(tiny_config), *resume, "--cfg-options", *(f"+{option}" for option in options)]) == 0
         ours = weights(tmp_path / checkpoint.parent.name, "iter_12.pth")
         for name, tensor in weights(finished, "iter_12.pth").items():
@@ -288,3 +287,11 @@ def test_accumulation_equals_one_large_batch(sgd_config: Path, tmp_path: Path):
     for name in ("loss_dino", "teacher_entropy", "grad_norm"):
         first, second = (result["message_hub"]["log_scalars"][f"train/{name}"].data[0] for result in results)
         torch.testing.assert_close(torch.tensor(first), torch.tensor(second), rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_batches_are_pinned_where_there_is_a_gpu(tiny_config: Path, tmp_path: Path) -> None:
+    for words, wanted in (([], True), (["--cfg-options", "train_dataloader.pin_memory=False"], False)):
+        args = build_parser().parse_args([str(tiny_config), "--work-dir", str(tmp_path / f"run_{wanted}"), *words])
+        runner = build_runner(load_config(args), "none")
+        assert runner.train_loop.dataloader.loader.pin_memory == (wanted and torch.cuda.is_available())
+        assert runner.model.data_preprocessor._non_blocking
