@@ -15,10 +15,13 @@ import mst_transfer
 from mst_transfer.checkpoint import BackboneMetadata, save_backbone
 from mst_transfer.files.checksums import content_size
 from mst_transfer.runs.checkpoint_hook import SafeCheckpointHook
+from mst_transfer.runs.unreadable_images import UnreadableImagesHook
 from pretrain.model import MST
 from pretrain.registry import HOOKS
 
 ROLES = ("teacher", "student")
+HOOKS.register_module(module=UnreadableImagesHook)
+
 MAX_HISTORY = 1000  # steps of each logged value that a checkpoint keeps
 
 
