@@ -7,20 +7,16 @@ Legend: B images, N = h * w last-stage tokens (cells), D their width, H heads of
 the patch embeddings.
 """
 
-import difflib
 from functools import partial
 
-import timm
 import torch
 import torch.nn.functional as F
 from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from mst_transfer.devices.onednn_products import quick_recomputation
-from pretrain.backbones.vit import BackboneOutput, compiled
-
-NEEDED = "a Swin Transformer, e.g. swin_tiny_patch4_window7_224 or swin_small_patch4_window7_224"
+from pretrain.backbones.masked_backbone import BackboneOutput, MaskedBackbone, compiled
 
 
 def pooled_attention(block: SwinTransformerBlock, x: Tensor) -> Tensor:
@@ -48,7 +44,7 @@ def pooled_attention(block: SwinTransformerBlock, x: Tensor) -> Tensor:
         return ((q.float() * attn.scale) @ k.float().transpose(-2, -1)).softmax(dim=-1).squeeze(2)
 
 
-class MaskedSwin(nn.Module):
+class MaskedSwin(MaskedBackbone):
     """A timm Swin Transformer whose patch embeddings can be replaced, cell by cell, by a learnable [MASK] embedding.
 
     Images of any multiple of ``cell_size`` are accepted and give what timm gives for them with
@@ -67,9 +63,12 @@ class MaskedSwin(nn.Module):
         **timm_kwargs: overrides of the architecture, e.g. ``embed_dim=24, depths=(1, 1, 2, 1)``.
 
     Attributes:
-        vit: timm's model; it bears this name in every backbone.
         mask_token: [C], or None.
     """
+
+    needed = "a Swin Transformer, e.g. swin_tiny_patch4_window7_224 or swin_small_patch4_window7_224"
+    cell = "{size}, the side of its last-stage tokens"
+    vit: SwinTransformer
 
     def __init__(
         self,
@@ -81,48 +80,25 @@ class MaskedSwin(nn.Module):
         compile_blocks: bool = False,
         **timm_kwargs,
     ) -> None:
-        super().__init__()
-        if not timm.is_model(arch):
-            near = difflib.get_close_matches(arch, timm.list_models("swin*"), n=3)
-            hint = f"nearest: {', '.join(near)}" if near else "list them with timm.list_models('swin_*')"
-            raise ValueError(f"backbone.arch = {arch!r} is not an architecture of timm {timm.__version__}; {hint}")
-        self.arch = arch
-        self.arch_kwargs = {"img_size": img_size, **timm_kwargs}
-        self.vit = self._create(drop_path_rate)
-        self.vit.requires_grad_(True)
+        super().__init__(
+            arch, {"img_size": img_size, **timm_kwargs}, drop_path_rate=drop_path_rate, strict_img_size=False
+        )
         self.grad_checkpointing = grad_checkpointing
         self._through_stages = compiled(type(self)._tokens, compile_blocks, grad_checkpointing)
-        self.mask_token: nn.Parameter | None = None
         if with_mask_token:
-            self.mask_token = nn.Parameter(torch.zeros(self.vit.patch_embed.proj.out_channels))
-            nn.init.trunc_normal_(self.mask_token, std=0.02)
+            self.add_mask_token()
 
-    def _create(self, drop_path_rate: float) -> SwinTransformer:
-        try:
-            swin = timm.create_model(
-                self.arch,
-                pretrained=False,
-                num_classes=0,
-                drop_path_rate=drop_path_rate,
-                strict_img_size=False,
-                **self.arch_kwargs,
-            )
-        except TypeError as error:
+    def check_supported(self) -> None:
+        """Refuses what is no Swin Transformer."""
+        if not isinstance(self.vit, SwinTransformer):
             raise ValueError(
-                f"backbone: timm's {self.arch!r} does not take these arguments ({error}); this backbone needs {NEEDED}"
-            ) from error
-        if not isinstance(swin, SwinTransformer):
-            raise ValueError(f"backbone.arch = {self.arch!r} is a {type(swin).__name__}; this backbone needs {NEEDED}")
-        return swin
+                f"backbone.arch = {self.arch!r} is a {type(self.vit).__name__}; this backbone needs {self.needed}"
+            )
 
     @property
     def embed_dim(self) -> int:
         """Width D of the pooled feature."""
         return self.vit.num_features
-
-    @property
-    def patch_size(self) -> int:
-        return self.vit.patch_embed.patch_size[0]
 
     @property
     def cell_size(self) -> int:
@@ -133,18 +109,6 @@ class MaskedSwin(nn.Module):
     def num_feature_blocks(self) -> int:
         """The largest ``num_blocks`` of :meth:`cls_tokens`."""
         return 1
-
-    def num_patches(self, height: int, width: int) -> int:
-        """Cells of an image of that size, in pixels."""
-        cell = self.cell_size
-        for side in (height, width):
-            if side % cell:
-                low = side // cell * cell
-                raise ValueError(
-                    f"view of {height}x{width} px is not a multiple of {cell}, the side of {self.arch}'s last-stage "
-                    f"tokens: choose a size such as {max(low, cell)} or {low + cell}"
-                )
-        return (height // cell) * (width // cell)
 
     def _embed(self, images: Tensor, mask: Tensor | None) -> Tensor:
         """What enters the blocks: [B, H / p, W / p, C], with [MASK] in the hidden cells."""

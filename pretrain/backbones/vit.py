@@ -3,12 +3,8 @@
 Legend: B images, N = h * w patches, T = prefix tokens (class, registers) + N, D embedding, H heads, d = D / H.
 """
 
-import difflib
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
 
-import timm
 import torch
 import torch.nn.functional as F
 from timm.layers import Attention
@@ -19,26 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from mst_transfer.checkpoint.pos_embed import mark_interpolation, use_pos_embed_interpolation
 from mst_transfer.checkpoint.recognise import is_head_tensor
 from mst_transfer.devices.onednn_products import quick_recomputation
-
-NEEDED = (
-    "a plain Vision Transformer with a class token, e.g. vit_tiny_patch16_224, vit_small_patch16_224 or "
-    "vit_base_patch16_224"
-)
-
-
-class BackboneOutput(NamedTuple):
-    """What one pass gives.
-
-    Attributes:
-        cls_token: [B, D], after the final norm.
-        patch_tokens: [B, h, w, D], after the final norm, or None when not asked for.
-        importance: float32 [B, N], attention of the class token over the patches, averaged over heads, in the last
-            block (MST, section 3.2), or None when not asked for.
-    """
-
-    cls_token: Tensor
-    patch_tokens: Tensor | None
-    importance: Tensor | None
+from pretrain.backbones.masked_backbone import BackboneOutput, MaskedBackbone, compiled
 
 
 def class_token_attention(attn: Attention, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,25 +66,7 @@ def explicit_attention_is_faster(x: Tensor) -> bool:
     return x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and x.shape[1] <= 1024
 
 
-def compiled(function: Callable[..., Any], wanted: bool, grad_checkpointing: bool) -> Callable[..., Any]:
-    """The function, by ``torch.compile`` if that is wanted: one graph for each shape, compiled at its first call.
-
-    Give a method that is not bound: a copy of the module would keep one that is, and with it the original's weights.
-
-    Raises:
-        ValueError: with gradient checkpointing, whose recomputation would not be compiled.
-    """
-    if not wanted:
-        return function
-    if grad_checkpointing:
-        raise ValueError(
-            "backbone.compile_blocks = True and backbone.grad_checkpointing = True exclude each other: choose the "
-            "first for speed, the second for memory"
-        )
-    return torch.compile(function, dynamic=False)
-
-
-class MaskedViT(nn.Module):
+class MaskedViT(MaskedBackbone):
     """A timm ViT whose patch embeddings can be replaced by a learnable [MASK] embedding.
 
     Args:
@@ -123,6 +82,13 @@ class MaskedViT(nn.Module):
         **timm_kwargs: overrides of the architecture, e.g. ``patch_size=8, embed_dim=128, depth=6, num_heads=4``.
     """
 
+    needed = (
+        "a plain Vision Transformer with a class token, e.g. vit_tiny_patch16_224, vit_small_patch16_224 or "
+        "vit_base_patch16_224"
+    )
+    cell = "the patch size {size}"
+    vit: VisionTransformer
+
     def __init__(
         self,
         arch: str = "vit_small_patch16_224",
@@ -134,34 +100,20 @@ class MaskedViT(nn.Module):
         pos_embed_interpolation: str = "timm",
         **timm_kwargs,
     ) -> None:
-        super().__init__()
-        if not timm.is_model(arch):
-            near = difflib.get_close_matches(arch, timm.list_models("vit*"), n=3)
-            hint = f"nearest: {', '.join(near)}" if near else "list them with timm.list_models('vit*')"
-            raise ValueError(f"backbone.arch = {arch!r} is not an architecture of timm {timm.__version__}; {hint}")
-        self.arch = arch
-        self.arch_kwargs = {"img_size": img_size, **timm_kwargs}
-        build = partial(timm.create_model, arch, pretrained=False, num_classes=0, drop_path_rate=drop_path_rate)
-        try:
-            self.vit: VisionTransformer = build(dynamic_img_size=True, **self.arch_kwargs)
-        except TypeError as error:
-            raise ValueError(
-                f"backbone: timm's {arch!r} does not take these arguments ({error}); pre-training needs {NEEDED}"
-            ) from error
-        self._check_supported()
-        self.vit.requires_grad_(True)
+        super().__init__(
+            arch, {"img_size": img_size, **timm_kwargs}, drop_path_rate=drop_path_rate, dynamic_img_size=True
+        )
         self._has_fused_attention = bool(self.vit.blocks[0].attn.fused_attn)
         self.grad_checkpointing, self.pos_embed_interpolation = grad_checkpointing, pos_embed_interpolation
         self._blocks = compiled(type(self)._through_blocks, compile_blocks, grad_checkpointing)
         use_pos_embed_interpolation(self.vit, pos_embed_interpolation)
         mark_interpolation(self, pos_embed_interpolation)
         nn.init.trunc_normal_(self.vit.cls_token, std=0.02)  # as DINO does; timm draws it with std 1e-6
-        self.mask_token: nn.Parameter | None = None
         if with_mask_token:
-            self.mask_token = nn.Parameter(torch.zeros(self.embed_dim))
-            nn.init.trunc_normal_(self.mask_token, std=0.02)
+            self.add_mask_token()
 
-    def _check_supported(self) -> None:
+    def check_supported(self) -> None:
+        """Refuses what is no plain ViT, or has layers that the class token does not pass."""
         vit = self.vit
         if pooled := sorted({name.split(".")[0] for name in vit.state_dict() if is_head_tensor(name)}):
             raise ValueError(
@@ -171,16 +123,12 @@ class MaskedViT(nn.Module):
         plain = isinstance(vit, VisionTransformer) and type(vit.blocks[-1]) is Block
         if not plain or type(vit.blocks[-1].attn) is not Attention or vit.cls_token is None:
             raise ValueError(
-                f"backbone.arch = {self.arch!r} is a {type(vit).__name__} without what pre-training needs: {NEEDED}"
+                f"backbone.arch = {self.arch!r} is a {type(vit).__name__} without what this needs: {self.needed}"
             )
 
     @property
     def embed_dim(self) -> int:
         return self.vit.embed_dim
-
-    @property
-    def patch_size(self) -> int:
-        return self.vit.patch_embed.patch_size[0]
 
     @property
     def cell_size(self) -> int:
@@ -191,17 +139,6 @@ class MaskedViT(nn.Module):
     def num_feature_blocks(self) -> int:
         """The largest ``num_blocks`` of :meth:`cls_tokens`."""
         return len(self.vit.blocks)
-
-    def num_patches(self, height: int, width: int) -> int:
-        """Patches of an image of that size, in pixels."""
-        for side in (height, width):
-            if side % self.patch_size:
-                low = side // self.patch_size * self.patch_size
-                raise ValueError(
-                    f"view of {height}x{width} px is not a multiple of the patch size {self.patch_size}: "
-                    f"choose a size such as {max(low, self.patch_size)} or {low + self.patch_size}"
-                )
-        return (height // self.patch_size) * (width // self.patch_size)
 
     def _choose_attention(self, fused: bool) -> None:
         """Have timm's blocks take the fused kernel or spell attention out; the same function."""

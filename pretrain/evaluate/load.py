@@ -10,7 +10,7 @@ from mst_transfer.checkpoint import load_backbone, read_backbone
 from mst_transfer.checkpoint.architecture import infer_architecture
 from mst_transfer.checkpoint.normalisation import Normalisation, normalisation_of
 from mst_transfer.checkpoint.pos_embed import use_pos_embed_interpolation
-from pretrain.backbones.build_backbone import Backbone, build_backbone
+from pretrain.backbones import Backbone, build_backbone
 
 
 class FrozenBackbone:

@@ -15,7 +15,7 @@ from mmengine.runner import load_checkpoint
 from mst_transfer.compat.config_data_only import data_only
 from mst_transfer.files.image_folder import find_images
 from mst_transfer.runs.checkpoint_choice import latest_checkpoint
-from pretrain.backbones.build_backbone import Backbone
+from pretrain.backbones import Backbone
 from pretrain.backbones.swin import MaskedSwin
 from pretrain.evaluate.load import load_frozen
 from pretrain.model import MST

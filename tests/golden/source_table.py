@@ -32,7 +32,7 @@ from source_examples import golden_examples  # noqa: E402
 
 from mst_transfer.checkpoint import BackboneMetadata, LoadReport, load_backbone, save_backbone  # noqa: E402
 from mst_transfer.models.backbones import TimmSwin, TimmViT  # noqa: E402
-from pretrain.backbones.build_backbone import build_backbone  # noqa: E402
+from pretrain.backbones import build_backbone  # noqa: E402
 
 TOLERANCE = 1e-5
 SIDE = 64

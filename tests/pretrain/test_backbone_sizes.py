@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from pretrain.backbones.build_backbone import build_backbone
+from pretrain.backbones import build_backbone
 
 FOLDER = Path(__file__).resolve().parents[2] / "pretrain" / "configs"
 

@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from pretrain.backbones.build_backbone import build_backbone
+from pretrain.backbones import build_backbone
 from pretrain.backbones.swin import MaskedSwin, pooled_attention
 from pretrain.backbones.vit import MaskedViT
 from pretrain.run.optim import parameter_groups

@@ -9,7 +9,7 @@ import timm
 import torch
 
 from mst_transfer.checkpoint import BackboneMetadata, save_backbone
-from pretrain.backbones.build_backbone import build_backbone
+from pretrain.backbones import build_backbone
 from pretrain.evaluate.load import load_frozen
 from pretrain.evaluate.main import main
 
