@@ -38,52 +38,6 @@ def test_two_processes_equal_one(sgd_config: Path, tmp_path: Path):
         torch.testing.assert_close(torch.tensor(second), torch.tensor(first), rtol=1e-4, atol=1e-5, msg=name)
 
 
-WORKER = """
-import sys, torch, torch.distributed as dist
-from mst_transfer.runs.launch import shutdown_distributed
-from mst_transfer.devices.gloo_batch_norm import GlooSyncBatchNorm2d
-from pretrain.batch_norm import build_batch_norm
-rank, port, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-norm = build_batch_norm(3)
-assert type(norm) is GlooSyncBatchNorm2d
-torch.manual_seed(0)
-norm.weight.data.uniform_(); norm.bias.data.uniform_()
-x = (torch.randn(4, 3, 5, 6) * 3 + 7)[rank * 2 : rank * 2 + 2].requires_grad_()
-y = norm(x)
-(y * torch.linspace(0, 1, y.numel()).view_as(y)).sum().backward()
-gradients = dict(x=x.grad, w=norm.weight.grad, b=norm.bias.grad)
-torch.save(dict(gradients, y=y.detach(), m=norm.running_mean, v=norm.running_var), f"{out}/{rank}.pt")
-del x, y, norm, gradients  # gloo aborts now and then if the graph outlives the group
-shutdown_distributed()
-"""
-
-
-def test_batch_norm_over_processes_equals_one_batch(tmp_path: Path):
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    commands = [[sys.executable, "-c", WORKER, str(rank), str(port), str(tmp_path)] for rank in range(2)]
-    workers = [subprocess.Popen(command) for command in commands]
-    assert [worker.wait(timeout=600) for worker in workers] == [0, 0]
-    parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
-    norm = torch.nn.BatchNorm2d(3)
-    torch.manual_seed(0)
-    norm.weight.data.uniform_()
-    norm.bias.data.uniform_()
-    x = (torch.randn(4, 3, 5, 6) * 3 + 7).requires_grad_()
-    y = norm(x)
-    factor = torch.linspace(0, 1, y.numel() // 2).view(2, 3, 5, 6)
-    (y * torch.cat([factor, factor])).sum().backward()
-    torch.testing.assert_close(torch.cat([part["y"] for part in parts]), y.detach(), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(torch.cat([part["x"] for part in parts]), x.grad, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(parts[0]["w"] + parts[1]["w"], norm.weight.grad, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(parts[0]["b"] + parts[1]["b"], norm.bias.grad)
-    for part in parts:
-        torch.testing.assert_close(part["m"], norm.running_mean)
-        torch.testing.assert_close(part["v"], norm.running_var)
-
-
 SWIN_STEP = """
 import sys, torch
 from pretrain.model import MST
