@@ -26,10 +26,10 @@ from benchmarks.dino_step import DinoStep, dino_code
 from benchmarks.measure import Row, alone
 from mst_transfer.compat.serialization import write_atomically
 from mst_transfer.configs import shipped
-from pretrain.evaluate.features import extract_features
-from pretrain.evaluate.knn import knn_accuracy
-from pretrain.evaluate.labelled_images import LabelledImages
-from pretrain.evaluate.load import load_frozen
+from mst_transfer.probes.backbones import load_frozen
+from mst_transfer.probes.features import extract_features
+from mst_transfer.probes.knn import knn_accuracy
+from mst_transfer.probes.labelled_images import LabelledImages
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = "pretrain/configs/study/mst.py"

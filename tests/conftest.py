@@ -32,6 +32,22 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty-four little pictures of coloured blocks, in two nested folders."""
+    import cv2
+    import numpy as np
+
+    folder = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for index in range(24):
+        place = folder / f"part_{index % 2}"
+        place.mkdir(exist_ok=True)
+        blocks = random.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        cv2.imwrite(str(place / f"{index:02d}.png"), cv2.resize(blocks, (48, 48), interpolation=cv2.INTER_CUBIC))
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def default_scope() -> Iterator[None]:
     """Every test begins without a default scope of mmengine, whatever those before it, or their fixtures, have set."""

@@ -175,13 +175,15 @@ def test_a_circle_is_seen() -> None:
         ("mst_transfer", ("pretrain", "mmdet", "mmseg", "mmcv")),
         ("mst_transfer.checkpoint", ("pretrain", "mmdet", "mmseg", "mmcv")),
         ("mst_transfer.configs.read", ("pretrain", "mmdet", "mmseg", "mmcv")),
+        ("mst_transfer.probes", ("pretrain", "mmdet", "mmseg", "mmcv")),
+        ("mst_transfer.models.backbones", ("pretrain", "mmdet", "mmseg")),
     ],
 )
 def test_what_an_import_loads(modules: str, unwanted: tuple[str, ...]) -> None:
-    """All of ``pretrain`` without the libraries of heads; the contract without anything heavy."""
+    """All of ``pretrain``, probes and backbones without the libraries of heads; the contract without anything heavy."""
     names = [modules]
-    if modules == "pretrain":
-        names = [name for name in module_files(ROOT) if name.startswith("pretrain") and "__main__" not in name]
+    if modules in ("pretrain", "mst_transfer.probes", "mst_transfer.models.backbones"):
+        names = [name for name in module_files(ROOT) if name.startswith(modules) and "__main__" not in name]
     code = (
         f"import importlib, sys\nfor name in {names!r}:\n    importlib.import_module(name)\n"
         f"print([name for name in sys.modules if name.split('.')[0] in {unwanted!r}])"

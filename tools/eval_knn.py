@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pretrain.evaluate.main import main  # noqa: E402
+from mst_transfer.probes.main import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main("eval_knn", sys.argv[1:]))

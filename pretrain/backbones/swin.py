@@ -10,41 +10,17 @@ the patch embeddings.
 from functools import partial
 
 import torch
-import torch.nn.functional as F
-from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
-from torch import Tensor
+from timm.models.swin_transformer import SwinTransformer
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mst_transfer.devices.onednn_products import quick_recomputation
-from pretrain.backbones.masked_backbone import BackboneOutput, MaskedBackbone, compiled
+from mst_transfer.probes.attention import pooled_attention, token_grid, token_side
+from mst_transfer.probes.backbones import create_backbone
+from pretrain.backbones.vit import BackboneOutput, compiled
 
 
-def pooled_attention(block: SwinTransformerBlock, x: Tensor) -> Tensor:
-    """Attention of the averaged token over all tokens, with the projections of a block. [ours]
-
-    The query is that of the mean of the tokens as the block's attention sees them (after ``norm1``); as the projection
-    is linear, it is also the mean of their queries. The keys are the tokens' own, of the whole image whatever the
-    window. There is no relative position bias: the average has no place. Costs O(N), no parameters.
-
-    Args:
-        block: of the last stage.
-        x: tokens [B, h, w, D], the block's input.
-
-    Returns:
-        float32 [B, H, N], rows sum to 1.
-    """
-    attn = block.attn
-    tokens = block.norm1(x).flatten(1, 2)  # [B, N, D]
-    weight, bias = attn.qkv.weight, attn.qkv.bias
-    dim = weight.shape[0] // 3
-    q = F.linear(tokens.mean(dim=1, keepdim=True), weight[:dim], None if bias is None else bias[:dim])
-    k = F.linear(tokens, weight[dim : 2 * dim], None if bias is None else bias[dim : 2 * dim])
-    q, k = (y.unflatten(2, (attn.num_heads, -1)).transpose(1, 2) for y in (q, k))  # [B, H, 1 or N, d]
-    with torch.autocast(x.device.type, enabled=False):  # rounding would reorder the importance
-        return ((q.float() * attn.scale) @ k.float().transpose(-2, -1)).softmax(dim=-1).squeeze(2)
-
-
-class MaskedSwin(MaskedBackbone):
+class MaskedSwin(nn.Module):
     """A timm Swin Transformer whose patch embeddings can be replaced, cell by cell, by a learnable [MASK] embedding.
 
     Images of any multiple of ``cell_size`` are accepted and give what timm gives for them with
@@ -63,12 +39,9 @@ class MaskedSwin(MaskedBackbone):
         **timm_kwargs: overrides of the architecture, e.g. ``embed_dim=24, depths=(1, 1, 2, 1)``.
 
     Attributes:
+        vit: timm's model; it bears this name in every backbone.
         mask_token: [C], or None.
     """
-
-    needed = "a Swin Transformer, e.g. swin_tiny_patch4_window7_224 or swin_small_patch4_window7_224"
-    cell = "{size}, the side of its last-stage tokens"
-    vit: SwinTransformer
 
     def __init__(
         self,
@@ -80,20 +53,17 @@ class MaskedSwin(MaskedBackbone):
         compile_blocks: bool = False,
         **timm_kwargs,
     ) -> None:
-        super().__init__(
-            arch, {"img_size": img_size, **timm_kwargs}, drop_path_rate=drop_path_rate, strict_img_size=False
-        )
+        super().__init__()
+        self.arch = arch
+        self.arch_kwargs = {"img_size": img_size, **timm_kwargs}
+        self.vit: SwinTransformer = create_backbone(arch, drop_path_rate=drop_path_rate, **self.arch_kwargs)
+        self.vit.requires_grad_(True)
         self.grad_checkpointing = grad_checkpointing
         self._through_stages = compiled(type(self)._tokens, compile_blocks, grad_checkpointing)
+        self.mask_token: nn.Parameter | None = None
         if with_mask_token:
-            self.add_mask_token()
-
-    def check_supported(self) -> None:
-        """Refuses what is no Swin Transformer."""
-        if not isinstance(self.vit, SwinTransformer):
-            raise ValueError(
-                f"backbone.arch = {self.arch!r} is a {type(self.vit).__name__}; this backbone needs {self.needed}"
-            )
+            self.mask_token = nn.Parameter(torch.zeros(self.vit.patch_embed.proj.out_channels))
+            nn.init.trunc_normal_(self.mask_token, std=0.02)
 
     @property
     def embed_dim(self) -> int:
@@ -101,14 +71,18 @@ class MaskedSwin(MaskedBackbone):
         return self.vit.num_features
 
     @property
-    def cell_size(self) -> int:
-        """Side in pixels of what a mask hides as one: a last-stage token."""
-        return self.patch_size * 2 ** (len(self.vit.layers) - 1)
+    def patch_size(self) -> int:
+        return self.vit.patch_embed.patch_size[0]
 
     @property
-    def num_feature_blocks(self) -> int:
-        """The largest ``num_blocks`` of :meth:`cls_tokens`."""
-        return 1
+    def cell_size(self) -> int:
+        """Side in pixels of what a mask hides as one: a last-stage token."""
+        return token_side(self.vit)
+
+    def num_patches(self, height: int, width: int) -> int:
+        """Cells of an image of that size, in pixels; a ValueError if it is not one of whole cells."""
+        rows, columns = token_grid(self.vit, height, width)
+        return rows * columns
 
     def _embed(self, images: Tensor, mask: Tensor | None) -> Tensor:
         """What enters the blocks: [B, H / p, W / p, C], with [MASK] in the hidden cells."""
@@ -158,37 +132,3 @@ class MaskedSwin(MaskedBackbone):
             patch_tokens=tokens if patch_tokens else None,
             importance=None if row is None else row.mean(dim=1),
         )
-
-    def attention(self, images: Tensor) -> Tensor:
-        """Attention of the pooled feature over the last-stage tokens, head by head.
-
-        Args:
-            images: [B, 3, H, W], normalised.
-
-        Returns:
-            float32 [B, H, h, w]; each head's sums to 1.
-        """
-        tokens, row = self._through_stages(self, self._embed(images, None), with_attention=True)
-        assert row is not None
-        return row.unflatten(2, tuple(tokens.shape[1:3]))
-
-    def cls_tokens(self, images: Tensor, num_blocks: int = 1, average_patches: bool = False) -> Tensor:
-        """The feature that evaluation takes: the pooled last stage.
-
-        Args:
-            images: [B, 3, H, W], normalised.
-            num_blocks: must be 1: the stages before the last differ in width.
-            average_patches: must be False: the feature is the average of the tokens already.
-
-        Returns:
-            [B, D].
-
-        Raises:
-            ValueError: for other values of the options.
-        """
-        if num_blocks != 1 or average_patches:
-            raise ValueError(
-                f"num_blocks = {num_blocks}, average_patches = {average_patches}: {self.arch} has one feature an "
-                "image, the average of its last-stage tokens; choose num_blocks=1 and average_patches=False"
-            )
-        return self.forward(images).cls_token

@@ -11,13 +11,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.runner import load_checkpoint
+from timm.models.swin_transformer import SwinTransformer
 
 from mst_transfer.compat.config_data_only import data_only
 from mst_transfer.files.image_folder import find_images
+from mst_transfer.probes.attention import Backbone, token_grid
+from mst_transfer.probes.backbones import load_frozen
 from mst_transfer.runs.checkpoint_choice import latest_checkpoint
-from pretrain.backbones import Backbone
-from pretrain.backbones.swin import MaskedSwin
-from pretrain.evaluate.load import load_frozen
 from pretrain.model import MST
 from pretrain.pictures.drawing import draw_heads, draw_rows, grey_out, heat_map, overlay, save_figure
 from pretrain.pictures.views import Views, look, look_with_backbone, read_crop
@@ -76,7 +76,7 @@ def choose_images(places: Sequence[Path], num: int) -> list[str]:
 
 def attention_words(backbone: Backbone, role: str) -> str:
     """Whose attention over what the pictures show; ``role`` is ``teacher``, ``student`` or ``network``."""
-    if isinstance(backbone, MaskedSwin):
+    if isinstance(backbone, SwinTransformer):
         return f"attention of the {role}'s average-pooled feature over the last-stage tokens"
     return f"attention of the {role}'s class token over the patches in its last block"
 
@@ -156,14 +156,14 @@ def draw(args: argparse.Namespace) -> PictureFolder:
     """
     if args.checkpoint is None:
         model, side = load_run(args.work_dir, args.config)
-        backbone, role, mode = model.teacher.backbone, "teacher", model.mask_generator.mode
+        backbone, role, mode = model.teacher.backbone.vit, "teacher", model.mask_generator.mode
     else:
         frozen, report = load_frozen(args.checkpoint, role=args.role, arch=args.arch)
         print(report, file=sys.stderr)
-        backbone, side, mode = frozen.backbone, frozen.img_size, None
+        backbone, side, mode = frozen.model, frozen.img_size, None
         role = frozen.role or "network"  # files of others may hold neither role
     height, width = (args.size or [side])[0], (args.size or [side])[-1]
-    backbone.num_patches(height, width)
+    token_grid(backbone, height, width)  # a ValueError if they don't fit
     paths = choose_images(args.images, args.num)
     images = np.stack([read_crop(path, height, width) for path in paths])
     views = look(model, images) if args.checkpoint is None else look_with_backbone(frozen, images)

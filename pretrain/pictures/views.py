@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from mst_transfer.files.image_folder import read_image
-from pretrain.evaluate.load import FrozenBackbone
+from mst_transfer.probes.attention import attention_maps
+from mst_transfer.probes.backbones import FrozenBackbone
 from pretrain.losses import restoring_loss
 from pretrain.model import MST
 
@@ -58,7 +59,7 @@ def read_crop(path: str, height: int, width: int) -> np.ndarray:
 def look(model: MST, images: np.ndarray) -> Views:
     """Run teacher, mask, student and decoder of a whole model on uint8 images [B, H, W, 3], without augmentation."""
     views = model.normalise(torch.from_numpy(images).permute(0, 3, 1, 2))
-    heads = model.teacher.backbone.attention(views)  # [B, heads, h, w]
+    heads = attention_maps(model.teacher.backbone.vit, views)  # [B, heads, h, w]
     importance, grid = heads.mean(dim=1).flatten(1), heads.shape[-2:]
     generator, view = model.mask_generator, model.mask_generator.views[0]  # one that is masked in training
     mask = generator(importance.repeat(2, 1), torch.arange(len(images)), 0, 2, importance.shape[1])
@@ -82,5 +83,5 @@ def look(model: MST, images: np.ndarray) -> Views:
 @torch.no_grad()
 def look_with_backbone(frozen: FrozenBackbone, images: np.ndarray) -> Views:
     """Attention of a backbone alone on uint8 images [B, H, W, 3]."""
-    views = frozen.normalise(torch.from_numpy(images).permute(0, 3, 1, 2))
-    return Views(photos=images / 255.0, heads=frozen.backbone.attention(views).cpu().numpy())
+    heads = frozen.attention(torch.from_numpy(images).permute(0, 3, 1, 2))
+    return Views(photos=images / 255.0, heads=heads.cpu().numpy())

@@ -25,6 +25,10 @@ HOOKS.register_module(module=UnreadableImagesHook)
 MAX_HISTORY = 1000  # steps of each logged value that a checkpoint keeps
 
 
+class TrainingStoppedError(RuntimeError):
+    """A guard has ended the run; the message says why and what to do."""
+
+
 def unwrap(model: torch.nn.Module) -> MST:
     """The MST below a distributed wrapper."""
     core = model.module if is_model_wrapper(model) else model

@@ -14,7 +14,6 @@ from mst_transfer.configs.read import read_config
 from mst_transfer.files.image_files import UnreadableImageError
 from mst_transfer.runs import endings, launch, signals
 from mst_transfer.runs.unreadable_images import plain_message
-from pretrain.run.training_stopped import TrainingStoppedError
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -174,6 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(cfg: Any, args: argparse.Namespace) -> int:
     from mst_transfer.runs.checkpoint_hook import CheckpointNotSavedError
     from mst_transfer.runs.run_identity import OtherRunError
+    from pretrain.run.hooks import TrainingStoppedError
 
     try:
         runner = build_runner(cfg, args.launcher, args.resume, args.fresh)

@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from mst_transfer.checkpoint import load_backbone
+from mst_transfer.probes.attention import attention_maps
+from mst_transfer.probes.features import class_tokens
 from pretrain.backbones.vit import MaskedViT
 from pretrain.data.augment import MultiCropOptions
 from pretrain.head import DINOHead
@@ -62,13 +64,13 @@ def test_timms_interpolation_is_another_one(golden):
 
 
 def test_attention(vit, golden, agree):
-    ours = vit.attention(inputs.images("96"))
+    ours = attention_maps(vit.vit, inputs.images("96"))
     agree("attention of the class token at 96", ours.flatten(2), golden["vit/96/attention"][..., 1:], 1e-6)
 
 
 @pytest.mark.parametrize(("num_blocks", "average"), [(1, False), (3, False), (1, True)])
 def test_features_of_the_linear_protocol(vit, golden, agree, num_blocks, average):
-    ours = vit.cls_tokens(inputs.images("96"), num_blocks, average)
+    ours = class_tokens(vit.vit, inputs.images("96"), num_blocks, average)
     what = f"linear features, {num_blocks} blocks{' and patches' if average else ''}"
     agree(what, ours, golden[f"linear/{num_blocks}/{average}"], 1e-5)
 

@@ -8,6 +8,7 @@ from dino_reference import imported
 
 from mst_transfer.checkpoint import load_backbone
 from mst_transfer.models.backbones.vit import TimmViT
+from mst_transfer.probes.attention import attention_maps
 from pretrain.backbones.vit import MaskedViT
 
 CHECKOUT = os.environ.get("MST_DINO_CHECKOUT")
@@ -42,7 +43,7 @@ def test_vit_small(vit_small, agree, size):
     with torch.no_grad():
         agree(f"ViT-S/16, class token at {size}", ours(images).cls_token, net(images), 1e-5)
         attention = net.get_last_selfattention(images)[:, :, 0, 1:]
-        agree(f"ViT-S/16, attention at {size}", ours.attention(images).flatten(2), attention, 1e-5)
+        agree(f"ViT-S/16, attention at {size}", attention_maps(ours.vit, images).flatten(2), attention, 1e-5)
 
 
 def test_transfer_backbone(vit_small, agree):

@@ -53,7 +53,7 @@ def doors() -> dict[str, Callable[[Path], Any]]:
     from mmengine.runner.checkpoint import _load_checkpoint
 
     from mst_transfer.engine.run import existing_checkpoint
-    from pretrain.evaluate.load import load_frozen
+    from mst_transfer.probes.backbones import load_frozen
     from pretrain.run.warm_start import _load_head
 
     def pretrained(path: Path) -> None:

@@ -57,8 +57,8 @@ def evaluate(runs: list[tuple[str, list[str]]], launcher: str) -> dict[str, list
     """Runs ``eval_knn`` and ``eval_linear`` one after the other; returns their results and the classifiers' weights."""
     import torch.distributed as dist
 
+    from mst_transfer.probes import main, protocols
     from mst_transfer.runs import launch
-    from pretrain.evaluate import main, protocols
 
     leave, results, weights = launch.shutdown_distributed, [], []
     train = protocols.train_linear

@@ -4,8 +4,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
 
@@ -42,19 +40,6 @@ def crops() -> Callable[..., dict[str, torch.Tensor]]:
         )
 
     return build
-
-
-@pytest.fixture(scope="session")
-def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty-four little pictures of coloured blocks, in two nested folders."""
-    folder = tmp_path_factory.mktemp("photos")
-    random = np.random.default_rng(0)
-    for index in range(24):
-        place = folder / f"part_{index % 2}"
-        place.mkdir(exist_ok=True)
-        blocks = random.integers(0, 256, (6, 6, 3), dtype=np.uint8)
-        cv2.imwrite(str(place / f"{index:02d}.png"), cv2.resize(blocks, (48, 48), interpolation=cv2.INTER_CUBIC))
-    return folder
 
 
 TINY_CONFIG = """

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from mst_transfer.files.image_files import UnreadableImageError, shown_path
 from mst_transfer.files.image_folder import find_images, read_image
+from mst_transfer.probes.labelled_images import LabelledImages, central_view
 from mst_transfer.runs.unreadable_images import (
     TooManyUnreadableError,
     UnreadableImagesHook,
@@ -24,7 +25,6 @@ from mst_transfer.runs.unreadable_images import (
     read_list,
 )
 from pretrain.data.dataset import MultiCropDataset
-from pretrain.evaluate.labelled_images import LabelledImages, central_view
 from pretrain.run.train import main
 
 SMALL = dict(global_size=32, local_size=16, num_local_crops=1)

@@ -9,7 +9,7 @@ from lives import ROOT
 from mmengine.config import Config
 from pretrained import pretrained
 
-from pretrain.evaluate.main import main as evaluate
+from mst_transfer.probes.main import main as evaluate
 from pretrain.pictures import __main__ as pictures
 
 CONFIGS = ROOT / "pretrain" / "configs"

@@ -45,7 +45,7 @@ def test_help_loads_no_library(words: list[str], root: Path) -> None:
     [
         ("pretrain.run.train", "main", "--help"),
         ("pretrain.pictures.__main__", "main", "--help"),
-        ("pretrain.evaluate.main", "main", "eval_knn --help"),
+        ("mst_transfer.probes.main", "main", "eval_knn --help"),
         ("mst_transfer.cli.main", "main", "train nothing.py"),
         ("mst_transfer.cli.main", "main", "train det_configs/mst_maskrcnn_coco.py --cfg-options optm_wrapper.x=1"),
         ("pretrain.run.train", "main", "pretrain/configs/mst_vit_sample.py --cfg-options optm_wrapper.x=1"),

@@ -2,9 +2,9 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from timm.layers import Attention
 
-from pretrain.backbones.vit import MaskedViT, class_token_attention, class_token_block
+from mst_transfer.probes.attention import attention_maps
+from pretrain.backbones.vit import MaskedViT
 
 SMALL = dict(arch="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=3, num_heads=2)
 
@@ -13,43 +13,6 @@ SMALL = dict(arch="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=2
 def vit() -> MaskedViT:
     torch.manual_seed(0)
     return MaskedViT(**SMALL).eval()
-
-
-def full_softmax_attention(attn: Attention, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """softmax(QK^T / sqrt(d)) V, one image and one head at a time."""
-    B, T, D = x.shape
-    d = D // attn.num_heads
-    matrices = torch.zeros(B, attn.num_heads, T, T)
-    outputs = torch.zeros(B, T, D)
-    for b in range(B):
-        qkv = x[b] @ attn.qkv.weight.T + attn.qkv.bias
-        for head in range(attn.num_heads):
-            q, k, v = (qkv[:, part * D + head * d : part * D + (head + 1) * d] for part in range(3))
-            scores = q @ k.T / d**0.5
-            matrices[b, head] = scores.exp() / scores.exp().sum(dim=1, keepdim=True)
-            outputs[b, :, head * d : (head + 1) * d] = matrices[b, head] @ v
-    return outputs @ attn.proj.weight.T + attn.proj.bias, matrices
-
-
-def test_class_token_row_equals_the_full_softmax(vit):
-    attn, x = vit.vit.blocks[-1].attn, torch.randn(3, 17, 24)
-    out, row = class_token_attention(attn, x)
-    expected_out, expected = full_softmax_attention(attn, x)
-    torch.testing.assert_close(row, expected[:, :, 0])
-    torch.testing.assert_close(out, expected_out[:, :1])
-    torch.testing.assert_close(row.sum(dim=-1), torch.ones(3, 2))
-
-
-@pytest.mark.parametrize("options", [{}, dict(qk_norm=True), dict(init_values=0.1), dict(qkv_bias=False)])
-def test_class_token_block_equals_the_whole_block(options):
-    torch.manual_seed(0)
-    block = MaskedViT(**SMALL, **options).eval().vit.blocks[-1]
-    x = torch.randn(2, 17, 24, requires_grad=True)
-    cls, _ = class_token_block(block, x)
-    expected = block(x)[:, :1]
-    torch.testing.assert_close(cls, expected)
-    ours, theirs = (torch.autograd.grad(y.square().sum(), x)[0] for y in (cls, expected))
-    torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (16, 16), (48, 24)])
@@ -80,58 +43,10 @@ def test_position_embeddings_are_resampled_as_dino_does_when_asked(size):
     torch.testing.assert_close(vit(images).cls_token, vit.vit.norm(tokens)[:, 0])
 
 
-def test_importance_is_the_head_average_of_the_last_block(vit):
+def test_importance_is_the_head_average_of_the_attention_maps(vit):
     images = torch.randn(2, 3, 32, 32)
-    inputs = []
-    handle = vit.vit.blocks[-1].attn.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
-    vit(images, patch_tokens=True)
-    handle.remove()
-    _, matrices = full_softmax_attention(vit.vit.blocks[-1].attn, inputs[0])
-    torch.testing.assert_close(vit(images, importance=True).importance, matrices[:, :, 0, 1:].mean(dim=1))
-
-
-def block_outputs(vit: MaskedViT, images: torch.Tensor) -> list[torch.Tensor]:
-    """Tokens [B, T, D] after each block, not normalised, by running timm's blocks one after the other."""
-    model = vit.vit
-    tokens, outputs = model._pos_embed(model.patch_embed(images)), []
-    for block in model.blocks:
-        tokens = block(tokens)
-        outputs.append(tokens)
-    return outputs
-
-
-@pytest.mark.parametrize("size", [(32, 32), (16, 40)])
-def test_attention_is_the_last_blocks_class_row_laid_out_on_the_grid(vit, size):
-    images = torch.randn(2, 3, *size)
-    last = vit.vit.blocks[-1]
-    _, matrices = full_softmax_attention(last.attn, last.norm1(block_outputs(vit, images)[-2]))
-    rows, columns = size[0] // vit.cell_size, size[1] // vit.cell_size
-    attention = vit.attention(images)
-    assert attention.dtype == torch.float32 and attention.shape == (2, 2, rows, columns)
-    for y in range(rows):
-        for x in range(columns):
-            torch.testing.assert_close(attention[:, :, y, x], matrices[:, :, 0, 1 + y * columns + x])
-
-
-@pytest.mark.parametrize("num_blocks", [1, 2, 3])
-def test_class_tokens_of_the_last_blocks_each_pass_the_final_norm(vit, num_blocks):
-    images = torch.randn(2, 3, 32, 48)
-    outputs = [vit.vit.norm(tokens) for tokens in block_outputs(vit, images)]
-    expected = [tokens[:, 0] for tokens in outputs[-num_blocks:]]
-    torch.testing.assert_close(vit.cls_tokens(images, num_blocks), torch.cat(expected, dim=-1))
-    features = vit.cls_tokens(images, num_blocks, average_patches=True)
-    mean = outputs[-1][:, 1:].sum(dim=1) / 24
-    if num_blocks == 1:
-        torch.testing.assert_close(features[:, 0::2], expected[0])
-        torch.testing.assert_close(features[:, 1::2], mean)
-    else:
-        torch.testing.assert_close(features, torch.cat([*expected, mean], dim=-1))
-
-
-@pytest.mark.parametrize("num_blocks", [0, 4])
-def test_class_tokens_of_more_blocks_than_there_are_is_refused(vit, num_blocks):
-    with pytest.raises(ValueError, match=f"num_blocks = {num_blocks} must lie in 1 … 3"):
-        vit.cls_tokens(torch.randn(1, 3, 32, 32), num_blocks)
+    maps = attention_maps(vit.vit, images)
+    torch.testing.assert_close(vit(images, importance=True).importance, maps.mean(dim=1).flatten(1))
 
 
 @pytest.mark.parametrize("patch_tokens", [False, True])
@@ -200,31 +115,5 @@ def test_the_papers_backbone_is_deit_small():
     assert sum(p.numel() for p in vit.parameters()) == sum(p.numel() for p in deit.parameters()) - classifier
 
 
-@pytest.mark.parametrize(
-    "arch, words",
-    [
-        ("vit_smal_patch16_224", ["vit_smal", "vit_small_patch16_224"]),
-        ("resnet18", ["resnet18", "class token"]),
-    ],
-)
-def test_bad_architectures_are_named(arch, words):
-    with pytest.raises(ValueError) as error:
-        MaskedViT(arch, img_size=32) if "vit" in arch else MaskedViT(arch)
-    assert all(word in str(error.value) for word in words)
-
-
-@pytest.mark.parametrize(
-    ("options", "part"), [(dict(global_pool="avg"), "fc_norm"), (dict(global_pool="map"), "attn_pool")]
-)
-def test_a_norm_or_pooling_behind_the_tokens_is_refused(options: dict, part: str):
-    """Its class token has no final norm, or its backbone file would hold a head: said before the first step."""
-    with pytest.raises(ValueError, match=f"{part}.*global_pool='token'"):
-        MaskedViT(**SMALL, **options)
-    MaskedViT(**SMALL, global_pool="token")
-    MaskedViT(**SMALL, global_pool="avg", fc_norm=False)
-
-
-def test_views_must_fit_the_patch_size(vit):
+def test_patches_and_cells(vit):
     assert vit.num_patches(32, 48) == 24 and vit.cell_size == 8
-    with pytest.raises(ValueError, match="30x32 px is not a multiple of the patch size 8.*24 or 32"):
-        vit.num_patches(30, 32)

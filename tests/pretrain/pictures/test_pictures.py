@@ -9,6 +9,7 @@ import timm
 import torch
 
 from mst_transfer.checkpoint import BackboneMetadata, read_backbone, save_backbone
+from mst_transfer.probes.attention import attention_maps
 from pretrain.backbones.swin import MaskedSwin
 from pretrain.backbones.vit import MaskedViT
 from pretrain.pictures.__main__ import main
@@ -171,7 +172,7 @@ def test_heads_of_a_backbone_file(photo_folder: Path, tmp_path: Path, build, opt
     assert all(words in entry["caption"].replace("The", "the").replace("Attention", "attention") for entry in entries)
     image = torch.from_numpy(read_crop(str(photo), *size)).permute(2, 0, 1) / 255
     mean, std = (torch.tensor(NORMALISATION[name]).view(3, 1, 1) for name in ("mean", "std"))
-    heads = backbone.attention(((image - mean) / std)[None])[0].detach().numpy()
+    heads = attention_maps(backbone.vit, ((image - mean) / std)[None])[0].detach().numpy()
     cell = backbone.cell_size
     assert heads.shape == (len(heads), size[0] // cell, size[1] // cell) and len(heads) > 1
     assert len(list((out / "heads" / "01_04").iterdir())) == len(heads) + 1

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pretrain.evaluate.linear import LinearProbes, cached_batches, split_held_out, train_linear
+from mst_transfer.probes.linear import LinearProbes, cached_batches, split_held_out, train_linear
 
 
 def separable(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

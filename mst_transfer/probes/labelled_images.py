@@ -4,12 +4,13 @@ import copy
 import math
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from mst_transfer.files.image_crops import Image, draw_box, resize, resized_crop
 from mst_transfer.files.image_files import UnreadableImageError
@@ -148,3 +149,35 @@ class LabelledImages(Dataset):
         else:
             view = central_view(image, self.size)
         return torch.from_numpy(np.ascontiguousarray(view)).permute(2, 0, 1), self.labels[index], index
+
+
+def open_pair(
+    train_root: str | os.PathLike[str], val_root: str | os.PathLike[str], size: int, resize: str = "crop"
+) -> tuple[LabelledImages, LabelledImages]:
+    """Opens a training and a validation set with central views.
+
+    Raises:
+        FileNotFoundError: see :class:`LabelledImages`.
+        ValueError: likewise, or their classes differ.
+    """
+    train, val = (LabelledImages(root, size, resize=resize) for root in (train_root, val_root))
+    if train.classes != val.classes:
+        names = sorted(set(train.classes) ^ set(val.classes))[:5]
+        raise ValueError(f"the classes of {train.root} and {val.root} differ, e.g. in {names}: both need the same")
+    return train, val
+
+
+def load(images: LabelledImages, num_workers: int, **batches: Any) -> DataLoader:
+    """Makes a loader whose processes take one thread each.
+
+    Args:
+        images: in this order, or in that of a ``batch_sampler``.
+        num_workers: loading processes.
+        **batches: ``batch_size``, or ``batch_sampler``.
+    """
+    return DataLoader(images, num_workers=num_workers, worker_init_fn=_keep_opencv_to_one_thread, **batches)
+
+
+def _keep_opencv_to_one_thread(worker_id: int) -> None:
+    """torch sets its own to one in its loading processes."""
+    cv2.setNumThreads(0)

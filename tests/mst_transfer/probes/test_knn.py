@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pretrain.evaluate.knn import knn_accuracy, knn_votes
+from mst_transfer.probes.knn import knn_accuracy, knn_votes
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 

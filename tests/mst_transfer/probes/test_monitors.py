@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain.evaluate.monitors import effective_rank, prototypes_in_use
+from mst_transfer.probes.monitors import effective_rank, prototypes_in_use
 
 
 def test_effective_rank_equals_the_equation():

@@ -9,15 +9,14 @@ from mmengine.hooks import Hook
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from mst_transfer.probes.features import extract_features
+from mst_transfer.probes.knn import check_k, knn_accuracy
+from mst_transfer.probes.labelled_images import LabelledImages, open_pair
+from mst_transfer.probes.monitors import effective_rank, prototypes_in_use
 from mst_transfer.runs.stop_hook import save_now
-from pretrain.evaluate.features import extract_features
-from pretrain.evaluate.knn import knn_accuracy
-from pretrain.evaluate.labelled_images import LabelledImages
-from pretrain.evaluate.monitors import effective_rank, prototypes_in_use
 from pretrain.model import MST
 from pretrain.registry import HOOKS
-from pretrain.run.hooks import save_network, unwrap
-from pretrain.run.training_stopped import TrainingStoppedError
+from pretrain.run.hooks import TrainingStoppedError, save_network, unwrap
 
 ACTIONS = ("warn", "stop")
 BEST = "knn_best_teacher.safetensors"
@@ -49,7 +48,7 @@ class KNNHook(Hook):
         interval: epochs between two measurements; the last epoch is always measured.
         k, temperature: of the votes.
         batch_size, num_workers: of one process.
-        resize: see :class:`~pretrain.evaluate.labelled_images.LabelledImages`.
+        resize: see :class:`~mst_transfer.probes.labelled_images.LabelledImages`.
         before_training: measure the initial weights too, once, when the run starts at step 0.
         max_drop: points below the best measurement so far at which the guard acts; None: no guard. Meant for runs
             that continue from good weights.
@@ -89,15 +88,8 @@ class KNNHook(Hook):
         """Open the images, so that a wrong path shows before the first step; measure the initial weights."""
         size = self.size or runner.train_loop.dataloader.dataset.options.global_size
         unwrap(runner.model).teacher.backbone.num_patches(size, size)  # a ValueError if they don't fit
-        train, val = (LabelledImages(root, size, resize=self.resize) for root in self.roots)
-        if train.classes != val.classes:
-            raise ValueError(
-                f"KNNHook: the classes of {self.roots[0]} and {self.roots[1]} differ: "
-                f"{sorted(set(train.classes) ^ set(val.classes))[:5]}"
-            )
-        if not 1 <= self.k <= len(train):
-            raise ValueError(f"KNNHook.k = {self.k} must lie in 1 … {len(train)}, the number of training images")
-        self._sets = train, val
+        self._sets = open_pair(*self.roots, size, self.resize)
+        check_k([self.k], len(self._sets[0]), "KNNHook.k")
         if self.before_training and runner.iter == 0:
             self._measure(runner, 0)
 
@@ -127,13 +119,13 @@ class KNNHook(Hook):
         device = next(backbone.parameters()).device
 
         def function(views: Tensor) -> Tensor:
-            return backbone.cls_tokens(mst.normalise(views))
+            return backbone(mst.normalise(views)).cls_token
 
-        (votes, vote_labels), (queries, labels) = (
+        votes, queries = (
             extract_features(function, images, batch_size=self.batch_size, num_workers=self.num_workers, device=device)
             for images in self._sets
         )
-        return knn_accuracy(votes, vote_labels, queries, labels, self.k, self.temperature, device=device)[self.k]
+        return knn_accuracy(*votes, *queries, self.k, self.temperature, device=device)[self.k]
 
     def _measure(self, runner, epoch: int) -> None:
         top1 = self.accuracy(unwrap(runner.model))
@@ -167,7 +159,7 @@ class KNNHook(Hook):
 class CollapseAlarmHook(Hook):
     """Watches the teacher for the two ways in which self-distillation collapses, without labels.
 
-    Logs ``effective_rank`` (of the class tokens; :func:`~pretrain.evaluate.monitors.effective_rank`) and
+    Logs ``effective_rank`` (of the class tokens; :func:`~mst_transfer.probes.monitors.effective_rank`) and
     ``prototypes_in_use`` over the global views of a step. After the learning rate's warm-up it raises an alarm when
 
     * the teacher's output stays uniform: its entropy is above ``max_entropy`` x ln(K); or

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from torchvision import transforms
 
-from pretrain.evaluate import labelled_images
-from pretrain.evaluate.labelled_images import LabelledImages, central_view, random_view
+from mst_transfer.probes import labelled_images
+from mst_transfer.probes.labelled_images import LabelledImages, central_view, random_view
 
 
 @pytest.mark.parametrize(("height", "width"), [(120, 90), (64, 150), (37, 37)])

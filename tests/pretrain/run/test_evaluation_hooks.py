@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mst_transfer.checkpoint import read_backbone
-from pretrain.evaluate.hooks import CollapseAlarmHook, KNNHook
 from pretrain.head import DINOHead
+from pretrain.run.evaluation_hooks import CollapseAlarmHook, KNNHook
 from pretrain.run.train import build_parser, build_runner, load_config, main
 
 
@@ -92,7 +92,7 @@ def test_a_stopped_run_has_its_last_epoch_and_the_best(
     ("options", "message"),
     [
         (dict(train_root="nowhere"), "nowhere does not exist   (custom_hooks.0.train_root)"),
-        (dict(k=25), "KNNHook.k = 25"),
+        (dict(k=25), "KNNHook.k=25"),
         (dict(size=30, before_training=False), "30x30 px"),
         (dict(val_root="part_0"), "differ"),
     ],
@@ -180,7 +180,7 @@ def test_a_collapsed_teacher_raises_the_alarm(tiny_config: Path, tmp_path: Path,
     hook = CollapseAlarmHook(interval=1, patience=1, num_views=8)
     runner.register_hook(hook)
     seen: list[str] = []
-    monkeypatch.setattr("pretrain.evaluate.hooks._act", lambda runner, action, message: seen.append(message))
+    monkeypatch.setattr("pretrain.run.evaluation_hooks._act", lambda runner, action, message: seen.append(message))
     runner.train()
     assert seen and re.search(r"all views fall on 1\.0\d of 32 prototypes", seen[0])
     assert re.search(r"effective rank of 1\.0\d", seen[0])

@@ -80,7 +80,7 @@ def main(program: str, argv: Sequence[str] | None = None) -> int:
     args = build_parser(program).parse_args(argv)
     from mmengine.dist import is_main_process
 
-    from pretrain.evaluate.protocols import run_knn, run_linear
+    from mst_transfer.probes.protocols import run_knn, run_linear
 
     start = time.monotonic()
     try:

@@ -9,9 +9,8 @@ import timm
 import torch
 
 from mst_transfer.checkpoint import BackboneMetadata, save_backbone
-from pretrain.backbones import build_backbone
-from pretrain.evaluate.load import load_frozen
-from pretrain.evaluate.main import main
+from mst_transfer.probes.backbones import create_backbone, load_frozen
+from mst_transfer.probes.main import main
 
 KWARGS = dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
 ARCH = "vit_tiny_patch16_224"
@@ -29,12 +28,12 @@ def data(tmp_path: Path, photo_folder: Path) -> Path:
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    backbone = build_backbone(ARCH, with_mask_token=False, **KWARGS)
+    backbone = create_backbone(ARCH, **KWARGS)
     metadata = BackboneMetadata(
         arch=ARCH, arch_kwargs=KWARGS, patch_size=8, img_size=(32, 32), embed_dim=24, mean=(0.5,) * 3, std=(0.3,) * 3,
         role="teacher",
     )  # fmt: skip
-    save_backbone(tmp_path / "teacher.safetensors", backbone.vit.state_dict(), metadata)
+    save_backbone(tmp_path / "teacher.safetensors", backbone.state_dict(), metadata)
     return tmp_path / "teacher.safetensors"
 
 
@@ -90,7 +89,7 @@ def test_wrong_input_is_named(checkpoint: Path, data: Path, capsys, change: list
 def test_options_are_checked_before_anything_is_computed(
     checkpoint: Path, data: Path, capsys, monkeypatch, program: str, options: str, message: str
 ):
-    monkeypatch.delattr("pretrain.evaluate.protocols.extract_features")
+    monkeypatch.delattr("mst_transfer.probes.protocols.extract_features")
     assert main(program, [str(checkpoint), str(data), *options.split()]) == 1
     assert message in capsys.readouterr().err
 

@@ -24,7 +24,7 @@ def knn_votes(similarity: Tensor, labels: Tensor, temperature: float, num_classe
     return votes.scatter_add_(1, labels, (similarity / temperature).exp())
 
 
-def check_k(ks: Sequence[int], num_images: int) -> None:
+def check_k(ks: Sequence[int], num_images: int, name: str = "k") -> None:
     """Refuses more neighbours than there are training images.
 
     Raises:
@@ -32,7 +32,7 @@ def check_k(ks: Sequence[int], num_images: int) -> None:
     """
     for k in ks:
         if not 1 <= k <= num_images:
-            raise ValueError(f"k={k} must lie in 1 … {num_images}, the number of training images")
+            raise ValueError(f"{name}={k} must lie in 1 … {num_images}, the number of training images")
 
 
 @torch.no_grad()

@@ -1,0 +1,124 @@
+"""Features of an image, and of a whole data set on one process or many."""
+
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
+from timm.models.swin_transformer import SwinTransformer
+from torch import Tensor
+
+from mst_transfer.devices.onednn_products import quick_products
+from mst_transfer.probes.attention import Backbone, before_last_block, class_token_block
+from mst_transfer.probes.labelled_images import LabelledImages, load
+
+FeatureFunction = Callable[[Tensor], Tensor]
+_NOTICE_SECONDS = 10.0
+
+
+def num_feature_blocks(backbone: Backbone) -> int:
+    """The largest ``num_blocks`` of :func:`class_tokens`."""
+    return 1 if isinstance(backbone, SwinTransformer) else len(backbone.blocks)
+
+
+def class_tokens(backbone: Backbone, images: Tensor, num_blocks: int = 1, average_patches: bool = False) -> Tensor:
+    """Computes the features of DINO's linear protocol: class tokens of the last blocks, each after the final norm.
+
+    Args:
+        backbone: timm's ViT, or its Swin, whose one feature is the average of the normalised last-stage tokens.
+        images: [B, 3, H, W], normalised.
+        num_blocks: n, how many of the last blocks; 4 for ViT-S and 1 for ViT-B in DINO. Of a Swin 1: the stages before
+            the last differ in width.
+        average_patches: also the mean of the last block's patch tokens after the norm (DINO's ViT-B).
+
+    Returns:
+        [B, D * (n + average_patches)]: n class tokens, earliest block first. With ``average_patches`` and
+        n = 1 the two vectors alternate channel by channel (class 0, mean 0, class 1, mean 1, …), the order of
+        DINO's published linear weights; with n > 1, which DINO's evaluation cannot do, the mean comes last.
+
+    Raises:
+        ValueError: the backbone has no such features.
+    """
+    most = num_feature_blocks(backbone)
+    if not 1 <= num_blocks <= most:
+        raise ValueError(f"num_blocks = {num_blocks} must lie in 1 … {most}, the number of blocks with such a feature")
+    if isinstance(backbone, SwinTransformer):
+        if average_patches:
+            raise ValueError("average_patches = True: Swin's feature is its tokens' average already; leave it out")
+        return backbone.forward_features(images).mean(dim=(1, 2))
+    x, kept = before_last_block(backbone, images, num_kept=num_blocks - 1)
+    last = backbone.blocks[-1]
+    x = backbone.norm(last(x) if average_patches else class_token_block(last, x)[0])  # [B, T or 1, D]
+    features = torch.cat([*(backbone.norm(cls) for cls in kept), x[:, 0]], dim=-1)  # [B, n * D]
+    if not average_patches:
+        return features
+    mean = x[:, backbone.num_prefix_tokens :].mean(dim=1)  # [B, D]
+    if num_blocks == 1:
+        return torch.stack([features, mean], dim=-1).flatten(1)
+    return torch.cat([features, mean], dim=-1)
+
+
+class Progress:
+    """Says on stderr every ten seconds how far the main process is, and how long the rest will take.
+
+    Args:
+        title: what is counted up to ``total``.
+    """
+
+    def __init__(self, title: str, total: int) -> None:
+        self.title, self.total = title, total
+        self.start = self.last = time.monotonic()
+
+    def __call__(self, done: int, more: str = "") -> None:
+        """Notes that ``done`` of all are behind us."""
+        now = time.monotonic()
+        if is_main_process() and now - self.last > _NOTICE_SECONDS:
+            self.last = now
+            left = (now - self.start) / done * (self.total - done)
+            print(f"{self.title} {done:,} of {self.total:,}{more}, {left:.0f} s left", file=sys.stderr)
+
+
+@torch.no_grad()
+def batch_features(function: FeatureFunction, views: Tensor, device: torch.device | str) -> Tensor:
+    """float32 features [B, D] of uint8 views [B, 3, S, S], computed and left on a device."""
+    with quick_products(device):
+        return function(views.to(device, non_blocking=True)).float()
+
+
+def extract_features(
+    function: FeatureFunction,
+    dataset: LabelledImages,
+    *,
+    batch_size: int = 256,
+    num_workers: int = 0,
+    device: torch.device | str = "cpu",
+    title: str = "images",
+) -> tuple[Tensor, Tensor]:
+    """Features of every image, in the data set's order, the same on every process.
+
+    Each process takes every so-manieth image; nothing is padded, so nothing counts twice.
+
+    Args:
+        function: uint8 views [B, 3, S, S] on ``device`` → [B, D].
+        dataset: of n images.
+        batch_size: of one process.
+        num_workers: loading processes of one process.
+        device: where the features are computed.
+        title: of the progress line.
+
+    Returns:
+        float32 [n, D] and int64 [n], on the CPU.
+    """
+    world, progress = get_world_size(), Progress(title, len(dataset))
+    mine, parts, done = dataset.select(range(get_rank(), len(dataset), world)), [], 0
+    for views, _, _ in load(mine, num_workers, batch_size=batch_size):
+        parts.append(batch_features(function, views, device).cpu())
+        done += len(views) * world
+        progress(done)
+    shards = all_gather_object(torch.cat(parts) if parts else None)
+    rows = torch.empty(len(dataset), next(part.shape[1] for part in shards if part is not None))
+    for rank, part in enumerate(shards):
+        if part is not None:
+            rows[rank::world] = part
+    return rows, torch.tensor(dataset.labels)

@@ -1,1 +1,0 @@
-"""What frozen features are worth: k-NN and linear protocols of DINO, and monitors that need no labels."""
