@@ -113,26 +113,19 @@ class StrictLoadHook(Hook):
     """Refuses a checkpoint that does not hold exactly the model's tensors; mmengine only warns."""
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Compare names and shapes.
+        """Loads the weights once more, as torch does when it is strict.
 
         Raises:
             ValueError: names what is missing, unexpected or of another shape.
         """
-        theirs = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
-        ours = {name: tuple(tensor.shape) for name, tensor in unwrap(runner.model).state_dict().items()}
-        faults = [f"missing: {name}" for name in ours.keys() - theirs.keys()]
-        faults += [f"unexpected: {name}" for name in theirs.keys() - ours.keys()]
-        faults += [
-            f"{name}: {theirs[name]} in the checkpoint, {ours[name]} in the model"
-            for name in ours.keys() & theirs.keys()
-            if ours[name] != theirs[name]
-        ]
-        if faults:
-            shown = "\n  ".join(sorted(faults)[:10])
+        try:
+            unwrap(runner.model).load_state_dict(checkpoint["state_dict"], strict=True)
+        except RuntimeError as error:
+            shown = "\n".join(str(error).splitlines()[1:11])
             raise ValueError(
-                f"the checkpoint does not fit the model of this config; {len(faults)} tensors differ:\n  {shown}\n"
+                f"the checkpoint does not fit the model of this config:\n{shown}\n"
                 "Next step: resume with the config that it was made with"
-            )
+            ) from error
 
 
 @HOOKS.register_module()
