@@ -3,13 +3,10 @@
 Without a folder the images are photographs that ship with scikit-image, cut to 500x375 and saved as JPEG of
 quality 90. Both pipelines decode the same bytes and end with normalised float tensors on one side (as DINO's
 does) and with the uint8 batch that our model normalises on the device on the other; ``ours + normalize`` adds
-that step on the CPU. With ``photometric='device'`` the loader leaves colour jitter, grey, blur and solarisation to the
-device; a row of its own shows what they take where that is the CPU. Processor time is measured, so that a busy
-machine does not count.
+that step on the CPU. Processor time is measured, so that a busy machine does not count.
 """
 
 import random
-import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +15,10 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageFilter, ImageOps
-from torch.utils.data import default_collate
 from torchvision import transforms
 
-from benchmarks.measure import Row, alone, compare, processor_clock, take_turns
+from benchmarks.measure import Row, compare, processor_clock, take_turns
 from pretrain.data.dataset import MultiCropDataset
-from pretrain.run.preprocessor import PretrainPreprocessor
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -102,10 +97,7 @@ def run(quick: bool = False, folder: Path | None = None, num_images: int = 60, r
 def _compare(folder: Path, num_images: int, rounds: int, what: str, quick: bool) -> list[Row]:
     dataset = MultiCropDataset(str(folder), max_images=num_images)
     reduced = MultiCropDataset(str(folder), max_images=num_images, reduced_decoding=True)
-    spared = MultiCropDataset(str(folder), max_images=num_images, photometric="device")
     paths, count = dataset.paths, len(dataset)
-    batch = default_collate([spared[(0, index)] for index in range(min(count, 16))])
-    preprocess = PretrainPreprocessor()
     peer = torchvision_crops()
     mean = torch.tensor(_MEAN).view(1, 3, 1, 1) * 255
     std = torch.tensor(_STD).view(1, 3, 1, 1) * 255
@@ -123,45 +115,15 @@ def _compare(folder: Path, num_images: int, rounds: int, what: str, quick: bool)
             "torchvision + PIL": lambda: [peer_image(path) for path in paths],
             "ours": lambda: [dataset[(0, index)] for index in range(count)],
             "ours, reduced_decoding": lambda: [reduced[(0, index)] for index in range(count)],
-            "ours, photometric='device'": lambda: [spared[(0, index)] for index in range(count)],
             "ours + normalize": lambda: [ours_normalized((0, index)) for index in range(count)],
-            "device": lambda: preprocess(batch),
         },
         rounds,
         processor_clock,
     )
     title = f"{what} to 2x224 + 8x96, one core"
-    theirs = ("torchvision + PIL", times["torchvision + PIL"])
-    scale = 1e3 / count
-    goal = None if quick or "2000" in what else 7.0
-    geometry = statistics.median(times["ours, photometric='device'"]) * scale
-    limit = f"reading, decoding, cropping and resizing alone, compiled code of OpenCV and torch: {geometry:.2f} ms"
+    theirs = ("torchvision + PIL", times.pop("torchvision + PIL"))
+    goals = {} if quick or "2000" in what else {"ours": 7.0}
     return [
-        compare(
-            title,
-            theirs,
-            ("ours", times["ours"]),
-            unit="ms/image",
-            scale=scale,
-            goal=goal,
-            note=limit,
-        ),
-        compare(
-            title, theirs, ("ours, reduced_decoding", times["ours, reduced_decoding"]), unit="ms/image", scale=scale
-        ),
-        compare(
-            title,
-            theirs,
-            ("ours, photometric='device'", times["ours, photometric='device'"]),
-            unit="ms/image",
-            scale=scale,
-            note="the loader's part",
-        ),
-        compare(title, theirs, ("ours + normalize", times["ours + normalize"]), unit="ms/image", scale=scale),
-        alone(
-            f"photometry of 2x224 + 8x96, batch {len(batch['index'])}, one core",
-            ("photometric='device', the device being the CPU", times["device"]),
-            unit="ms/image",
-            scale=1e3 / len(batch["index"]),
-        ),
+        compare(title, theirs, (name, ours), unit="ms/image", scale=1e3 / count, goal=goals.get(name))
+        for name, ours in times.items()
     ]

@@ -1,11 +1,24 @@
-"""The global image decoder: restores the whole view from all patch tokens (MST, section 3.3)."""
+"""The global image decoder: restores the whole view from all patch tokens (MST, section 3.3).
+
+Legend: B views, h * w patch tokens of width D.
+"""
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
+from mst_transfer.devices.gloo_batch_norm import GlooSyncBatchNorm2d
 from torch import Tensor, nn
+from torch import distributed as dist
 
-from pretrain.batch_norm import build_batch_norm
+
+def build_batch_norm(num_channels: int) -> nn.Module:
+    """BatchNorm over the global batch: torch's own on GPUs, ours under gloo, the plain one in a single process."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return nn.BatchNorm2d(num_channels)
+    if torch.cuda.is_available() and dist.get_backend() != "gloo":
+        return nn.SyncBatchNorm(num_channels)
+    return GlooSyncBatchNorm2d(num_channels)
 
 
 def upsampling_factors(stride: int) -> list[int]:
@@ -53,7 +66,7 @@ class RestoringDecoder(nn.Module):
 
     def forward(self, patch_tokens: Tensor) -> Tensor:
         """[B, h, w, D] → restored, normalised views [B, 3, h * stride, w * stride]."""
-        x = patch_tokens.permute(0, 3, 1, 2)
+        x = patch_tokens.permute(0, 3, 1, 2)  # [B, D, h, w]
         for index, (stage, factor) in enumerate(zip(self.stages, self.factors, strict=True)):
             x = stage(x)
             if index == len(self.factors) - 1:

@@ -1,4 +1,7 @@
-"""DINO's projection head: a 3-layer MLP, an L2 bottleneck and a weight-normalised last layer."""
+"""DINO's projection head: a 3-layer MLP, an L2 bottleneck and a weight-normalised last layer.
+
+Legend: B class tokens of width D, K prototypes.
+"""
 
 import math
 

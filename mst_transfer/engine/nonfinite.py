@@ -16,6 +16,7 @@ from torch import distributed as dist
 
 from mst_transfer.registry import OPTIM_WRAPPERS
 from mst_transfer.runs import stop
+from mst_transfer.runs.nonfinite_steps import lower_loss_scale
 
 _COUNTERPARTS = {"OptimWrapper": "GuardedOptimWrapper", "AmpOptimWrapper": "GuardedAmpOptimWrapper"}
 
@@ -107,6 +108,4 @@ class GuardedAmpOptimWrapper(GuardedOptimWrapper, AmpOptimWrapper):
         self.loss_scaler.update(self._scale_update_param)
 
     def _leave_out(self) -> bool:
-        before = self.loss_scaler.get_scale()
-        self.loss_scaler.update(self._scale_update_param)
-        return self._scale_update_param is None and before > 1 and self.loss_scaler.get_scale() < before
+        return lower_loss_scale(self.loss_scaler, self._scale_update_param)

@@ -16,7 +16,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
 from mst_transfer.devices.onednn_products import quick_products
 from mst_transfer.engine.checkpoints import check_coverage
-from mst_transfer.engine.image_checks import ImageChecks, UnreadableImagesHook, check_pipelines, list_of_rank
+from mst_transfer.engine.image_checks import ImageChecks, check_pipelines
 from mst_transfer.engine.losses_in_fp32 import losses_in_fp32
 from mst_transfer.engine.nonfinite import guarded
 from mst_transfer.engine.nonfinite_hook import NonfiniteHook
@@ -24,7 +24,7 @@ from mst_transfer.files.image_files import UnreadableImageError
 from mst_transfer.runs.nonfinite_steps import DEFAULT_LIMIT
 from mst_transfer.runs.resuming_runner import ResumingRunner
 from mst_transfer.runs.stop_hook import StopHook
-from mst_transfer.runs.unreadable_images import plain_message
+from mst_transfer.runs.unreadable_images import UnreadableImagesHook, list_of_rank, plain_message
 from mst_transfer.runs.workers import watch
 
 LIMIT = "max_nonfinite_steps"  # entries of a config
@@ -67,7 +67,9 @@ class TransferRunner(ResumingRunner):
         self.register_hook(NonfiniteHook(int(self.cfg.get(LIMIT, DEFAULT_LIMIT))), priority="VERY_HIGH")
         self.register_hook(StopHook(), priority="LOWEST")
         if checks is not None:
-            self.register_hook(UnreadableImagesHook(checks.limit()), priority="NORMAL")
+            self.register_hook(
+                UnreadableImagesHook(checks.max_unreadable_share, checks.min_unreadable), priority="NORMAL"
+            )
         return built
 
     def _exact(self, loop: dict[str, Any]) -> dict[str, Any]:

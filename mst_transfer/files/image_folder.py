@@ -1,7 +1,6 @@
 """Finding and decoding the photographs of any nested folder; no labels are needed."""
 
 import io
-import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -191,8 +190,3 @@ def _decode_pil(data: bytes, exif_orientation: bool) -> Image:
             gray = (np.asarray(upright).clip(0, 65535) >> 8).astype(np.uint8)
             return cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB)
         return np.array(upright.convert("RGB"))
-
-
-def warn_unreadable(error: UnreadableImageError) -> None:
-    """Logs an unreadable file by name."""
-    print_log(f"{error} Another image takes its place.", logger="current", level=logging.WARNING)

@@ -1,10 +1,19 @@
-"""Counter-based random numbers: every draw is a function of (seed, step, sample, view, position) and of nothing else.
+"""Counter-based random numbers: every draw is a function of what it is for, never of what was drawn before.
 
 A run is then reproducible from its config, resuming at any step is exact, and a sample draws the same numbers on
-whichever rank, in whichever micro-batch it lands. The mixing function is SplitMix64 (Steele et al., "Fast
-splittable pseudorandom number generators", OOPSLA 2014) on wrapping 64-bit integers, the same on CPU and GPU.
+whichever worker, rank or micro-batch it lands. All keys come from SplitMix64 (Steele et al., "Fast splittable
+pseudorandom number generators", OOPSLA 2014) on wrapping 64-bit integers, the same on CPU and GPU:
+
+- :func:`uniform` draws from a key for a whole batch, on its device (masks).
+- :func:`seed_sample` and :func:`seed_iteration` seed the generators of python, numpy, OpenCV and torch with a key, for
+  what draws from these: transforms, samplers of boxes, dropout, stochastic depth.
+- :func:`sample_generator` has no need of a key: Philox takes the counters themselves (augmentation, order of images).
 """
 
+import random
+from enum import IntEnum
+
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,6 +22,15 @@ _MASK64 = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX1 = 0xBF58476D1CE4E5B9
 _MIX2 = 0x94D049BB133111EB
+
+
+class Stream(IntEnum):
+    """The draws of a head's training: equal counters of two streams give unrelated numbers."""
+
+    ORDER = 1  # (epoch,): permutation of the samples
+    SAMPLE = 2  # (epoch, index): loading and augmentation
+    ITERATION = 3  # (iteration, rank): the model's forward pass
+    FOREIGN_ORDER = 4  # (epoch,): a sampler that is not ours
 
 
 def _signed(value: int) -> int:
@@ -30,10 +48,10 @@ def mix64(value: int) -> int:
 
 
 def derive_key(*counters: int) -> int:
-    """One 64-bit key out of any number of integers; the order matters."""
+    """Makes one key in [0, 2^64) out of any number of integers, such as (seed, stream, epoch); the order matters."""
     key = 0
     for counter in counters:
-        key = mix64(key + _GOLDEN + mix64(counter + _GOLDEN))
+        key = mix64(key + _GOLDEN + mix64(int(counter) + _GOLDEN))
     return key
 
 
@@ -68,5 +86,19 @@ def uniform(key: int, sample_ids: Tensor, num_draws: int) -> Tensor:
 def sample_generator(seed: int, epoch: int, index: int, stream: int) -> np.random.Generator:
     """A generator whose numbers are a function of its arguments alone (Philox, counter-based)."""
     counter = np.array([0, stream, epoch, index], dtype=np.uint64)
-    key = np.array([seed & 0xFFFFFFFFFFFFFFFF, 0], dtype=np.uint64)
+    key = np.array([seed & _MASK64, 0], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(counter=counter, key=key))
+
+
+def seed_sample(key: int) -> None:
+    """Seeds the generators that loading a sample may draw from: python's, numpy's, torch's on the CPU, OpenCV's."""
+    random.seed(key)
+    np.random.seed([key & 0xFFFFFFFF, key >> 32])
+    torch.default_generator.manual_seed(key)
+    cv2.setRNGSeed(key & 0x7FFFFFFF)
+
+
+def seed_iteration(key: int) -> None:
+    """Seeds the same, and torch's generators of all devices."""
+    seed_sample(key)
+    torch.manual_seed(key)

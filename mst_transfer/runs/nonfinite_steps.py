@@ -25,6 +25,18 @@ def finite(values: Mapping[str, Any]) -> dict[str, float]:
     return {name: number for name, number in numbers.items() if math.isfinite(number)}
 
 
+def lower_loss_scale(scaler: Any, new_scale: float | None = None) -> bool:
+    """Ends a step of float16 that is left out; True when its loss scale was too high, and has been lowered.
+
+    Args:
+        scaler: ``torch.amp.GradScaler`` whose gradients have been unscaled.
+        new_scale: what a config sets the scale to after each step; None for torch's own rule.
+    """
+    before = scaler.get_scale()
+    scaler.update(new_scale)
+    return new_scale is None and before > 1 and scaler.get_scale() < before
+
+
 class NonfiniteSteps:
     """Keeps count for a run; the same in every process, since what it is told is.
 

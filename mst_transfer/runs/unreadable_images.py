@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmengine.dist import all_gather_object, get_rank, is_main_process
+from mmengine.hooks import Hook
+
 from mst_transfer.files.atomic_files import write_atomically
 from mst_transfer.files.image_files import UnreadableImageError, shown_path
 
 LIST_NAME = "unreadable_images.txt"
+INFO = "unreadable_images"  # entry of the message hub, and of results.json
 MAX_IN_A_ROW = 100  # replacements that are unreadable too
 _MAX_SHOWN = 5
 _RAISED = re.compile(r"^mst_transfer(?:\.\w+)+Error: ", re.MULTILINE)
@@ -110,3 +114,75 @@ def write_list(path: str | os.PathLike[str], found: Mapping[str, str]) -> None:
 
 def _one_line(text: Any) -> str:
     return shown_path(" ".join(str(text).split()))
+
+
+def list_of_rank(work_dir: str, rank: int) -> Path:
+    """Where one process's workers write while the run lasts; at the end all are in the main one's."""
+    return Path(work_dir) / (LIST_NAME if rank == 0 else f"unreadable_images.rank{rank}.txt")
+
+
+class UnreadableImagesHook(Hook):
+    """Logs and counts the images that training skips, and stops a run with too many of them.
+
+    Workers name them in the list of their process. Each process judges its own at every step, all together at the end
+    of an epoch.
+
+    Args:
+        max_unreadable_share: of the data set's images that may be unreadable, in [0, 1].
+        min_unreadable: so few never stop a run.
+    """
+
+    def __init__(self, max_unreadable_share: float = 0.01, min_unreadable: int = 10) -> None:
+        self.limit = UnreadableLimit(max_unreadable_share, min_unreadable)
+        self._found: dict[str, str] = {}
+        self._size = 0
+
+    def before_train(self, runner: Any) -> None:
+        """A new run begins a new list; a resumed one goes on."""
+        path = list_of_rank(runner.work_dir, get_rank())
+        if not runner.iter:
+            path.unlink(missing_ok=True)
+        self._found, self._size = read_list(path), path.stat().st_size if path.is_file() else 0
+        dataset = runner.train_loop.dataloader.dataset
+        if hasattr(dataset, "list_file"):  # pre-training's; in heads' pipelines the transforms that load have it
+            dataset.list_file = str(path)
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Looks whether workers have named more.
+
+        Raises:
+            TooManyUnreadableError: too many.
+        """
+        path = list_of_rank(runner.work_dir, get_rank())
+        size = path.stat().st_size if path.is_file() else 0
+        if size == self._size:
+            return
+        self._size, now = size, read_list(path)
+        for name in now.keys() - self._found.keys():
+            runner.logger.warning(f"{name} cannot be read: {now[name]}. Another sample takes its place")
+        self._found = {**self._found, **now}
+        self.limit.check(self._found, self._num_images(runner), path)
+
+    def after_train_epoch(self, runner: Any) -> None:
+        """Puts the lists of all processes together.
+
+        Raises:
+            TooManyUnreadableError: the same on every process.
+        """
+        self._found = {name: reason for found in all_gather_object(self._found) for name, reason in found.items()}
+        self.limit.check(self._found, self._num_images(runner), list_of_rank(runner.work_dir, get_rank()))
+
+    def after_train(self, runner: Any) -> None:
+        """Writes the whole list, and says how many there are."""
+        path = list_of_rank(runner.work_dir, 0)
+        if is_main_process():
+            write_list(path, self._found)
+        else:
+            list_of_rank(runner.work_dir, get_rank()).unlink(missing_ok=True)
+        place = f", named in {path}" if self._found else ""
+        runner.logger.info(f"images that could not be read and were skipped: {len(self._found)}{place}")
+        runner.message_hub.update_info(INFO, {"skipped": len(self._found), "list": LIST_NAME if self._found else None})
+
+    @staticmethod
+    def _num_images(runner: Any) -> int:
+        return len(runner.train_loop.dataloader.dataset)

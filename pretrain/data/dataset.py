@@ -1,23 +1,23 @@
 """Multi-crop views of an image folder."""
 
+import logging
 import os
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from mst_transfer.files.image_files import IMAGE_EXTENSIONS, MAX_PIXELS, UnreadableImageError, shown_path
-from mst_transfer.runs.unreadable_images import MAX_IN_A_ROW, TooManyUnreadableError
+from mst_transfer.runs.unreadable_images import MAX_IN_A_ROW, TooManyUnreadableError, append_to_list, read_list
 
 from pretrain.data.augment import CropPlan, MultiCropOptions, draw_crops, render_crops
 from mst_transfer.runs.counter_random import derive_key
-from mst_transfer.files.image_folder import find_images, read_image, warn_unreadable
+from mst_transfer.files.image_folder import find_images, read_image
 from mst_transfer.files.image_crops import Image
-from pretrain.data.photometric_plan import as_rows, blur_radius, without_photometry
 from pretrain.data.reduced_decoding import PlannedReduction
 from pretrain.registry import DATASETS
 
@@ -41,16 +41,14 @@ class MultiCropDataset(Dataset):
             Off by default, as DINO decodes whole: boxes are rounded down to multiples of 2, 4 or 8 pixels, and crops
             differ from those of the rounded boxes by 0.2 to 0.4 grey levels in the mean, the worst by 2. Without effect
             on smaller photographs, other formats, and with ``exif_orientation``.
-        photometric: who carries out colour jitter, grey, blur and solarisation: ``loader``, or ``device`` for the
-            device that trains, which spares the CPU. The same draws have the same result but for roundings.
         augmentation: any field of :class:`pretrain.data.augment.MultiCropOptions`, e.g. ``num_local_crops=8``,
             ``global_size=224``, ``local_scale=(0.05, 0.4)``, ``global_blur_probs=(1.0, 0.1)``.
 
     Attributes:
-        paths: the image files in the order of their indices. unreadable: names of the files that this process
-        could not decode. Each is logged once and another image,
-            chosen by (epoch, index), takes its place; workers keep lists of their own, so a run counts them
-            from the field ``num_unreadable`` of the samples.
+        paths: the image files in the order of their indices.
+        unreadable: the files that this process could not decode. Another image, chosen by (seed, epoch, index), takes
+            the place of each.
+        list_file: where processes name them, once each; None for the log. A run sets it.
 
     Raises:
         FileNotFoundError: a folder is missing or holds no image.
@@ -67,7 +65,6 @@ class MultiCropDataset(Dataset):
         exif_orientation: bool = False,
         max_pixels: int = MAX_PIXELS,
         reduced_decoding: bool = False,
-        photometric: str = "loader",
         **augmentation: Any,
     ) -> None:
         self.options = MultiCropOptions.from_kwargs(**augmentation)
@@ -75,10 +72,7 @@ class MultiCropDataset(Dataset):
             raise ValueError(f"max_pixels={max_pixels} is not allowed: at least 1.")
         if max_images is not None and max_images < 1:
             raise ValueError(f"max_images={max_images} is not allowed: at least 1, or None for all images.")
-        if photometric not in ("loader", "device"):
-            raise ValueError(f"photometric={photometric!r} is not allowed: 'loader' or 'device'.")
         self.seed = seed
-        self.photometric, self._blur_radius = photometric, blur_radius(self.options)
         self.exif_orientation, self.max_pixels = exif_orientation, max_pixels
         self.reduced_decoding = reduced_decoding
         paths = find_images(data_root, extensions)
@@ -86,6 +80,7 @@ class MultiCropDataset(Dataset):
             paths = [paths[i * len(paths) // max_images] for i in range(max_images)]
         self.paths = paths
         self.unreadable: list[str] = []
+        self.list_file: str | None = None
         self._is_worker_ready = False
 
     def __len__(self) -> int:
@@ -98,22 +93,14 @@ class MultiCropDataset(Dataset):
             key: (epoch, index); an index alone means epoch 0.
 
         Returns:
-            ``global_crops`` uint8 [2, 3, S, S], ``local_crops`` uint8 [N, 3, s, s], ``index`` int, and
-            ``num_unreadable``, how many files were given up for this sample (0 as a rule). With
-            ``photometric='device'`` the crops are only cut, resized and flipped, and ``global_photometry`` [2, P] and
-            ``local_photometry`` [N, P] say what remains to be done: :func:`pretrain.data.photometric_plan.as_rows`.
+            ``global_crops`` uint8 [2, 3, S, S], ``local_crops`` uint8 [N, 3, s, s] and ``index`` int.
         """
         if not self._is_worker_ready:
             self._is_worker_ready = True
             if get_worker_info() is not None:
                 worker_init()
         epoch, index = key if isinstance(key, tuple) else (0, int(key))
-        image, plans, num_unreadable = self._read(epoch, index)
-        photometry = {}
-        if self.photometric == "device":
-            rows = torch.from_numpy(as_rows(plans, self._blur_radius))
-            photometry = {"global_photometry": rows[:2], "local_photometry": rows[2:]}
-            plans = [without_photometry(plan) for plan in plans]
+        image, plans = self._read(epoch, index)
         size = self.options.local_size
         global_crops = torch.from_numpy(render_crops(image, plans[:2]))
         local_crops: Tensor = torch.empty((0, 3, size, size), dtype=torch.uint8)
@@ -123,41 +110,38 @@ class MultiCropDataset(Dataset):
             "global_crops": global_crops,
             "local_crops": local_crops,
             "index": index,
-            "num_unreadable": num_unreadable,
-            **photometry,
         }
 
-    def candidates(self, epoch: int, index: int) -> Iterator[str]:
-        """File ``index``, then those that take its place as long as none can be read: a function of its arguments."""
-        yield self.paths[index]
-        for attempt in range(MAX_IN_A_ROW - 1):
-            yield self.paths[derive_key(self.seed, epoch, index, attempt) % len(self.paths)]
-
-    def given_up(self, epoch: int, index: int, num_unreadable: int) -> list[str]:
-        """The files behind the ``num_unreadable`` of a sample, whichever process has loaded it."""
-        return list(islice(self.candidates(epoch, index), num_unreadable))
-
-    def _read(self, epoch: int, index: int) -> tuple[Image, list[CropPlan], int]:
-        """The first of the candidates that can be read, the plans of its crops, and how many could not be read."""
+    def _read(self, epoch: int, index: int) -> tuple[Image, list[CropPlan]]:
+        """File ``index`` or, as long as none can be read, others in its place; and the plans of its crops."""
 
         def draw(height: int, width: int) -> list[CropPlan]:
             return draw_crops(self.options, height, width, seed=self.seed, epoch=epoch, index=index)
 
-        for attempt, path in enumerate(self.candidates(epoch, index)):
+        path = self.paths[index]
+        for attempt in range(MAX_IN_A_ROW):
             planned = PlannedReduction(draw)
             try:
                 image = read_image(
                     path, self.exif_orientation, self.max_pixels, planned if self.reduced_decoding else None
                 )
-                return image, planned.plans_for(image), attempt
+                return image, planned.plans_for(image)
             except UnreadableImageError as error:
-                if path not in self.unreadable:
-                    self.unreadable.append(path)
-                    warn_unreadable(error)
+                self._note(path, error)
+            path = self.paths[derive_key(self.seed, epoch, index, attempt) % len(self.paths)]
         raise TooManyUnreadableError(
             f"{MAX_IN_A_ROW} files tried in the place of '{shown_path(self.paths[index])}' could not be read, "
             f"among them {', '.join(map(shown_path, self.unreadable[:3]))}. Check that the data set is complete."
         )
+
+    def _note(self, path: str, error: UnreadableImageError) -> None:
+        if path in self.unreadable:
+            return
+        self.unreadable.append(path)
+        if self.list_file is None:
+            print_log(f"{error} Another image takes its place.", logger="current", level=logging.WARNING)
+        elif shown_path(path) not in read_list(self.list_file):
+            append_to_list(self.list_file, shown_path(path), str(error).partition("': ")[2] or str(error))
 
 
 def worker_init(worker_id: int = 0) -> None:

@@ -16,8 +16,7 @@ from mst_transfer.probes.monitors import effective_rank, prototypes_in_use
 from mst_transfer.runs.stop_hook import save_now
 from pretrain.model import MST
 from pretrain.registry import HOOKS
-from pretrain.run.hooks import save_network, unwrap
-from pretrain.run.training_stopped import TrainingStoppedError
+from pretrain.run.hooks import TrainingStoppedError, save_network, unwrap
 
 ACTIONS = ("warn", "stop")
 BEST = "knn_best_teacher.safetensors"

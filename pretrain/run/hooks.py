@@ -15,11 +15,18 @@ import mst_transfer
 from mst_transfer.checkpoint import BackboneMetadata, save_backbone
 from mst_transfer.files.checksums import content_size
 from mst_transfer.runs.checkpoint_hook import SafeCheckpointHook
+from mst_transfer.runs.unreadable_images import UnreadableImagesHook
 from pretrain.model import MST
 from pretrain.registry import HOOKS
 
 ROLES = ("teacher", "student")
+HOOKS.register_module(module=UnreadableImagesHook)
+
 MAX_HISTORY = 1000  # steps of each logged value that a checkpoint keeps
+
+
+class TrainingStoppedError(RuntimeError):
+    """A guard has ended the run; the message says why and what to do."""
 
 
 def unwrap(model: torch.nn.Module) -> MST:
@@ -106,26 +113,19 @@ class StrictLoadHook(Hook):
     """Refuses a checkpoint that does not hold exactly the model's tensors; mmengine only warns."""
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Compare names and shapes.
+        """Loads the weights once more, as torch does when it is strict.
 
         Raises:
             ValueError: names what is missing, unexpected or of another shape.
         """
-        theirs = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
-        ours = {name: tuple(tensor.shape) for name, tensor in unwrap(runner.model).state_dict().items()}
-        faults = [f"missing: {name}" for name in ours.keys() - theirs.keys()]
-        faults += [f"unexpected: {name}" for name in theirs.keys() - ours.keys()]
-        faults += [
-            f"{name}: {theirs[name]} in the checkpoint, {ours[name]} in the model"
-            for name in ours.keys() & theirs.keys()
-            if ours[name] != theirs[name]
-        ]
-        if faults:
-            shown = "\n  ".join(sorted(faults)[:10])
+        try:
+            unwrap(runner.model).load_state_dict(checkpoint["state_dict"], strict=True)
+        except RuntimeError as error:
+            shown = "\n".join(str(error).splitlines()[1:11])
             raise ValueError(
-                f"the checkpoint does not fit the model of this config; {len(faults)} tensors differ:\n  {shown}\n"
+                f"the checkpoint does not fit the model of this config:\n{shown}\n"
                 "Next step: resume with the config that it was made with"
-            )
+            ) from error
 
 
 @HOOKS.register_module()
@@ -172,6 +172,6 @@ class ThroughputHook(Hook):
             self._warned = True
             runner.logger.warning(
                 f"{share:.0%} of the time is spent waiting for data: give train_dataloader.num_workers more "
-                "processes, use smaller source images, a faster disk, or, on a GPU, "
-                "train_dataloader.dataset.photometric='device'"
+                "processes, or use smaller source images or a faster disk; for large photographs "
+                "train_dataloader.dataset.reduced_decoding=True"
             )

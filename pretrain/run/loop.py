@@ -25,7 +25,6 @@ from pretrain.data.sampler import EpochSampler
 from pretrain.model import MST
 from pretrain.registry import LOOPS
 from pretrain.run.optim import PretrainOptimWrapper
-from pretrain.run.preprocessor import PHOTOMETRY
 from pretrain.schedules import Schedule, StepValues
 
 Batch = dict[str, Tensor]
@@ -210,44 +209,36 @@ class PretrainLoop(EpochBasedTrainLoop):
         self._iter += 1
 
     def optimizer_step(self, micro_batches: list[Batch], values: StepValues) -> dict[str, float]:
-        """Forward and backward over the micro-batches, then student, centre and teacher; what is to be logged."""
-        model, mst, optim = self.runner.model, self.mst, self.runner.optim_wrapper
+        """One update, or none if a loss or gradient is not finite in any process; what is to be logged."""
+        mst, optim = self.mst, self.runner.optim_wrapper
         assert isinstance(optim, PretrainOptimWrapper)
-        optim.zero_grad()
         statistics = [] if mst.decoder is None else [buffer.clone() for buffer in mst.decoder.buffers()]
-        sums: dict[str, Tensor] = {}
-        for position, batch in enumerate(micro_batches):
-            names = (*MODEL_INPUTS, *(name for name in PHOTOMETRY if name in batch))
-            batch = mst.data_preprocessor({name: batch[name] for name in names}, True)  # to the device
-            last = position == len(micro_batches) - 1
-            with nullcontext() if last or not hasattr(model, "no_sync") else model.no_sync():
-                with optim.autocast():
-                    losses = model(**batch, step=self._iter, teacher_temp=values.teacher_temp)
-                optim.backward(losses["loss"] / len(micro_batches))
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0) + value.detach().float() / len(micro_batches)
-        grad_norm = optim.clip_gradients()
-        logged = self._gather({**sums, "grad_norm": grad_norm})
+        sums = self._add_gradients(micro_batches, optim, values.teacher_temp)
+        logged = self._gather({**sums, "grad_norm": optim.clip_gradients()})
         if self._is_finite(sums, logged, micro_batches):
-            if not values.train_last_layer:
-                for parameter in mst.last_layer_parameters():
-                    parameter.grad = None
-            if not values.train_backbone:
-                for parameter in mst.backbone_parameters():
-                    parameter.grad = None
-            optim.step()
-            mst.dino_loss.update_center()
-            mst.update_teacher(values.teacher_momentum)
+            mst.update(optim, values)
         elif mst.decoder is not None:
             for buffer, before in zip(mst.decoder.buffers(), statistics, strict=True):
                 buffer.copy_(before)  # BatchNorm's running statistics
-        logged = finite(logged)
-        logged.update(
-            weight_decay=values.weight_decay,
-            teacher_momentum=values.teacher_momentum,
-            teacher_temp=values.teacher_temp,
-        )
-        return logged
+        names = ("weight_decay", "teacher_momentum", "teacher_temp")
+        return {**finite(logged), **{name: getattr(values, name) for name in names}}
+
+    def _add_gradients(
+        self, micro_batches: list[Batch], optim: PretrainOptimWrapper, teacher_temp: float
+    ) -> dict[str, Tensor]:
+        """Forward and backward over the micro-batches of this process; means of what the model returns."""
+        model, means = self.runner.model, dict[str, Tensor]()
+        optim.zero_grad()
+        for position, batch in enumerate(micro_batches):
+            batch = self.mst.data_preprocessor({name: batch[name] for name in MODEL_INPUTS}, True)  # to the device
+            last = position == len(micro_batches) - 1
+            with nullcontext() if last or not hasattr(model, "no_sync") else model.no_sync():
+                with optim.autocast():
+                    losses = model(**batch, step=self._iter, teacher_temp=teacher_temp)
+                optim.backward(losses["loss"] / len(micro_batches))
+            for name, value in losses.items():
+                means[name] = means.get(name, 0) + value.detach().float() / len(micro_batches)
+        return means
 
     @staticmethod
     def _gather(values: dict[str, Tensor]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from mmengine.registry import OPTIMIZERS
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mst_transfer.runs.nonfinite_steps import lower_loss_scale
 from pretrain.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
 DTYPES = {None: None, "float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -91,11 +92,7 @@ class PretrainOptimWrapper(OptimWrapper):
 
     def skip(self) -> bool:
         """Leave this step out; True when float16's loss scale explains it and has been lowered."""
-        if self.scaler is None:
-            return False
-        before = self.scaler.get_scale()
-        self.scaler.update()
-        return before > 1 and self.scaler.get_scale() < before
+        return self.scaler is not None and lower_loss_scale(self.scaler)
 
     def state_dict(self) -> dict:
         """The optimiser's, and the loss scaler's."""

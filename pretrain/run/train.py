@@ -14,7 +14,6 @@ from mst_transfer.configs.read import read_config
 from mst_transfer.files.image_files import UnreadableImageError
 from mst_transfer.runs import launch, stop, work_dir
 from mst_transfer.runs.options import add_beginning_options, add_config_options, add_run_options, resume_if_restarted
-from pretrain.run.training_stopped import TrainingStoppedError
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -117,6 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(cfg: Any, args: argparse.Namespace) -> int:
     from mst_transfer.runs.checkpoint_hook import CheckpointNotSavedError
     from mst_transfer.runs.identity import OtherRunError
+    from pretrain.run.hooks import TrainingStoppedError
 
     try:
         runner = build_runner(cfg, args.launcher, args.resume, args.fresh)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from pretrain.masking import attmask_high, reveal_hints
+from pretrain.attmask import attmask_high, reveal_hints
 
 with safe_open(Path(__file__).parent / "attmask.safetensors", framework="pt") as file:
     GOLDEN = {name: file.get_tensor(name) for name in file.keys()}

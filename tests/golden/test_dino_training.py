@@ -56,15 +56,7 @@ class GoldenSteps(StepLoader):
         for step in range(start_step, len(self)):
             global_crops, local_crops = inputs.crops(epoch * len(self) + step)
             batch = len(global_crops)
-            zeros = torch.zeros(batch, dtype=torch.int64)
-            yield [
-                dict(
-                    global_crops=global_crops,
-                    local_crops=local_crops,
-                    index=torch.arange(batch),
-                    num_unreadable=zeros,
-                )
-            ]
+            yield [dict(global_crops=global_crops, local_crops=local_crops, index=torch.arange(batch))]
 
 
 @pytest.fixture(scope="module")

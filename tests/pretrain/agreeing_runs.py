@@ -78,3 +78,35 @@ def evaluate(runs: list[tuple[str, list[str]]], launcher: str) -> dict[str, list
         results.append({k: v for k, v in json.loads(out.read_text()).items() if k != "seconds"})
     leave()
     return dict(results=results, weights=weights)
+
+
+def swin_step(processes: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], torch.Tensor]:
+    """Losses, gradients and centre of one micro-batch: of this process's share of four images."""
+    from mst_transfer.devices.cpu_ddp import CPUDistributedDataParallel
+
+    from mst_transfer.runs import launch
+    from pretrain.model import MST
+
+    if processes > 1:
+        launch.init_distributed("pytorch")  # first: the decoder's BatchNorm is chosen when it is built
+    rank = launch.rank() if processes > 1 else 0
+    torch.manual_seed(0)
+    backbone = dict(arch="swin_tiny_patch4_window7_224", img_size=64, embed_dim=8, depths=(2, 1, 1, 1),
+                    num_heads=(1, 2, 2, 4), window_size=4)  # fmt: skip
+    head = dict(out_dim=32, hidden_dim=16, bottleneck_dim=8)
+    mst = MST(backbone, head, dict(num=2), dict(channels=(8,) * 5)).train()
+    batch = dict(
+        global_crops=torch.randint(0, 256, (4, 2, 3, 64, 64), dtype=torch.uint8),
+        local_crops=torch.randint(0, 256, (4, 2, 3, 32, 32), dtype=torch.uint8),
+        index=torch.arange(4),
+    )
+    model = CPUDistributedDataParallel(mst, broadcast_buffers=False) if processes > 1 else mst
+    mine = slice(rank * 4 // processes, (rank + 1) * 4 // processes)
+    losses = model(**{name: tensor[mine] for name, tensor in batch.items()})
+    losses["loss"].backward()
+    losses = {name: loss.detach() for name, loss in losses.items()}
+    gradients = {name: p.grad.clone() for name, p in mst.named_parameters() if p.requires_grad}
+    del model  # gloo aborts now and then if the graph outlives the group
+    if processes > 1:
+        launch.shutdown_distributed()
+    return losses, gradients, mst.dino_loss.center

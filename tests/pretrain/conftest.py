@@ -37,7 +37,6 @@ def crops() -> Callable[..., dict[str, torch.Tensor]]:
             global_crops=torch.randint(0, 256, (batch, 2, 3, 32, 32), dtype=torch.uint8, generator=random),
             local_crops=torch.randint(0, 256, (batch, num_local, 3, 16, 16), dtype=torch.uint8, generator=random),
             index=torch.arange(batch),
-            num_unreadable=torch.zeros(batch, dtype=torch.int64),
         )
 
     return build

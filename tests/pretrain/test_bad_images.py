@@ -11,18 +11,21 @@ import bad_images
 import numpy as np
 import pytest
 import torch
-import unreadable_together
 from mmengine.logging import MessageHub
-from process_groups import run_group
 from torch.utils.data import DataLoader
 
-from mst_transfer.files.image_files import UnreadableImageError
+from mst_transfer.files.image_files import UnreadableImageError, shown_path
 from mst_transfer.files.image_folder import find_images, read_image
 from mst_transfer.probes.labelled_images import LabelledImages, central_view
-from mst_transfer.runs.unreadable_images import TooManyUnreadableError, plain_message, read_list
+from mst_transfer.runs.unreadable_images import (
+    TooManyUnreadableError,
+    UnreadableImagesHook,
+    append_to_list,
+    plain_message,
+    read_list,
+)
 from pretrain.data.dataset import MultiCropDataset
 from pretrain.run.train import main
-from pretrain.run.unreadable_images_hook import UnreadableImagesHook
 
 SMALL = dict(global_size=32, local_size=16, num_local_crops=1)
 by_name = pytest.mark.parametrize("case", bad_images.EVERY, ids=lambda case: case.name)
@@ -61,21 +64,18 @@ def test_a_folder_of_everything_makes_an_epoch(mixed: Path) -> None:
     alone = [dataset[key] for key in keys]
     loaded = list(DataLoader(dataset, batch_size=None, sampler=keys, num_workers=2))
     assert all(torch.equal(a["global_crops"], b["global_crops"]) for a, b in zip(alone, loaded, strict=True))
-    found = {
-        path
-        for index, sample in enumerate(loaded)
-        for path in dataset.given_up(3, index, int(sample["num_unreadable"]))
-    }
     expected = {case.file_name or case.name for case in bad_images.BROKEN if case.is_listed}
-    assert set(map(os.path.basename, found)) == expected == set(map(os.path.basename, dataset.unreadable))
+    assert set(map(os.path.basename, dataset.unreadable)) == expected
 
 
 def test_a_file_deleted_after_the_search_is_skipped(mixed: Path) -> None:
     dataset = MultiCropDataset(mixed, **SMALL)
     index = next(i for i, path in enumerate(dataset.paths) if path.endswith("plain.png"))
-    assert dataset[index]["num_unreadable"] == 0
+    dataset[index]
+    assert dataset.unreadable == []
     os.unlink(dataset.paths[index])
-    assert dataset[index]["num_unreadable"] >= 1
+    dataset[index]
+    assert dataset.unreadable[0] == dataset.paths[index]
 
 
 class _Runner(SimpleNamespace):
@@ -91,11 +91,10 @@ class _Runner(SimpleNamespace):
             train_loop=SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset)),
         )
 
-    def batch(self, index: int) -> list[dict]:
-        return [{name: torch.tensor([self.train_loop.dataloader.dataset[index][name]]) for name in NEEDED}]
-
-
-NEEDED = ("index", "num_unreadable")
+    def step(self, hook: UnreadableImagesHook, index: int) -> None:
+        """Loads a sample, as a worker does, and trains on it."""
+        self.train_loop.dataloader.dataset[index]
+        hook.after_train_iter(self, index)
 
 
 def test_hook_names_the_files_once_and_goes_on_when_resumed(
@@ -107,7 +106,7 @@ def test_hook_names_the_files_once_and_goes_on_when_resumed(
     hook.before_train(runner)
     with caplog.at_level(logging.INFO):
         for index in [*range(len(dataset)), *range(len(dataset))]:
-            hook.after_train_iter(runner, index, runner.batch(index))
+            runner.step(hook, index)
         unsorted = read_list(tmp_path / "unreadable_images.txt")
         hook.after_train_epoch(runner)
         hook.after_train(runner)
@@ -118,10 +117,12 @@ def test_hook_names_the_files_once_and_goes_on_when_resumed(
     for case in listed:
         assert "Cannot read" not in found[str(mixed / case.name)]
     assert "a pipe, not a file" in found[str(mixed / "pipe.jpg")]
-    named = [record.getMessage() for record in caplog.records if "Another takes its place" in record.getMessage()]
+    named = [
+        record.getMessage() for record in caplog.records if "Another sample takes its place" in record.getMessage()
+    ]
     assert len(named) == len(listed)
-    assert f"could not be read in this run: {len(listed)}, named in" in caplog.text
-    assert runner.message_hub.get_info("num_unreadable_images") == len(listed)
+    assert f"could not be read and were skipped: {len(listed)}, named in" in caplog.text
+    assert runner.message_hub.get_info("unreadable_images")["skipped"] == len(listed)
     resumed, again = _Runner(tmp_path, dataset, step=5), UnreadableImagesHook(max_unreadable_share=1.0)
     again.before_train(resumed)
     again.after_train_epoch(resumed)
@@ -135,7 +136,7 @@ def test_hook_stops_beyond_the_share_with_examples(mixed: Path, tmp_path: Path) 
     allowed, seen = int(0.05 * len(dataset)), 0
     with pytest.raises(TooManyUnreadableError) as error:
         for index in range(len(dataset)):
-            hook.after_train_iter(runner, index, runner.batch(index))
+            runner.step(hook, index)
             seen = len(read_list(tmp_path / "unreadable_images.txt"))
     assert allowed > 2 and seen <= allowed < len(read_list(tmp_path / "unreadable_images.txt"))
     assert f"of {len(dataset)} images cannot be read, more than {allowed}" in str(error.value)
@@ -162,8 +163,8 @@ def test_a_run_counts_names_and_stops(
     found = read_list(tmp_path / "run" / "unreadable_images.txt")
     assert set(found) == set(map(str, images[:3])) and set(found.values()) == {"it is no image"}
     log = next((tmp_path / "run").glob("*/*.log")).read_text()
-    assert "3 of 24 images so far, named in" in log
-    assert all(f"image {path} cannot be read: it is no image" in log for path in images[:3])
+    assert "could not be read and were skipped: 3, named in" in log
+    assert all(log.count(f"{path} cannot be read: it is no image") == 1 for path in images[:3])
     for path in images:
         path.write_bytes(b"no image")
     words[2] = str(tmp_path / "other")
@@ -198,16 +199,6 @@ def test_extreme_proportions_take_little_memory_in_an_evaluation() -> None:
 def test_lists_of_work_dirs_are_json_free_text(tmp_path: Path) -> None:
     """A name with a line break stays one line."""
     dataset_file = tmp_path / "unreadable_images.txt"
-    from mst_transfer.files.image_files import shown_path
-    from mst_transfer.runs.unreadable_images import append_to_list
-
     append_to_list(dataset_file, shown_path(os.fsdecode(b"a\nb\xe9.jpg")), "first\nsecond\t")
     assert dataset_file.read_bytes() == b"a\\nb\\xe9.jpg\tfirst second\n"
     assert json.dumps(read_list(dataset_file))
-
-
-def test_two_processes_make_one_list(mixed: Path, tmp_path: Path) -> None:
-    listed = [case for case in bad_images.BROKEN if case.is_listed]
-    counts = run_group(unreadable_together.pretrain, 2, tmp_path / "all", tmp_path / "run", mixed)
-    assert counts == [len(listed)] * 2
-    assert set(read_list(tmp_path / "run" / "unreadable_images.txt")) == {str(mixed / case.name) for case in listed}

@@ -1,14 +1,14 @@
 """Two gloo processes against one process with the same global batch."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from agreeing_runs import swin_step
+from process_groups import run_group
 
 
 def run(config: Path, out: Path, batch: int, processes: int) -> dict[str, torch.Tensor]:
@@ -38,101 +38,11 @@ def test_two_processes_equal_one(sgd_config: Path, tmp_path: Path):
         torch.testing.assert_close(torch.tensor(second), torch.tensor(first), rtol=1e-4, atol=1e-5, msg=name)
 
 
-WORKER = """
-import sys, torch, torch.distributed as dist
-from mst_transfer.runs.launch import shutdown_distributed
-from mst_transfer.devices.cpu_processes import GlooSyncBatchNorm2d
-from pretrain.batch_norm import build_batch_norm
-rank, port, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-norm = build_batch_norm(3)
-assert type(norm) is GlooSyncBatchNorm2d
-torch.manual_seed(0)
-norm.weight.data.uniform_(); norm.bias.data.uniform_()
-x = (torch.randn(4, 3, 5, 6) * 3 + 7)[rank * 2 : rank * 2 + 2].requires_grad_()
-y = norm(x)
-(y * torch.linspace(0, 1, y.numel()).view_as(y)).sum().backward()
-gradients = dict(x=x.grad, w=norm.weight.grad, b=norm.bias.grad)
-torch.save(dict(gradients, y=y.detach(), m=norm.running_mean, v=norm.running_var), f"{out}/{rank}.pt")
-del x, y, norm, gradients  # gloo aborts now and then if the graph outlives the group
-shutdown_distributed()
-"""
-
-
-def test_batch_norm_over_processes_equals_one_batch(tmp_path: Path):
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    commands = [[sys.executable, "-c", WORKER, str(rank), str(port), str(tmp_path)] for rank in range(2)]
-    workers = [subprocess.Popen(command) for command in commands]
-    assert [worker.wait(timeout=600) for worker in workers] == [0, 0]
-    parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
-    norm = torch.nn.BatchNorm2d(3)
-    torch.manual_seed(0)
-    norm.weight.data.uniform_()
-    norm.bias.data.uniform_()
-    x = (torch.randn(4, 3, 5, 6) * 3 + 7).requires_grad_()
-    y = norm(x)
-    factor = torch.linspace(0, 1, y.numel() // 2).view(2, 3, 5, 6)
-    (y * torch.cat([factor, factor])).sum().backward()
-    torch.testing.assert_close(torch.cat([part["y"] for part in parts]), y.detach(), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(torch.cat([part["x"] for part in parts]), x.grad, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(parts[0]["w"] + parts[1]["w"], norm.weight.grad, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(parts[0]["b"] + parts[1]["b"], norm.bias.grad)
-    for part in parts:
-        torch.testing.assert_close(part["m"], norm.running_mean)
-        torch.testing.assert_close(part["v"], norm.running_var)
-
-
-SWIN_STEP = """
-import sys, torch
-from pretrain.model import MST
-
-def swin_gradients(wrap, samples):
-    # losses and gradients of one micro-batch: samples of a batch of four
-    torch.manual_seed(0)
-    backbone = dict(arch="swin_tiny_patch4_window7_224", img_size=64, embed_dim=8, depths=(2, 1, 1, 1),
-                    num_heads=(1, 2, 2, 4), window_size=4)
-    head = dict(out_dim=32, hidden_dim=16, bottleneck_dim=8)
-    mst = MST(backbone, head, dict(num=2), dict(channels=(8,) * 5)).train()
-    batch = dict(global_crops=torch.randint(0, 256, (4, 2, 3, 64, 64), dtype=torch.uint8),
-                 local_crops=torch.randint(0, 256, (4, 2, 3, 32, 32), dtype=torch.uint8), index=torch.arange(4))
-    model = wrap(mst)  # alive until the gradients are reduced
-    losses = model(**{name: tensor[samples] for name, tensor in batch.items()})
-    losses["loss"].backward()
-    gradients = {name: p.grad for name, p in mst.named_parameters() if p.requires_grad}
-    return {name: loss.detach() for name, loss in losses.items()}, gradients, mst.dino_loss.center
-"""
-
-SWIN_WORKER = (
-    SWIN_STEP
-    + """
-import torch.distributed as dist
-from mst_transfer.devices.cpu_processes import CPUDistributedDataParallel
-from mst_transfer.runs.launch import shutdown_distributed
-rank, port, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-wrap = lambda mst: CPUDistributedDataParallel(mst, broadcast_buffers=False)
-torch.save(swin_gradients(wrap, slice(2 * rank, 2 * rank + 2)), f"{out}/{rank}.pt")
-import gc; gc.collect()  # gloo aborts now and then if the graph outlives the group
-shutdown_distributed()
-"""
-)
-
-
 @pytest.mark.slow
 def test_a_swin_step_over_processes_equals_one_batch(tmp_path: Path):
     """Every parameter of the student gets a gradient, and the mean over processes is that of the whole batch."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    commands = [[sys.executable, "-c", SWIN_WORKER, str(rank), str(port), str(tmp_path)] for rank in range(2)]
-    workers = [subprocess.Popen(command) for command in commands]
-    namespace: dict[str, Any] = {}
-    exec(SWIN_STEP, namespace)
-    losses, gradients, center = namespace["swin_gradients"](lambda mst: mst, slice(0, 4))
-    assert [worker.wait(timeout=600) for worker in workers] == [0, 0]
-    parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    losses, gradients, center = swin_step(processes=1)
+    parts = run_group(swin_step, 2, tmp_path / "group", 2)
     for name in ("loss", "loss_dino", "loss_restoring", "teacher_entropy", "mask_ratio"):
         mean = (parts[0][0][name] + parts[1][0][name]) / 2
         torch.testing.assert_close(mean, losses[name], rtol=1e-4, atol=1e-5, msg=name)

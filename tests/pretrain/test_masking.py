@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from mst_transfer.runs.counter_random import derive_key, uniform
-from pretrain.masking import MaskGenerator, attention_guided_mask, reveal_hints
+from pretrain.attmask import build_mask_generator as build_masks
+from pretrain.attmask import reveal_hints
+from pretrain.masking import attention_guided_mask
 
 
 def brute_force(importance: list[float], num: int) -> list[bool]:
@@ -27,7 +29,7 @@ def test_attention_mask_equals_brute_force(num, num_patches):
 def test_high_attention_patches_are_never_hidden():
     importance = torch.rand(64, 196, generator=torch.Generator().manual_seed(1))
     for step in range(20):
-        mask = MaskGenerator(num=8, p=0.7, seed=4)(importance, torch.arange(64), step, 1, 196)
+        mask = build_masks(num=8, p=0.7, seed=4)(importance, torch.arange(64), step, 1, 196)
         threshold = importance.sort(dim=1).values[:, 196 // 8 - 1 : 196 // 8]
         assert not (mask & (importance > threshold)).any()
         assert mask.any()
@@ -37,14 +39,14 @@ def test_each_candidate_is_hidden_with_probability_p():
     importance = torch.rand(500, 64, generator=torch.Generator().manual_seed(2))
     candidates = attention_guided_mask(importance, 4, 1.0)
     assert (candidates.sum(dim=1) == 16).all()
-    mask = MaskGenerator(num=4, p=0.3, seed=0)(importance, torch.arange(500), 0, 1, 64)
+    mask = build_masks(num=4, p=0.3, seed=0)(importance, torch.arange(500), 0, 1, 64)
     rate = mask[candidates].float().mean().item()
     assert abs(rate - 0.3) < 4 * (0.3 * 0.7 / 8000) ** 0.5
     assert mask[candidates].tolist() == (uniform(derive_key(0, 0, 0), torch.arange(500), 64) < 0.3)[candidates].tolist()
 
 
 def test_random_mode_ignores_importance():
-    generator = MaskGenerator(mode="random", p=0.25, seed=3)
+    generator = build_masks(mode="random", p=0.25, seed=3)
     assert not generator.needs_importance
     mask = generator(None, torch.arange(400), 5, 2, 100)
     assert mask.shape == (800, 100)
@@ -53,14 +55,14 @@ def test_random_mode_ignores_importance():
 
 
 def test_draws_follow_the_sample_not_its_place_in_the_batch():
-    generator = MaskGenerator(mode="random", p=0.5, seed=3)
+    generator = build_masks(mode="random", p=0.5, seed=3)
     whole = generator(None, torch.arange(8), 2, 1, 30)
     assert torch.equal(whole[[6, 1]], generator(None, torch.tensor([6, 1]), 2, 1, 30))
     assert not torch.equal(whole, generator(None, torch.arange(8), 3, 1, 30))
 
 
 def test_none_mode_gives_no_mask():
-    assert MaskGenerator(mode="none")(None, torch.arange(2), 0, 2, 9) is None
+    assert build_masks(mode="none")(None, torch.arange(2), 0, 2, 9) is None
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,7 @@ def test_none_mode_gives_no_mask():
 )
 def test_bad_arguments_are_named(arguments, words):
     with pytest.raises(ValueError) as error:
-        MaskGenerator(**arguments)
+        build_masks(**arguments)
     assert all(word in str(error.value) for word in words)
 
 
@@ -84,7 +86,7 @@ def importance_of(rows: int, num_patches: int) -> torch.Tensor:
 
 def test_attmask_high_hides_the_most_attended_of_every_other_image():
     importance = importance_of(800, 49)
-    mask = MaskGenerator("attention_high", ratio=0.3, image_prob=0.5, seed=2)(importance, torch.arange(400), 0, 2, 49)
+    mask = build_masks("attention_high", ratio=0.3, image_prob=0.5, seed=2)(importance, torch.arange(400), 0, 2, 49)
     masked = mask.any(dim=1)
     assert abs(masked.float().mean().item() - 0.5) < 4 * (0.25 / 800) ** 0.5
     for row, hidden in zip(importance[masked].tolist(), mask[masked].tolist(), strict=True):
@@ -96,8 +98,8 @@ def test_attmask_high_hides_the_most_attended_of_every_other_image():
 def test_attmask_hint_shows_some_of_the_most_attended():
     importance = importance_of(300, 196)
     options = dict(ratio=0.3, image_prob=1.0, show_max=0.1, seed=2)
-    high = MaskGenerator("attention_high", **options)(importance, torch.arange(300), 4, 1, 196)
-    hint = MaskGenerator("attention_hint", **options)(importance, torch.arange(300), 4, 1, 196)
+    high = build_masks("attention_high", **options)(importance, torch.arange(300), 4, 1, 196)
+    hint = build_masks("attention_hint", **options)(importance, torch.arange(300), 4, 1, 196)
     shown = high & ~hint
     assert not (hint & ~high).any() and (shown.sum(dim=1) == 5).all()  # int(0.1 * 0.3 * 196)
     top = importance.argsort(dim=1, descending=True)[:, :19]  # int(0.1 * 196)
@@ -117,7 +119,7 @@ def test_hints_equal_a_plain_loop():
 
 
 def test_the_ratio_is_drawn_once_a_step_within_its_range():
-    generator = MaskGenerator("attention_high", ratio=0.4, ratio_var=0.2, image_prob=1.0, seed=1)
+    generator = build_masks("attention_high", ratio=0.4, ratio_var=0.2, image_prob=1.0, seed=1)
     importance, counts = importance_of(8, 100), []
     for step in range(200):
         rows = generator(importance, torch.arange(8), step, 1, 100).sum(dim=1)
@@ -131,7 +133,7 @@ def test_the_ratio_is_drawn_once_a_step_within_its_range():
     [("attention", dict(p=0.5)), ("random", dict(p=0.5)), ("attention_high", dict(image_prob=1.0))],
 )
 def test_views_that_are_not_named_stay_whole(mode, options):
-    generator = MaskGenerator(mode, views=(1,), **options)
+    generator = build_masks(mode, views=(1,), **options)
     mask = generator(importance_of(12, 16), torch.arange(6), 0, 2, 16)
     assert not mask[:6].any() and mask[6:].any()
 
@@ -147,7 +149,7 @@ def test_views_that_are_not_named_stay_whole(mode, options):
 )
 def test_bad_options_of_the_new_modes_are_named(arguments, words):
     with pytest.raises(ValueError) as error:
-        MaskGenerator("attention_hint", **arguments)
+        build_masks("attention_hint", **arguments)
     assert all(word in str(error.value) for word in words)
 
 
@@ -156,8 +158,8 @@ def test_hints_have_a_ratio_of_their_own():
     options = dict(ratio=0.4, ratio_var=0.3, image_prob=1.0, seed=1)
     importance, pairs = importance_of(1, 100), set()
     for step in range(100):
-        hidden = MaskGenerator("attention_high", **options)(importance, torch.arange(1), step, 1, 100)
-        left = MaskGenerator("attention_hint", show_max=0.9, **options)(importance, torch.arange(1), step, 1, 100)
+        hidden = build_masks("attention_high", **options)(importance, torch.arange(1), step, 1, 100)
+        left = build_masks("attention_hint", show_max=0.9, **options)(importance, torch.arange(1), step, 1, 100)
         assert not (left & ~hidden).any()
         pairs.add((int(hidden.sum()), int((hidden & ~left).sum())))
     of_low, of_high = ([s / h for h, s in pairs if low <= h < low + 30] for low in (10, 40))
@@ -178,17 +180,17 @@ def test_hints_have_a_ratio_of_their_own():
 def test_options_without_effect_are_refused(mode, option, value):
     others = dict(p=0.5) if mode == "random" else {}
     with pytest.raises(ValueError, match=f"masking.{option} = {value} has no effect in mode '{mode}'"):
-        MaskGenerator(mode, **others, **{option: value})
-    MaskGenerator("none", **{option: value})  # so that mode=none alone turns any config into DINO
+        build_masks(mode, **others, **{option: value})
+    build_masks("none", **{option: value})  # so that mode=none alone turns any config into DINO
 
 
 def test_masks_that_could_hide_or_show_nothing_are_refused():
-    MaskGenerator("attention", num=36).check_size(36)
+    build_masks("attention", num=36).check_size(36)
     with pytest.raises(ValueError, match="masking.num = 37 hides nothing: a global view has 36 patches"):
-        MaskGenerator("attention", num=37).check_size(36)
-    MaskGenerator("attention_high", ratio=0.1).check_size(36)
+        build_masks("attention", num=37).check_size(36)
+    build_masks("attention_high", ratio=0.1).check_size(36)
     with pytest.raises(ValueError, match="masking.ratio = 0.02 hides nothing.*at least 0.028"):
-        MaskGenerator("attention_high", ratio=0.02).check_size(36)
-    MaskGenerator("attention_hint", ratio=0.3).check_size(36)
+        build_masks("attention_high", ratio=0.02).check_size(36)
+    build_masks("attention_hint", ratio=0.3).check_size(36)
     with pytest.raises(ValueError, match="masking.show_max = 0.1 shows nothing"):
-        MaskGenerator("attention_hint", ratio=0.3).check_size(16)
+        build_masks("attention_hint", ratio=0.3).check_size(16)

@@ -9,16 +9,17 @@ from hypothesis import strategies as st
 from mst_transfer.checkpoint.patch_embed import fit_patch_embed
 from mst_transfer.checkpoint.pos_embed import resample_pos_embed
 from mst_transfer.datasets.cityscapes_ids import IGNORED, TRAIN_ID_OF, label_map_of_ids
+from pretrain.attmask import ATTMASK_MODES, build_mask_generator
 from pretrain.data.augment import MultiCropOptions
 from pretrain.data.dataset import MultiCropDataset
-from pretrain.masking import MODES, MaskGenerator
+from pretrain.masking import MODES
 from pretrain.model import MST
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 few = settings(max_examples=12, deadline=None, derandomize=True)
 numbers = st.floats(-0.5, 1.5) | st.sampled_from([0.0, 0.1, 0.3, 0.5, 1.0])
 MASKING = st.fixed_dictionaries(
-    {"mode": st.sampled_from([*MODES, "other"]), "num": st.integers(-1, 20)},
+    {"mode": st.sampled_from([*MODES, *ATTMASK_MODES, "other"]), "num": st.integers(-1, 20)},
     optional={name: numbers for name in ("p", "ratio", "ratio_var", "image_prob", "show_max")}
     | {"views": st.lists(st.integers(-1, 2), max_size=3)},
 )
@@ -30,7 +31,7 @@ def test_masks_keep_what_their_mode_promises(options: dict, batch: int, num_patc
     if options["mode"] != "attention":
         options.pop("num")
     try:
-        masks = MaskGenerator(**options)
+        masks = build_mask_generator(**options)
         masks.check_size(num_patches)
     except ValueError as error:
         assert str(error).startswith("masking")
@@ -64,7 +65,8 @@ def test_masks_keep_what_their_mode_promises(options: dict, batch: int, num_patc
 @few
 @given(
     patch=st.sampled_from([4, 8, 16]), rows=st.integers(2, 4), heads=st.integers(1, 3), depth=st.integers(1, 2),
-    mode=st.sampled_from(MODES), with_decoder=st.booleans(), batch=st.integers(2, 3), num_local=st.integers(0, 2),
+    mode=st.sampled_from([*MODES, *ATTMASK_MODES]), with_decoder=st.booleans(), batch=st.integers(2, 3),
+    num_local=st.integers(0, 2),
 )  # fmt: skip
 def test_any_valid_model_makes_a_step(
     patch: int, rows: int, heads: int, depth: int, mode: str, with_decoder: bool, batch: int, num_local: int

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from mst_transfer.engine.resume.exact_random import Stream, derive_seed, seed_sample
 from mst_transfer.engine.resume.order import SeekableBatches, exact_batches
+from mst_transfer.runs.counter_random import Stream, derive_key, seed_sample
 
 _OWN = ("_inner", "seed")
 
@@ -37,7 +37,7 @@ class SeededDataset(Dataset):
         if not isinstance(key, tuple):
             return self._inner[key]
         epoch, index = key
-        seed_sample(derive_seed(self.seed, Stream.SAMPLE, epoch, int(index)))
+        seed_sample(derive_key(self.seed, Stream.SAMPLE, epoch, int(index)))
         return self._inner[index]
 
     def __getattr__(self, name: str) -> Any:

@@ -3,7 +3,7 @@
 What is different from mmengine's:
 
 - The order of samples follows from (seed, epoch), every other draw from (seed, epoch, sample) or (seed, iteration,
-  rank): see :mod:`~mst_transfer.engine.resume.order` and :mod:`~mst_transfer.engine.resume.exact_random`.
+  rank): see :mod:`~mst_transfer.engine.resume.order` and :mod:`~mst_transfer.runs.counter_random`.
 - A resumed run goes to its place at once; nothing before it is loaded.
 - Where gradients of several iterations are added up and a checkpoint was written between them, the resumed run
   computes those again: weights have not changed since, so they come out the same, on any number of processes.
@@ -21,10 +21,10 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
 from mst_transfer.engine.fit.devices import all_dicts
-from mst_transfer.engine.resume.exact_random import Stream, derive_seed, seed_iteration
 from mst_transfer.engine.resume.loader import ExactLoader
 from mst_transfer.engine.resume.order import ForeignBatchSampler
 from mst_transfer.registry import LOOPS
+from mst_transfer.runs.counter_random import Stream, derive_key, seed_iteration
 
 RECORD = "exact_resume"  # entry of the checkpoint's message hub: what the iterations consist of
 VALIDATED = "newest_validation"  # entry of the checkpoint's message hub: iteration whose validation has begun
@@ -140,7 +140,7 @@ class _ExactLoop:
                 buffer.copy_(before)
 
     def _seed_iteration(self, iteration: int) -> None:
-        seed_iteration(derive_seed(self.seed, Stream.ITERATION, iteration, get_rank()))
+        seed_iteration(derive_key(self.seed, Stream.ITERATION, iteration, get_rank()))
 
     def _validate(self, done: int, last: int) -> None:
         """Validates if the interval says so: after ``done`` of ``last`` epochs, or iterations."""

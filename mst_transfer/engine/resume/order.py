@@ -16,7 +16,7 @@ from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.dist import get_dist_info
 from torch.utils.data import BatchSampler, Sampler
 
-from mst_transfer.engine.resume.exact_random import Stream, derive_seed, seed_iteration
+from mst_transfer.runs.counter_random import Stream, derive_key, seed_iteration
 
 Key = tuple[int, int]  # epoch, index
 
@@ -119,7 +119,7 @@ class ExactBatchSampler(SeekableBatches):
         """All indices of an epoch."""
         indices: Iterable[int] = range(self.num_samples)
         if self.shuffle:
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, Stream.ORDER, epoch))
+            generator = torch.Generator().manual_seed(derive_key(self.seed, Stream.ORDER, epoch))
             indices = torch.randperm(self.num_samples, generator=generator).tolist()
         return iter(indices) if self.aspect_unit is None else self._grouped(indices, self.aspect_unit)
 
@@ -184,7 +184,7 @@ class ForeignBatchSampler(SeekableBatches):
         return self._from(self._epoch, self._start)
 
     def _from(self, epoch: int, start: int) -> Iterator[list[Key]]:
-        seed_iteration(derive_seed(self.seed, Stream.FOREIGN_ORDER, epoch))
+        seed_iteration(derive_key(self.seed, Stream.FOREIGN_ORDER, epoch))
         if hasattr(self.batches.sampler, "set_epoch"):
             self.batches.sampler.set_epoch(epoch)
         for number, indices in enumerate(self.batches):

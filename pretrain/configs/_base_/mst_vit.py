@@ -37,7 +37,6 @@ train_dataloader = dict(
         local_size=96,
         global_scale=(0.4, 1.0),
         local_scale=(0.05, 0.4),
-        photometric="loader",  # "device": colour jitter, grey, blur and solarisation there, where CPU cores are few
     ),
 )
 

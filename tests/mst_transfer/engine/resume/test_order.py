@@ -8,8 +8,8 @@ import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from torch.utils.data import BatchSampler, RandomSampler, Sampler
 
-from mst_transfer.engine.resume.exact_random import Stream, derive_seed
 from mst_transfer.engine.resume.order import ExactBatchSampler, ForeignBatchSampler, exact_batches
+from mst_transfer.runs.counter_random import Stream, derive_key
 
 SPLITS = [(1, 12), (2, 6), (3, 4), (4, 3)]  # processes × batch size = 12
 
@@ -85,7 +85,7 @@ def test_endless_batches_run_from_epoch_into_epoch() -> None:
     batches.seed = 5
     expected = []
     for epoch in range(9):
-        generator = torch.Generator().manual_seed(derive_seed(5, Stream.ORDER, epoch))
+        generator = torch.Generator().manual_seed(derive_key(5, Stream.ORDER, epoch))
         expected += [(epoch, int(index)) for index in torch.randperm(7, generator=generator)]
     assert sum(islice(batches, 21), []) == expected
     assert len(batches) == 3
