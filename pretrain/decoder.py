@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from mst_transfer.devices.gloo_batch_norm import GlooSyncBatchNorm2d
+from mst_transfer.devices.cpu_processes import GlooSyncBatchNorm2d
 from torch import Tensor, nn
 from torch import distributed as dist
 
