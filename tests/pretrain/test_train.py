@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from mst_transfer.checkpoint import read_backbone
+from pretrain.loop import PretrainLoop
 from pretrain.schedules import Schedule
 from pretrain.train import build_parser, build_runner, load_config, main
 
@@ -97,6 +98,18 @@ def test_seed_decides(finished: Path, tiny_config: Path, tmp_path: Path):
     main([str(tiny_config), "--work-dir", str(tmp_path / "other"), "--seed", "6"])
     name = "student.head.last_layer.weight_v"
     assert not torch.equal(weights(finished, "iter_12.pth")[name], weights(tmp_path / "other", "iter_12.pth")[name])
+
+
+def test_every_step_draws_its_stochastic_depth_anew(tiny_config: Path, tmp_path: Path, monkeypatch):
+    drawn, step = [], PretrainLoop.optimizer_step
+
+    def note(self: PretrainLoop, *args):
+        drawn.append(float(torch.rand(())))
+        return step(self, *args)
+
+    monkeypatch.setattr(PretrainLoop, "optimizer_step", note)
+    main([str(tiny_config), "--work-dir", str(tmp_path / "run"), "--seed", "5"])
+    assert len(drawn) == len(set(drawn)) == 12
 
 
 def test_seed_decides_the_crops_too(tiny_config: Path, tmp_path: Path):
