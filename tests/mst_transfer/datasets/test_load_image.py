@@ -13,7 +13,7 @@ from PIL import Image
 
 from mst_transfer.compat.image_files import UnreadableImageError
 from mst_transfer.compat.unreadable_images import TooManyUnreadableError, read_list
-from mst_transfer.datasets.load_image import LoadImage, LoadSegMap
+from mst_transfer.datasets.load_image import LoadImage, LoadSegMap, check_label_values
 
 
 @pytest.mark.parametrize("case", bad_images.EVERY, ids=lambda case: case.name)
@@ -169,3 +169,10 @@ def test_palettes_and_opencv_do_not_go_together(tmp_path: Path) -> None:
     PALETTE_MASK.save(tmp_path / "mask.png")
     with pytest.raises(UnreadableImageError, match="read with 3 channels; a mask with a palette needs"):
         mask_loader(imdecode_backend="cv2")(results(tmp_path / "mask.png"))
+
+
+def test_class_ids_go_from_0_to_255() -> None:
+    check_label_values(np.array([[0, 255]], np.int32))
+    for value in (-1, 256):
+        with pytest.raises(UnreadableImageError, match=f"values from {value} to {value}"):
+            check_label_values(np.array([[value]], np.int32))
