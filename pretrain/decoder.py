@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from mst_transfer.devices.cpu_processes import GlooSyncBatchNorm2d
 from torch import Tensor, nn
 from torch import distributed as dist
+
+from mst_transfer.devices.cpu_processes import GlooSyncBatchNorm2d
 
 
 def build_batch_norm(num_channels: int) -> nn.Module:

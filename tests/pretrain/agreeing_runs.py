@@ -83,7 +83,6 @@ def evaluate(runs: list[tuple[str, list[str]]], launcher: str) -> dict[str, list
 def swin_step(processes: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], torch.Tensor]:
     """Losses, gradients and centre of one micro-batch: of this process's share of four images."""
     from mst_transfer.devices.cpu_processes import CPUDistributedDataParallel
-
     from mst_transfer.runs import launch
     from pretrain.model import MST
 

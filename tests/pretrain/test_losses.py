@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch import distributed as dist
 
 from pretrain.losses import DINOLoss, restoring_loss, view_cross_entropy
 
@@ -77,3 +78,14 @@ def test_restoring_loss_covers_every_pixel():
 def test_bad_arguments_are_named(arguments):
     with pytest.raises(ValueError, match=f"loss.{next(iter(arguments))}"):
         DINOLoss(8, **arguments)
+
+
+def test_the_centre_is_the_mean_over_processes(monkeypatch):
+    """A second process whose logits are the same leaves it where it is."""
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "all_reduce", lambda total: total.mul_(2))
+    loss, teacher = DINOLoss(out_dim=7), torch.randn(2, 3, 7)
+    loss(torch.randn(4, 3, 7), teacher, teacher_temp=0.05)
+    loss.update_center()
+    torch.testing.assert_close(loss.center, 0.1 * teacher.mean(dim=(0, 1))[None])

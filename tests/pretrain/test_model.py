@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torchvision.transforms.functional import normalize
 
 from pretrain.losses import restoring_loss
 
@@ -59,6 +60,13 @@ def test_a_micro_batch_equals_the_method_step_by_step(tiny_mst, crops):
     torch.testing.assert_close(losses["loss"], cross_entropy + restoring)
     torch.testing.assert_close(losses["teacher_entropy"], torch.stack(entropy).mean())
     assert losses["mask_ratio"].item() == pytest.approx(hidden / (3 * 2 * 16))
+
+
+def test_views_are_normalised_as_by_torchvision(tiny_mst, crops):
+    mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    views = crops()["global_crops"]
+    expected = normalize(views / 255, mean, std)
+    torch.testing.assert_close(tiny_mst(mean=mean, std=std).normalise(views), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_loss_weights(tiny_mst, crops):

@@ -180,6 +180,12 @@ def test_usual_metadata_pass() -> None:
     assert BackboneMetadata.from_strings(metadata.to_strings(), "x").arch_kwargs == options
 
 
+def test_a_number_that_is_repeated_too_often_is_refused_beside_a_backbone(tmp_path: Path) -> None:
+    torch.save(make_vit().state_dict() | {"norm.weight": torch.ones(1).expand(2**26 + 1)}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"norm\.weight \(67108865,\) claims 268,435,460 bytes, of which"):
+        read_backbone(tmp_path / "a.pth")
+
+
 def test_shared_and_expanded_tensors_still_load(tmp_path: Path) -> None:
     model = make_vit()
     state = model.state_dict() | {"norm.weight": torch.ones(1).expand(24)}

@@ -54,12 +54,12 @@ class Run:
     def warning(self, text: str) -> None:
         self.warnings.append(text)
 
-    def step(self, factor: float = 1.0, poison_statistics: bool = False) -> None:
+    def step(self, factor: float = 1.0, poison_statistics: bool = False, plus: float = 0.0) -> None:
         data = {"data_samples": [type("Sample", (), {"img_path": f"images/{self.iter}.jpg"})()]}
         for hook in self.hooks:
             hook.before_train_iter(self, self.iter, data)
         inputs = batch(self.iter) * (float("nan") if poison_statistics else 1.0)
-        loss = self.model(inputs).square().mean() * factor
+        loss = self.model(inputs).square().mean() * factor + plus
         self.optim_wrapper.update_params(loss)
         for hook in self.hooks:
             hook.after_train_iter(self, self.iter, data, {"loss_cls": loss.detach()})
@@ -89,7 +89,7 @@ def test_steps_that_are_taken_are_mmengines(options: dict, tmp_path: Path) -> No
     assert same(dict(run.model.state_dict()), dict(model.state_dict()))
 
 
-@pytest.mark.parametrize("way", ["loss", "gradient", "statistics"])
+@pytest.mark.parametrize("way", ["loss", "loss alone", "gradient", "statistics"])
 @pytest.mark.parametrize("clip", CLIPS)
 def test_a_step_that_is_left_out_touches_nothing(way: str, clip: dict | None, tmp_path: Path) -> None:
     run = Run(tmp_path, dict(clip_grad=copy.deepcopy(clip)))
@@ -99,6 +99,8 @@ def test_a_step_that_is_left_out_touches_nothing(way: str, clip: dict | None, tm
         handle = run.model[2].bias.register_hook(lambda gradient: gradient * float("inf"))
         run.step()
         handle.remove()
+    elif way == "loss alone":  # its gradient is finite
+        run.step(plus=float("inf"))
     else:
         run.step(float("nan") if way == "loss" else 1.0, poison_statistics=way == "statistics")
     assert same(run.state(), before)

@@ -12,7 +12,7 @@ from mst_transfer.models.backbones.vit_windows import Windows
 SMALL = dict(embed_dim=48, depth=4, num_heads=3, img_size=56, patch_size=8, out_indices=(3,), out_norm="none")
 
 
-@pytest.mark.parametrize("grid", [(6, 4), (5, 7), (2, 2), (1, 9)])
+@pytest.mark.parametrize("grid", [(6, 4), (5, 7), (2, 2), (1, 9), (5, 4), (4, 7)])
 def test_splitting_and_merging(grid):
     windows = Windows(grid, 2)
     cells = torch.arange(grid[0] * grid[1], dtype=torch.float32).reshape(1, -1, 1).repeat(2, 1, 3)

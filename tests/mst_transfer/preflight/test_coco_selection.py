@@ -31,6 +31,7 @@ def messy_annotations():
         dict(image_id=99),
         dict(image_id=99, bbox=[0, 0, 0, 0]),
         dict(category_id=3, area=0),
+        dict(category_id=3, image_id=4),  # alone in its image
     ]
     return [annotation(index, **{"image_id": index % 4} | change) for index, change in enumerate(changes)]
 

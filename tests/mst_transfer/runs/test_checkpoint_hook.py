@@ -138,6 +138,14 @@ def test_a_step_that_is_done_again_replaces_its_file(tmp_path: Path) -> None:
     assert files(tmp_path) == {"epoch_2.pth", "epoch_3.pth", "last_checkpoint"}
 
 
+def test_a_step_that_is_saved_twice_counts_once(tmp_path: Path) -> None:
+    runner, hook = ready(build(tmp_path, max_keep_ckpts=2))
+    for epoch in (0, 1, 1):
+        runner.train_loop._epoch = epoch
+        hook._save_checkpoint(runner)
+    assert files(tmp_path) == {"epoch_1.pth", "epoch_2.pth", "last_checkpoint"}
+
+
 def test_one_that_a_killed_run_did_not_come_to_remove_is_removed_on_resuming(tmp_path: Path) -> None:
     build(tmp_path, epochs=2, max_keep_ckpts=1).train()
     content = torch.load(tmp_path / "epoch_2.pth", weights_only=True)

@@ -12,7 +12,9 @@ from scipy import stats
 from skimage import data
 from torchvision import transforms
 
+from mst_transfer.files.image_crops import draw_box
 from pretrain.data.augment import (
+    NUM_DRAWS,
     CropPlan,
     MultiCropOptions,
     draw_crops,
@@ -73,6 +75,11 @@ def rate_agrees(values: list[bool], probability: float) -> bool:
     """Within four standard errors."""
     error = math.sqrt(probability * (1 - probability) / len(values))
     return abs(sum(values) / len(values) - probability) <= 4 * error
+
+
+@pytest.mark.parametrize(("draw", "top", "left"), [(0.0, 0, 0), (1 - 2**-53, 25, 45)])
+def test_a_box_reaches_every_border(draw: float, top: int, left: int) -> None:
+    assert draw_box([draw] * NUM_DRAWS, 40, 60, scale=(0.1, 0.1), ratio=(1.0, 1.0)) == (top, left, 15, 15)
 
 
 def test_rate_of_each_operation(plans: list[list[CropPlan]]) -> None:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from mst_transfer.checkpoint import read_backbone
+from pretrain.run.loop import PretrainLoop
 from pretrain.run.train import build_parser, build_runner, load_config, main
 from pretrain.schedules import Schedule
 
@@ -91,6 +92,18 @@ def test_the_plan_says_what_a_short_run_does_not_reach(tiny_config: Path, tmp_pa
     assert "0.04 to 0.05: teacher_temp = 0.07 is not reached" in loop.plan() and "never trained" in loop.plan()
     loop.schedule = Schedule(warmup_epochs=1, warmup_teacher_temp_epochs=2)
     assert "0.04 to 0.07\n" in loop.plan() + "\n" and "never trained" not in loop.plan()
+
+
+def test_every_step_draws_its_stochastic_depth_anew(tiny_config: Path, tmp_path: Path, monkeypatch):
+    drawn, step = [], PretrainLoop.optimizer_step
+
+    def note(self: PretrainLoop, *args):
+        drawn.append(float(torch.rand(())))
+        return step(self, *args)
+
+    monkeypatch.setattr(PretrainLoop, "optimizer_step", note)
+    main([str(tiny_config), "--work-dir", str(tmp_path / "run"), "--seed", "5"])
+    assert len(drawn) == len(set(drawn)) == 12
 
 
 def test_seed_decides(tiny_config: Path, tmp_path: Path):

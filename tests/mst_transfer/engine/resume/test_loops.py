@@ -120,6 +120,16 @@ def test_the_switch_and_loops_of_others(whole, tmp_path: Path) -> None:
     assert exact_train_cfg(dict(type="mmdet.TeacherStudentLoop")) is None
 
 
+def test_the_models_draws_follow_from_seed_and_iteration() -> None:
+    def draw(seed: int, iteration: int) -> float:
+        ExactIterLoop._seed_iteration(SimpleNamespace(seed=seed), iteration)  # type: ignore[arg-type]
+        return float(torch.rand(()))
+
+    places = [(seed, iteration) for seed in (1, 2) for iteration in (0, 1, 2)]
+    numbers = [draw(*place) for place in places]
+    assert len(set(numbers)) == 6 and [draw(*place) for place in reversed(places)] == numbers[::-1]
+
+
 def test_what_may_differ_is_said() -> None:
     data = list(range(4))
     batches = exact_batches(BatchSampler(RandomSampler(data), 2, False), data)

@@ -40,14 +40,15 @@ class Replay(Sampler):
         return len(self.indices)
 
 
-def joined(size: int, count: int, **options: Any) -> dict[tuple[int, int], list[list[Any]]]:
-    """For every split over processes: the first batches of all processes put together."""
+def joined(size: int, count: int, start: int = 0, **options: Any) -> dict[tuple[int, int], list[list[Any]]]:
+    """For every split over processes: batches from ``start`` on, of all processes put together."""
     result = {}
     for world_size, batch_size in SPLITS:
         parts = []
         for rank in range(world_size):
             batches = ExactBatchSampler(Pictures(size), batch_size, rank=rank, world_size=world_size, **options)
             batches.seed = 3
+            batches.seek(0, start)
             parts.append(list(islice(batches, count)))
         result[world_size, batch_size] = [sum(step, []) for step in zip(*parts, strict=True)]
     return result
@@ -102,6 +103,12 @@ def test_any_place_is_entered(options: dict[str, Any]) -> None:
     for start in (0, 1, 5, 12, count - 1):
         batches.seek(2, start)
         assert list(islice(batches, count - start)) == whole[start:]
+
+
+@pytest.mark.parametrize("infinite", [False, True])
+def test_several_processes_enter_the_same_place(infinite: bool) -> None:
+    whole = joined(48, 4, infinite=infinite)
+    assert joined(48, 2, start=2, infinite=infinite) == {split: steps[2:] for split, steps in whole.items()}
 
 
 def test_a_far_place_is_entered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
