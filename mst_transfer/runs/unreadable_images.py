@@ -1,4 +1,4 @@
-"""Which images of a data set could not be read: a list in the work dir, and when there are too many to go on."""
+"""Lists the images of a data set that could not be read, and stops a run that has too many of them."""
 
 from __future__ import annotations
 
