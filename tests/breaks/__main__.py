@@ -53,7 +53,8 @@ def run_tests(copy: Path, tests: list[str], seconds: float) -> str:
         os.dup2(handle, 1), os.dup2(handle, 2), os.chdir(copy)
         sys.path[0] = os.environ["PYTHONPATH"] = str(copy)
         sys.dont_write_bytecode = bool(os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1"))
-        status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", f"--basetemp={copy.with_name('files')}", *tests])
+        options = ["-xq", "--disable-warnings", "-pno:cacheprovider", f"--basetemp={copy.with_name('files')}"]
+        status = pytest.main([*options, *tests])
         sys.stdout.flush()
         os._exit(int(status))
     while not (ended := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < end:
@@ -70,7 +71,7 @@ def run_tests(copy: Path, tests: list[str], seconds: float) -> str:
 
 def run(breaks: list[dict], folder: Path) -> int:
     """Makes the breaks one by one and prints a line for each; how many are not noticed."""
-    import hypothesis, mmengine.runner, timm, torch  # noqa: E401, F401, I001 - once, for all forks
+    import hypothesis, timm, torch  # noqa: E401, F401, I001 - once; not mmengine, which our packages adapt
 
     copy, missed, start = folder / "checkout", 0, time.monotonic()
     copy_checkout(copy)
