@@ -6,6 +6,7 @@ those are allowed here. Nothing is ever loaded with ``weights_only=False``.
 """
 
 import pickle
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -71,7 +72,11 @@ def install() -> None:
     if hasattr(checkpoint, "_safe_torch_load"):  # of the maintained fork: it loads what is refused again, unsafely
         checkpoint._safe_torch_load = partial(torch.load, weights_only=True)
     if not hasattr(checkpoint.save_checkpoint, "of_mmengine"):
-        checkpoint.save_checkpoint = _with_checksum(checkpoint.save_checkpoint)
+        theirs = checkpoint.save_checkpoint
+        ours = checkpoint.save_checkpoint = _with_checksum(theirs)
+        for name in ("mmengine.runner", "mmengine.runner.runner"):  # which have it by name, if they came first
+            if getattr(sys.modules.get(name), "save_checkpoint", None) is theirs:
+                sys.modules[name].save_checkpoint = ours  # type: ignore[attr-defined]
         checkpoint.CheckpointLoader.register_scheme(
             prefixes="", loader=_verified(checkpoint.load_from_local), force=True
         )

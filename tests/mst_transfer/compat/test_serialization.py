@@ -1,5 +1,7 @@
 """Checkpoints of a real Runner resume; malicious ones are refused; files appear whole or not at all."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +118,12 @@ def test_files_have_ordinary_permissions(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("x")
     serialization.write_atomically(tmp_path / "a" / "atomic", lambda path: Path(path).write_text("x"))
     assert (tmp_path / "a" / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_runner_that_was_imported_first_writes_checksums_too(tmp_path: Path) -> None:
+    code = (
+        "import torch\nimport mmengine.runner.runner as runner\nimport mst_transfer\n"
+        f"runner.save_checkpoint(dict(state_dict=dict(a=torch.ones(2))), {str(tmp_path / 'epoch_1.pth')!r})"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert "epoch_1.pth" in (tmp_path / "checkpoints.sha256").read_text()
