@@ -1,4 +1,4 @@
-"""Which patches the student does not get to see (MST, section 3.2).
+"""Chooses the patches that the student does not get to see (MST, section 3.2).
 
 A mask is a boolean tensor, True where a patch is hidden. The attention-guided mask hides only patches that the
 teacher attends to *least*, so that the cross-entropy still sees what matters in the image.

@@ -1,4 +1,4 @@
-"""Which timm architecture a checkpoint is of: what its metadata say, else what its tensors show.
+"""Names the timm architecture of a checkpoint, from its metadata, else from its tensors.
 
 A guess is only given if a model built from it takes every tensor of the checkpoint.
 """

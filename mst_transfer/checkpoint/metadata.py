@@ -1,4 +1,4 @@
-"""What a backbone checkpoint says about itself, as strings in the header of a safetensors file."""
+"""Describes a backbone checkpoint, as strings in the header of a safetensors file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lets the released MM packages run on today's torch. Nothing else in this project patches them.
+"""Lets the released MM packages run on today's torch. Nothing else in this project patches them.
 
 - ``ops``: mmcv's compiled operators from torchvision, only where mmcv has none of its own.
 - ``config_paths``: ``_base_ = 'mst_transfer::det_configs/...'``, and external bases without

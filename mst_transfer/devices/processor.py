@@ -1,4 +1,4 @@
-"""What the processor says of itself."""
+"""Reads what the processor says of itself."""
 
 from pathlib import Path
 

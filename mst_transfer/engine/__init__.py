@@ -1,1 +1,1 @@
-"""What runs around a model: the train and test entry, layer-wise decay, the record of a run."""
+"""Trains and tests heads: entries, layer-wise decay, the record of a run."""

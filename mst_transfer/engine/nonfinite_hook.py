@@ -1,4 +1,4 @@
-"""What a step that is left out must not touch, and what is written down about it."""
+"""Keeps buffers, averages and logs free of a step that is left out, and records it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``results.json`` says of a whole run, however often it was resumed: its time, and the figures of its end."""
+"""Records a whole run, however often it was resumed: its time, and the figures of its end."""
 
 from __future__ import annotations
 

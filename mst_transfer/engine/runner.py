@@ -24,8 +24,8 @@ from mst_transfer.files.image_files import UnreadableImageError
 from mst_transfer.runs.nonfinite_steps import DEFAULT_LIMIT
 from mst_transfer.runs.resuming_runner import ResumingRunner
 from mst_transfer.runs.stop_hook import StopHook
-from mst_transfer.runs.unreadable_images import UnreadableImagesHook, list_of_rank, plain_message
-from mst_transfer.runs.workers import watch
+from mst_transfer.runs.unreadable_images import UnreadableImagesHook, list_of_rank
+from mst_transfer.runs.workers import plain_message, watch
 
 LIMIT = "max_nonfinite_steps"  # entries of a config
 EXACT_RESUME = "exact_resume"  # False: mmengine's own loops

@@ -1,4 +1,4 @@
-"""What a file of weights is, as data: what ``mst inspect`` shows."""
+"""Collects the facts of a file of weights that ``mst inspect`` shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with the inputs of a run, found before its first step and said with the way out.
+"""Finds all that is wrong with the inputs of a run before its first step, and says the way out.
 
 :func:`check_datasets` looks at the data of every loader of a config, :func:`check_backbone` at the checkpoint
 that the backbone will start from. Both read only what they need and stay quick on large sets.

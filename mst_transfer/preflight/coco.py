@@ -1,4 +1,4 @@
-"""Is a dataset in COCO's format fit for a run: its classes, its records, its images?
+"""Checks a dataset in COCO's format: its classes, its records, its images.
 
 mmdet numbers the categories in the order of the file and drops names that the file lacks, without a word: a
 class that is missing or in another place shifts the names of all that follow. So all classes must be in the

@@ -1,4 +1,4 @@
-"""Are the instance masks of a file in COCO's format sound: polygons and run lengths?"""
+"""Checks the instance masks of a file in COCO's format: polygons and run lengths."""
 
 from __future__ import annotations
 

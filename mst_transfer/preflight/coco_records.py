@@ -1,4 +1,4 @@
-"""Are the records of a file in COCO's format sound, and what does mmdet leave out of them?
+"""Checks the records of a file in COCO's format, and counts what mmdet leaves out of them.
 
 Each check looks at one idea and yields what it finds.
 """

@@ -1,4 +1,4 @@
-"""Are the folders, files and images of a dataset on the disk, and as large as its annotations say?"""
+"""Checks that folders, files and images of a dataset are on the disk, and as large as its annotations say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the evaluators read the files of their datasets?"""
+"""Checks that evaluators read the files of their datasets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What checks of data find, and how it is said: findings, a table of what is in the data, a line on what takes long."""
+"""Says what checks of data find: findings, a table of what is in the data, a line on what takes long."""
 
 from __future__ import annotations
 

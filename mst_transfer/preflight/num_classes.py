@@ -1,4 +1,4 @@
-"""Do the heads of a model have the classes of the data? Finds, compares and sets their numbers."""
+"""Finds the numbers of classes of a model's heads, compares them with the data and sets them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do segmentation masks fit the images and the classes of the config? A histogram before the first step."""
+"""Checks segmentation masks against the images and the classes of the config, by their histograms."""
 
 from __future__ import annotations
 

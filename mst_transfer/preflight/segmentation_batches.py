@@ -1,4 +1,4 @@
-"""Can mmseg put the images of a loader into batches?"""
+"""Checks that mmseg can put the images of a loader into batches."""
 
 from __future__ import annotations
 

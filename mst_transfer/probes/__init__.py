@@ -1,1 +1,1 @@
-"""What frozen features are worth: DINO's k-NN and linear protocols, monitors without labels, attention maps."""
+"""Measures what frozen features are worth: DINO's k-NN and linear protocols, label-free monitors, attention maps."""

@@ -1,4 +1,4 @@
-"""What tells a healthy run from a collapsed one without a label."""
+"""Tells a healthy run from a collapsed one without a label."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What a trained head says of validation images, beside the truth.
+"""Draws a trained head's predictions on validation images beside the truth.
 
 Images ``[H, W, 3]`` uint8 RGB, masks ``[H, W]`` bool, label maps ``[H, W]`` int64, boxes ``(x0, y0, x1, y1)``
 in pixels of the image file.

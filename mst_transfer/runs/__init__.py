@@ -1,1 +1,1 @@
-"""What every run needs, pre-training or head: launch, stop, work dir, checkpoints, guards."""
+"""Holds what every run needs, pre-training or head: launch, stop, work dir, checkpoints, guards."""

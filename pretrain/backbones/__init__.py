@@ -1,4 +1,4 @@
-"""What MST needs of ViT and Swin beyond timm: masked input and the importance of patches."""
+"""Adds to timm's ViT and Swin what MST needs of them: masked input and the importance of patches."""
 
 import timm
 from timm.models import is_model_in_modules

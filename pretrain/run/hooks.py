@@ -1,4 +1,4 @@
-"""What runs around the step: backbone files, throughput and warnings."""
+"""Runs around the step: backbone files, throughput and warnings."""
 
 import time
 from collections import deque

@@ -1,4 +1,4 @@
-"""Which architecture of timm a Swin checkpoint is of, from the shapes of its tensors."""
+"""Names the timm architecture of a Swin checkpoint, from the shapes of its tensors."""
 
 from __future__ import annotations
 

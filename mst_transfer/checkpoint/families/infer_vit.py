@@ -1,4 +1,4 @@
-"""Which architecture of timm a ViT checkpoint is of, from the names and shapes of its tensors."""
+"""Names the timm architecture of a ViT checkpoint, from the names and shapes of its tensors."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""What the operators share: precision, access to torchvision's operators, and the advice for what is
-missing.
-"""
+"""Shared by the operators: precision, access to torchvision's operators, and the advice for what is missing."""
 
 from typing import Any
 

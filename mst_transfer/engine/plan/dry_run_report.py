@@ -1,4 +1,4 @@
-"""What a dry run measured, as a table; and what to do when memory was too small."""
+"""Shows what a dry run measured, as a table; and what to do when memory was too small."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a config's optimizer would do to each parameter: layer, learning rate and weight decay, one row a tensor.
+"""Lists layer, learning rate and weight decay of every parameter, as a config's optimizer would set them.
 
 The optimizer is built as for training, from the config's own ``optim_wrapper`` and constructor, on a model without
 numbers; the rows are read from its parameter groups. The rates are those before warm-up and ``--auto-scale-lr``.

@@ -1,4 +1,4 @@
-"""Which samples make up which batch: a function of (seed, epoch, iteration), entered at any point at once.
+"""Orders samples into batches: a function of (seed, epoch, iteration), entered at any point at once.
 
 An epoch is a stream of all samples, in an order that follows from (seed, epoch). Iteration t takes G = batch_size ×
 processes of them, of which each process gets its part. Hence equal G means equal iterations, whatever the number of

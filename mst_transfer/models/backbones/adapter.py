@@ -1,4 +1,4 @@
-"""What the adapters of ViT and Swin share: arguments, initial weights, frozen parts, quick products on the CPU."""
+"""Base of the adapters of ViT and Swin: arguments, initial weights, frozen parts, quick products on the CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where tokens stand: absolute embeddings, rotations (RoPE) and relative biases of a timm ViT, on any grid.
+"""Places tokens: absolute embeddings, rotations (RoPE) and relative biases of a timm ViT, on any grid.
 
 timm's ``Beit`` holds tables of relative positions for one grid; here they are resampled to that of the batch, with the
 interpolation that BEiT's authors use for fine-tuning at another resolution (nodes in geometric progression, dense in

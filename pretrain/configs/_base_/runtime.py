@@ -1,4 +1,4 @@
-"""What every pre-training run shares."""
+"""Shared by every pre-training run."""
 
 default_scope = "mmengine"
 

@@ -1,4 +1,4 @@
-"""What the runs of the small study share: 96 px photographs, a small ViT/16, one CPU core; recipe of the sample config.
+"""Shared by the runs of the small study: 96 px photographs, a small ViT/16, one CPU core; recipe of the sample config.
 
 Leaves say which parts of MST are on. `{{$MST_DATA_ROOT:data}}/photos/train` holds the photographs; labels are unused.
 """
