@@ -53,7 +53,8 @@ def run_tests(copy: Path, tests: list[str], seconds: float) -> str:
         os.dup2(handle, 1), os.dup2(handle, 2), os.chdir(copy)
         sys.path[0] = os.environ["PYTHONPATH"] = str(copy)
         sys.dont_write_bytecode = bool(os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1"))
-        status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", f"--basetemp={copy.with_name('files')}", *tests])
+        words = ["-x", "-q", "--disable-warnings", "-p", "no:cacheprovider"]
+        status = pytest.main([*words, f"--basetemp={copy.with_name('files')}", *tests])
         sys.stdout.flush()
         os._exit(int(status))
     while not (ended := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < end:
