@@ -13,6 +13,7 @@ REFUSALS = (
     ("number of epochs 2", ["train_cfg.max_epochs=3"]),
     ("effective batch 4", ["train_dataloader.batch_size=2"]),
     ("last_layer.weight_v: copying a param with shape", ["model.head.out_dim=16", "+exact_resume=False"]),
+    ("Missing key(s) in state_dict", ["model.backbone.depth=3", "+exact_resume=False"]),
     ("patch", ["train_dataloader.dataset.global_size=36", "+exact_resume=False"]),  # while the loop is being built
     ("restoring_weight", ["+model.restoring_weight=one"]),  # while everything is being built
 )

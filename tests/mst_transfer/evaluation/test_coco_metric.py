@@ -17,7 +17,7 @@ from pycocotools.cocoeval import COCOeval
 from random_coco import classes_of, random_case, random_dataset, random_samples, run_metric, with_instances, write
 
 from mst_transfer.evaluation import coco_backends
-from mst_transfer.evaluation.coco_metric import BACKEND_KEY, IMAGES_KEY, METRIC_NAMES, CocoMetric
+from mst_transfer.evaluation.coco_metric import BACKEND_KEY, IMAGES_KEY, METRIC_NAMES, CocoMetric, category_precisions
 from mst_transfer.evaluation.mask_encoding import encode_masks
 
 TWELVE = list(METRIC_NAMES)
@@ -190,6 +190,24 @@ def test_annotation_ids_from_zero(backend, tmp_path):
         assert_same(expected, run_metric(CocoMetric(path, backend=backend, **ALL), samples, names))
         mmdets = run_metric(MMDetCocoMetric(path, **ALL), samples, names)
         assert mmdets["coco/bbox_mAP"] < expected["coco/bbox_mAP"], f"seed {seed} shows nothing"
+
+
+def test_the_figures_of_a_category():
+    """Against sums written out; all numbers of the array are different."""
+    thresholds, categories, levels = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95], [4, 9, 11], 7
+    precision = np.random.default_rng(0).random((len(thresholds), levels, len(categories), 4, 3))
+    precision[:, 4:, 0] = 0  # recall that is not reached
+    precision[:, :, 1, 2] = -1  # nothing of medium area
+    run = COCOeval(iouType="bbox")
+    run.eval, run.params.iouThrs, run.params.catIds = dict(precision=precision), np.array(thresholds), categories
+    everything = [(thresholds, 0), ([0.5], 0), ([0.75], 0), (thresholds, 1), (thresholds, 2), (thresholds, 3)]
+    for place, category in enumerate(categories):
+        expected = []
+        for chosen, area in everything:
+            pairs = [(thresholds.index(t), level) for t in chosen for level in range(levels)]
+            values = [precision[t, level, place, area, 2] for t, level in pairs]
+            expected.append(float("nan") if (place, area) == (1, 2) else sum(values) / len(values))
+        np.testing.assert_allclose(category_precisions(run, category), expected)
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])

@@ -33,6 +33,13 @@ def test_a_signal_becomes_a_wish_and_then_an_exit_status(number: int, status: in
         assert stop.wish() == stop.agreed() == 0
 
 
+def test_the_larger_wish_wins() -> None:
+    with stop.listening():
+        for status in (75, 130, 75):
+            stop.agree(status)
+        assert stop.agreed() == 130
+
+
 @pytest.mark.parametrize("first", ["SIGINT", "SIGTERM"])
 def test_a_second_signal_ends_the_process(first: str) -> None:
     code = (
