@@ -13,6 +13,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ALONE = ("faults", "walk")  # markers of tests that run only when asked for
 ROOT = Path(__file__).resolve().parent.parent
+HELPERS = (".", "configs", "faults", "fuzz", "mst_transfer", "mst_transfer/evaluation", "mst_transfer/export", "walk")
+sys.path[:0] = [str(ROOT / "tests" / folder) for folder in HELPERS]  # modules that tests of these folders share
 _frozen = {"modules": 0}  # as many were imported when their objects were last set aside
 
 

@@ -260,11 +260,7 @@ def test_model_that_is_no_vit_is_refused(saved):
         (lambda s: {"module." + n: v for n, v in s.items()}, {}, "without a prefix"),
         (lambda s: s | {"head.weight": torch.ones(1)}, {}, "drop head.weight"),
         (lambda s: s | {"mask_token": torch.ones(1)}, {}, "drop mask_token"),
-        (
-            lambda s: s,
-            dict(embed_dim=48),
-            "metadata say width 48, patch 8; the tensors have width 24, patch 8",
-        ),
+        (lambda s: s, dict(embed_dim=48), "metadata say width 48, patch 8; the tensors have width 24, patch 8"),
         (lambda s: s, dict(patch_size=16), "metadata say width 24, patch 16"),
     ],
 )

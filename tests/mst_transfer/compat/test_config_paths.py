@@ -99,17 +99,7 @@ def test_libraries_imported_before_the_package_are_adapted_too(root: Path, tmp_p
 @pytest.mark.slow
 def test_a_wheel_carries_the_configs(root: Path, tmp_path: Path) -> None:
     """Built, unpacked away from the checkout, and used as a base from there."""
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(tmp_path),
-    ]
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
     source = tmp_path / "source"
     files = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=root, check=True, capture_output=True, text=True

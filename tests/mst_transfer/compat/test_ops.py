@@ -188,10 +188,7 @@ def test_cuda_equals_cpu() -> None:
     features = torch.randn(2, 4, 16, 16, generator=generator)
     starts = torch.rand(8, 2, generator=generator) * 8
     rois = torch.cat([torch.arange(8)[:, None] % 2, starts, starts + 6], dim=1)
-    offset, weight = (
-        torch.randn(2, 18, 14, 14, generator=generator),
-        torch.randn(5, 4, 3, 3, generator=generator),
-    )
+    offset, weight = (torch.randn(2, 18, 14, 14, generator=generator), torch.randn(5, 4, 3, 3, generator=generator))
     target = torch.arange(8) % 5
     functions = {
         "roi_align": lambda x, r, o, w, t: roi_align(x, r, 3, 1.0, 2, "avg", True),

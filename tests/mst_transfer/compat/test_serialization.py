@@ -86,9 +86,7 @@ def test_checkpoints_from_the_web_are_loaded_safely_too(tmp_path: Path, monkeypa
     trace, path = tmp_path / "executed", tmp_path / "evil.pth"
     torch.save(dict(meta=Malicious(trace)), path)
     monkeypatch.setattr(
-        torch.hub,
-        "download_url_to_file",
-        lambda url, dst, *args, **kw: Path(dst).write_bytes(path.read_bytes()),
+        torch.hub, "download_url_to_file", lambda url, dst, *args, **kw: Path(dst).write_bytes(path.read_bytes())
     )
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     with pytest.raises(Exception, match="(?i)weights.only|can run any code"):

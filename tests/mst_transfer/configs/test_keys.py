@@ -161,10 +161,7 @@ train_cfg = dict(max_epochs=max_epochs, val_interval=lone + 1)
         ("data_root", "set train_dataloader.dataset.data_root, val_evaluator.ann_file"),
         ("+data_root", "set train_dataloader.dataset.data_root, val_evaluator.ann_file"),
         ("_dataset.data_root", "set train_dataloader.dataset.data_root"),
-        (
-            "crop_size",
-            "set train_dataloader.dataset.pipeline.0.crop_size, model.data_preprocessor.size",
-        ),
+        ("crop_size", "set train_dataloader.dataset.pipeline.0.crop_size, model.data_preprocessor.size"),
         ("max_epochs", "set train_cfg.max_epochs"),
         ("norm_cfg.type", "set model.neck.norm_cfg.type"),
         ("optimizer.lr", "set optim_wrapper.optimizer.lr"),

@@ -56,14 +56,7 @@ def test_slurm_variables_become_torchruns(
     for name, value in values.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     launch._take_slurm_environment()
-    assert [os.environ[name] for name in VARIABLES] == [
-        "5",
-        "1",
-        "16",
-        "4",
-        host,
-        str(20000 + 123456 % 20000),
-    ]
+    assert [os.environ[name] for name in VARIABLES] == ["5", "1", "16", "4", host, str(20000 + 123456 % 20000)]
 
 
 TWO_PROCESSES = """
@@ -93,15 +86,7 @@ print("equal")
 def test_two_processes_on_the_cpu_give_the_gradient_of_one(tmp_path: Path, root: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(TWO_PROCESSES)
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        str(script),
-    ]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     done = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root)}, timeout=600
     )
