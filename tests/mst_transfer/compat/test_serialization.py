@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from line_run import build
+from malicious_files import harms
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader, save_checkpoint
 
@@ -49,25 +50,14 @@ def test_histories_written_by_either_numpy_load(tmp_path: Path, names: tuple[str
     assert CheckpointLoader.load_checkpoint(str(path))["history"].mean() == 1.0
 
 
-class Malicious:
-    """Runs code when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple:
-        return (Path.touch, (self.path,))
-
-
-def test_the_forks_second_unsafe_attempt_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_forks_second_unsafe_attempt_is_not_made(canary: Path, tmp_path: Path, monkeypatch) -> None:
     from mmengine.runner import checkpoint
 
     monkeypatch.setattr(checkpoint, "_safe_torch_load", None, raising=False)
     serialization.install()
-    torch.save(dict(meta=Malicious(tmp_path / "executed")), tmp_path / "evil.pth")
+    torch.save(dict(meta=harms(canary)["path"]), tmp_path / "evil.pth")
     with pytest.raises(Exception, match="(?i)weights.only"):
         checkpoint._safe_torch_load(str(tmp_path / "evil.pth"), map_location="cpu")
-    assert not (tmp_path / "executed").exists()
 
 
 def test_getattr_stands_open_for_log_histories_alone(tmp_path: Path) -> None:
@@ -82,16 +72,15 @@ def test_getattr_stands_open_for_log_histories_alone(tmp_path: Path) -> None:
         CheckpointLoader.load_checkpoint(str(tmp_path / "evil.pth"))
 
 
-def test_checkpoints_from_the_web_are_loaded_safely_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trace, path = tmp_path / "executed", tmp_path / "evil.pth"
-    torch.save(dict(meta=Malicious(trace)), path)
+def test_checkpoints_from_the_web_are_loaded_safely_too(canary: Path, tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "evil.pth"
+    torch.save(dict(meta=harms(canary)["path"]), path)
     monkeypatch.setattr(
         torch.hub, "download_url_to_file", lambda url, dst, *args, **kw: Path(dst).write_bytes(path.read_bytes())
     )
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     with pytest.raises(Exception, match="(?i)weights.only|can run any code"):
         CheckpointLoader.load_checkpoint("https://example.org/evil.pth")
-    assert not trace.exists()
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

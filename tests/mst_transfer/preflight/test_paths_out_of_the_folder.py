@@ -1,11 +1,8 @@
 """Annotations name files inside the folder of the images; a name that leads out of it is refused."""
 
-import os
-
 import pytest
 from small_sets import change_json, coco_config, seg_config, write_coco, write_masks
 
-from mst_transfer.files.image_folder import find_images
 from mst_transfer.preflight.check import check_datasets
 from mst_transfer.preflight.data_files import leaves_folder
 
@@ -39,13 +36,3 @@ def test_lists_of_masks_that_lead_out_are_refused(tmp_path):
     (tmp_path / "train.txt").write_text("../../secret\n")
     with pytest.raises(ValueError, match=r"1 of 1 names in .*train\.txt lead out of"):
         check_datasets(seg_config(tmp_path, ann_file="train.txt"))
-
-
-def test_loops_of_links_end(tmp_path):
-    (tmp_path / "photos" / "inner").mkdir(parents=True)
-    (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
-    os.symlink(tmp_path / "photos", tmp_path / "photos" / "inner" / "again")
-    os.symlink(tmp_path / "photos" / "inner", tmp_path / "photos" / "inner" / "self")
-    os.symlink("nowhere", tmp_path / "photos" / "dead.jpg")
-    found = find_images(tmp_path / "photos")
-    assert sum(path.endswith("a.jpg") for path in found) == 1 and len(found) <= 2
