@@ -15,10 +15,7 @@ RECIPES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "det_conf
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_from_data_to_figure(
-    name: str,
-    walk_folder: Path,
-    record: Callable[[str], None],
-    monkeypatch: pytest.MonkeyPatch,
+    name: str, walk_folder: Path, record: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     life = Life(name, walk_folder / "runs", record)
     recipe = Config.fromfile(ROOT / name)

@@ -16,11 +16,7 @@ RECIPES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "seg_conf
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_from_data_to_figure(
-    name: str,
-    walk_folder: Path,
-    record: Callable[[str], None],
-) -> None:
+def test_from_data_to_figure(name: str, walk_folder: Path, record: Callable[[str], None]) -> None:
     life = Life(name, walk_folder / "runs", record)
     recipe = Config.fromfile(ROOT / name)
     backbone_for(recipe, walk_folder)

@@ -20,11 +20,6 @@ def test_all_missing_paths_are_named_with_layout_and_way_out(tmp_path, monkeypat
     assert f"export MST_DATA_ROOT=FOLDER, the folder that holds coco/ (now {tmp_path})" in text
 
 
-def test_missing_sample_data_say_how_to_draw_them(tmp_path):
-    with pytest.raises(FileNotFoundError, match="mst sample-data .*/sample\\n"):
-        check_datasets(coco_config(tmp_path / "sample" / "coco"))
-
-
 @pytest.mark.parametrize("kind", ["RepeatDataset", "ConcatDataset"])
 def test_datasets_inside_wrappers_are_checked(tmp_path, kind):
     write_coco(tmp_path)
