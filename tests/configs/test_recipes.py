@@ -151,6 +151,7 @@ def test_swin_detectors_have_the_settings_of_mmdets_zoo(ours: str, theirs: str):
 )
 def test_setr_has_the_settings_of_mmsegs_zoo(ours: str, theirs: str):
     cfg, reference = read(f"seg_configs/{ours}"), zoo("mmseg", theirs)
+    assert cfg.param_scheduler[-1].end == cfg.train_cfg.max_iters
     halved = cfg.train_cfg.max_iters == 40000  # the paper's 40k iterations; the zoo has 80k and more
     for key in ("optim_wrapper", *(() if halved else ("train_cfg", "param_scheduler"))):
         assert plain(cfg[key]) == plain(reference[key]), key
@@ -176,13 +177,17 @@ def test_setr_has_the_settings_of_mmsegs_zoo(ours: str, theirs: str):
     assert heads(cfg.model) == heads(reference.model)
 
 
+def test_the_vit_detector_has_the_1x_schedule_of_mmdet():
+    cfg, reference = read("det_configs/mst_maskrcnn_coco.py"), zoo("mmdet", "_base_/schedules/schedule_1x.py")
+    for key in ("train_cfg", "param_scheduler", "auto_scale_lr"):
+        assert plain(cfg[key]) == plain(reference[key]), key
+
+
 def test_upernet_has_the_settings_of_mmsegs_zoo():
+    swin = "swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py"
     for ours, theirs in (
         ("mst_upernet_vit_base_ade20k.py", "mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512.py"),
-        (
-            "mst_upernet_swin_tiny_ade20k.py",
-            "swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py",
-        ),
+        ("mst_upernet_swin_tiny_ade20k.py", swin),
     ):
         cfg, reference = read(f"seg_configs/{ours}"), zoo("mmseg", theirs)
         for key in ("train_cfg", "param_scheduler"):
