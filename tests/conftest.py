@@ -1,4 +1,11 @@
-"""Fixtures and options of all tests."""
+"""Fixtures and options of all tests.
+
+What they share, by name of the module: ``small_sets`` data of 8 × 8 pixels, read by the checks before a run;
+``tiny_tasks`` runs of seconds in all three tasks; ``line_run`` the smallest run of mmengine; ``small_vit`` and
+``golden_swin`` checkpoints; ``recipes`` the shipped configs; ``narrow_nets`` their nets, narrow; ``planted`` and
+``planted_detector`` nets that answer right, with ``true_sizes`` the data sets at their true sizes; ``bad_images`` and
+``malicious_files`` what must be refused; ``process_groups`` and ``programs`` several processes, and killed runs.
+"""
 
 import gc
 import os
