@@ -1,4 +1,11 @@
-"""Fixtures and options of all tests."""
+"""Fixtures and options of all tests.
+
+What they share, by name of the module: ``small_sets`` data of 8 × 8 pixels, read by the checks before a run;
+``tiny_tasks`` runs of seconds in all three tasks; ``line_run`` the smallest run of mmengine; ``small_vit`` and
+``golden_swin`` checkpoints; ``recipes`` the shipped configs; ``narrow_nets`` their nets, narrow; ``planted`` and
+``planted_detector`` nets that answer right, with ``true_sizes`` the data sets at their true sizes; ``bad_images`` and
+``malicious_files`` what must be refused; ``process_groups`` and ``programs`` several processes, and killed runs.
+"""
 
 import gc
 import os
@@ -13,6 +20,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ALONE = ("faults", "walk")  # markers of tests that run only when asked for
 ROOT = Path(__file__).resolve().parent.parent
+HELPERS = (".", "configs", "faults", "fuzz", "mst_transfer", "mst_transfer/evaluation", "mst_transfer/export", "walk")
+sys.path[:0] = [str(ROOT / "tests" / folder) for folder in HELPERS]  # modules that tests of these folders share
 _frozen = {"modules": 0}  # as many were imported when their objects were last set aside
 
 

@@ -29,6 +29,7 @@ IGNORED = 255
 MAX_COLOURS = 50
 TOLERANCE = 6.0  # of a colour: more than JPEG takes away, less than a mixture of two others may come near
 LOGIT = 8.0  # of the right class
+BEST = [cv2.IMWRITE_JPEG_QUALITY, 100, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 
 
 @dataclass(frozen=True)
@@ -141,10 +142,9 @@ def write_image(
     table = np.full(256, layout.ignored, np.uint8)
     table[: len(layout.values)] = list(layout.values)
     table[IGNORED] = layout.ignored
-    options = [cv2.IMWRITE_JPEG_QUALITY, 100, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     for path, pixels in ((image, paint(labels, len(layout.values))), (mask, table[labels])):
         path.parent.mkdir(parents=True, exist_ok=True)
-        assert cv2.imwrite(str(path), pixels, options if path.suffix == ".jpg" else [])
+        assert cv2.imwrite(str(path), pixels, BEST if path.suffix == ".jpg" else [])
     return image
 
 

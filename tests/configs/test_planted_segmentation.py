@@ -97,19 +97,16 @@ def test_the_planted_answer_comes_out(name: str, tmp_path: Path, monkeypatch: py
     check(name, tmp_path, monkeypatch, SIZES[kind_of(name)], augmented=False)
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if kind_of(name) in ("camvid", "sample")])
-def test_it_comes_out_of_several_sizes_and_mirror_images(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    check(name, tmp_path, monkeypatch, SIZES[kind_of(name)], augmented=True)
+AUGMENTED = {"ade20k": [(120, 160)], "cityscapes": [(512, 1024)]} | {kind: SIZES[kind] for kind in ("camvid", "sample")}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in RECIPES if kind_of(name) in ("ade20k", "cityscapes")])
-def test_it_comes_out_of_several_sizes_and_mirror_images_at_full_scale(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    check(name, tmp_path, monkeypatch, [(120, 160)] if kind_of(name) == "ade20k" else [(512, 1024)], augmented=True)
+def marked(name: str) -> object:
+    return pytest.param(name, marks=() if kind_of(name) in ("camvid", "sample") else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", map(marked, RECIPES))
+def test_it_comes_out_of_several_sizes_and_mirror_images(name: str, tmp_path: Path, monkeypatch) -> None:
+    check(name, tmp_path, monkeypatch, AUGMENTED[kind_of(name)], augmented=True)
 
 
 def test_helpers_agree_with_themselves() -> None:

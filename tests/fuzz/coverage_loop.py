@@ -50,11 +50,8 @@ class Fuzzer:
             self._try(one)
             self.corpus.append(one)
         while time.monotonic() < until and len(self.findings) < 20:
-            first, second = (
-                rng.choice(self.corpus[-50:] if rng.random() < 0.5 else self.corpus),
-                rng.choice(self.corpus),
-            )
-            candidate = self.mutate(rng, first, second)
+            first = rng.choice(self.corpus[-50:] if rng.random() < 0.5 else self.corpus)
+            candidate = self.mutate(rng, first, rng.choice(self.corpus))
             if self._try(candidate):
                 self.corpus.append(candidate)
 

@@ -1,20 +1,25 @@
-"""A checkpoint on disk."""
+"""A checkpoint on disk, and a file that only harm would write."""
 
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from small_vit import make_metadata, make_vit
 
 from mst_transfer.checkpoint import save_backbone
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]  # for small_vit, small_sets and the like
 
 
 @pytest.fixture
 def saved(tmp_path):
     """A model and the checkpoint written from it."""
-    from small_vit import make_metadata, make_vit
-
     model = make_vit()
     save_backbone(tmp_path / "teacher.safetensors", model.state_dict(), make_metadata())
     return model, tmp_path / "teacher.safetensors"
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Iterator[Path]:
+    """A path that must not exist when the test ends."""
+    path = tmp_path / "canary"
+    yield path
+    assert not path.exists(), "code of the file was run"

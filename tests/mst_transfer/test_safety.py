@@ -33,14 +33,6 @@ REFUSALS = (ValueError, RuntimeError, SafetensorError)  # RefusedFileError and B
 HARMS = ("os.system", "eval", "exec", "open", "path", "pickle_in_pickle", "getattr_chain", "torch_hub", "numpy_object")
 
 
-@pytest.fixture
-def canary(tmp_path: Path) -> Iterator[Path]:
-    """A path that must not exist when the test ends."""
-    path = tmp_path / "canary"
-    yield path
-    assert not path.exists(), "code of the file was run"
-
-
 @pytest.fixture(params=["torch decides", "torch is told to run everything"])
 def environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a variable of the environment turns torch's own protection off."""

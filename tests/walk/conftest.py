@@ -2,18 +2,14 @@
 
 import logging
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+import true_sizes
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
-
-import true_sizes  # noqa: E402
-
-import mst_transfer  # noqa: E402, F401 - before mmdet: it stands in for mmcv's compiled operators
+import mst_transfer  # noqa: F401 - before mmdet: it stands in for mmcv's compiled operators
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

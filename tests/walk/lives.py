@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +77,43 @@ class Life:
         return content
 
 
+def learn(
+    life: Life, config: Path, images: list[str], options: list[Any], counts: tuple[str, int, int], row: str
+) -> None:
+    """Trains to a first count of iterations or epochs, resumes to a second, and tests: each time on all images.
+
+    Figures are those of the last validation wherever they stand; ``row`` is what they look like on the screen.
+    """
+    length, first, then = counts
+    backbone = Config.fromfile(ROOT / life.name).model.backbone
+    with watched_evaluation() as evaluations:
+        assert run("train", config, *options, f"train_cfg.{length}={first}") == 0
+        assert checkpoints(life) and life.results()["checkpoint"] == str(backbone.checkpoint or "random")
+        life.done("train")
+        assert len(evaluations) == 2 and same_files(evaluations[0], images)
+        life.done("validate")
+        before = life.results()["metrics"]
+        assert run("train", config, "--resume", *options, f"train_cfg.{length}={then}") == 0
+        assert life.results()["resumed"] and all(same_files(seen, images) for seen in evaluations[:-1])
+        life.done("resume")
+    trained = life.results()["metrics"]
+    assert set(trained) == set(before)
+    with watched_evaluation() as evaluations, redirect_stdout(StringIO()) as screen:
+        assert run("test", config, checkpoints(life)[-1], "--work-dir", life.work_dir / "test") == 0
+    assert same_files(evaluations[0], images)
+    assert life.results("test")["metrics"] == trained  # of the same weights
+    assert dict(re.findall(row, screen.getvalue(), re.M)) == {name: f"{value:.4f}" for name, value in trained.items()}
+    life.done("test")
+
+
+def checkpoints(life: Life) -> list[Path]:
+    """Of the run itself, oldest first."""
+    found = [*life.work_dir.glob("epoch_*.pth"), *life.work_dir.glob("iter_*.pth")]
+    return sorted(found, key=lambda path: int(path.stem.split("_")[1]))
+
+
 @contextmanager
-def watched_evaluation(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[str]]]:
+def watched_evaluation() -> Iterator[list[list[str]]]:
     """The images that each evaluation saw: one list of paths an evaluation, in order."""
     evaluations: list[list[str]] = [[]]
     process, evaluate = Evaluator.process, Evaluator.evaluate
@@ -90,7 +127,7 @@ def watched_evaluation(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[st
         evaluations.append([])
         return evaluate(self, size)
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Evaluator, "process", note)
         patch.setattr(Evaluator, "evaluate", close)
         yield evaluations

@@ -1,14 +1,13 @@
 """Every segmentation recipe from data to figure, at its real image sizes."""
 
 import functools
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import pytest
 import true_sizes
-from lives import ROOT, Life, pictures, run, same_files, watched_evaluation
+from lives import ROOT, Life, checkpoints, learn, pictures, run, same_files, watched_evaluation
 from mmengine.config import Config
 from planted import best_labels, draw_labels, mean_iou, views_of
 from pretrained import backbone_for
@@ -17,13 +16,7 @@ RECIPES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "seg_conf
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_from_data_to_figure(
-    name: str,
-    walk_folder: Path,
-    record: Callable[[str], None],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_from_data_to_figure(name: str, walk_folder: Path, record: Callable[[str], None]) -> None:
     life = Life(name, walk_folder / "runs", record)
     recipe = Config.fromfile(ROOT / name)
     backbone_for(recipe, walk_folder)
@@ -39,32 +32,13 @@ def test_from_data_to_figure(
     if recipe.model.decode_head.type == "UPerHead" and recipe.train_dataloader.batch_size == 1:
         assert run("train", config, *options) == 1  # one image in one process: a BatchNorm would see one value
         options.append("train_dataloader.batch_size=2")
-    with watched_evaluation(monkeypatch) as evaluations:
-        assert run("train", config, *options, "train_cfg.max_iters=2") == 0
-        assert life.results()["checkpoint"] == str(recipe.model.backbone.checkpoint or "random")
-        life.done("train")
-        assert len(evaluations) == 2 and same_files(evaluations[0], images)
-        life.done("validate")
-        assert run("train", config, "--resume", *options, "train_cfg.max_iters=3") == 0
-        assert life.results()["resumed"] and all(same_files(seen, images) for seen in evaluations[:-1])
-        life.done("resume")
-    trained = life.results()["metrics"]
-    checkpoint = life.work_dir / "iter_3.pth"
-
-    capsys.readouterr()
-    with watched_evaluation(monkeypatch) as evaluations:
-        assert run("test", config, checkpoint, "--work-dir", life.work_dir / "test") == 0
-    assert same_files(evaluations[0], images)
-    written = life.results("test")["metrics"]
-    assert written == trained  # of the same weights
-    printed = dict(re.findall(r"^(aAcc|mIoU|mAcc): ([\d.]+)$", capsys.readouterr().out, re.M))
-    assert printed == {metric: f"{value:.4f}" for metric, value in written.items()}
-    life.done("test")
+    learn(life, config, images, options, ("max_iters", 2, 3), r"^(aAcc|mIoU|mAcc): ([\d.]+)$")
+    checkpoint = checkpoints(life)[-1]
 
     if recipe.get("tta_pipeline"):
         words = ["--tta", "--work-dir", life.work_dir / "augmented"]
         words += ["--cfg-options", "+test_dataloader.dataset.indices=1"]
-        with watched_evaluation(monkeypatch) as evaluations:
+        with watched_evaluation() as evaluations:
             assert run("test", config, checkpoint, *words) == 0
         assert same_files(evaluations[0], images[:1]) and life.results("augmented")["augmented"]
         life.done("augmented")

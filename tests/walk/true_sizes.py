@@ -13,11 +13,10 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from planted import LAYOUTS, draw_labels, write_image
+from planted import BEST, LAYOUTS, draw_labels, write_image
 
 OBJECTS = {"person": (1, 255, 0, 0), "car": (3, 0, 255, 0), "dog": (18, 0, 0, 255), "kite": (38, 255, 255, 0)}
 GROUND = (128, 128, 128)
-BEST = [cv2.IMWRITE_JPEG_QUALITY, 100, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 
 
 def write_picture(path: Path, rgb: NDArray[np.uint8]) -> None:

@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from small_vit import make_vit
+from small_vit import SMALL, make_vit
 
 from mst_transfer.checkpoint import BackboneRefusedError, load_backbone
 from mst_transfer.checkpoint.patch_embed import fit_patch_embed
@@ -49,17 +49,9 @@ def test_channels_are_adapted_as_timm_does(saved, tmp_path, channels):
     other = make_vit(in_chans=channels)
     report = load_backbone(other, path)
     assert report.resized == {"patch_embed.proj.weight": f"3 -> {channels} channels"}
+    overlay = dict(file=str(tmp_path / "timm.pth"), num_classes=0)
     as_timm = timm.create_model(
-        "vit_tiny_patch16_224",
-        pretrained=True,
-        pretrained_cfg_overlay=dict(file=str(tmp_path / "timm.pth"), num_classes=0),
-        num_classes=0,
-        in_chans=channels,
-        img_size=32,
-        patch_size=8,
-        embed_dim=24,
-        depth=2,
-        num_heads=3,
+        "vit_tiny_patch16_224", True, pretrained_cfg_overlay=overlay, num_classes=0, in_chans=channels, **SMALL
     )
     torch.testing.assert_close(other.patch_embed.proj.weight, as_timm.patch_embed.proj.weight, rtol=0, atol=0)
 

@@ -41,11 +41,15 @@ def saved_state(model, path):
     return path
 
 
+def assert_same_features(model, other, size=(32, 32)):
+    torch.testing.assert_close(features(model, size), features(other, size), atol=1e-5, rtol=1e-5)
+
+
 def test_a_shared_table_serves_every_block(tmp_path):
     shared = make("beit_base_patch16_224", use_rel_pos_bias=False, use_shared_rel_pos_bias=True)
     each = make("beit_base_patch16_224")
     load_backbone(each, saved_state(shared, tmp_path / "shared.pth"))
-    torch.testing.assert_close(features(each), features(shared), atol=1e-5, rtol=1e-5)
+    assert_same_features(each, shared)
 
 
 def test_tables_of_each_block_do_not_fit_a_shared_one(tmp_path):
@@ -63,7 +67,7 @@ def test_tables_are_resized_as_timm_does(tmp_path, size, shared):
     report = load_backbone(other, saved_state(model, tmp_path / "beit.pth"))
     assert set(report.resized.values()) == {f"4x4 -> {size[0] // 8}x{size[1] // 8}"}
     model.set_input_size(size)
-    torch.testing.assert_close(features(other, size), features(model, size), atol=1e-5, rtol=1e-5)
+    assert_same_features(other, model, size)
 
 
 def test_tables_of_a_rectangle_are_read_by_the_metadata(tmp_path):
@@ -74,7 +78,7 @@ def test_tables_of_a_rectangle_are_read_by_the_metadata(tmp_path):
     )
     load_backbone(other, tmp_path / "wide.safetensors", may_miss=["fc_norm"])
     model.set_input_size((32, 32))
-    torch.testing.assert_close(features(other), features(model), atol=1e-5, rtol=1e-5)
+    assert_same_features(other, model)
     torch.save(make("beit_base_patch16_224", img_size=(16, 32)).state_dict(), tmp_path / "wide.pth")
     with pytest.raises(BackboneRefusedError, match="has 24 rows, which is not that of a grid"):
         load_backbone(other, tmp_path / "wide.pth")
@@ -86,22 +90,14 @@ def test_other_heads_show_in_the_tables(tmp_path):
         load_backbone(make("beit_base_patch16_224"), path)
 
 
-@pytest.mark.parametrize(
-    ("give", "take", "options"),
-    [
-        ("beit_base_patch16_224", "vit_tiny_patch16_224", dict(init_values=0.1)),  # q_bias and gamma_1
-        ("vit_tiny_patch16_224", "beit_base_patch16_224", dict(init_values=0.1)),
-    ],
-)
-def test_classes_of_equal_function_take_each_others_weights(tmp_path, give, take, options):
-    def build(arch):
-        beit = dict(use_abs_pos_emb=True, use_rel_pos_bias=False, use_fc_norm=False) if "beit" in arch else {}
-        return make(arch, **options, **beit)
-
-    model, other = build(give), build(take)
+@pytest.mark.parametrize("give", ["beit_base_patch16_224", "vit_tiny_patch16_224"])  # q_bias and gamma_1, or not
+def test_classes_of_equal_function_take_each_others_weights(tmp_path, give):
+    beit = dict(use_abs_pos_emb=True, use_rel_pos_bias=False, use_fc_norm=False)
+    beit, vit = make("beit_base_patch16_224", init_values=0.1, **beit), make("vit_tiny_patch16_224", init_values=0.1)
+    model, other = (beit, vit) if give.startswith("beit") else (vit, beit)
     report = load_backbone(other, saved_state(model, tmp_path / "file.pth"))
     assert not report.missing and not report.unexpected
-    torch.testing.assert_close(features(other), features(model), atol=1e-5, rtol=1e-5)
+    assert_same_features(other, model)
 
 
 def test_biases_are_left_out_only_without_effect():

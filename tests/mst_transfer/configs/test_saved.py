@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,6 @@ from mst_transfer.configs.saved import (
     write_saved_config,
 )
 from pretrain.run.train import main as pretrain
-
-
-@pytest.fixture
-def canary(tmp_path: Path) -> Iterator[Path]:
-    """A path that must not exist when the test ends."""
-    path = tmp_path / "canary"
-    yield path
-    assert not path.exists(), "code of the config was run"
 
 
 def write(folder: Path, text: str, name: str = FILE) -> Path:

@@ -1,15 +1,11 @@
 """``results.json`` reports the last step's weights and the whole run, resumed or not."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-import torch
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "faults"))  # for tiny_tasks
-
 import tiny_tasks
+import torch
 
 from mst_transfer.cli.main import main
 from mst_transfer.engine import results

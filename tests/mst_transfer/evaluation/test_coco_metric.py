@@ -298,13 +298,6 @@ def test_an_image_predicted_on_twice_is_refused(tmp_path):
         run_metric(metric, [*samples, samples[0]], classes_of(dataset))
 
 
-def test_encoding_changes_no_figure(backend, tmp_path):
-    dataset, samples, path = random_case(6, tmp_path)
-    expected = run_metric(CocoMetric(path, "segm", backend=backend), samples, classes_of(dataset))
-    encoded(dataset, samples)
-    assert expected == run_metric(CocoMetric(path, "segm", backend=backend), samples, classes_of(dataset))
-
-
 def test_files_equal_mmdets(tmp_path):
     dataset = random_dataset(7)
     samples = [with_instances(sample, dataset) for sample in random_samples(dataset, 7)]
@@ -345,16 +338,6 @@ def test_categories_of_a_file_in_another_order_than_their_ids(backend, tmp_path)
     ours = run_metric(CocoMetric(path, backend=backend, **options), samples, classes_of(turned))
     assert len(set(expected.values())) > 4
     np.testing.assert_equal(ours, expected)
-
-
-def test_evaluating_again_starts_afresh(backend, tmp_path):
-    dataset = random_dataset(8)
-    path = write(dataset, tmp_path / "gt.json")
-    metric = CocoMetric(path, ["bbox", "segm"], backend=backend, metric_items=TWELVE)
-    for seed in (8, 9, 8):
-        samples = random_samples(dataset, seed)
-        theirs = MMDetCocoMetric(path, ["bbox", "segm"], metric_items=TWELVE)
-        assert_same(run_metric(theirs, samples, classes_of(dataset)), run_metric(metric, samples, classes_of(dataset)))
 
 
 def test_from_a_config_and_the_backend_is_named(tmp_path):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from mst_transfer.checkpoint import load_backbone, read_backbone
 from mst_transfer.checkpoint.sources import swin
 from mst_transfer.export import detectron2_layout, mmpretrain_layout
-from mst_transfer.export.convert import TARGETS, convert, target_named
+from mst_transfer.export.convert import convert, target_named
 from mst_transfer.export.source_model import ConversionError, SourceModel, read_source_model
 from mst_transfer.export.timm_layout import TIMM, write_file
 from mst_transfer.export.verify import plain_bicubic
@@ -196,12 +196,6 @@ def test_other_resampling_is_said(original, tmp_path) -> None:
     agreement = convert(dino, TIMM, tmp_path / "dino.pth")
     assert any("(dino): features differ by up to" in remark for remark in agreement.remarks)
     assert convert(original, TIMM, tmp_path / "timm.pth").remarks == ()
-
-
-def test_every_target_is_known_by_name() -> None:
-    assert {target_named(name).name for name in TARGETS} == set(TARGETS)
-    with pytest.raises(ConversionError, match="'tensorflow' is not one of"):
-        target_named("tensorflow")
 
 
 def test_mmpretrain_itself_loads_the_file(tmp_path) -> None:

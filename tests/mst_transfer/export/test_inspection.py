@@ -13,36 +13,24 @@ from mst_transfer.export.inspection import inspect
 from mst_transfer.registry import MODELS
 
 
-@pytest.fixture
-def saved(tmp_path):
-    save_backbone(tmp_path / "teacher.safetensors", make_vit().state_dict(), make_metadata())
-    return tmp_path / "teacher.safetensors"
-
-
 def test_our_own_file(saved) -> None:
-    facts = inspect(saved)
-    assert facts["file"]["sha256"] == hashlib.sha256(saved.read_bytes()).hexdigest()
-    assert facts["file"]["bytes"] == saved.stat().st_size
+    model, path = saved
+    facts = inspect(path)
+    assert facts["file"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert facts["file"]["bytes"] == path.stat().st_size
     assert facts["names"] == {
         "source": "MST",
         "roles": ["teacher"],
         "read": "teacher",
         "provenance": {"config": "some_config", "epoch": 3},
     }
-    expected = {
-        "arch": "vit_tiny_patch16_224",
-        "known_from": "metadata",
-        "width": 24,
-        "depth": 2,
-        "heads": 3,
-        "patch": 8,
-    }
-    expected |= {"grid": [4, 4], "class_token": True, "registers": 0, "layer_scale": False, "positions": "absolute"}
+    expected = dict(arch="vit_tiny_patch16_224", known_from="metadata", width=24, depth=2, heads=3, patch=8)
+    expected |= dict(grid=[4, 4], class_token=True, registers=0, layer_scale=False, positions="absolute")
     assert expected.items() <= facts["architecture"].items()
     weights = facts["weights"]
-    assert weights["parameters"] == sum(parameter.numel() for parameter in make_vit().parameters())
+    assert weights["parameters"] == sum(parameter.numel() for parameter in model.parameters())
     assert weights["bytes"] == 4 * weights["parameters"] and weights["dtypes"] == {"float32": weights["tensors"]}
-    assert facts["load"]["loaded"] == weights["tensors"] == len(make_vit().state_dict())
+    assert facts["load"]["loaded"] == weights["tensors"] == len(model.state_dict())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -58,12 +46,8 @@ def test_every_kind_written_by_us(kind, tmp_path) -> None:
     found = facts["architecture"]
     assert facts["load"]["loaded"] == len(model.state_dict()) and not facts["weights"]["not_finite"]
     assert (found["width"], found["patch"]) == (width, patch)
-    assert found["positions"] == {
-        "beit": "relative",
-        "beit_fc_norm": "relative",
-        "swin": "relative",
-        "dinov3": "rotary",
-    }.get(kind, "absolute")
+    relative = dict.fromkeys(("beit", "beit_fc_norm", "swin"), "relative")
+    assert found["positions"] == (relative | {"dinov3": "rotary"}).get(kind, "absolute")
     scaled = {"vit": False, "fc_norm": False, "distilled": False, "swin": None}.get(kind, True)
     assert found.get("layer_scale") == scaled
     assert found.get("registers") == {"registers": 4, "dinov3": 4, "swin": None}.get(kind, 0)

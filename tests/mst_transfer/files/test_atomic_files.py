@@ -13,7 +13,6 @@ import torch
 from full_disks import largest_file, remount, small_disk
 
 from mst_transfer.checkpoint import BackboneMetadata, save_backbone
-from mst_transfer.files import atomic_files
 from mst_transfer.files.atomic_files import FileNotWrittenError, remove_stale_temporaries, write_atomically
 from mst_transfer.files.checksums import verify_checkpoint, write_checkpoint
 
@@ -159,9 +158,3 @@ def test_what_a_living_process_is_writing_is_not_removed(tmp_path: Path) -> None
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     assert remove_stale_temporaries(tmp_path) == [living.name] and not list(tmp_path.iterdir())
-
-
-def test_sizes_are_readable() -> None:
-    assert [atomic_files.readable_size(size) for size in (12, 1234, 5_600_000, 7e9, 2e13)] == [
-        "12 bytes", "1.2 kB", "5.6 MB", "7.0 GB", "20.0 TB",
-    ]  # fmt: skip

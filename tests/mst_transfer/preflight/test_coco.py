@@ -78,11 +78,6 @@ def test_all_images_filtered_away_is_refused(tmp_path):
 def test_masks_are_only_asked_for_where_they_are_used(tmp_path):
     write_coco(tmp_path, annotations=[annotation(1, segmentation=None)])
     check_datasets(coco_config(tmp_path))
-    loading = [dict(type="LoadAnnotations", with_bbox=True, with_mask=True)]
-    with pytest.raises(
-        ValueError, match="1 of 1 annotations .id 1. without a segmentation, and the model learns masks"
-    ):
-        check_datasets(coco_config(tmp_path, pipeline=loading))
 
 
 def test_what_an_evaluator_needs_is_asked_of_its_file(tmp_path):

@@ -42,17 +42,13 @@ def test_numbers_are_set_where_they_are_the_former_ones():
     assert [head.num_classes for head in model.heads] == [3, 3, 3]
     assert model.backbone.num_classes == 7 and model.rpn_head.num_classes == 1
     assert set_num_classes(model, 3, former=80) == []
+    assert len(set_num_classes(model_of(19, 3, 19), 3, former=None)) == 2
 
 
 @pytest.mark.parametrize(("numbers", "former"), [((80, 5), 80), ((5, 5), 80), ((5, 19), None)])
 def test_numbers_that_contradict_the_data_are_refused(numbers, former):
     with pytest.raises(ValueError, match="the data have 3 classes, but the config sets model.heads.0.num_classes="):
         set_num_classes(model_of(*numbers), 3, former)
-
-
-def test_without_a_former_number_heads_must_agree():
-    model = model_of(19, 3, 19)
-    assert len(set_num_classes(model, 3, former=None)) == 2
 
 
 def test_equal_weights_follow_the_number():

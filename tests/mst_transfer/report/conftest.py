@@ -1,11 +1,15 @@
 """A small folder of runs, as mmengine and the quickstart leave it; no model is needed to read it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from small_vit import make_metadata
 
+from mst_transfer.checkpoint import save_backbone
 from mst_transfer.configs.saved import FILE
 from mst_transfer.report.curves import new_figure
 
@@ -17,10 +21,17 @@ METRICS = {
 }
 
 
-def write_log(folder: Path, time: str, rows: list[dict]) -> None:
+def write_log(folder: Path, time: str, rows: list[dict]) -> Path:
     path = folder / time / "vis_data" / "scalars.json"
     path.parent.mkdir(parents=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(name="write_log")
+def _write_log() -> Callable[..., Path]:
+    """Writes the log of one start of a run: folder, time, rows."""
+    return write_log
 
 
 def write_finetune(out: Path, name: str) -> None:
@@ -58,30 +69,14 @@ def write_finetune(out: Path, name: str) -> None:
 
 
 def write_pretrain(out: Path) -> None:
-    import torch
-
-    from mst_transfer.checkpoint import BackboneMetadata, save_backbone
-
     folder = out / "pretrain"
-    write_log(
-        folder,
-        "20250101_110000",
-        [
-            {
-                "lr": 1e-3 * step,
-                "loss": 7.0 - 0.01 * step,
-                "loss_dino": 6.0 - 0.01 * step,
-                "loss_restoring": 1.0,
-                "teacher_entropy": 5.5,
-                "teacher_momentum": 0.996,
-                "mask_ratio": 0.125,
-                "images_per_s": 30.0,
-                "data_share": 0.1,
-                "step": step,
-            }
-            for step in range(10, 60, 10)
-        ],
-    )
+    constant = dict(loss_restoring=1.0, teacher_entropy=5.5, teacher_momentum=0.996, mask_ratio=0.125)
+    constant |= dict(images_per_s=30.0, data_share=0.1)
+    rows = [
+        dict(constant, lr=1e-3 * step, loss=7.0 - 0.01 * step, loss_dino=6.0 - 0.01 * step, step=step)
+        for step in range(10, 60, 10)
+    ]
+    write_log(folder, "20250101_110000", rows)
     (folder / FILE).write_text('{"model": {"head": {"out_dim": 512}}}')
     pictures = folder / "pictures"
     pictures.mkdir()
@@ -90,20 +85,10 @@ def write_pretrain(out: Path) -> None:
     figure.savefig(pictures / "mask.png")
     entry = {"file": "mask.png", "title": "Importance & mask", "caption": "The least looked-at patches."}
     (pictures / "index.json").write_text(json.dumps([entry]))
-    metadata = BackboneMetadata(
-        arch="vit_tiny_patch16_224",
-        arch_kwargs={"img_size": 96, "patch_size": 8},
-        patch_size=8,
-        img_size=(96, 96),
-        embed_dim=192,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.2, 0.2, 0.2),
-        role="teacher",
-        pos_embed_interpolation="timm",
-        provenance={"config": "mst_vit_sample.py", "epoch": 5, "seed": 7},
-    )
+    provenance = {"config": "mst_vit_sample.py", "epoch": 5, "seed": 7}
+    sizes = dict(arch_kwargs={"img_size": 96, "patch_size": 8}, img_size=(96, 96), embed_dim=192)
     tensors = {"patch_embed.proj.weight": torch.zeros(192, 3, 8, 8), "cls_token": torch.zeros(1, 1, 192)}
-    save_backbone(folder / "teacher.safetensors", tensors, metadata)
+    save_backbone(folder / "teacher.safetensors", tensors, make_metadata(**sizes, provenance=provenance))
 
 
 @pytest.fixture

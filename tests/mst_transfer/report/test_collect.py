@@ -1,6 +1,5 @@
 """Reading runs: logs in the order of steps, whatever is missing named with its command."""
 
-import json
 import shutil
 
 import pytest
@@ -8,13 +7,6 @@ import pytest
 from mst_transfer.report.collect import Stage, collect
 from mst_transfer.report.scalars import read_scalars
 from mst_transfer.report.table import as_markdown, build_table
-
-
-def log_file(folder, time, rows):
-    path = folder / time / "vis_data" / "scalars.json"
-    path.parent.mkdir(parents=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def test_complete_folder(runs):
@@ -42,40 +34,42 @@ def test_validation_rows_get_the_step_of_the_training_so_far(runs):
     assert scalars.series("not logged") == ([], [])
 
 
-def test_a_resumed_run_replaces_what_it_repeats(tmp_path):
-    log_file(tmp_path, "20250101_100000", [{"loss": 1.0, "step": s} for s in (10, 20, 30)] + [{"mIoU": 1.0}])
-    log_file(tmp_path, "20250101_110000", [{"loss": 2.0, "step": s} for s in (30, 40)] + [{"mIoU": 2.0}])
+def train(*steps, loss=1.0):
+    return [{"loss": loss, "step": step} for step in steps]
+
+
+# what each start of a run logged, and the curves of it all: steps and values
+LOGS = {
+    "a resumed run replaces what it repeats": (
+        [[*train(10, 20, 30), {"mIoU": 1.0}], [*train(30, 40, loss=2.0), {"mIoU": 2.0}]],
+        dict(loss=([10, 20, 30, 40], [1.0, 1.0, 2.0, 2.0]), mIoU=([40], [2.0])),
+    ),
+    "a run started again replaces all": ([train(10, 20, 30), train(10, loss=2.0)], dict(loss=([10], [2.0]))),
+    # 118 steps an epoch, logged every 50; the run is killed after validation 2 and resumed from 1
+    "validations stand at their own step": (
+        [
+            [*train(50, 100), {"mIoU": 1.0, "step": 118}, *train(168, 218), {"mIoU": 2.0, "step": 236}],
+            [*train(168), {"mIoU": 3.0, "step": 236}],
+        ],
+        dict(mIoU=([118, 236], [1.0, 3.0]), loss=([50, 100, 168], [1.0] * 3)),
+    ),
+    "a validation that comes again before a logged step counts once": (
+        [[*train(50), {"mIoU": 1.0, "step": 60}], [{"mIoU": 2.0, "step": 60}, *train(100)]],
+        dict(mIoU=([60], [2.0])),
+    ),
+}
+
+
+@pytest.mark.parametrize(("starts", "curves"), LOGS.values(), ids=LOGS)
+def test_logs_of_resumed_runs_are_one(tmp_path, write_log, starts, curves):
+    for hour, rows in enumerate(starts):
+        write_log(tmp_path, f"20250101_1{hour}0000", rows)
     scalars = read_scalars(tmp_path)
-    assert scalars.series("loss") == ([10, 20, 30, 40], [1.0, 1.0, 2.0, 2.0])
-    assert scalars.series("mIoU") == ([40], [2.0])
+    assert {name: scalars.series(name) for name in curves} == curves
 
 
-def test_a_run_started_again_replaces_all(tmp_path):
-    log_file(tmp_path, "20250101_100000", [{"loss": 1.0, "step": s} for s in (10, 20, 30)])
-    log_file(tmp_path, "20250101_110000", [{"loss": 2.0, "step": 10}])
-    assert read_scalars(tmp_path).series("loss") == ([10], [2.0])
-
-
-def test_validations_stand_at_their_own_step(tmp_path):
-    """118 steps an epoch, logged every 50; the run is killed after validation 2 and resumed from 1."""
-    train = [{"loss": 1.0, "step": s} for s in (50, 100, 168, 218)]
-    log_file(
-        tmp_path, "20250101_100000", [*train[:2], {"mIoU": 1.0, "step": 118}, *train[2:], {"mIoU": 2.0, "step": 236}]
-    )
-    log_file(tmp_path, "20250101_110000", [train[2], {"mIoU": 3.0, "step": 236}])
-    scalars = read_scalars(tmp_path)
-    assert scalars.series("mIoU") == ([118, 236], [1.0, 3.0])
-    assert scalars.series("loss")[0] == [50, 100, 168]
-
-
-def test_a_validation_that_comes_again_before_a_logged_step_counts_once(tmp_path):
-    log_file(tmp_path, "20250101_100000", [{"loss": 1.0, "step": 50}, {"mIoU": 1.0, "step": 60}])
-    log_file(tmp_path, "20250101_110000", [{"mIoU": 2.0, "step": 60}, {"loss": 1.0, "step": 100}])
-    assert read_scalars(tmp_path).series("mIoU") == ([60], [2.0])
-
-
-def test_an_unfinished_last_line_is_passed_over(tmp_path):
-    path = log_file(tmp_path, "20250101_100000", [{"loss": 1.0, "step": 10}])
+def test_an_unfinished_last_line_is_passed_over(tmp_path, write_log):
+    path = write_log(tmp_path, "20250101_100000", train(10))
     path.write_text(path.read_text() + '{"loss": 2.0, "st')
     assert read_scalars(tmp_path).series("loss") == ([10], [1.0])
 
@@ -125,11 +119,6 @@ def test_no_advice_begins_a_run_among_the_files_of_another(runs):
 def test_broken_results_are_named(runs):
     (runs / "det_mst" / "results.json").write_text("{")
     assert "not JSON" in str(collect(runs).missing[0])
-
-
-def test_nothing_to_report_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="none of the folders .* made by: bash tools/quickstart.sh"):
-        collect(tmp_path)
 
 
 def test_table(runs):

@@ -74,10 +74,3 @@ def test_nothing_logged_draws_nothing(tmp_path):
     assert not curves.draw_pretrain_curves(Scalars(), 512, tmp_path / "none.png")
     assert not curves.draw_finetune_curves("seg", [Run(tmp_path, "seg", "mst")], tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
-
-
-def test_every_start_keeps_its_colour():
-    starts = ["mst", "random", "dino", "mae"]
-    colours = [curves.start_colour(start, starts) for start in starts]
-    assert len(set(colours)) == 4
-    assert curves.start_colour("mst", ["mst"]) == colours[0]

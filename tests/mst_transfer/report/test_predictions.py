@@ -42,7 +42,9 @@ def trained(tmp_path, monkeypatch):
 
 
 def test_detection(trained):
-    found = predict(trained("det"), num_images=2, min_score=0.0)
+    run = trained("det")
+    assert all(not item.found for item in predict(run, num_images=1, min_score=1.1).items)
+    found = predict(run, num_images=2, min_score=0.0)
     assert found.classes == OBJECT_CLASSES
     assert [item.name for item in found.items] == ["000001.jpg", "000003.jpg"]
     for index, item in zip((1, 3), found.items, strict=True):
@@ -58,10 +60,6 @@ def test_detection(trained):
         for instance in item.found:
             assert instance.mask.shape == (SIZE, SIZE) and 0 <= instance.score <= 1
             assert instance.label < len(OBJECT_CLASSES) and max(instance.box) <= SIZE
-
-
-def test_detection_leaves_out_low_scores(trained):
-    assert all(not item.found for item in predict(trained("det"), num_images=1, min_score=1.1).items)
 
 
 def test_segmentation(trained):

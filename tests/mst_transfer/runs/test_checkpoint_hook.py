@@ -266,10 +266,6 @@ def kill_while_saving(tmp_path: Path, number: int) -> int:
     return surplus
 
 
-def test_killed_while_saving(tmp_path: Path) -> None:
-    assert kill_while_saving(tmp_path, 15) > 0
-
-
-@pytest.mark.faults
-def test_killed_very_often_while_saving(tmp_path: Path) -> None:
-    assert kill_while_saving(tmp_path, 200) > 0
+@pytest.mark.parametrize("number", [15, pytest.param(200, marks=pytest.mark.faults)])
+def test_killed_while_saving(tmp_path: Path, number: int) -> None:
+    assert kill_while_saving(tmp_path, number) > 0

@@ -43,14 +43,7 @@ def test_uniform_is_uniform_and_independent_of_the_batch():
 
 
 def test_derive_key_depends_on_order_and_on_every_counter():
-    keys = {
-        derive_key(1, 2),
-        derive_key(2, 1),
-        derive_key(1, 2, 0),
-        derive_key(1),
-        derive_key(2),
-        derive_key(1, 3),
-    }
+    keys = {derive_key(1, 2), derive_key(2, 1), derive_key(1, 2, 0), derive_key(1), derive_key(2), derive_key(1, 3)}
     assert len(keys) == 6
 
 

@@ -1,18 +1,14 @@
 """Runs resumed from each of their checkpoints end with the bits of the run that was never stopped."""
 
 import shutil
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
-from torch.utils.data import BatchSampler, RandomSampler
-
-sys.path.insert(0, str(Path(__file__).parents[3] / "faults"))  # for tiny_tasks and compare_runs
-
 import tiny_tasks
+import torch
 from compare_runs import check_equal, logged, read
+from torch.utils.data import BatchSampler, RandomSampler
 
 from mst_transfer.cli.main import main
 from mst_transfer.engine.resume.loops import ExactIterLoop

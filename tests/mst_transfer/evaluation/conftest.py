@@ -1,6 +1,0 @@
-"""Path of the helper modules of these tests."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
