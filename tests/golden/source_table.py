@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "mst_transfer")]
 
+from golden_files import show_table  # noqa: E402
 from golden_swin import PROJECTS, golden_swin  # noqa: E402
 from live_sources import LIVE_EXAMPLES  # noqa: E402
 from source_examples import golden_examples  # noqa: E402
@@ -326,12 +327,7 @@ def main() -> int:
     MMLogger.get_instance("source_table", log_level="ERROR")  # loads report to the current logger
     results = [measure(case) for case in cases(args.only)]
     table = [HEADER, *(cells(result) for result in results)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(HEADER))]
-    for row in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    if args.markdown:
-        lines = ["| " + " | ".join(row) + " |" for row in table]
-        args.markdown.write_text("\n".join([lines[0], "|---" * len(HEADER) + "|", *lines[1:]]) + "\n")
+    show_table(table, args.markdown)
     return 0 if results and all(result.sound for result in results) else 1
 
 
