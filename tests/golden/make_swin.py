@@ -1,8 +1,8 @@
 """Writes Swin checkpoints as other projects' code writes them, with the features that their code computes.
 
-    python tests/golden/make_swin.py --swin-transformer FOLDER --transformer-ssl FOLDER --simmim FOLDER --mmpretrain FOLDER
+    python tests/golden/make_swin.py --swin-transformer CHECKOUT --transformer-ssl CHECKOUT --simmim CHECKOUT …
 
-Folders are checkouts: https://github.com/microsoft/Swin-Transformer at f82860b, https://github.com/SwinTransformer/Transformer-SSL
+Checkouts: https://github.com/microsoft/Swin-Transformer at f82860b, https://github.com/SwinTransformer/Transformer-SSL
 (MoBY) at 4510de1, https://github.com/microsoft/SimMIM at d3e29bc, https://github.com/open-mmlab/mmpretrain at ee7f2e8
 (needs its requirements). ``transformers`` is taken as installed. Without some of the options only the other files are
 written.

@@ -90,10 +90,10 @@ def nest(flat: Mapping[str, Tensor]) -> dict[str, Any]:
     """The inverse of :func:`flatten`."""
     content: dict[str, Any] = {}
     for name, tensor in flat.items():
-        *parts, last = name.split("/")
+        *outer, last = name.split("/")
         level = content
-        for part in parts:
-            level = level.setdefault(part, {})
+        for key in outer:
+            level = level.setdefault(key, {})
         level[last] = tensor
     return content
 
