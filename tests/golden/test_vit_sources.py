@@ -107,12 +107,6 @@ def test_the_student_of_ibot_bears_its_mask_embedding(tmp_path: Path):
     assert report.scheme == "iBOT" and "masked_embed" in report.skipped and report.pos_embed_interpolation == "dino"
 
 
-def test_heads_are_not_guessed(tmp_path: Path):
-    path = next(example for example in GOLDEN if example.name == "mae").write(tmp_path)
-    with pytest.raises(BackboneRefusedError, match=r"width 16, for which no number of attention heads .*num_heads=…"):
-        infer_architecture(find_backbone(path).tensors, str(path))
-
-
 def test_every_scheme_has_an_example():
     """But those of Swin, see test_swin.py, and iBOT's, which only its student bears."""
     if not all(example.available for example in LIVE_EXAMPLES):

@@ -6,7 +6,6 @@ import importlib
 import pytest
 import timm
 import torch
-from golden_swin import golden_swin
 from mmengine.registry import MODELS
 from torch import nn
 
@@ -183,18 +182,6 @@ def test_no_parameter_is_without_use(out_indices, out_norm):
     assert len(norms) == wanted and ("norm" in norms) == (last and out_norm != "none")
 
 
-@pytest.mark.parametrize("project", ["official", "moby", "simmim", "mmpretrain", "transformers"])
-def test_checkpoints_of_other_projects(project, tmp_path):
-    golden = golden_swin(project)
-    path = str(golden.save(tmp_path / "checkpoint.pth"))
-    options = dict(shift_single_windows=False, out_norm="last", **golden.arch_kwargs)
-    for role, maps in golden.maps.items():
-        ours = TimmSwin(golden.arch, checkpoint=path, role=role, **options).eval()
-        ours.init_weights()
-        with torch.no_grad():
-            compare(ours(golden.image), [*(maps[f"stage_{i}"] for i in range(3)), maps["features"]])
-
-
 def save_small(path, **changes):
     torch.manual_seed(0)
     kwargs = SMALL | dict(img_size=224) | changes
@@ -262,7 +249,7 @@ def test_stages_that_pre_training_saw_as_one_small_window(tmp_path):
     assert len(kept.vit.layers[3].blocks[0].attn.relative_position_bias_table) == 25
 
 
-def test_layers_are_mmpretrains():
+def test_layers_are_mmpretrains_and_vectors_and_tables_get_no_weight_decay():
     """mmpretrain's rule: embedding 0, blocks counted through, merging with the last block before it, the rest last."""
     ours = TimmSwin(**SMALL)
     depths, expected = SMALL["depths"], {}
@@ -276,16 +263,11 @@ def test_layers_are_mmpretrains():
             expected[name] = sum(depths[: int(parts[2])])
         else:
             expected[name] = 9
-    for name, layer in expected.items():
-        assert ours.get_layer_depth(f"backbone.{name}", "backbone.") == (layer, 10), name
-    assert ours.get_layer_depth("neck.lateral_convs.0.conv.weight", "backbone.") == (9, 10)
-
-
-def test_no_weight_decay_of_tables_norms_and_biases():
-    ours = TimmSwin(**SMALL)
     spared = ours.no_weight_decay()
     for name, parameter in ours.named_parameters():
+        assert ours.get_layer_depth(f"backbone.{name}", "backbone.") == (expected[name], 10), name
         assert (name in spared) == (parameter.ndim == 1 or name.endswith("relative_position_bias_table")), name
+    assert ours.get_layer_depth("neck.lateral_convs.0.conv.weight", "backbone.") == (9, 10)
 
 
 def test_registry_builds_it_from_any_scope():

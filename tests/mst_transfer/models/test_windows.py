@@ -175,13 +175,6 @@ def test_stochastic_depth_drops_whole_images(size):
     torch.testing.assert_close(*outputs, rtol=0, atol=0)
 
 
-def test_prefix_tokens_are_dropped_or_kept():
-    dropped = TimmViT("vit_small_patch14_reg4_dinov2", **SMALL, window_size=2, global_blocks=(3,))
-    assert not any("_token" in name for name, _ in dropped.named_parameters())
-    kept = TimmViT("vit_small_patch14_reg4_dinov2", **SMALL, window_size=2, global_blocks=(3,), window_prefix="global")
-    assert {name for name, _ in kept.named_parameters() if "_token" in name} == {"vit.cls_token", "vit.reg_token"}
-
-
 def test_default_blocks_with_global_attention_end_each_quarter():
     options = dict(SMALL, depth=12, out_indices=(-1,))
     assert TimmViT("vit_tiny_patch16_224", **options, window_size=7).global_blocks == (2, 5, 8, 11)

@@ -165,7 +165,7 @@ default_hooks = dict(checkpoint=dict(interval=2))
 """
 
 
-@pytest.mark.parametrize("masking", ["mode='attention', num=2", "mode='random', p=0.3", "mode='none'"])
+@pytest.mark.parametrize("masking", ["mode='attention', num=2", "mode='none'"])
 def test_trains_and_writes_timms_backbone(tiny_config: Path, tmp_path: Path, masking: str):
     from mst_transfer.checkpoint import read_backbone
     from pretrain.run.train import main
@@ -185,21 +185,3 @@ def test_trains_and_writes_timms_backbone(tiny_config: Path, tmp_path: Path, mas
         assert (metadata.patch_size, metadata.embed_dim, metadata.img_size) == (4, 24, (64, 64))
     moved = [name for name in tensors if not torch.equal(tensors[name], state["teacher.backbone.vit." + name])]
     assert len(moved) == len(tensors)  # every tensor of the student has had a gradient
-
-
-def test_drop_path_and_gradients_are_the_students_alone(tiny_mst):
-    small = dict(arch=NAME, img_size=64, embed_dim=24, depths=(1, 1, 2, 1), num_heads=(1, 2, 2, 4), drop_path_rate=0.5)
-    mst = tiny_mst(backbone=small, masking=dict(num=2), decoder=dict(channels=(8,)))
-    assert type(mst.student.backbone.vit.layers[2].blocks[1].drop_path1).__name__ == "DropPath"
-    assert type(mst.teacher.backbone.vit.layers[2].blocks[1].drop_path1).__name__ == "Identity"
-    assert len(mst.decoder.stages) == 5
-    batch = dict(
-        global_crops=torch.randint(0, 256, (2, 2, 3, 64, 64), dtype=torch.uint8),
-        local_crops=torch.randint(0, 256, (2, 1, 3, 32, 32), dtype=torch.uint8),
-        index=torch.arange(2),
-    )
-    losses = mst(**batch)
-    losses["loss"].backward()
-    assert losses["mask_ratio"] == 0.5 and all(p.grad is None for p in mst.teacher.parameters())
-    silent = {n for n, p in mst.named_parameters() if p.requires_grad and p.grad is None}
-    assert not silent
