@@ -3,10 +3,10 @@
 import pytest
 from live_sources import LIVE_EXAMPLES
 from mmengine.registry import DefaultScope, init_default_scope
-from source_table import cases, measure
+from source_table import makers, measure
 
 LIVE = {example.name: example for example in LIVE_EXAMPLES}
-GOLDEN = sorted({case.name for case in cases()} - set(LIVE))
+GOLDEN = sorted(set(makers()) - set(LIVE))
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +20,5 @@ def scope():
 def test_row_is_sound(name: str):
     if name in LIVE and not LIVE[name].available:
         pytest.skip(f"{LIVE[name].package} is not installed")
-    (case,) = cases([name])
-    result = measure(case)
+    result = measure(makers()[name]())
     assert result.sound, result

@@ -84,10 +84,7 @@ def test_frozen_stages(stages, trained_blocks):
         (dict(depth=3), "depth=3: give out_indices"),
         (dict(init_cfg=dict(type="Constant", val=0)), "init_cfg"),
         (dict(checkpoint="a", init_cfg=dict(type="Pretrained", checkpoint="b")), "both checkpoint='a'"),
-        (
-            dict(arch="swin_tiny_patch4_window7_224"),
-            "of timm.models.swin_transformer is not supported.*mst_transfer.TimmSwin",
-        ),
+        (dict(arch="swin_tiny_patch4_window7_224"), "swin_transformer is not supported.*mst_transfer.TimmSwin"),
         (dict(arch="vit_base_r50_s16_224"), "vision_transformer_hybrid is not supported"),
         (dict(arch="vit_pe_spatial_tiny_patch16_512"), "has no final norm; pass out_norm='none'"),
         (dict(arch="vit_base_patch16_rpn_224", window_size=4), r"not supported for blocks of \['ResPostBlock'\]"),
