@@ -86,7 +86,7 @@ class Result:
 
 def vit_case(example: Any) -> Case:
     """Of a ViT."""
-    options = {k: v for k, v in example.arch_kwargs.items() if k not in ("num_classes",)}
+    options = {k: v for k, v in example.arch_kwargs.items() if k != "num_classes"}
     last = options.get("depth", 12) - 1
     out_norm = "none" if isinstance(example.build().norm, nn.Identity) else "last"  # none: it stands in the classifier
     backbone = dict(type="mst_transfer.TimmViT", arch=example.arch, out_indices=(last,), out_norm=out_norm, **options)

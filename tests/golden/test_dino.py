@@ -9,7 +9,6 @@ import inspect
 import dino_inputs as inputs
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from mst_transfer.checkpoint import load_backbone
 from mst_transfer.probes.attention import attention_maps
@@ -180,10 +179,3 @@ def test_defaults_are_those_of_dinos_command_line(golden_texts):
     same = ("min_lr", "warmup_epochs", "weight_decay", "weight_decay_end", "warmup_teacher_temp")
     for name in (*same, "out_dim", "norm_last_layer", "clip_grad", *names):
         assert ours[name] == theirs[names.get(name, name)], name
-
-
-def test_golden_files_are_small_and_say_where_they_are_from(root, golden_texts):
-    files = list((root / "tests/golden").glob("*.safetensors"))
-    assert max(path.stat().st_size for path in files) < 700_000
-    assert golden_texts["commit"].startswith("7c446df") and golden_texts["torch"] and golden_texts["date"]
-    assert all(tensor.isfinite().all() for path in files for tensor in load_file(path).values())

@@ -74,14 +74,6 @@ def test_loss_weights(tiny_mst, crops):
     torch.testing.assert_close(losses["loss"], 2 * losses["loss_dino"] + 0.5 * losses["loss_restoring"])
 
 
-def test_without_mask_and_decoder_it_is_dino(tiny_mst, crops):
-    mst = tiny_mst(masking=dict(mode="none"), decoder=None)
-    assert mst.decoder is None and mst.student.backbone.mask_token is None
-    losses = mst(**crops())
-    assert "loss_restoring" not in losses and losses["mask_ratio"] == 0
-    torch.testing.assert_close(losses["loss"], losses["loss_dino"])
-
-
 def test_drop_path_is_the_students_alone(tiny_mst):
     mst = tiny_mst(backbone=dict(drop_path_rate=0.5))
     assert type(mst.student.backbone.vit.blocks[1].drop_path1).__name__ == "DropPath"

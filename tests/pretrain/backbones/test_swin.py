@@ -5,9 +5,7 @@ import timm
 import torch
 
 from mst_transfer.probes.attention import attention_maps
-from pretrain.backbones import build_backbone
 from pretrain.backbones.swin import MaskedSwin
-from pretrain.backbones.vit import MaskedViT
 from pretrain.run.optim import parameter_groups
 
 NAME = "swin_tiny_patch4_window7_224"
@@ -98,16 +96,6 @@ def test_masked_cells_equal_a_plain_loop(swin):
     torch.testing.assert_close(output.cls_token, expected.mean(dim=(1, 2)))
 
 
-def test_hidden_pixels_are_not_seen(swin):
-    images, mask = torch.randn(1, 3, 64, 96), torch.zeros(1, 6, dtype=torch.bool)
-    mask[0, 4] = True
-    changed = images.clone()
-    changed[:, :, 32:64, 32:64] = 100 * torch.randn(1, 3, 32, 32)
-    assert torch.equal(swin(images, mask=mask).cls_token, swin(changed, mask=mask).cls_token)
-    changed[:, :, 31, 40] += 1  # of the cell above
-    assert not torch.equal(swin(images, mask=mask).cls_token, swin(changed, mask=mask).cls_token)
-
-
 def test_gradient_checkpointing_changes_nothing():
     images = torch.randn(2, 3, 64, 64)
     gradients = []
@@ -139,15 +127,6 @@ def test_position_biases_get_no_weight_decay(swin):
     decayed, spared = ({id(p) for p in group["params"]} for group in parameter_groups(swin))
     tables = {id(p) for name, p in swin.named_parameters() if name.endswith("relative_position_bias_table")}
     assert len(tables) == 6 and tables <= spared and not tables & decayed
-
-
-def test_the_factory_chooses_by_timms_class():
-    small = {k: v for k, v in SMALL.items() if k != "arch"}
-    assert isinstance(build_backbone(NAME, **small), MaskedSwin)
-    vit = build_backbone("vit_tiny_patch16_224", img_size=32, embed_dim=24, depth=1, num_heads=2)
-    assert isinstance(vit, MaskedViT) and vit.cell_size == vit.patch_size == 16
-    with pytest.raises(ValueError, match="resnet18.*swin_tiny"):
-        build_backbone("resnet18")
 
 
 SWIN_CONFIG = """
