@@ -144,15 +144,6 @@ def test_relative_biases_in_windows(size, prefix):
         torch.testing.assert_close(adapter(image)[0], expected, atol=1e-4, rtol=1e-4)
 
 
-def test_one_window_over_the_whole_grid_is_global_attention():
-    options = dict(SMALL, class_token=False, global_pool="avg", depth=2, out_indices=(1,))
-    whole = TimmViT("vit_tiny_patch16_224", **options).eval()
-    windows = TimmViT("vit_tiny_patch16_224", **options, window_size=7, global_blocks=()).eval()
-    windows.load_state_dict(whole.state_dict())
-    image = torch.randn(1, 3, 56, 56)
-    torch.testing.assert_close(windows(image)[0], whole(image)[0])
-
-
 @pytest.mark.parametrize("size", [(48, 48), (40, 56)])
 def test_stochastic_depth_drops_whole_images(size):
     adapter = TimmViT("vit_tiny_patch16_224", **SMALL, window_size=2, global_blocks=(), drop_path_rate=1.0).train()

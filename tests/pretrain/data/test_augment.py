@@ -185,14 +185,6 @@ def test_any_size_of_image(shape: tuple[int, int]) -> None:
     assert np.array_equal(image, before)
 
 
-def test_grayscale_crop_has_three_equal_planes() -> None:
-    options = MultiCropOptions(grayscale_prob=1.0, num_local_crops=0, global_size=32)
-    plans = draw_crops(options, 300, 451, seed=0, epoch=0, index=0)
-    crops = render_crops(data.chelsea(), plans)
-    assert (crops == crops[:, :1]).all()
-    assert render_crop(data.chelsea(), plans[0]).shape == (32, 32)
-
-
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
