@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,6 @@ from pretrain.pictures.__main__ import main
 from pretrain.pictures.drawing import draw_heads, grey_out, heat_map, overlay
 from pretrain.pictures.inference import read_crop, run_model
 from pretrain.pictures.picture_folder import choose_images, load_run
-from pretrain.run.train import main as train
 
 NORMALISATION = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 VIT = dict(arch="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
@@ -104,9 +104,8 @@ def test_images_are_files_and_shares_of_folders(photo_folder: Path):
         choose_images(folders, 0)
 
 
-def test_command_line(tiny_config: Path, photo_folder: Path, tmp_path: Path, capsys):
-    run, out = tmp_path / "run", tmp_path / "pictures"
-    assert train([str(tiny_config), "--work-dir", str(run)]) == 0
+def test_command_line(finished: Path, photo_folder: Path, tmp_path: Path, capsys):
+    run, out = finished, tmp_path / "pictures"
     assert main([str(run), "--images", str(photo_folder), "--out", str(out), "--num", "3"]) == 0
     entries = json.loads((out / "index.json").read_text())
     assert [entry["file"] for entry in entries] == ["importance.png", "restored.png"]
@@ -119,9 +118,8 @@ def test_command_line(tiny_config: Path, photo_folder: Path, tmp_path: Path, cap
     assert "30x30 px is not a multiple of the patch size 8: choose a size such as 24 or 32" in capsys.readouterr().err
 
 
-def test_pictures_of_a_run_with_compiled_blocks_need_no_compiler(tiny_config: Path, tmp_path: Path):
-    run = tmp_path / "run"
-    assert train([str(tiny_config), "--work-dir", str(run), "--cfg-options", "train_cfg.schedule.warmup_epochs=0"]) == 0
+def test_pictures_of_a_run_with_compiled_blocks_need_no_compiler(finished: Path, tmp_path: Path):
+    run = shutil.copytree(finished, tmp_path / "run")
     config = run / FILE
     config.write_text(config.read_text().replace('"backbone": {', '"backbone": {"compile_blocks": true,', 1))
     model, _ = load_run(run)
