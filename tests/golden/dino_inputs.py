@@ -50,6 +50,8 @@ TRAIN = dict(
     warmup_teacher_temp_epochs=3,
 )
 
+KNN_SETTINGS = [(k, temperature) for k in (1, 5, 20, 200) for temperature in (0.07, 1.0)]
+
 IMAGE_SIZE = (375, 500)  # height and width of the image that crops are drawn from
 NUM_DRAWS = 5000
 QUANTILES = np.linspace(0, 1, 201)
@@ -114,3 +116,16 @@ def crops(step: int) -> tuple[Tensor, Tensor]:
     sizes = ((batch, 2, 3, 32, 32), (batch, NUM_LOCAL, 3, 16, 16))
     first, second = (torch.from_numpy(random.randint(0, 256, size).astype(np.uint8)) for size in sizes)
     return first, second
+
+
+def clusters(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Features that overlap so much that neighbours and temperature matter: train [600, 16], val [500, 16], labels."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(7, 16, generator=generator)
+
+    def draw(count: int) -> tuple[Tensor, Tensor]:
+        labels = torch.randint(0, 7, (count,), generator=generator)
+        return centres[labels] + 2 * torch.randn(count, 16, generator=generator), labels
+
+    (train, train_labels), (val, val_labels) = draw(600), draw(500)
+    return train, train_labels, val, val_labels

@@ -6,7 +6,6 @@ of one process is set up for its collective operations.
 
 import argparse
 import importlib
-import json
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-MODULES = ("utils", "vision_transformer", "main_dino", "eval_linear")
+MODULES = ("utils", "vision_transformer", "main_dino", "eval_linear", "eval_knn")
 
 
 @contextmanager
@@ -65,18 +64,13 @@ def on_the_cpu(dino: SimpleNamespace) -> Iterator[None]:
             dist.destroy_process_group()
 
 
-def compute(dino: SimpleNamespace) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All golden tensors, and what is not a tensor as JSON."""
-    tensors, texts = {}, {}
+def compute(dino: SimpleNamespace) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """All golden tensors, and what is not a tensor."""
     with on_the_cpu(dino):
-        tensors.update(vit(dino))
-        tensors.update(head(dino))
-        tensors.update(loss(dino))
-        tensors.update(schedules(dino))
-        texts["defaults"] = defaults(dino)
-        trained, texts["groups"], texts["cancelled"] = train(dino)
-        tensors.update(trained)
-    return tensors, {name: json.dumps(value) for name, value in texts.items()}
+        tensors = vit(dino) | head(dino) | loss(dino) | schedules(dino)
+        trained, groups, cancelled = train(dino)
+        defaults = vars(dino.main_dino.get_args_parser().parse_args([]))
+    return tensors | trained, dict(defaults=defaults, groups=groups, cancelled=cancelled)
 
 
 def build_vit(dino: SimpleNamespace, **options) -> nn.Module:
@@ -137,10 +131,15 @@ def head(dino: SimpleNamespace) -> dict[str, Tensor]:
     return golden
 
 
+def build_loss(dino: SimpleNamespace, out_dim: int, schedule: dict) -> nn.Module:
+    """DINO's class with a schedule of the teacher's temperature."""
+    names = ("warmup_teacher_temp", "teacher_temp", "warmup_teacher_temp_epochs", "epochs")
+    return dino.main_dino.DINOLoss(out_dim, 2 + inputs.NUM_LOCAL, *(schedule[name] for name in names))
+
+
 def loss(dino: SimpleNamespace) -> dict[str, Tensor]:
     """Value, gradient and centre at each of several updates, one an epoch."""
-    names = ("warmup_teacher_temp", "teacher_temp", "warmup_teacher_temp_epochs", "epochs")
-    criterion = dino.main_dino.DINOLoss(inputs.OUT_DIM, 2 + inputs.NUM_LOCAL, *(inputs.LOSS[name] for name in names))
+    criterion = build_loss(dino, inputs.OUT_DIM, inputs.LOSS)
     values, gradients, centers = [], [], []
     for step in range(inputs.NUM_CENTER_UPDATES):
         student, teacher = inputs.loss_inputs(step)
@@ -169,11 +168,6 @@ def schedules(dino: SimpleNamespace) -> dict[str, Tensor]:
     return golden
 
 
-def defaults(dino: SimpleNamespace) -> dict[str, object]:
-    """Defaults of DINO's command line."""
-    return vars(dino.main_dino.get_args_parser().parse_args([]))
-
-
 def build_network(dino: SimpleNamespace) -> nn.Module:
     """Backbone and head for the training run, at their initial weights."""
     head = dino.vision_transformer.DINOHead(inputs.TRAIN_VIT["embed_dim"], inputs.TRAIN["out_dim"], **inputs.TRAIN_HEAD)
@@ -186,14 +180,7 @@ def train(dino: SimpleNamespace) -> tuple[dict[str, Tensor], list[list[str]], li
     setup = inputs.TRAIN
     student = nn.parallel.DistributedDataParallel(build_network(dino))
     teacher = build_network(dino).requires_grad_(False)
-    criterion = dino.main_dino.DINOLoss(
-        setup["out_dim"],
-        2 + inputs.NUM_LOCAL,
-        setup["warmup_teacher_temp"],
-        setup["teacher_temp"],
-        setup["warmup_teacher_temp_epochs"],
-        setup["epochs"],
-    )
+    criterion = build_loss(dino, setup["out_dim"], setup)
     losses: list[float] = []
     criterion.register_forward_hook(lambda module, args, output: losses.append(output.item()))
     groups = dino.utils.get_params_groups(student)
@@ -207,9 +194,7 @@ def train(dino: SimpleNamespace) -> tuple[dict[str, Tensor], list[list[str]], li
     lr = cosine(setup["base_lr"] * setup["batch_size"] / 256, setup["min_lr"], warmup_epochs=setup["warmup_epochs"])
     weight_decay = cosine(setup["weight_decay"], setup["weight_decay_end"])
     momentum = cosine(setup["teacher_momentum"], 1)
-    args = argparse.Namespace(
-        epochs=setup["epochs"], clip_grad=setup["clip_grad"], freeze_last_layer=setup["freeze_last_layer"]
-    )
+    args = argparse.Namespace(**{name: setup[name] for name in ("epochs", "clip_grad", "freeze_last_layer")})
     normalize = dino.main_dino.DataAugmentationDINO((0.4, 1), (0.05, 0.4), 1).local_transfo.transforms[-1]
     cancelled = []
     for epoch in range(setup["epochs"]):
@@ -227,3 +212,15 @@ def train(dino: SimpleNamespace) -> tuple[dict[str, Tensor], list[list[str]], li
     golden.update({f"train/teacher/{name}": tensor.clone() for name, tensor in teacher.state_dict().items()})
     golden["train/center"], golden["train/losses"] = criterion.center, torch.tensor(losses)
     return golden, group_names, cancelled
+
+
+def knn(dino: SimpleNamespace) -> list[dict[str, float]]:
+    """Accuracies of DINO's k-NN classifier."""
+    results = []
+    for seed in range(3):
+        train, train_labels, val, val_labels = inputs.clusters(seed)
+        train, val = nn.functional.normalize(train, dim=1), nn.functional.normalize(val, dim=1)
+        for k, temperature in inputs.KNN_SETTINGS:
+            top1, _ = dino.eval_knn.knn_classifier(train, train_labels, val, val_labels, k, temperature, num_classes=7)
+            results.append({"seed": seed, "k": k, "temperature": temperature, "top1": top1})
+    return results

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import timm
 import torch
-from safetensors.torch import load_file
-from source_examples import PLAIN, LiveExample, SourceExample, randomise, views
+from source_examples import PLAIN, SHARED_TABLE, LiveExample, SourceExample, randomise, saved, views
 from torch import Tensor
 
 HUGGINGFACE = "transformers ViT, DINOv2, MAE, BEiT"
 OPENMMLAB = "mmpretrain, mmseg ViT"
 NO_NAMES: dict[str, Any] = {}
-
-
-def saved(model: Any) -> dict[str, Tensor]:
-    """The tensors under the names that ``save_pretrained`` writes: those of files on the hub."""
-    with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        return load_file(f"{folder}/model.safetensors")
 
 
 def huggingface(
@@ -40,20 +31,13 @@ def huggingface(
     sizes: tuple[tuple[int, int], ...] = ((16, 16),),
     **call: Any,
 ) -> SourceExample:
-    """An example of transformers.
+    """An example of transformers: classes and arguments of model and config, and how timm builds the same.
 
     Args:
-        model_class: its name in transformers.
-        config_class: likewise.
-        config: its arguments.
         in_file: names as in files; False: as in memory.
         num_prefix: class and register tokens.
         source: scheme by which it has to be read.
-        arch: of timm.
-        arch_kwargs: beyond the common size.
-        interpolation: that the file shows.
         backbone: the part of the model that gives features.
-        sizes: of the images.
         **call: arguments of the forward pass.
     """
     import transformers
@@ -78,6 +62,11 @@ def huggingface(
 
 WIDE_TOO = ((16, 16), (12, 24))
 MLP, BEIT = dict(intermediate_size=32), "beit_base_patch16_224"
+OF_BEIT: dict[str, Any] = dict(
+    config=MLP | dict(use_relative_position_bias=True, use_mean_pooling=False, layer_norm_eps=1e-6),
+    arch=BEIT,
+    arch_kwargs=dict(use_fc_norm=False, init_values=0.1),
+)
 HUGGINGFACE_MODELS: dict[str, dict[str, Any]] = {
     "ViTModel": dict(config_class="ViTConfig", config=MLP),
     "ViTForImageClassification": dict(config_class="ViTConfig", config=MLP, backbone=lambda model: model.vit),
@@ -107,18 +96,8 @@ HUGGINGFACE_MODELS: dict[str, dict[str, Any]] = {
         arch="vit_small_patch16_dinov3_qkvb",
         sizes=WIDE_TOO,
     ),
-    "BeitModel": dict(
-        config_class="BeitConfig",
-        config=MLP | dict(use_relative_position_bias=True, use_mean_pooling=False, layer_norm_eps=1e-6),
-        arch=BEIT,
-        arch_kwargs=dict(use_fc_norm=False, init_values=0.1),
-    ),
-    "Data2VecVisionModel": dict(
-        config_class="Data2VecVisionConfig",
-        config=MLP | dict(use_relative_position_bias=True, use_mean_pooling=False, layer_norm_eps=1e-6),
-        arch=BEIT,
-        arch_kwargs=dict(use_fc_norm=False, init_values=0.1),
-    ),
+    "BeitModel": dict(config_class="BeitConfig", **OF_BEIT),
+    "Data2VecVisionModel": dict(config_class="Data2VecVisionConfig", **OF_BEIT),
 }
 
 
@@ -142,32 +121,16 @@ def masked_beit(in_file: bool) -> SourceExample:
     """The pre-training model: one table for all blocks, final norm outside the encoder."""
     import transformers
 
-    config = transformers.BeitConfig(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        image_size=16,
-        patch_size=4,
-        use_mask_token=True,
-        use_shared_relative_position_bias=True,
-        use_absolute_position_embeddings=True,
-        vocab_size=8,
-    )
+    size = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=16, patch_size=4)
+    tables = dict(use_shared_relative_position_bias=True, use_absolute_position_embeddings=True)
+    config = transformers.BeitConfig(**size, **tables, **MLP, use_mask_token=True, vocab_size=8)
     model: Any = randomise(transformers.BeitForMaskedImageModeling(config))
     return SourceExample(
         name="BeitForMaskedImageModeling",
         source=HUGGINGFACE,
         content=saved(model) if in_file else dict(model.state_dict()),
         arch=BEIT,
-        arch_kwargs=PLAIN
-        | dict(
-            use_abs_pos_emb=True,
-            use_rel_pos_bias=False,
-            use_shared_rel_pos_bias=True,
-            use_fc_norm=False,
-            init_values=0.1,
-        ),
+        arch_kwargs=PLAIN | SHARED_TABLE | dict(use_abs_pos_emb=True),
         views=views(lambda image: model.layernorm(model.beit(image).last_hidden_state)[:, 1:]),
     )
 
@@ -180,13 +143,12 @@ def mmseg_model(name: str) -> SourceExample:
 
     size: dict[str, Any] = dict(img_size=16, patch_size=4, embed_dims=16, num_layers=2, num_heads=2, mlp_ratio=2)
     norm = dict(type="LN", eps=1e-6)
+    size |= dict(final_norm=True, norm_cfg=norm, out_indices=(1,))
     if name == "VisionTransformer":
-        model = backbones.VisionTransformer(**size, final_norm=True, norm_cfg=norm, out_indices=(1,))
+        model = backbones.VisionTransformer(**size)
         arch, changes = "vit_tiny_patch16_224", {}
     else:
-        build = getattr(backbones, name)
-        options = dict(init_values=0.1, final_norm=True, norm_cfg=norm, out_indices=(1,))
-        model = build(**size, **options)
+        model = getattr(backbones, name)(**size, init_values=0.1)
         arch = BEIT
         changes = dict(use_fc_norm=False, init_values=0.1, use_rel_pos_bias=True, use_abs_pos_emb=name == "MAE")
     randomise(model)

@@ -7,19 +7,15 @@ an image masked?) and ``torch.multinomial`` (which patches are shown?) are repla
 numbers that our test can use too.
 """
 
-import argparse
 import importlib
-import json
 import sys
-from pathlib import Path
 from unittest import mock
 
 import torch
-from safetensors.torch import save_file
+from golden_files import command_line, write
 from torch import Tensor
 
 COMMIT = "9f62061"
-TARGET = Path(__file__).parent / "attmask.safetensors"
 IMAGES = 6
 GRIDS = (36, 49, 196)
 SETTINGS = [  # ratio, probability that an image is masked, share that hints are chosen from
@@ -40,30 +36,25 @@ def smallest_draws(draws: Tensor):
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--attmask", type=Path, required=True, help="checkout of gkakogeorgiou/attmask")
-    checkout = parser.parse_args(argv).attmask
+    checkout = command_line(__doc__, "gkakogeorgiou/attmask").parse_args(argv).attmask
     if not (checkout / "attmask.py").is_file():
         raise FileNotFoundError(f"{checkout} holds no attmask.py: give a checkout of gkakogeorgiou/attmask")
     sys.path.insert(0, str(checkout))
     attmask = importlib.import_module("attmask")
     generator, tensors = torch.Generator().manual_seed(0), {}
     for num_patches in GRIDS:
-        importance = torch.rand(IMAGES, num_patches, generator=generator)
-        image_draws = torch.rand(IMAGES, 1, generator=generator)
-        draws = torch.rand(IMAGES, num_patches, generator=generator)
-        tensors |= {
-            f"{num_patches}/importance": importance,
-            f"{num_patches}/image_draws": image_draws,
-            f"{num_patches}/draws": draws,
-        }
+        importance, image_draws, draws = (
+            torch.rand(IMAGES, width, generator=generator) for width in (num_patches, 1, num_patches)
+        )
+        tensors |= {f"{num_patches}/importance": importance, f"{num_patches}/draws": draws}
+        tensors[f"{num_patches}/image_draws"] = image_draws
         for number, setting in enumerate(SETTINGS):
             for mode in ("high", "hint"):
                 with (
                     mock.patch.object(torch, "rand", lambda *_, device, d=image_draws: d.flatten()),
                     mock.patch.object(torch, "multinomial", smallest_draws(draws)),
                 ):
-                    tensors[f"{num_patches}/{number}/{mode}"] = attmask.AttMask(
+                    mask = attmask.AttMask(
                         importance,
                         setting["image_prob"],
                         f"attmask_{mode}",
@@ -71,8 +62,8 @@ def main(argv: list[str] | None = None) -> None:
                         setting["show_max"] * setting["ratio"],
                         setting["show_max"],
                     )
-    save_file(tensors, TARGET, metadata={"commit": COMMIT, "settings": json.dumps(SETTINGS)})
-    print(f"{TARGET}: {len(tensors)} tensors, {TARGET.stat().st_size / 1000:.0f} kB")
+                tensors[f"{num_patches}/{number}/{mode}"] = mask
+    write("attmask.safetensors", tensors, commit=COMMIT, settings=SETTINGS)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 """Writes the golden values of DINO, or compares a checkout of DINO with those that are stored.
 
-    python tests/golden/make_dino.py --dino CHECKOUT            # write tests/golden/dino*.safetensors
+    python tests/golden/make_dino.py --dino CHECKOUT            # write tests/golden/dino*
     python tests/golden/make_dino.py --dino CHECKOUT --check    # compute again and print the differences
 
 CHECKOUT is a folder with https://github.com/facebookresearch/dino at commit 7c446df.
 """
 
-import argparse
 import hashlib
 import io
+import json
 import sys
 import warnings
 from contextlib import redirect_stdout
@@ -17,10 +17,8 @@ from pathlib import Path
 
 import torch
 from dino_augmentation import augmentation
-from dino_reference import compute, imported, on_the_cpu
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from dino_reference import compute, imported, knn, on_the_cpu
+from golden_files import HERE, TOLERANCE, command_line, largest_difference, write
 
 COMMIT = "7c446df5b9f45747937fb0d72314eb9f7b66930a"
 BLOBS = {
@@ -28,8 +26,8 @@ BLOBS = {
     "vision_transformer.py": "f69a7ad0522500ca2a85305a789be5ca6ac474d0",
     "main_dino.py": "cade9873dcb1d1c6c69ddba61dbdcf3f01dd7540",
     "eval_linear.py": "cdef16b473d216889b493aa0c7a63e15f945092c",
+    "eval_knn.py": "fe99a26049cda2d764086727223e6cc9a8f2bfb8",
 }
-TOLERANCE = 1e-5  # between machines, of the recomputed values
 
 
 def check_files(checkout: Path) -> None:
@@ -45,26 +43,9 @@ def check_files(checkout: Path) -> None:
             raise ValueError(f"{checkout / name} is not that of commit {COMMIT}: check it out")
 
 
-def differences(new: dict[str, Tensor], path: Path) -> float:
-    """Prints the largest difference of each part; the largest of all."""
-    parts: dict[str, float] = {}
-    with safe_open(path, framework="pt") as file:
-        if set(file.keys()) != set(new):
-            raise ValueError(f"{path} holds other names: {sorted(set(file.keys()) ^ set(new))[:5]}; write it again")
-        for name in file.keys():
-            difference = (file.get_tensor(name).double() - new[name].double()).abs().max().item()
-            part = name.split("/")[0]
-            parts[part] = max(parts.get(part, 0.0), difference)
-    for part, difference in parts.items():
-        print(f"{path.name}: {part}: largest difference {difference:.1e}")
-    return max(parts.values())
-
-
 def main(argv: list[str] | None = None) -> int:
-    """Write or check; the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dino", type=Path, required=True, help="checkout of facebookresearch/dino")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="where the files are")
+    """Writes or checks; returns the exit status."""
+    parser = command_line(__doc__, "facebookresearch/dino")
     parser.add_argument("--check", action="store_true", help="write nothing")
     args = parser.parse_args(argv)
     check_files(args.dino)
@@ -73,14 +54,17 @@ def main(argv: list[str] | None = None) -> int:
         tensors, texts = compute(dino)
         with on_the_cpu(dino):
             draws = augmentation(dino)
+        accuracies = json.dumps({"commit": COMMIT[:7], "results": knn(dino)}, indent=1) + "\n"
     files = {"dino.safetensors": tensors, "dino_augmentation.safetensors": draws}
     if args.check:
-        return int(max(differences(tensors, args.out / name) for name, tensors in files.items()) > TOLERANCE)
-    metadata = {"commit": COMMIT, "torch": torch.__version__, "date": datetime.now(timezone.utc).date().isoformat()}
-    for name, content in files.items():
-        content = {key: tensor.detach().contiguous() for key, tensor in content.items()}
-        save_file(content, args.out / name, metadata={**metadata, **(texts if content is not draws else {})})
-        print(f"{args.out / name}: {len(content)} tensors, {(args.out / name).stat().st_size / 1000:.0f} kB")
+        largest = max(largest_difference(name, content) for name, content in files.items())
+        same = (HERE / "dino_knn.json").read_text() == accuracies
+        print(f"dino_knn.json: {'the same' if same else 'other accuracies'}")
+        return int(largest > TOLERANCE or not same)
+    origin = {"commit": COMMIT, "torch": torch.__version__, "date": datetime.now(timezone.utc).date().isoformat()}
+    write("dino.safetensors", tensors, **origin, **texts)
+    write("dino_augmentation.safetensors", draws, **origin)
+    (HERE / "dino_knn.json").write_text(accuracies)
     return 0
 
 

@@ -1,6 +1,6 @@
 """Writes Swin checkpoints as other projects' code writes them, with the features that their code computes.
 
-    python tests/golden/make_swin.py --swin CHECKOUT --transformer-ssl CHECKOUT --simmim CHECKOUT --mmpretrain CHECKOUT
+    python tests/golden/make_swin.py --swin-transformer CHECKOUT --transformer-ssl CHECKOUT --simmim CHECKOUT …
 
 Checkouts: https://github.com/microsoft/Swin-Transformer at f82860b, https://github.com/SwinTransformer/Transformer-SSL
 (MoBY) at 4510de1, https://github.com/microsoft/SimMIM at d3e29bc, https://github.com/open-mmlab/mmpretrain at ee7f2e8
@@ -14,21 +14,19 @@ every role that the checkpoint holds ``ROLE/stage_0`` … ``ROLE/stage_3``, the 
 ``mst_transfer.checkpoint.sources``), ``arch`` and ``arch_kwargs`` for timm, ``made_with``.
 """
 
-import argparse
 import importlib
-import json
 import sys
-import tempfile
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
 import torch
-from safetensors.torch import save_file
+from golden_files import command_line
+from golden_files import write as write_golden
+from source_examples import saved
 from torch import Tensor, nn
 
-TARGET = Path(__file__).parent
 ARCH = "swin_tiny_patch4_window7_224"
 SHAPE = dict(embed_dim=4, depths=(2, 2, 1, 1), num_heads=(1, 2, 2, 4))
 SIZE = 64  # px: maps of 16, 8, 4 and 2 tokens a side
@@ -87,17 +85,17 @@ def write(
 ) -> None:
     """Writes one golden file; ``maps`` by role."""
     kept = {name: tensor for name, tensor in checkpoint.items() if tensor.numel() <= LARGEST}
-    tensors = {f"checkpoint/{name}": tensor.contiguous().clone() for name, tensor in kept.items()}
+    tensors = {f"checkpoint/{name}": tensor for name, tensor in kept.items()} | {"image": make_image()}
     for role, seen in maps.items():
         tensors |= {f"{role}/{name}": tensor for name, tensor in seen.items()}
-    metadata = {
-        "source": source,
-        "arch": ARCH,
-        "arch_kwargs": json.dumps({**SHAPE, "window_size": windows, "img_size": SIZE}),
-        "made_with": json.dumps({"project": project, "torch": torch.__version__}),
-    }
-    save_file(tensors | {"image": make_image()}, TARGET / f"swin_{project}.safetensors", metadata=metadata)
-    print(f"swin_{project}.safetensors: {len(kept)} of {len(checkpoint)} tensors")
+    write_golden(
+        f"swin_{project}.safetensors",
+        tensors,
+        source=source,
+        arch=ARCH,
+        arch_kwargs={**SHAPE, "window_size": windows, "img_size": SIZE},
+        made_with={"project": project, "torch": torch.__version__},
+    )
 
 
 def make_image() -> Tensor:
@@ -146,27 +144,18 @@ def mmpretrain(checkout: Path) -> None:
     model = disturb(SwinTransformer(arch, img_size=SIZE, window_size=SMALLEST, drop_path_rate=0.0), seed=4)
     maps = observe(model.stages, grid)
     maps["features"] = model(make_image())[0].contiguous()
-    write(
-        "mmdet, mmseg, mmpretrain Swin",
-        "mmpretrain",
-        with_prefix(model, "state_dict.backbone."),
-        {"teacher": maps},
-        SMALLEST,
-    )
+    checkpoint = with_prefix(model, "state_dict.backbone.")
+    write("mmdet, mmseg, mmpretrain Swin", "mmpretrain", checkpoint, {"teacher": maps}, SMALLEST)
 
 
 def transformers() -> None:
-    from safetensors.torch import load_file
     from transformers import SwinConfig, SwinForMaskedImageModeling
 
     config = SwinConfig(image_size=SIZE, window_size=SMALLEST, drop_path_rate=0.0, encoder_stride=32, **SHAPE)
     model = disturb(SwinForMaskedImageModeling(config), seed=5)
-    with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        checkpoint = load_file(Path(folder) / "model.safetensors")
     maps = observe(model.swin.encoder.layers, grid)
     maps["features"] = grid(model.swin(make_image()).last_hidden_state)
-    write("transformers Swin", "transformers", checkpoint, {"teacher": maps}, SMALLEST)
+    write("transformers Swin", "transformers", saved(model), {"teacher": maps}, SMALLEST)
 
 
 def run_official(model: nn.Module) -> dict[str, Tensor]:
@@ -182,17 +171,16 @@ def with_prefix(model: nn.Module, prefix: str) -> dict[str, Tensor]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sources = {"swin": official, "transformer-ssl": moby, "simmim": simmim, "mmpretrain": mmpretrain}
-    for name in sources:
-        parser.add_argument(f"--{name}", type=Path, help="checkout")
+    makers = {"swin_transformer": official, "transformer_ssl": moby, "simmim": simmim, "mmpretrain": mmpretrain}
+    projects = ("microsoft/Swin-Transformer", "SwinTransformer/Transformer-SSL", "microsoft/SimMIM")
+    parser = command_line(__doc__, *projects, "open-mmlab/mmpretrain", required=False)
     parser.add_argument("--transformers", action="store_true", help="write the file of the installed transformers")
     args = vars(parser.parse_args(argv))
     with torch.no_grad():
-        for name, make in sources.items():
+        for name, make in makers.items():
             torch.manual_seed(0)
-            if args[name.replace("-", "_")] is not None:
-                make(args[name.replace("-", "_")])
+            if args[name] is not None:
+                make(args[name])
         if args["transformers"]:
             torch.manual_seed(0)
             transformers()

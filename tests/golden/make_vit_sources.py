@@ -2,17 +2,15 @@
 
     python tests/golden/make_vit_sources.py --checkouts FOLDER [--only mae beit]
 
-FOLDER holds checkouts named as in COMMITS, e.g. FOLDER/dinov2 of https://github.com/facebookresearch/dinov2. Each
+FOLDER holds checkouts named as in MAKERS, e.g. FOLDER/dinov2 of https://github.com/facebookresearch/dinov2. Each
 example becomes ``tests/golden/sources/NAME.safetensors``; ``source_examples.py`` reads them and says what is in them.
 
 Weights are random. What these codes import from old releases of timm and numpy and find no more is replaced.
 """
 
-import argparse
 import contextlib
 import importlib
 import importlib.metadata
-import json
 import sys
 import types
 from collections.abc import Iterator
@@ -24,27 +22,28 @@ from unittest import mock
 import numpy as np
 import timm.models.vision_transformer as timm_vit
 import torch
-from safetensors.torch import save_file
-from source_examples import FOLDER, PLAIN, flatten, views
+from golden_files import command_line
+from golden_files import write as write_golden
+from source_examples import FOLDER, PLAIN, SHARED_TABLE, flatten, views
 from source_examples import randomise as randomise_with
 from timm.layers import to_2tuple
 from torch import Tensor, nn
 
-COMMITS = {
-    "dino": "7c446df",
-    "dinov2": "b8931f7",
-    "dinov3": "6876159",
-    "mae": "efb2a80",
-    "moco-v3": "c349e6e",
-    "ibot": "da316d8",
-    "SimMIM": "d3e29bc",
-    "unilm": "768a3c8",
-    "mmpretrain": "ee7f2e8",
-}
 randomise = partial(randomise_with, scales=("gamma", "ls"))
 SIZE = dict(embed_dim=16, depth=2, num_heads=2, mlp_ratio=2)
 SQUARE, WIDE = (16, 16), (12, 24)
 Example = dict[str, Any]
+DINO_NAMES, PLAIN_VIT, BEIT = "timm, DINO, DeiT, MST", "vit_tiny_patch16_224", "beit_base_patch16_224"
+
+
+def example(
+    source: str, content: dict, pairs: list, arch: str = PLAIN_VIT, interpolation: str = "timm", option: str = "",
+    **arch_kwargs: Any,
+) -> Example:  # fmt: skip
+    """What :func:`write` takes, by the names of a ``SourceExample``."""
+    kwargs = PLAIN | arch_kwargs
+    names = dict(source=source, arch=arch, arch_kwargs=kwargs, interpolation=interpolation, option=option)
+    return dict(content=content, views=pairs, metadata=names)
 
 
 @contextlib.contextmanager
@@ -85,10 +84,9 @@ def dino(folder: Path) -> dict[str, Example]:
         "teacher": prefixed("backbone.", teacher.state_dict()) | head(),
         "dino_loss": {"center": torch.zeros(1, 8)},
     }
-    common = dict(source="timm, DINO, DeiT, MST", views=pairs, interpolation="dino", arch_kwargs=PLAIN)
     return {
-        "dino_full": common | dict(content=full),
-        "dino_backbone": common | dict(content=teacher.state_dict(), option="dino"),
+        "dino_full": example(DINO_NAMES, full, pairs, interpolation="dino"),
+        "dino_backbone": example(DINO_NAMES, teacher.state_dict(), pairs, interpolation="dino", option="dino"),
     }
 
 
@@ -100,37 +98,17 @@ def dinov2(folder: Path) -> dict[str, Example]:
             module.DinoVisionTransformer, img_size=16, patch_size=4, block_fn=block, init_values=1.0, **SIZE
         )
         chunked = randomise(build(block_chunks=2), 2)
-        registers = randomise(
-            build(
-                block_chunks=0,
-                num_register_tokens=4,
-                ffn_layer="swiglufused",
-                interpolate_antialias=True,
-                interpolate_offset=0.0,
-            ),
-            3,
-        )
+        options = dict(ffn_layer="swiglufused", interpolate_antialias=True, interpolate_offset=0.0)
+        registers = randomise(build(block_chunks=0, num_register_tokens=4, **options), 3)
         patches = [
             views(lambda x, m=model: m.forward_features(x)["x_norm_patchtokens"], SQUARE, WIDE)
             for model in (chunked, registers)
         ]
     teacher = prefixed("backbone.", chunked.state_dict()) | prefixed("dino_", head()) | prefixed("ibot_", head())
-    common = dict(source="DINOv2")
+    arch = "vit_giant_patch14_reg4_dinov2"
     return {
-        "dinov2_training": common
-        | dict(
-            content={"teacher": teacher},
-            views=patches[0],
-            interpolation="dino",
-            arch_kwargs=PLAIN | dict(init_values=1.0),
-        ),
-        "dinov2_registers": common
-        | dict(
-            content=registers.state_dict(),
-            views=patches[1],
-            arch="vit_giant_patch14_reg4_dinov2",
-            arch_kwargs=PLAIN | dict(mlp_ratio=3.0, init_values=1.0),
-        ),
+        "dinov2_training": example("DINOv2", {"teacher": teacher}, patches[0], interpolation="dino", init_values=1.0),
+        "dinov2_registers": example("DINOv2", registers.state_dict(), patches[1], arch, mlp_ratio=3.0, init_values=1.0),
     }
 
 
@@ -139,29 +117,16 @@ def dinov3(folder: Path) -> dict[str, Example]:
     with imports_from(folder):
         module = importlib.import_module("dinov3.models.vision_transformer")
         size = {name: value for name, value in SIZE.items() if name != "mlp_ratio"}
-        common = dict(
-            **size,
-            img_size=16,
-            patch_size=4,
-            layerscale_init=1.0,
-            n_storage_tokens=4,
-            mask_k_bias=True,
-            norm_layer="layernormbf16",
-            pos_embed_rope_dtype="fp32",
-        )
+        common = dict(**size, img_size=16, patch_size=4, layerscale_init=1.0, n_storage_tokens=4, mask_k_bias=True)
+        common |= dict(norm_layer="layernormbf16", pos_embed_rope_dtype="fp32")
         for number, (ffn, ratio) in enumerate([("mlp", 2), ("swiglu", 3)]):
             model = module.DinoVisionTransformer(ffn_layer=ffn, ffn_ratio=ratio, **common)
             model.init_weights()  # sets the periods and the mask of the biases
             randomise(model, 4 + number)
             pairs = views(lambda x, m=model: m.forward_features(x)["x_norm_patchtokens"], SQUARE, WIDE)
             plus = "_plus" if ffn == "swiglu" else ""
-            examples[f"dinov3_{ffn}"] = dict(
-                source="DINOv3",
-                content=model.state_dict(),
-                views=pairs,
-                arch=f"vit_small{plus}_patch16_dinov3_qkvb",
-                arch_kwargs=PLAIN,
-            )
+            arch = f"vit_small{plus}_patch16_dinov3_qkvb"
+            examples[f"dinov3_{ffn}"] = example("DINOv3", model.state_dict(), pairs, arch)
     return examples
 
 
@@ -177,19 +142,18 @@ def ibot(folder: Path) -> dict[str, Example]:
         "teacher": prefixed("backbone.", teacher.state_dict()) | head(),
         "ibot_loss": {"center": torch.zeros(1, 8), "center2": torch.zeros(1, 1, 8)},
     }
-    common = dict(views=pairs, interpolation="dino", arch_kwargs=PLAIN)
-    return {"ibot_full": common | dict(source="timm, DINO, DeiT, MST", content=full)}
+    return {"ibot_full": example(DINO_NAMES, full, pairs, interpolation="dino")}
 
 
 def mae(folder: Path) -> dict[str, Example]:
     def block(*args: Any, qk_scale: None = None, **kwargs: Any) -> nn.Module:
         return timm_vit.Block(*args, **kwargs)
 
-    timm_names = {name: getattr(timm_vit, name) for name in ("PatchEmbed",)} | {"Block": block}
+    stub = types.SimpleNamespace(PatchEmbed=timm_vit.PatchEmbed, Block=block)
     with (
         imports_from(folder),
         mock.patch.object(np, "float", float, create=True),
-        mock.patch.dict(sys.modules, {"timm.models.vision_transformer": types.SimpleNamespace(**timm_names)}),
+        mock.patch.dict(sys.modules, {"timm.models.vision_transformer": stub}),
     ):
         module = importlib.import_module("models_mae")
         decoder = dict(decoder_embed_dim=8, decoder_depth=1, decoder_num_heads=2)
@@ -201,35 +165,25 @@ def mae(folder: Path) -> dict[str, Example]:
             return tokens[:, 1:].gather(1, restore[..., None].expand(-1, -1, tokens.shape[-1]))
 
         pairs = views(features, SQUARE)
-    return {"mae": dict(source="MAE", content={"model": model.state_dict()}, views=pairs, arch_kwargs=PLAIN)}
+    return {"mae": example("MAE", {"model": model.state_dict()}, pairs)}
 
 
 def moco(folder: Path) -> dict[str, Example]:
     with imports_from(folder), mock.patch.object(timm_vit.VisionTransformer, "num_tokens", 1, create=True):
         module = importlib.import_module("vits")
         norm = partial(nn.LayerNorm, eps=1e-6)
-        build = partial(
-            module.VisionTransformerMoCo,
-            img_size=16,
-            patch_size=4,
-            qkv_bias=True,
-            norm_layer=norm,
-            num_classes=4,
-            **SIZE,
-        )
+        options = dict(img_size=16, patch_size=4, qkv_bias=True, norm_layer=norm, num_classes=4)
+        build = partial(module.VisionTransformerMoCo, **options, **SIZE)
         base, momentum = randomise(build(), 9), randomise(build(), 10)
         pairs = views(lambda x: momentum.forward_features(x)[:, 1:], SQUARE)
-    state = prefixed("module.base_encoder.", base.state_dict()) | prefixed(
-        "module.momentum_encoder.", momentum.state_dict()
-    )
+    state = prefixed("module.base_encoder.", base.state_dict())
+    state |= prefixed("module.momentum_encoder.", momentum.state_dict())
     state["module.predictor.0.weight"] = torch.ones(2, 2)
-    common = dict(source="MoCo v3", views=pairs, arch_kwargs=PLAIN)
-    return {"moco_v3": common | dict(content={"state_dict": state})}
+    return {"moco_v3": example("MoCo v3", {"state_dict": state}, pairs)}
 
 
 def beit(folder: Path) -> dict[str, Example]:
     examples: dict[str, Example] = {}
-    common: Example = dict(source="BEiT, SimMIM", arch="beit_base_patch16_224")
     norm = partial(nn.LayerNorm, eps=1e-6)
     options = dict(img_size=16, patch_size=4, norm_layer=norm, qkv_bias=True, init_values=0.1, **SIZE)
     no_mask = torch.zeros(1, 16, dtype=torch.bool)
@@ -241,52 +195,31 @@ def beit(folder: Path) -> dict[str, Example]:
             )
             randomise(model, 11 if version == "beit" else 12)
             pairs = views(lambda x, m=model: m.forward_features(x, no_mask)[:, 1:], SQUARE)
-            examples[f"{version}_pretraining"] = common | dict(
-                content={"model": model.state_dict()},
-                views=pairs,
-                arch_kwargs=PLAIN
-                | dict(use_rel_pos_bias=False, use_shared_rel_pos_bias=True, use_fc_norm=False, init_values=0.1),
-            )
+            content = {"model": model.state_dict()}
+            examples[f"{version}_pretraining"] = example("BEiT, SimMIM", content, pairs, BEIT, **SHARED_TABLE)
             if version == "beit":
                 tuned = importlib.import_module("modeling_finetune").VisionTransformer(
                     use_rel_pos_bias=True, use_abs_pos_emb=False, num_classes=4, **options
                 )
                 randomise(tuned, 13)
                 pairs = views(lambda x, m=tuned: m.get_intermediate_layers(x)[-1][:, 1:], SQUARE)
-                examples["beit_finetuned"] = common | dict(
-                    content={"model": tuned.state_dict()}, views=pairs, arch_kwargs=PLAIN | dict(init_values=0.1)
-                )
+                content = {"model": tuned.state_dict()}
+                examples["beit_finetuned"] = example("BEiT, SimMIM", content, pairs, BEIT, init_values=0.1)
     return examples
 
 
 def simmim(folder: Path) -> dict[str, Example]:
     with imports_from(folder):
         module = importlib.import_module("models.simmim")
-        encoder = module.VisionTransformerForSimMIM(
-            img_size=16,
-            patch_size=4,
-            num_classes=0,
-            qkv_bias=True,
-            init_values=0.1,
-            use_abs_pos_emb=False,
-            use_shared_rel_pos_bias=True,
-            use_mean_pooling=False,
-            norm_layer=partial(nn.LayerNorm, eps=1e-6),
-            **SIZE,
+        options = dict(img_size=16, patch_size=4, num_classes=0, qkv_bias=True, init_values=0.1, use_abs_pos_emb=False)
+        options |= dict(
+            use_shared_rel_pos_bias=True, use_mean_pooling=False, norm_layer=partial(nn.LayerNorm, eps=1e-6)
         )
+        encoder = module.VisionTransformerForSimMIM(**options, **SIZE)
         model = randomise(module.SimMIM(encoder, encoder_stride=4), 14)
         no_mask = torch.zeros(1, 4, 4)
         pairs = views(lambda x: encoder(x, no_mask).flatten(2).transpose(1, 2), SQUARE)
-    return {
-        "simmim_vit": dict(
-            source="BEiT, SimMIM",
-            content={"model": model.state_dict()},
-            views=pairs,
-            arch="beit_base_patch16_224",
-            arch_kwargs=PLAIN
-            | dict(use_rel_pos_bias=False, use_shared_rel_pos_bias=True, use_fc_norm=False, init_values=0.1),
-        )
-    }
+    return {"simmim_vit": example("BEiT, SimMIM", {"model": model.state_dict()}, pairs, BEIT, **SHARED_TABLE)}
 
 
 def mmpretrain(folder: Path) -> dict[str, Example]:
@@ -309,90 +242,58 @@ def mmpretrain(folder: Path) -> dict[str, Example]:
         }.items():
             for name in names:
                 setattr(stubs["mmpretrain.models.utils"], name, getattr(importlib.import_module(inside + module), name))
+        common = dict(arch=size, img_size=16, patch_size=4, out_type="featmap")
         vit = importlib.import_module("mmpretrain.models.backbones.vision_transformer").VisionTransformer
-        plain_vit = randomise(vit(arch=size, img_size=16, patch_size=4, out_type="featmap"), 15)
-        swiglu = vit(
-            arch=size,
-            img_size=16,
-            patch_size=4,
-            out_type="featmap",
-            layer_scale_init_value=1.0,
-            layer_cfgs=dict(ffn_type="swiglu_fused"),
-        )
-        randomise(swiglu, 16)
-        tuned = importlib.import_module("mmpretrain.models.backbones.beit").BEiTViT(
-            arch=size,
-            img_size=16,
-            patch_size=4,
-            out_type="featmap",
-            norm_cfg=dict(type="LN", eps=1e-6),
-            final_norm=True,
-        )
-        randomise(tuned, 17)
+        plain_vit = randomise(vit(**common), 15)
+        gated = dict(layer_scale_init_value=1.0, layer_cfgs=dict(ffn_type="swiglu_fused"))
+        swiglu = randomise(vit(**common, **gated), 16)
+        beit_vit = importlib.import_module("mmpretrain.models.backbones.beit").BEiTViT
+        tuned = randomise(beit_vit(**common, norm_cfg=dict(type="LN", eps=1e-6), final_norm=True), 17)
         pairs = [views(lambda x, m=m: m(x)[0].flatten(2).transpose(1, 2), SQUARE) for m in (plain_vit, swiglu, tuned)]
-    common = dict(source="mmpretrain, mmseg ViT")
-    state = prefixed("backbone.", plain_vit.state_dict()) | {"neck.decoder_pred.bias": torch.ones(2)}
+    states = [{"state_dict": prefixed("backbone.", model.state_dict())} for model in (plain_vit, swiglu, tuned)]
+    states[0]["state_dict"]["neck.decoder_pred.bias"] = torch.ones(2)
+    giant, source = "vit_giant_patch14_dinov2", "mmpretrain, mmseg ViT"
+    tables = dict(use_rel_pos_bias=True, use_fc_norm=False, init_values=0.1)
     return {
-        "mmpretrain_vit": common | dict(content={"state_dict": state}, views=pairs[0], arch_kwargs=PLAIN),
-        "mmpretrain_swiglu": common
-        | dict(
-            content={"state_dict": prefixed("backbone.", swiglu.state_dict())},
-            views=pairs[1],
-            arch="vit_giant_patch14_dinov2",
-            arch_kwargs=PLAIN | dict(mlp_ratio=3.0, init_values=1.0),
-        ),
-        "mmpretrain_beit": common
-        | dict(
-            content={"state_dict": prefixed("backbone.", tuned.state_dict())},
-            views=pairs[2],
-            arch="beit_base_patch16_224",
-            arch_kwargs=PLAIN | dict(use_rel_pos_bias=True, use_fc_norm=False, init_values=0.1),
-        ),
+        "mmpretrain_vit": example(source, states[0], pairs[0]),
+        "mmpretrain_swiglu": example(source, states[1], pairs[1], giant, mlp_ratio=3.0, init_values=1.0),
+        "mmpretrain_beit": example(source, states[2], pairs[2], BEIT, **tables),
     }
 
 
-MAKERS = {
-    "dino": dino,
-    "dinov2": dinov2,
-    "dinov3": dinov3,
-    "ibot": ibot,
-    "mae": mae,
-    "moco-v3": moco,
-    "unilm": beit,
-    "SimMIM": simmim,
-    "mmpretrain": mmpretrain,
+MAKERS = {  # commit and maker of each checkout
+    "dino": ("7c446df", dino),
+    "dinov2": ("b8931f7", dinov2),
+    "dinov3": ("6876159", dinov3),
+    "ibot": ("da316d8", ibot),
+    "mae": ("efb2a80", mae),
+    "moco-v3": ("c349e6e", moco),
+    "unilm": ("768a3c8", beit),
+    "SimMIM": ("d3e29bc", simmim),
+    "mmpretrain": ("ee7f2e8", mmpretrain),
 }
 
 
-def write(name: str, example: Example, checkout: str) -> None:
+def write(name: str, made: Example, checkout: str) -> None:
     """Writes one example; see ``source_examples.py`` for the layout."""
-    tensors = {f"checkpoint/{key}": tensor.detach().clone() for key, tensor in flatten(example["content"]).items()}
-    for number, (image, tokens) in enumerate(example["views"]):
-        tensors |= {f"view{number}/image": image, f"view{number}/tokens": tokens.contiguous()}
-    metadata = {
-        "source": example["source"],
-        "checkout": f"{checkout} {COMMITS[checkout]}",
-        "arch": example.get("arch", "vit_tiny_patch16_224"),
-        "arch_kwargs": json.dumps(example["arch_kwargs"]),
-        "interpolation": example.get("interpolation", "timm"),
-        "option": example.get("option", ""),
-    }
-    save_file(tensors, FOLDER / f"{name}.safetensors", metadata=metadata)
-    print(f"{name}: {len(tensors)} tensors, {(FOLDER / f'{name}.safetensors').stat().st_size / 1000:.0f} kB")
+    tensors = {f"checkpoint/{key}": tensor for key, tensor in flatten(made["content"]).items()}
+    for number, (image, tokens) in enumerate(made["views"]):
+        tensors |= {f"view{number}/image": image, f"view{number}/tokens": tokens}
+    write_golden(FOLDER / f"{name}.safetensors", tensors, checkout=checkout, **made["metadata"])
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--checkouts", type=Path, required=True, help="folder with one checkout of each code")
     parser.add_argument("--only", nargs="+", choices=MAKERS, default=list(MAKERS), help="checkouts to take")
     args = parser.parse_args(argv)
     FOLDER.mkdir(exist_ok=True)
     for checkout in args.only:
-        folder = args.checkouts.resolve() / checkout
+        folder, (commit, make) = args.checkouts.resolve() / checkout, MAKERS[checkout]
         if not folder.is_dir():
-            raise FileNotFoundError(f"{folder} is missing: check out {checkout} there, at commit {COMMITS[checkout]}")
-        for name, example in MAKERS[checkout](folder).items():
-            write(name, example, checkout)
+            raise FileNotFoundError(f"{folder} is missing: check out {checkout} there, at commit {commit}")
+        for name, made in make(folder).items():
+            write(name, made, f"{checkout} {commit}")
 
 
 if __name__ == "__main__":

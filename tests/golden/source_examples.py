@@ -8,7 +8,7 @@ patch tokens behind the last norm. Those of installed packages are made when ask
 from __future__ import annotations
 
 import importlib.util
-import json
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +16,15 @@ from typing import Any
 
 import timm
 import torch
-from safetensors import safe_open
+from golden_files import part, read
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mst_transfer.checkpoint.pos_embed import use_pos_embed_interpolation
 
 FOLDER = Path(__file__).parent / "sources"
 PLAIN = dict(img_size=16, patch_size=4, embed_dim=16, depth=2, num_heads=2, mlp_ratio=2)
+SHARED_TABLE = dict(use_rel_pos_bias=False, use_shared_rel_pos_bias=True, use_fc_norm=False, init_values=0.1)  # of BEiT
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,10 @@ def nest(flat: Mapping[str, Tensor]) -> dict[str, Any]:
     """The inverse of :func:`flatten`."""
     content: dict[str, Any] = {}
     for name, tensor in flat.items():
-        *parts, last = name.split("/")
+        *outer, last = name.split("/")
         level = content
-        for part in parts:
-            level = level.setdefault(part, {})
+        for key in outer:
+            level = level.setdefault(key, {})
         level[last] = tensor
     return content
 
@@ -99,21 +101,25 @@ def nest(flat: Mapping[str, Tensor]) -> dict[str, Any]:
 def golden_examples() -> Iterator[SourceExample]:
     """Those of public checkouts."""
     for path in sorted(FOLDER.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        flat = {n.removeprefix("checkpoint/"): t for n, t in tensors.items() if n.startswith("checkpoint/")}
+        tensors, metadata = read(path)
         count = sum(name.endswith("/image") and name.startswith("view") for name in tensors)
         yield SourceExample(
             name=path.stem,
             source=metadata["source"],
-            content=nest(flat),
+            content=nest(part(tensors, "checkpoint/")),
             arch=metadata["arch"],
-            arch_kwargs=json.loads(metadata["arch_kwargs"]),
+            arch_kwargs=metadata["arch_kwargs"],
             views=[(tensors[f"view{n}/image"], tensors[f"view{n}/tokens"]) for n in range(count)],
             interpolation=metadata["interpolation"],
             option=metadata["option"],
         )
+
+
+def saved(model: Any) -> dict[str, Tensor]:
+    """Tensors of transformers under the names that ``save_pretrained`` writes: those of files on the hub."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        return load_file(f"{folder}/model.safetensors")
 
 
 def randomise(model: nn.Module, seed: int = 0, scales: tuple[str, ...] = ("lambda", "gamma")) -> nn.Module:

@@ -11,21 +11,22 @@ import argparse
 import importlib
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
-from mmengine.structures import InstanceData, PixelData
+from mmengine.structures import PixelData
 from torch import Tensor, nn
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "mst_transfer")]
 
+from golden_files import show_table  # noqa: E402
 from golden_swin import PROJECTS, golden_swin  # noqa: E402
 from live_sources import LIVE_EXAMPLES  # noqa: E402
 from source_examples import golden_examples  # noqa: E402
@@ -85,7 +86,7 @@ class Result:
 
 def vit_case(example: Any) -> Case:
     """Of a ViT."""
-    options = {k: v for k, v in example.arch_kwargs.items() if k not in ("num_classes",)}
+    options = {k: v for k, v in example.arch_kwargs.items() if k != "num_classes"}
     last = options.get("depth", 12) - 1
     out_norm = "none" if isinstance(example.build().norm, nn.Identity) else "last"  # none: it stands in the classifier
     backbone = dict(type="mst_transfer.TimmViT", arch=example.arch, out_indices=(last,), out_norm=out_norm, **options)
@@ -93,11 +94,8 @@ def vit_case(example: Any) -> Case:
         backbone["pos_embed_interpolation"] = example.option
 
     def difference(module: nn.Module) -> float:
-        worst = 0.0
-        for image, tokens in example.views:
-            grid = module(image)[-1]  # [1, D, h, w]
-            worst = max(worst, (grid.flatten(2).transpose(1, 2) - tokens).abs().max().item())
-        return worst
+        grids = ((module(image)[-1], tokens) for image, tokens in example.views)  # [1, D, h, w], [1, N, D]
+        return max((grid.flatten(2).transpose(1, 2) - tokens).abs().max().item() for grid, tokens in grids)
 
     return Case(example.name, backbone, example.write, difference, (int(options["embed_dim"]),))
 
@@ -106,14 +104,8 @@ def swin_case(project: str) -> Case:
     """Of a Swin."""
     golden = golden_swin(project)
     role = next(iter(golden.maps))
-    backbone = dict(
-        type="mst_transfer.TimmSwin",
-        arch=golden.arch,
-        role=role,
-        out_norm="last",
-        shift_single_windows=False,
-        **golden.arch_kwargs,
-    )
+    options = dict(role=role, out_norm="last", shift_single_windows=False, **golden.arch_kwargs)
+    backbone = dict(type="mst_transfer.TimmSwin", arch=golden.arch, **options)
 
     def difference(module: nn.Module) -> float:
         maps, theirs = module(golden.image), golden.maps[role]
@@ -137,15 +129,9 @@ def own_case(arch: str) -> Case:
     image = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         tokens = network(image, patch_tokens=True).patch_tokens.permute(0, 3, 1, 2)  # [1, D, h, w]
+    width = network.vit.patch_embed.proj.out_channels
     metadata = BackboneMetadata(
-        arch=arch,
-        arch_kwargs=kwargs,
-        patch_size=network.patch_size,
-        img_size=(side, side),
-        embed_dim=network.vit.patch_embed.proj.out_channels,
-        mean=(0.5,) * 3,
-        std=(0.25,) * 3,
-        role="teacher",
+        arch, kwargs, network.patch_size, (side, side), width, (0.5,) * 3, (0.25,) * 3, role="teacher"
     )
 
     def write(folder: Path) -> Path:
@@ -163,24 +149,16 @@ def own_case(arch: str) -> Case:
 OWN = ("vit_tiny_patch16_224", "swin_tiny_patch4_window7_224")
 
 
-def cases(only: list[str] | None = None) -> Iterator[Case]:
-    """All of them; those of packages that are not installed are named on stderr and left out."""
-    for arch in OWN:
-        if not only or f"mst_{arch}" in only:
-            yield own_case(arch)
-    for example in golden_examples():
-        if not only or example.name in only:
-            yield vit_case(example)
+def makers() -> dict[str, Callable[[], Case]]:
+    """What makes each case, by name; those of packages that are not installed are named on stderr and left out."""
+    found: dict[str, Callable[[], Case]] = {f"mst_{arch}": partial(own_case, arch) for arch in OWN}
+    found |= {example.name: partial(vit_case, example) for example in golden_examples()}
     for live in LIVE_EXAMPLES:
-        if only and live.name not in only:
-            continue
         if live.available:
-            yield vit_case(replace(live.make(), name=live.name))
+            found[live.name] = lambda live=live: vit_case(replace(live.make(), name=live.name))
         else:
             print(f"{live.name}: left out, {live.package} is not installed", file=sys.stderr)
-    for project in PROJECTS:
-        if not only or f"swin_{project}" in only:
-            yield swin_case(project)
+    return found | {f"swin_{project}": partial(swin_case, project) for project in PROJECTS}
 
 
 def load(case: Case, folder: Path) -> tuple[nn.Module, LoadReport, dict[str, Any]]:
@@ -245,18 +223,11 @@ def segmentor_config(backbone: dict[str, Any], widths: tuple[int, ...]) -> dict[
 
 
 def detection_samples() -> list[Any]:
-    """One instance an image."""
-    from mmdet.structures import DetDataSample
-    from mmdet.structures.mask import BitmapMasks
+    """One image with two instances."""
+    from mmdet.testing import demo_mm_inputs
 
-    shape = (SIDE, SIDE)
-    sample = DetDataSample(metainfo=dict(img_shape=shape, ori_shape=shape, batch_input_shape=shape))
-    mask = np.zeros((1, *shape), dtype=np.uint8)
-    mask[0, 8:48, 8:40] = 1
-    sample.gt_instances = InstanceData(
-        bboxes=torch.tensor([[8.0, 8.0, 40.0, 48.0]]), labels=torch.tensor([1]), masks=BitmapMasks(mask, *shape)
-    )
-    return [sample]
+    shape = (3, SIDE, SIDE)
+    return demo_mm_inputs(1, [shape], num_items=[2], num_classes=3, with_mask=True)["data_samples"]
 
 
 def segmentation_samples() -> list[Any]:
@@ -307,11 +278,8 @@ def measure(case: Case) -> Result:
 def cells(result: Result) -> list[str]:
     """As text."""
     share = f"{result.loaded} of {result.total - result.missing}"
-    extra = f" (+{result.missing} fresh norms)" if result.missing else ""
-    return [
-        *(result.source, result.name, share + extra, f"{result.difference:.0e}"),
-        *(result.detection, result.segmentation),
-    ]
+    share += f" (+{result.missing} fresh norms)" if result.missing else ""
+    return [result.source, result.name, share, f"{result.difference:.0e}", result.detection, result.segmentation]
 
 
 HEADER = ["source", "example", "tensors loaded", "largest difference", "detection step", "segmentation step"]
@@ -324,14 +292,9 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="examples to take (default: all)")
     args = parser.parse_args()
     MMLogger.get_instance("source_table", log_level="ERROR")  # loads report to the current logger
-    results = [measure(case) for case in cases(args.only)]
+    results = [measure(make()) for name, make in makers().items() if not args.only or name in args.only]
     table = [HEADER, *(cells(result) for result in results)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(HEADER))]
-    for row in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    if args.markdown:
-        lines = ["| " + " | ".join(row) + " |" for row in table]
-        args.markdown.write_text("\n".join([lines[0], "|---" * len(HEADER) + "|", *lines[1:]]) + "\n")
+    show_table(table, args.markdown)
     return 0 if results and all(result.sound for result in results) else 1
 
 

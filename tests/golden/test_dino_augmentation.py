@@ -11,6 +11,8 @@ import dino_inputs as inputs
 import numpy as np
 import pytest
 from dino_augmentation import FACTORS, OPERATIONS, STRENGTHS, place
+from golden_files import read
+from torch import Tensor
 
 from pretrain.data.augment import CropPlan, MultiCropOptions, draw_crops
 
@@ -30,6 +32,11 @@ def ours() -> dict[str, list[dict[str, float]]]:
     options = MultiCropOptions(num_local_crops=1)
     samples = [draw_crops(options, *inputs.IMAGE_SIZE, seed=11, epoch=2, index=i) for i in range(inputs.NUM_DRAWS)]
     return {kind: [drawn(sample[i]) for sample in samples] for i, kind in enumerate(inputs.CROP_KINDS)}
+
+
+@pytest.fixture(scope="module")
+def golden_draws() -> dict[str, Tensor]:
+    return read("dino_augmentation.safetensors")[0]
 
 
 @pytest.mark.parametrize("kind", inputs.CROP_KINDS)

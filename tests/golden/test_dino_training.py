@@ -30,23 +30,11 @@ train_dataloader = dict(
     dataset=dict(data_root={data_root!r}, global_size=32, local_size=16, num_local_crops={num_local}),
 )
 optim_wrapper = dict(clip_grad={train[clip_grad]}, dtype=None)
-train_cfg = dict(
-    max_epochs={train[epochs]},
-    schedule=dict(
-        base_lr={train[base_lr]},
-        min_lr={train[min_lr]},
-        warmup_epochs={train[warmup_epochs]},
-        weight_decay={train[weight_decay]},
-        weight_decay_end={train[weight_decay_end]},
-        teacher_momentum={train[teacher_momentum]},
-        warmup_teacher_temp={train[warmup_teacher_temp]},
-        teacher_temp={train[teacher_temp]},
-        warmup_teacher_temp_epochs={train[warmup_teacher_temp_epochs]},
-        freeze_last_layer_epochs={train[freeze_last_layer]},
-    ),
-)
+train_cfg = dict(max_epochs={train[epochs]}, schedule={schedule!r})
 visualizer = dict(vis_backends=[dict(type="mmengine.LocalVisBackend")])
 """
+SCHEDULED = ("base_lr", "min_lr", "warmup_epochs", "weight_decay", "weight_decay_end", "teacher_momentum")
+SCHEDULED += ("warmup_teacher_temp", "teacher_temp", "warmup_teacher_temp_epochs")
 
 
 class GoldenSteps(StepLoader):
@@ -71,6 +59,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], li
         vit=inputs.TRAIN_VIT,
         head=inputs.TRAIN_HEAD,
         train=inputs.TRAIN,
+        schedule={name: inputs.TRAIN[name] for name in SCHEDULED}
+        | dict(freeze_last_layer_epochs=inputs.TRAIN["freeze_last_layer"]),
         num_local=inputs.NUM_LOCAL,
         data_root=str(folder / "photos"),
     )

@@ -6,7 +6,7 @@ import pytest
 import timm
 import timm_table
 import torch
-from timm_table import FAMILIES, Outcome, counts, every_name, examine, perturb, representatives
+from timm_table import every_name, examine, representatives
 
 LARGEST = 60_000_000  # numbers in two blocks; the script goes through larger ones too
 RIGHT = (
@@ -14,12 +14,8 @@ RIGHT = (
     *("flexivit_small", "deit_tiny_distilled_patch16_224", "beit_base_patch16_224", "swin_tiny_patch4_window7_224"),
 )
 REFUSED = (
-    *(
-        "vit_small_patch16_rope_224",
-        "vit_small_patch16_rope_ape_224",
-        "vit_base_patch16_rpn_224",
-        "eva02_tiny_patch14_224",
-    ),
+    *("vit_small_patch16_rope_224", "vit_small_patch16_rope_ape_224", "vit_base_patch16_rpn_224"),
+    *("eva02_tiny_patch14_224",),
     *("vit_relpos_small_patch16_224", "vit_xsmall_patch16_clip_224", "vit_base_patch16_siglip_gap_224", "test_vit"),
     *("vit_wee_patch16_reg1_gap_256", "vit_small_patch16_18x2_224", "swinv2_tiny_window8_256"),
 )
@@ -53,13 +49,3 @@ def test_what_leaves_no_tensors_shows_in_the_difference(options, monkeypatch, tm
     name = "vit_tiny_patch16_224"
     monkeypatch.setattr(timm_table, "shallow", lambda name: timm.create_model(name, depth=2, img_size=64, **options))
     assert examine(name, "vision_transformer", tmp_path).verdict == "wrong"
-
-
-def test_random_values_replace_all_zeros_and_ones():
-    model = perturb(timm.create_model("vit_tiny_patch16_224", depth=1, init_values=1e-5))
-    assert all((parameter != parameter.flatten()[0]).any() for parameter in model.parameters())
-
-
-def test_the_sum_counts_every_row():
-    outcomes = [Outcome("a", FAMILIES[0], "right", ""), Outcome("b", FAMILIES[1], "wrong", "")]
-    assert counts(outcomes)[-1] == ["all", "2", "1", "0", "1"]

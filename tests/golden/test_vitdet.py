@@ -1,22 +1,25 @@
-"""Backbone with windows, simple feature pyramid and layer-wise rates against what detectron2's ViTDet gives."""
+"""Backbone with windows, pyramid, layer-wise rates and exported files against what detectron2's code gives."""
 
-from pathlib import Path
-
+import make_vitdet as inputs
 import pytest
 import torch
-import vitdet_inputs as inputs
-from dino_inputs import fill, normal
-from safetensors.torch import load_file
+from dino_inputs import fill
+from golden_files import part, read
 from torch import nn
 
+from mst_transfer.checkpoint import BackboneMetadata, save_backbone
+from mst_transfer.checkpoint.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from mst_transfer.engine.layer_decay import plan_parameters
+from mst_transfer.export import detectron2_layout
+from mst_transfer.export.convert import convert
+from mst_transfer.export.source_model import read_source_model
 from mst_transfer.models.backbones.vit import TimmViT
 from mst_transfer.models.necks import SimpleFeaturePyramid
 
 
 @pytest.fixture(scope="module")
 def vitdet():
-    return load_file(Path(__file__).parent / "vitdet.safetensors")
+    return read("vitdet.safetensors")[0]
 
 
 @pytest.mark.parametrize("name", inputs.SETTINGS)
@@ -48,11 +51,8 @@ def test_backbone(name, vitdet, agree):
 
 
 def test_pyramid(vitdet, agree):
-    pyramid = SimpleFeaturePyramid(inputs.WIDTH, inputs.OUT_CHANNELS)
-    with torch.no_grad():
-        for number, parameter in enumerate(pyramid.parameters()):
-            parameter.copy_(0.3 * normal(f"pyramid {number}", *parameter.shape) + (parameter.ndim == 1))
-    grid = normal("pyramid input", *inputs.PYRAMID_SHAPE).requires_grad_()
+    pyramid = inputs.fill_pyramid(SimpleFeaturePyramid(inputs.WIDTH, inputs.OUT_CHANNELS))
+    grid = inputs.pyramid_input()
     outputs = dict(zip(["p2", "p3", "p4", "p5", "p6"], pyramid([grid]), strict=True))
     for name, output in outputs.items():
         agree(name, output, vitdet[f"pyramid/{name}"], 1e-5)
@@ -69,3 +69,40 @@ def test_rates_of_layers(vitdet):
     plans = {plan.name: plan.lr for plan in plan_parameters(model, 1.0, 0.1, inputs.LR_DECAY_RATE)}
     names = [f"backbone.vit.{name}" for name in inputs.LR_NAMES] + list(inputs.LR_NAMES_OUTSIDE)
     assert [plans[name] for name in names] == pytest.approx(vitdet["rates"].tolist())
+
+
+@pytest.fixture(scope="module")
+def vit():
+    """Weights, images and features of detectron2's plain ViT."""
+    return read("detectron2_vit.safetensors")[0]
+
+
+@pytest.fixture
+def original(vit, tmp_path):
+    """The golden weights as a backbone of ours, with the class token and last norm that detectron2 does without."""
+    options = {name: value for name, value in inputs.VIT.items() if name != "pretrain_img_size"}
+    width, side, patch = (options[name] for name in ("embed_dim", "img_size", "patch_size"))
+    ones = {"cls_token": torch.ones(1, 1, width), "norm.weight": torch.ones(width), "norm.bias": torch.ones(width)}
+    metadata = BackboneMetadata(
+        "vit_tiny_patch16_224", options, patch, (side, side), width, IMAGENET_MEAN, IMAGENET_STD, role="teacher"
+    )
+    save_backbone(tmp_path / "ours.safetensors", part(vit, "weights/") | ones, metadata)
+    return read_source_model(tmp_path / "ours.safetensors")
+
+
+def test_the_file_holds_detectron2s_tensors_under_its_names(original, vit, tmp_path) -> None:
+    convert(original, detectron2_layout.TARGET, tmp_path / "out.pth")
+    written = torch.load(tmp_path / "out.pth", weights_only=True)["model"]
+    weights = part(vit, "weights/")
+    assert set(written) == {f"backbone.net.{name}" for name in (*weights, "cls_token", "norm.weight", "norm.bias")}
+    for name, tensor in weights.items():
+        assert torch.equal(written[f"backbone.net.{name}"], tensor), name
+
+
+@pytest.mark.parametrize("size", inputs.VIT_SIZES)
+def test_what_it_is_compared_with_is_what_detectron2_computes(original, vit, agree, size) -> None:
+    name = f"{size[0]}x{size[1]}"
+    image, features = vit[f"image/{name}"], vit[f"features/{name}"]
+    with torch.no_grad():
+        tokens = detectron2_layout.without_class_token(original, size).forward_features(image)
+    agree(f"detectron2's ViT at {name}", tokens.transpose(1, 2).unflatten(2, features.shape[2:]), features, 1e-5)

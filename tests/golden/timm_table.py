@@ -22,6 +22,7 @@ from typing import Any
 
 import timm
 import torch
+from golden_files import show_table
 from safetensors.torch import save_file
 from torch import nn
 
@@ -181,12 +182,7 @@ def main() -> int:
         if outcome.verdict != "right":
             print(f"{outcome.verdict} {outcome.name}: {outcome.detail.removeprefix('FILE ')[:160]}")
     table = counts(outcomes)
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    for row in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    if args.markdown:
-        lines = ["| " + " | ".join(row) + " |" for row in table]
-        args.markdown.write_text("\n".join([lines[0], "|---" * len(table[0]) + "|", *lines[1:]]) + "\n")
+    show_table(table, args.markdown)
     return 1 if any(outcome.verdict == "wrong" for outcome in outcomes) else 0
 
 

@@ -1,15 +1,17 @@
 """Swin checkpoints as other projects' code writes them, with the maps that it computes (``golden/make_swin.py``)."""
 
-import json
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-FOLDER = Path(__file__).resolve().parents[1] / "golden"
+sys.path.append(str(Path(__file__).resolve().parents[1] / "golden"))
+
+from golden_files import part, read  # noqa: E402
+
 PROJECTS = ("official", "moby", "simmim", "mmpretrain", "transformers")
 
 
@@ -48,13 +50,9 @@ class GoldenSwin:
 @cache
 def golden_swin(project: str) -> GoldenSwin:
     """Reads one file; what it holds is shared, so change copies only."""
-    with safe_open(FOLDER / f"swin_{project}.safetensors", framework="pt") as file:
-        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
-
-    def under(prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-
-    kwargs = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(metadata["arch_kwargs"]).items()}
-    roles = [role for role in ("teacher", "student") if under(f"{role}/")]
-    maps = {role: under(f"{role}/") for role in roles}
-    return GoldenSwin(metadata["source"], metadata["arch"], kwargs, under("checkpoint/"), tensors["image"], maps)
+    tensors, metadata = read(f"swin_{project}.safetensors")
+    kwargs = {k: tuple(v) if isinstance(v, list) else v for k, v in metadata["arch_kwargs"].items()}
+    roles = [role for role in ("teacher", "student") if part(tensors, f"{role}/")]
+    maps = {role: part(tensors, f"{role}/") for role in roles}
+    checkpoint = part(tensors, "checkpoint/")
+    return GoldenSwin(metadata["source"], metadata["arch"], kwargs, checkpoint, tensors["image"], maps)

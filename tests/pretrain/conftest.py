@@ -17,12 +17,18 @@ TINY_HEAD = dict(out_dim=32, hidden_dim=16, bottleneck_dim=8)
 
 @pytest.fixture
 def tiny_mst() -> Callable[..., MST]:
-    """Builds an MST of 24-d tokens, 4 x 4 patches and 32 prototypes, always from the same seed."""
+    """Builds an MST of 24-d tokens, 4 x 4 patches and 32 prototypes, always from the same seed.
 
-    def build(**overrides) -> MST:
+    Options of a ``backbone`` change the tiny ViT; a Swin takes its place.
+    """
+
+    def build(backbone: dict | None = None, **overrides) -> MST:
         torch.manual_seed(0)
-        arguments = dict(backbone=dict(TINY_BACKBONE), head=dict(TINY_HEAD), decoder=dict(channels=(8, 8, 8)))
-        return MST(**{**arguments, **overrides}).train()
+        backbone = backbone or {}
+        if not backbone.get("arch", "").startswith("swin"):
+            backbone = TINY_BACKBONE | backbone
+        arguments = dict(head=dict(TINY_HEAD), decoder=dict(channels=(8, 8, 8)))
+        return MST(backbone, **{**arguments, **overrides}).train()
 
     return build
 
@@ -72,6 +78,20 @@ def sgd_config(tiny_config: Path) -> Path:
 @pytest.fixture
 def tiny_config(tmp_path: Path, photo_folder: Path) -> Path:
     """A config file that inherits a shipped one; 6 steps an epoch, 2 epochs."""
-    path = tmp_path / "tiny.py"
-    path.write_text(TINY_CONFIG.format(data_root=str(photo_folder)))
-    return path
+    return write_tiny_config(tmp_path, photo_folder)
+
+
+def write_tiny_config(folder: Path, photo_folder: Path) -> Path:
+    """Writes the file of :func:`tiny_config` into a folder."""
+    (folder / "tiny.py").write_text(TINY_CONFIG.format(data_root=str(photo_folder)))
+    return folder / "tiny.py"
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, photo_folder: Path) -> Path:
+    """A whole run of 12 steps with checkpoints every 4; look, change nothing."""
+    from pretrain.run.train import main
+
+    folder = tmp_path_factory.mktemp("finished")
+    assert main([str(write_tiny_config(folder, photo_folder)), "--work-dir", str(folder / "whole"), "--seed", "5"]) == 0
+    return folder / "whole"

@@ -68,16 +68,6 @@ def test_a_folder_of_everything_makes_an_epoch(mixed: Path) -> None:
     assert set(map(os.path.basename, dataset.unreadable)) == expected
 
 
-def test_a_file_deleted_after_the_search_is_skipped(mixed: Path) -> None:
-    dataset = MultiCropDataset(mixed, **SMALL)
-    index = next(i for i, path in enumerate(dataset.paths) if path.endswith("plain.png"))
-    dataset[index]
-    assert dataset.unreadable == []
-    os.unlink(dataset.paths[index])
-    dataset[index]
-    assert dataset.unreadable[0] == dataset.paths[index]
-
-
 class _Runner(SimpleNamespace):
     """What the hook needs of a runner, for data sets of any size."""
 

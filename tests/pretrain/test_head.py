@@ -30,28 +30,7 @@ def test_logits_are_cosines():
     bottleneck, weight = head.mlp(x), head.last_layer.weight_v
     expected = nn.functional.cosine_similarity(bottleneck[:, None], weight[None], dim=-1)
     torch.testing.assert_close(head(x), expected)
-
-
-def test_row_norms_stay_one_by_default():
-    head = DINOHead(24, out_dim=50, hidden_dim=16, bottleneck_dim=8)
-    assert not head.last_layer.weight_g.requires_grad
-    assert DINOHead(24, 50, 16, 8, norm_last_layer=False).last_layer.weight_g.requires_grad
-
-
-def test_full_scale_shapes():
-    with torch.device("meta"):
-        head = DINOHead(384)
-    shapes = {name: tuple(p.shape) for name, p in head.named_parameters()}
-    assert shapes == {
-        "mlp.0.weight": (2048, 384),
-        "mlp.0.bias": (2048,),
-        "mlp.2.weight": (2048, 2048),
-        "mlp.2.bias": (2048,),
-        "mlp.4.weight": (256, 2048),
-        "mlp.4.bias": (256,),
-        "last_layer.weight_g": (65536, 1),
-        "last_layer.weight_v": (65536, 256),
-    }
+    assert not head.last_layer.weight_g.requires_grad  # so that the rows stay of length one
 
 
 def test_bad_width_is_named():

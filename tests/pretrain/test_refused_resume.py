@@ -1,9 +1,9 @@
 """A pre-training that is refused to resume leaves its work dir as it was; one that goes on writes its config."""
 
+import shutil
 import time
 from pathlib import Path
 
-import pytest
 from untouched_folders import contents, refusal
 
 from pretrain.run.train import main
@@ -19,13 +19,8 @@ REFUSALS = (
 )
 
 
-@pytest.fixture
-def stopped(tiny_config: Path, tmp_path: Path) -> Path:
-    assert main([str(tiny_config), "--work-dir", str(tmp_path / "run")]) == 0
-    return tmp_path / "run"
-
-
-def test_a_refused_resume_leaves_the_work_dir_as_it_was(stopped: Path, tiny_config: Path) -> None:
+def test_a_refused_resume_leaves_the_work_dir_as_it_was(finished: Path, tiny_config: Path, tmp_path: Path) -> None:
+    stopped = shutil.copytree(finished, tmp_path / "run")
     words = [str(tiny_config), "--work-dir", str(stopped), "--resume", str(stopped / "iter_8.pth")]
     time.sleep(1 - time.time() % 1)  # mmengine names the folder of a log by the second
     before = contents(stopped)

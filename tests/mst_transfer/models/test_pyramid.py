@@ -17,19 +17,6 @@ def test_shapes(patch_size, size):
         assert output.shape == (2, 6, -(-size[0] // stride), -(-size[1] // stride))
 
 
-def kinds(module):
-    return [type(layer).__name__ for layer in module] if isinstance(module, nn.Sequential) else ["Identity"]
-
-
-def test_layers_for_patch_8():
-    assert [kinds(build_resampler(8, 8 / stride)) for stride in STRIDES] == [
-        ["ConvTranspose2d"],
-        ["Identity"],
-        ["MaxPool2d"],
-        ["MaxPool2d"],
-    ]
-
-
 def test_patch_16_equals_the_operations_written_out():
     pyramid = TokenPyramid(5, 16)
     grids = [torch.randn(1, 5, 3, 5) for _ in STRIDES]
@@ -65,14 +52,6 @@ def test_cells_lie_where_anchors_and_roi_align_look(patch_size, stride):
     inside = (expected > centers[0]) & (expected < centers[-1])
     assert inside.sum() > 25
     torch.testing.assert_close(result[inside], expected[inside], atol=1e-9, rtol=0)
-
-
-def test_every_parameter_gets_a_gradient():
-    for patch_size in (8, 14, 16):
-        pyramid = TokenPyramid(4, patch_size)
-        maps = pyramid([torch.randn(1, 4, 4, 4, requires_grad=True) for _ in STRIDES], (4 * patch_size,) * 2)
-        sum(m.square().sum() for m in maps).backward()
-        assert all(p.grad is not None for p in pyramid.parameters())
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
 """Sliding inference equals mmseg's for all sizes, strides, batches and steps, in less memory."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
 from mmengine.config import ConfigDict
-from mmengine.registry import MODELS as ROOT
 from mmengine.registry import init_default_scope
 from mmseg.models.segmentors import EncoderDecoder, SegTTAModel
 from mmseg.structures import SegDataSample
@@ -149,14 +149,6 @@ def test_test_time_augmentation(pair):
     assert (theirs == ours).float().mean() > 0.999
 
 
-def test_metas_are_left_as_they_are(pair):
-    _, ours = set_test_cfg(pair)
-    metas = [dict(ori_shape=(40, 40), img_shape=(40, 40))]
-    with torch.no_grad():
-        ours.slide_inference(torch.randn(1, 3, 40, 40), metas)
-    assert metas == [dict(ori_shape=(40, 40), img_shape=(40, 40))]
-
-
 def test_one_copy_of_the_logits(pair):
     """mmseg's accumulation holds three: the sum, a padded window, the quotient."""
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -210,17 +202,17 @@ def test_first_of_equal_classes():
     assert torch.equal(_classes(logits), logits.argmax(dim=0, keepdim=True))
 
 
-def test_gaps_are_refused(pair):
-    _, ours = set_test_cfg(pair, stride=(40, 40))
-    with pytest.raises(ValueError, match="stride must not exceed"):
-        ours.slide_inference(torch.randn(1, 3, 80, 80), [dict(img_shape=(80, 80))])
-
-
 @pytest.mark.parametrize("options", [dict(windows_per_step=0), dict(windows_per_step=1.5), dict(accumulate_on="disk")])
 def test_wrong_options_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         SlideEncoderDecoder(**config(**options))
 
 
-def test_built_from_its_name():
-    assert type(ROOT.build(dict(type="mst_transfer.SlideEncoderDecoder", **config()))) is SlideEncoderDecoder
+def test_gaps_are_refused_and_metas_left_as_they_are(pair):
+    metas = [dict(ori_shape=(80, 80), img_shape=(80, 80))]
+    refused = pytest.raises(ValueError, match="stride must not exceed")
+    for stride, outcome in ((20, nullcontext()), (40, refused)):
+        _, ours = set_test_cfg(pair, stride=(stride, stride))
+        with torch.no_grad(), outcome:
+            ours.slide_inference(torch.randn(1, 3, 80, 80), metas)
+    assert metas == [dict(ori_shape=(80, 80), img_shape=(80, 80))]

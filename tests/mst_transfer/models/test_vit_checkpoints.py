@@ -87,18 +87,6 @@ def test_channels(tmp_path):
         torch.testing.assert_close(adapter(grey)[-1], three[0], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("how", ["checkpoint", "init_cfg"])
-@pytest.mark.parametrize("out_indices", [None, (0, 1)])
-def test_init_weights_loads_and_reports(tmp_path, how, out_indices):
-    path = str(tmp_path / "teacher.safetensors")
-    vit = save_own(path)
-    source = dict(checkpoint=path) if how == "checkpoint" else dict(init_cfg=dict(type="Pretrained", checkpoint=path))
-    adapter = TimmViT(**SMALL, img_size=64, out_indices=out_indices, **source)
-    adapter.init_weights()
-    torch.testing.assert_close(adapter.vit.blocks[1].mlp.fc1.weight, vit.blocks[1].mlp.fc1.weight, rtol=0, atol=0)
-    assert adapter.vit.pos_embed.shape == (1, 65, 48)
-
-
 @pytest.mark.parametrize("img_size", [32, 64])
 def test_position_embeddings_are_resampled_as_in_pre_training(tmp_path, img_size):
     path = str(tmp_path / "teacher.safetensors")

@@ -144,15 +144,6 @@ def test_relative_biases_in_windows(size, prefix):
         torch.testing.assert_close(adapter(image)[0], expected, atol=1e-4, rtol=1e-4)
 
 
-def test_one_window_over_the_whole_grid_is_global_attention():
-    options = dict(SMALL, class_token=False, global_pool="avg", depth=2, out_indices=(1,))
-    whole = TimmViT("vit_tiny_patch16_224", **options).eval()
-    windows = TimmViT("vit_tiny_patch16_224", **options, window_size=7, global_blocks=()).eval()
-    windows.load_state_dict(whole.state_dict())
-    image = torch.randn(1, 3, 56, 56)
-    torch.testing.assert_close(windows(image)[0], whole(image)[0])
-
-
 @pytest.mark.parametrize("size", [(48, 48), (40, 56)])
 def test_stochastic_depth_drops_whole_images(size):
     adapter = TimmViT("vit_tiny_patch16_224", **SMALL, window_size=2, global_blocks=(), drop_path_rate=1.0).train()
@@ -173,13 +164,6 @@ def test_stochastic_depth_drops_whole_images(size):
         torch.manual_seed(3)
         outputs.append(again(torch.ones(4, 3, *size))[0])
     torch.testing.assert_close(*outputs, rtol=0, atol=0)
-
-
-def test_prefix_tokens_are_dropped_or_kept():
-    dropped = TimmViT("vit_small_patch14_reg4_dinov2", **SMALL, window_size=2, global_blocks=(3,))
-    assert not any("_token" in name for name, _ in dropped.named_parameters())
-    kept = TimmViT("vit_small_patch14_reg4_dinov2", **SMALL, window_size=2, global_blocks=(3,), window_prefix="global")
-    assert {name for name, _ in kept.named_parameters() if "_token" in name} == {"vit.cls_token", "vit.reg_token"}
 
 
 def test_default_blocks_with_global_attention_end_each_quarter():

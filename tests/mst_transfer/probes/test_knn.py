@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from mst_transfer.probes.knn import knn_accuracy, knn_votes
 
 GOLDEN = Path(__file__).parents[2] / "golden"
+sys.path.append(str(GOLDEN))  # for dino_inputs
 
 
 def test_votes_equal_a_plain_loop():
@@ -30,11 +31,8 @@ def test_votes_equal_a_plain_loop():
 
 
 def test_accuracy_equals_the_public_code():
-    sys.path.insert(0, str(GOLDEN))
-    try:
-        from make_dino_knn import clusters
-    finally:
-        sys.path.remove(str(GOLDEN))
+    from dino_inputs import clusters
+
     results = json.loads((GOLDEN / "dino_knn.json").read_text())["results"]
     assert len({round(result["top1"], 1) for result in results}) > 8, "they would not tell settings apart"
     for result in results:

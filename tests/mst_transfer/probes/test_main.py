@@ -87,12 +87,6 @@ def test_linear_with_and_without_cache(checkpoint: Path, data: Path, tmp_path: P
         assert result["held_out"][str(result["lr"])] == max(result["held_out"].values())
 
 
-def test_random_weights_are_said_to_be_random(data: Path, capsys):
-    options = ["--arch", ARCH, "--arch-options", *(f"{key}={value}" for key, value in KWARGS.items())]
-    assert main("eval_knn", ["random", str(data), "--k", "1", *options]) == 0
-    assert "random weights of vit_tiny_patch16_224, seed 0" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("program", "words", "message"),
     [

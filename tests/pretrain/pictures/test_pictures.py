@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -17,9 +18,10 @@ from pretrain.pictures.__main__ import main
 from pretrain.pictures.drawing import draw_heads, grey_out, heat_map, overlay
 from pretrain.pictures.inference import read_crop, run_model
 from pretrain.pictures.picture_folder import choose_images, load_run
-from pretrain.run.train import main as train
 
 NORMALISATION = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+VIT = dict(arch="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
+SWIN = dict(arch="swin_tiny_patch4_window7_224", img_size=64, embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 3))
 
 
 def test_hidden_patches_are_grey():
@@ -75,15 +77,11 @@ def test_a_view_that_is_masked_in_training_is_shown(tiny_mst):
 
 
 def test_swin_masks_whole_cells(tiny_mst):
-    swin = dict(
-        arch="swin_tiny_patch4_window7_224", img_size=64, embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 2)
-    )
-    mst = tiny_mst(backbone=swin, masking=dict(num=3)).eval()
+    mst = tiny_mst(backbone=SWIN, masking=dict(num=3)).eval()
     views = run_model(mst, np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8))
-    assert views.heads.shape == (2, 2, 2, 3) and views.mask.sum(axis=(1, 2)).tolist() == [2, 2]
+    assert views.heads.shape == (2, 3, 2, 3) and views.mask.sum(axis=(1, 2)).tolist() == [2, 2]
     assert views.restored.shape == (2, 64, 96, 3)
-    grey = grey_out(np.zeros((2, 64, 96, 3)), views.mask)
-    assert (grey > 0).sum() == 2 * 2 * 32 * 32 * 3
+    assert (grey_out(np.zeros((2, 64, 96, 3)), views.mask) > 0).sum() == 2 * 2 * 32 * 32 * 3
 
 
 @pytest.mark.parametrize("height, width", [(10, 10), (10, 30), (40, 20)])
@@ -106,9 +104,8 @@ def test_images_are_files_and_shares_of_folders(photo_folder: Path):
         choose_images(folders, 0)
 
 
-def test_command_line(tiny_config: Path, photo_folder: Path, tmp_path: Path, capsys):
-    run, out = tmp_path / "run", tmp_path / "pictures"
-    assert train([str(tiny_config), "--work-dir", str(run)]) == 0
+def test_command_line(finished: Path, photo_folder: Path, tmp_path: Path, capsys):
+    run, out = finished, tmp_path / "pictures"
     assert main([str(run), "--images", str(photo_folder), "--out", str(out), "--num", "3"]) == 0
     entries = json.loads((out / "index.json").read_text())
     assert [entry["file"] for entry in entries] == ["importance.png", "restored.png"]
@@ -121,9 +118,8 @@ def test_command_line(tiny_config: Path, photo_folder: Path, tmp_path: Path, cap
     assert "30x30 px is not a multiple of the patch size 8: choose a size such as 24 or 32" in capsys.readouterr().err
 
 
-def test_pictures_of_a_run_with_compiled_blocks_need_no_compiler(tiny_config: Path, tmp_path: Path):
-    run = tmp_path / "run"
-    assert train([str(tiny_config), "--work-dir", str(run), "--cfg-options", "train_cfg.schedule.warmup_epochs=0"]) == 0
+def test_pictures_of_a_run_with_compiled_blocks_need_no_compiler(finished: Path, tmp_path: Path):
+    run = shutil.copytree(finished, tmp_path / "run")
     config = run / FILE
     config.write_text(config.read_text().replace('"backbone": {', '"backbone": {"compile_blocks": true,', 1))
     model, _ = load_run(run)
@@ -145,20 +141,11 @@ def backbone_file(folder: Path, backbone: MaskedViT | MaskedSwin) -> Path:
     return path
 
 
-VIT = dict(arch="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
-SWIN = dict(arch="swin_tiny_patch4_window7_224", img_size=64, embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 3))
-
-
 @pytest.mark.parametrize(
     "build, options, size, words",
     [
         (MaskedViT, VIT, (48, 32), "the teacher's class token over the patches"),
-        (
-            MaskedSwin,
-            dict(SWIN, head_dim=4),
-            (96, 64),
-            "the teacher's average-pooled feature over the last-stage tokens",
-        ),
+        (MaskedSwin, SWIN | dict(head_dim=4), (96, 64), "the teacher's average-pooled feature over the last-stage"),
     ],
     ids=["vit", "swin"],
 )
@@ -198,18 +185,12 @@ def test_files_of_others_show_their_architecture_or_need_its_name(photo_folder: 
 
 @pytest.mark.parametrize(
     "words",
-    [
-        [],
-        ["run", "--checkpoint", "file"],
-        ["run", "--size", "1", "2", "3"],
-        ["run", "--role", "student"],
-        ["run", "--arch", "vit_tiny_patch16_224"],
-        ["--checkpoint", "file", "--config", "config.py"],
-    ],
-)
+    ["", "run --checkpoint file", "run --size 1 2 3", "run --role student", "run --arch vit_tiny_patch16_224",
+     "--checkpoint file --config config.py"],
+)  # fmt: skip
 def test_contradictory_arguments_are_refused(words):
     with pytest.raises(SystemExit):
-        main([*words, "--images", "x", "--out", "y"])
+        main([*words.split(), "--images", "x", "--out", "y"])
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):

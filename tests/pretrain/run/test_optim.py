@@ -42,21 +42,6 @@ def test_hyperparameters_reach_the_groups(tiny_mst):
     assert [g["weight_decay"] for g in wrapper.param_groups] == [0.125, 0.0]
 
 
-def test_fused_adamw_equals_the_plain_one(tiny_mst, crops):
-    results = []
-    for fused in (False, True):
-        mst = tiny_mst()
-        wrapper = PretrainOptimWrapperConstructor(dict(optimizer=dict(type="AdamW", fused=fused)))(mst)
-        for step in range(3):
-            wrapper.set_hyperparameters(1e-3, 0.04)
-            wrapper.zero_grad()
-            wrapper.backward(mst(**crops(seed=step))["loss"])
-            wrapper.clip_gradients()
-            wrapper.step()
-        results.append(torch.cat([p.detach().flatten() for p in mst.student.parameters()]))
-    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_mixed_precision_trains_on_any_device(tiny_mst, crops, dtype):
     mst = tiny_mst()

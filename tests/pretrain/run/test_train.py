@@ -20,34 +20,14 @@ def weights(work_dir: Path, name: str) -> dict[str, torch.Tensor]:
     return torch.load(work_dir / name, weights_only=True, map_location="cpu")["state_dict"]
 
 
-@pytest.fixture
-def finished(tiny_config: Path, tmp_path: Path) -> Path:
-    """A whole run of 12 steps with checkpoints every 4."""
-    assert main([str(tiny_config), "--work-dir", str(tmp_path / "whole"), "--seed", "5"]) == 0
-    return tmp_path / "whole"
-
-
-def test_logs_and_backbone_files(finished: Path):
+def test_logs(finished: Path):
     lines = [json.loads(line) for line in next(finished.glob("*/vis_data/scalars.json")).read_text().splitlines()]
     assert len(lines) == 12
-    expected = {
-        "loss",
-        "loss_dino",
-        "loss_restoring",
-        "teacher_entropy",
-        "lr",
-        "weight_decay",
-        "teacher_momentum",
-    }
+    expected = {"loss", "loss_dino", "loss_restoring", "teacher_entropy", "lr", "weight_decay", "teacher_momentum"}
     assert expected | {"mask_ratio", "images_per_s", "data_share", "grad_norm", "teacher_temp"} <= set(lines[-1])
     log = next(finished.glob("*/*.log")).read_text()
     assert "eta:" in log
     assert re.search(r"plan: 1 process\(es\) x batch 4 x accumulation 1 = effective batch 4\n  24 images, 6 steps", log)
-    assert {p.name for p in finished.glob("*.safetensors")} == {
-        f"{stem}{role}.safetensors"
-        for stem in ("", "iter_4_", "iter_8_", "iter_12_")
-        for role in ("teacher", "student")
-    }
 
 
 def test_backbone_files_hold_the_networks(finished: Path):
@@ -57,12 +37,8 @@ def test_backbone_files_hold_the_networks(finished: Path):
         prefix = f"{role}.backbone.vit."
         expected = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         assert tensors.keys() == expected.keys() and all(torch.equal(tensors[k], expected[k]) for k in expected)
-        assert (metadata.role, metadata.patch_size, tuple(metadata.img_size), metadata.embed_dim) == (
-            role,
-            8,
-            (32, 32),
-            24,
-        )
+        found = (metadata.role, metadata.patch_size, tuple(metadata.img_size), metadata.embed_dim)
+        assert found == (role, 8, (32, 32), 24)
         assert metadata.provenance["step"] == 12 and metadata.provenance["seed"] == 5
         assert tuple(metadata.mean) == (0.485, 0.456, 0.406) and tuple(metadata.std) == (0.229, 0.224, 0.225)
         model = timm.create_model(metadata.arch, num_classes=0, **metadata.arch_kwargs)
@@ -221,16 +197,6 @@ def test_a_loss_that_is_no_number_is_left_out_though_its_gradient_is_one(
     assert rows[1]["loss"] == rows[0]["loss"] and all(math.isfinite(row[name]) for row in rows for name in row)
 
 
-def test_checkpoints_beyond_the_kept_ones_go_with_their_backbones(tiny_config: Path, tmp_path: Path):
-    options = ["--cfg-options", "default_hooks.checkpoint.max_keep_ckpts=1"]
-    main([str(tiny_config), "--work-dir", str(tmp_path / "run"), *options])
-    names = {path.name for path in (tmp_path / "run").iterdir() if path.suffix in (".pth", ".safetensors")}
-    assert names == {
-        "iter_12.pth",
-        *(f"{stem}{role}.safetensors" for stem in ("", "iter_12_") for role in ("teacher", "student")),
-    }
-
-
 @pytest.mark.parametrize(
     "options, words",
     [
@@ -251,12 +217,6 @@ def test_wrong_input_is_refused_by_name(tiny_config: Path, tmp_path: Path, optio
     status = main([str(tiny_config), "--work-dir", str(tmp_path / "run"), "--cfg-options", *options])
     message = capsys.readouterr().err
     assert status == 1 and all(word in message for word in words)
-
-
-def test_misspelt_top_level_key_is_refused(tiny_config: Path):
-    tiny_config.write_text(tiny_config.read_text() + "\ntrian_cfg = dict(max_epochs=3)\n")
-    with pytest.raises(ValueError, match="trian_cfg.*train_cfg"):
-        load_config(build_parser().parse_args([str(tiny_config)]))
 
 
 def test_accumulation_equals_one_large_batch(sgd_config: Path, tmp_path: Path):
