@@ -2,15 +2,12 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mst_transfer.cli.options import refusing
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs; the exit status: 1 if the file cannot be read or would not load."""
     parser = argparse.ArgumentParser(
         prog="mst inspect",
         description="Say what a file of weights is, whose names it bears, and whether it would load.",
@@ -18,13 +15,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("checkpoint", help="a .safetensors or .pth file of any project that can be read")
     parser.add_argument("--role", choices=("teacher", "student"), help="which network, where the file holds both")
     parser.add_argument("--json", action="store_true", help="print the facts as JSON")
-    return parser
-
-
-@refusing("mst inspect")
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs; the exit status: 1 if the file cannot be read or would not load."""
-    args = build_parser().parse_args(argv)
+    args = parser.parse_args(argv)
     from mst_transfer.export.inspection import inspect
 
     facts = inspect(args.checkpoint, args.role)
@@ -110,7 +101,3 @@ def _listed(value: Any) -> str:
 def _some(names: Sequence[str], limit: int = 4) -> str:
     more = f", … ({len(names) - limit} more)" if len(names) > limit else ""
     return f"{len(names)}: {', '.join(names[:limit])}{more}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -34,12 +34,7 @@ def test_train_resume_and_test(tiny_seg_config: Path, tmp_path: Path, capsys: py
 
     assert main(["train", *words, "--seed", "3", "--resume"]) == 0
     assert (work_dir / "epoch_2.pth").is_file() and read(work_dir)["resumed"] is True
-    assert (
-        "resumed epoch: 1"
-        in next(work_dir.glob("*/*.log"))
-        .parent.parent.joinpath(sorted(path.relative_to(work_dir).as_posix() for path in work_dir.glob("*/*.log"))[-1])
-        .read_text()
-    )
+    assert "resumed epoch: 1" in sorted(work_dir.glob("*/*.log"))[-1].read_text()
 
     assert main(["test", str(tiny_seg_config), str(work_dir / "epoch_2.pth"), "--work-dir", str(tmp_path / "t")]) == 0
     tested = read(tmp_path / "t")
@@ -56,24 +51,6 @@ def test_validations_are_logged_by_steps(tiny_seg_config: Path, tmp_path: Path) 
     assert steps == [line["step"] for line in lines if "mIoU" in line]
     checkpoint = torch.load(tmp_path / "epoch_2.pth", weights_only=True)
     assert steps == [checkpoint["meta"]["iter"] // 2, checkpoint["meta"]["iter"]]
-
-
-def test_a_seed_decides_the_run(tiny_seg_config: Path, tmp_path: Path) -> None:
-    losses = []
-    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
-        options = [
-            "--work-dir",
-            str(tmp_path / name),
-            "--seed",
-            seed,
-            "--cfg-options",
-            "train_cfg.max_epochs=1",
-        ]
-        assert main(["train", str(tiny_seg_config), *options]) == 0
-        (log,) = (tmp_path / name).glob("*/vis_data/scalars.json")
-        lines = [json.loads(line) for line in log.read_text().splitlines()]
-        losses.append([line["loss"] for line in lines if "loss" in line])
-    assert losses[0] == losses[1] != losses[2]
 
 
 @pytest.mark.parametrize(
@@ -226,7 +203,6 @@ def test_a_resumed_run_needs_no_backbone_file_but_remembers_it(tiny_seg_config: 
     [
         (["/x/bin/mst", "train", "a b.py"], "MST_DATA_ROOT='my data' mst train 'a b.py'"),
         (["tools/train.py", "c.py"], "MST_DATA_ROOT='my data' python tools/train.py c.py"),
-        (["/y/mst_transfer/cli/test.py", "c.py"], "MST_DATA_ROOT='my data' mst test c.py"),
         (
             ["/y/tools/test.py", "c.py", "e.pth", "--seed", "1", "--launcher", "pytorch"],
             "MST_DATA_ROOT='my data' bash tools/dist_test.sh c.py e.pth 2 --seed 1",
