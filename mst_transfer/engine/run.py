@@ -212,7 +212,7 @@ def refusals(cfg: Any) -> Iterator[None]:
     from mst_transfer.files.checksums import BrokenCheckpointError
     from mst_transfer.files.image_files import UnreadableImageError
     from mst_transfer.runs.identity import OtherRunError
-    from mst_transfer.runs.unreadable_images import plain_message
+    from mst_transfer.runs.workers import plain_message
 
     try:
         yield

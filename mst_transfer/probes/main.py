@@ -88,7 +88,7 @@ def main(program: str, argv: Sequence[str] | None = None) -> int:
         launch.init_distributed(args.launcher)
         result = (run_knn if program == "eval_knn" else run_linear)(args)
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        from mst_transfer.runs.unreadable_images import plain_message
+        from mst_transfer.runs.workers import plain_message
 
         print(f"{program}: {plain_message(error)}", file=sys.stderr)
         return end_group(1)

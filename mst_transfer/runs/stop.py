@@ -28,8 +28,7 @@ from typing import Any, TypeVar
 
 from mst_transfer.files.image_files import UnreadableImageError
 from mst_transfer.runs import launch, work_dir
-from mst_transfer.runs.unreadable_images import plain_message
-from mst_transfer.runs.workers import explain
+from mst_transfer.runs.workers import explain, plain_message
 
 SAVED = 75  # EX_TEMPFAIL of sysexits.h: saved; run the command again to go on
 INTERRUPTED = 130  # of programs that Ctrl-C has ended: saved too, and no script should start it again

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ LIST_NAME = "unreadable_images.txt"
 INFO = "unreadable_images"  # entry of the message hub, and of results.json
 MAX_IN_A_ROW = 100  # replacements that are unreadable too
 _MAX_SHOWN = 5
-_RAISED = re.compile(r"^mst_transfer(?:\.\w+)+Error: ", re.MULTILINE)
 
 
 class TooManyUnreadableError(UnreadableImageError):
@@ -72,13 +70,6 @@ def examples(found: Mapping[str, str]) -> str:
     """The first few, with their reasons."""
     some = [f"{name} ({reason})" for name, reason in list(found.items())[:_MAX_SHOWN]]
     return "; ".join(some) + ("; …" if len(found) > _MAX_SHOWN else "")
-
-
-def plain_message(error: BaseException) -> str:
-    """The message of an error, without the traceback that torch puts around what a worker raised."""
-    text = str(error)
-    starts = [match.end() for match in _RAISED.finditer(text)]
-    return text[starts[-1] :].strip() if starts else text
 
 
 def append_to_list(path: str | os.PathLike[str], name: str, reason: str) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 from mst_transfer.files.image_files import UnreadableImageError
 
+_RAISED = re.compile(r"^mst_transfer(?:\.\w+)+Error: ", re.MULTILINE)
+
 DEFAULT_TIMEOUT = 600.0  # seconds to wait for a batch; shorter than what the other processes wait for this one
 
 _LESS = "fewer train_dataloader.num_workers or smaller images"
@@ -144,3 +146,10 @@ def _kill_workers() -> None:
         with suppress(RuntimeError):  # torch's, of the worker's death
             child.kill()
             child.join(10)
+
+
+def plain_message(error: BaseException) -> str:
+    """The message of an error, without the traceback that torch puts around what a worker raised."""
+    text = str(error)
+    starts = [match.end() for match in _RAISED.finditer(text)]
+    return text[starts[-1] :].strip() if starts else text

@@ -21,9 +21,9 @@ from mst_transfer.runs.unreadable_images import (
     TooManyUnreadableError,
     UnreadableImagesHook,
     append_to_list,
-    plain_message,
     read_list,
 )
+from mst_transfer.runs.workers import plain_message
 from pretrain.data.dataset import MultiCropDataset
 from pretrain.run.train import main
 

@@ -180,7 +180,7 @@ def test_an_accumulated_run_equals_one_of_large_batches(tiny_seg_config: Path, t
 def test_the_option_is_read(tiny_seg_config: Path, capsys: pytest.CaptureFixture):
     with pytest.raises(SystemExit):
         main(["train", str(tiny_seg_config), "--accumulate", "0"])
-    assert "not a whole number from 1" in capsys.readouterr().err
+    assert "is not a whole number from 1" in capsys.readouterr().err
     assert main(["train", str(tiny_seg_config), "--accumulate", "auto", "--check-only"]) == 1
     assert "no auto_scale_lr.base_batch_size" in capsys.readouterr().err
     cfg = run.load_run_config(str(tiny_seg_config), accumulate=2)
