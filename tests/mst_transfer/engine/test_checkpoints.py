@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from choosing_together import choose_together
 from full_disks import remount, small_disk
+from group_members import choose_together
 from mmengine.config import Config
 from process_groups import run_group
 

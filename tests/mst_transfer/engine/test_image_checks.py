@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from group_members import read_lists_together
 from mmengine.config import Config
 from PIL import Image
+from process_groups import run_group
 
 from mst_transfer.cli.main import main
 from mst_transfer.datasets.load_image import LoadImage, LoadSegMap
@@ -142,3 +144,17 @@ def test_a_dry_run_names_the_file(tiny_seg_config: Path, tmp_path: Path, capsys:
         Image.fromarray(np.zeros((1, 500, 3), np.uint8)).save(path)
     assert main(["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), "--dry-run", "1"]) == 1
     assert "it is 500 × 1: one side is more than" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_lists_of_two_processes_become_one(tmp_path: Path) -> None:
+    work_dir = tmp_path / "run"
+    found = run_group(read_lists_together, 2, tmp_path / "all", work_dir, 0.03)
+    assert found == [({"skipped": 3, "list": "unreadable_images.txt"}, "")] * 2
+    assert [path.name for path in work_dir.iterdir()] == ["unreadable_images.txt"]
+    assert list(read_list(work_dir / "unreadable_images.txt")) == ["0.jpg", "1.jpg", "common.jpg"]
+
+
+def test_the_limit_is_of_all_processes_together(tmp_path: Path) -> None:
+    """Two each are allowed, three in all are not; both say so."""
+    found = run_group(read_lists_together, 2, tmp_path / "all", tmp_path / "run", 0.02)
+    assert all(info is None and "3 of 100 images cannot be read, more than 2" in text for info, text in found)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from drawn_samples import Draws, collate
 from mmengine.dataset import BaseDataset, DefaultSampler, InfiniteSampler, pseudo_collate
-from random_samples import Draws, collate
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 from mst_transfer.engine.resume.loader import ExactLoader, SeededDataset
