@@ -136,7 +136,7 @@ def test_seed_and_epoch_decide() -> None:
 
 
 def test_configs_samplers_are_understood() -> None:
-    from mmdet.datasets.samplers import AspectRatioBatchSampler, ClassAwareSampler
+    from mmdet.datasets.samplers import AspectRatioBatchSampler
 
     data = Pictures(9)
     finite = exact_batches(BatchSampler(DefaultSampler(data, shuffle=False), 2, True), data)
@@ -146,7 +146,6 @@ def test_configs_samplers_are_understood() -> None:
     assert isinstance(endless, ExactBatchSampler) and endless.infinite and endless.shuffle
     grouped = exact_batches(AspectRatioBatchSampler(DefaultSampler(data), 2), data)
     assert isinstance(grouped, ExactBatchSampler) and grouped.aspect_unit == 2
-    assert ClassAwareSampler is not DefaultSampler
     assert isinstance(exact_batches(BatchSampler(RandomSampler(range(9)), 2, False), data), ForeignBatchSampler)
 
 
