@@ -14,7 +14,7 @@ from mst_transfer.configs.kind import DETECTION, SEGMENTATION
 from mst_transfer.configs.paths import check_load_from
 from mst_transfer.configs.read import read_config
 from mst_transfer.engine import results
-from mst_transfer.engine.fit.backbone import fit_to_backbone
+from mst_transfer.engine.fit.backbone import fit_to_backbone, is_ours
 from mst_transfer.engine.fit.devices import adapt_to_devices, check_amp, enable_amp, enable_auto_scale_lr
 from mst_transfer.engine.plan import batch_plan
 from mst_transfer.runs import launch
@@ -114,16 +114,10 @@ def _set_resume(cfg: Any, resume: str) -> None:
     if checkpoint is None:
         return
     cfg.load_from, cfg.resume = checkpoint, True
-    _leave_out_backbone_file(cfg)
-
-
-def _leave_out_backbone_file(cfg: Any) -> None:
-    """The checkpoint of a run holds its backbone: the file that the run once began from need not be there."""
-    backbone = (cfg.get("model") or {}).get("backbone") or {}
     beginning = results.backbone_checkpoint(cfg)
-    if beginning != "random" and str(backbone.get("type", "")).startswith("mst_transfer."):
+    if beginning != "random" and is_ours(cfg):  # the checkpoint holds the backbone: its file need not be there
         cfg[results.BEGINNING] = beginning
-        backbone["checkpoint"] = backbone["init_cfg"] = None
+        cfg.model.backbone["checkpoint"] = cfg.model.backbone["init_cfg"] = None
 
 
 def check_inputs(cfg: Any, training: bool) -> list[Any]:
