@@ -5,6 +5,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from mst_transfer.files.atomic_files import readable_size
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs; the exit status: 1 if the file cannot be read or would not load."""
@@ -35,7 +37,7 @@ def _file(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     file, names = facts["file"], facts["names"]
     yield "file", file["path"]
     if "bytes" in file:
-        yield "kind", f"{file['kind']}, {_size(file['bytes'])}"
+        yield "kind", f"{file['kind']}, {readable_size(file['bytes'])}"
         yield "sha256", file["sha256"]
     yield "source", names["source"]
     roles = ", ".join(names["roles"]) or "not said"
@@ -72,7 +74,10 @@ def _weights(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     dtypes = ", ".join(
         f"{name} ({count})" if len(found["dtypes"]) > 1 else name for name, count in found["dtypes"].items()
     )
-    yield "weights", f"{found['parameters']:,} numbers in {found['tensors']} tensors, {_size(found['bytes'])}, {dtypes}"
+    yield (
+        "weights",
+        f"{found['parameters']:,} numbers in {found['tensors']} tensors, {readable_size(found['bytes'])}, {dtypes}",
+    )
     bad = found["not_finite"]
     yield "NaN, infinity", _some(bad) if bad else "none"
     yield "heads", _some(found["heads"]) if found["heads"] else "none"
@@ -88,10 +93,6 @@ def _load(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "would load", f"yes: {', '.join(counts)}"
     if found["remark"]:
         yield "warning", found["remark"]
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB"
 
 
 def _listed(value: Any) -> str:
