@@ -12,7 +12,14 @@ from mst_transfer.runs.counter_random import Stream, derive_key, seed_sample
 
 _OWN = ("_inner", "seed")
 # Options of the loader that an exact one stands in for
-_KEPT = ("num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn", "multiprocessing_context")
+_KEPT: tuple[str, ...] = (
+    "num_workers",
+    "collate_fn",
+    "pin_memory",
+    "timeout",
+    "worker_init_fn",
+    "multiprocessing_context",
+)
 _KEPT += ("generator", "prefetch_factor", "persistent_workers")
 
 
