@@ -4,27 +4,21 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mst_transfer.cli.options import add_coco_options, load_config, print_data, refusing
+from mst_transfer.cli.options import add_coco_options, load_config, print_data
 from mst_transfer.runs.options import add_config_options
 
 SPLITS = ("train", "val", "test")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Checks; 0 if a run could start, 1 if not."""
     parser = argparse.ArgumentParser(prog="mst check", description="Check config, data and backbone of a run.")
     add_config_options(parser)
     parser.add_argument(
         "--splits", nargs="+", choices=SPLITS, default=["train", "val"], help="which data (default: train val)"
     )
     add_coco_options(parser)
-    return parser
-
-
-@refusing("mst check")
-def main(argv: Sequence[str] | None = None) -> int:
-    """Checks; 0 if a run could start, 1 if not."""
-    args = build_parser().parse_args(argv)
+    args = parser.parse_args(argv)
     from mst_transfer.configs.keys import parse_cfg_options
     from mst_transfer.configs.kind import PRETRAINING, config_kind
     from mst_transfer.configs.paths import check_load_from, check_pretraining_paths
@@ -52,7 +46,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not faults:
         print("\nnothing stands in the way of a run")
     return 1 if faults else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

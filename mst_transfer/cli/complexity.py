@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mst_transfer.cli.options import aligned, refusing
+from mst_transfer.cli.options import aligned
 
 if TYPE_CHECKING:
     from mst_transfer.engine.plan.complexity import Complexity
@@ -17,8 +16,8 @@ if TYPE_CHECKING:
 COLUMNS = ("config", "image", "backbone M", "neck M", "heads M", "auxiliary M", "total M", "G multiply-adds")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the table; the exit status."""
     parser = argparse.ArgumentParser(
         prog="mst complexity",
         description="Parameters and multiply-adds of detectors and segmentors, without data, weights or GPU.",
@@ -34,13 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="every part of each model, as JSON")
     form.add_argument("--markdown", action="store_true", help="a table in Markdown")
-    return parser
-
-
-@refusing("mst complexity")
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the table; the exit status."""
-    args = build_parser().parse_args(argv)
+    args = parser.parse_args(argv)
     from mst_transfer.engine.plan.complexity import measure
     from mst_transfer.engine.run import load_run_config
 
@@ -65,7 +58,3 @@ def format_table(found: Sequence[Complexity], markdown: bool = False) -> str:
         lines = ["| " + " | ".join(row) + " |" for row in rows]
         return "\n".join([lines[0], "|---|---|" + "---:|" * (len(COLUMNS) - 2), *lines[1:]])
     return aligned(rows, left=(0,))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,11 +2,8 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from typing import Any
-
-from mst_transfer.cli.options import refusing
 
 TARGETS = ("timm", "mmpretrain", "detectron2", "hf", "onnx", "mst")
 
@@ -38,7 +35,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@refusing("mst convert")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs; the exit status."""
     parser = build_parser()
@@ -82,7 +78,3 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             options[key] = {"True": True, "False": False, "None": None}.get(text, text)
     return options
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,15 +2,14 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mst_transfer.cli.options import refusing
+from mst_transfer.files.atomic_files import readable_size
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs; the exit status: 1 if the file cannot be read or would not load."""
     parser = argparse.ArgumentParser(
         prog="mst inspect",
         description="Say what a file of weights is, whose names it bears, and whether it would load.",
@@ -18,13 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("checkpoint", help="a .safetensors or .pth file of any project that can be read")
     parser.add_argument("--role", choices=("teacher", "student"), help="which network, where the file holds both")
     parser.add_argument("--json", action="store_true", help="print the facts as JSON")
-    return parser
-
-
-@refusing("mst inspect")
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs; the exit status: 1 if the file cannot be read or would not load."""
-    args = build_parser().parse_args(argv)
+    args = parser.parse_args(argv)
     from mst_transfer.export.inspection import inspect
 
     facts = inspect(args.checkpoint, args.role)
@@ -44,7 +37,7 @@ def _file(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     file, names = facts["file"], facts["names"]
     yield "file", file["path"]
     if "bytes" in file:
-        yield "kind", f"{file['kind']}, {_size(file['bytes'])}"
+        yield "kind", f"{file['kind']}, {readable_size(file['bytes'])}"
         yield "sha256", file["sha256"]
     yield "source", names["source"]
     roles = ", ".join(names["roles"]) or "not said"
@@ -81,7 +74,10 @@ def _weights(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     dtypes = ", ".join(
         f"{name} ({count})" if len(found["dtypes"]) > 1 else name for name, count in found["dtypes"].items()
     )
-    yield "weights", f"{found['parameters']:,} numbers in {found['tensors']} tensors, {_size(found['bytes'])}, {dtypes}"
+    yield (
+        "weights",
+        f"{found['parameters']:,} numbers in {found['tensors']} tensors, {readable_size(found['bytes'])}, {dtypes}",
+    )
     bad = found["not_finite"]
     yield "NaN, infinity", _some(bad) if bad else "none"
     yield "heads", _some(found["heads"]) if found["heads"] else "none"
@@ -99,10 +95,6 @@ def _load(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "warning", found["remark"]
 
 
-def _size(count: int) -> str:
-    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB"
-
-
 def _listed(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
@@ -110,7 +102,3 @@ def _listed(value: Any) -> str:
 def _some(names: Sequence[str], limit: int = 4) -> str:
     more = f", … ({len(names) - limit} more)" if len(names) > limit else ""
     return f"{len(names)}: {', '.join(names[:limit])}{more}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

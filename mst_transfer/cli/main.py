@@ -6,14 +6,8 @@ from collections.abc import Sequence
 
 # verb → module with main(argv) -> exit status, and what it does
 VERBS = {
-    "doctor": (
-        "mst_transfer.cli.doctor",
-        "check the installation; for each fault, the command that mends it",
-    ),
-    "sample-data": (
-        "mst_transfer.cli.sample_data",
-        "make a small data set for detection and segmentation",
-    ),
+    "doctor": ("mst_transfer.cli.doctor", "check the installation; for each fault, the command that mends it"),
+    "sample-data": ("mst_transfer.cli.sample_data", "make a small data set for detection and segmentation"),
     "check": ("mst_transfer.cli.check", "check config, data and backbone of a run, and show what is in the data"),
     "train": ("mst_transfer.cli.train", "train a detector or segmentor from a config"),
     "test": ("mst_transfer.cli.test", "evaluate a trained detector or segmentor"),
@@ -32,27 +26,29 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a verb.
+    """Runs a verb. What a user can mend, a ``ValueError`` or a missing file, is printed instead of raised.
 
     Returns:
         The exit status: 0 success, 1 the verb failed, 2 wrong usage.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments and arguments[0] in ("-h", "--help"):
+    verb, words = (arguments[0], arguments[1:]) if arguments else ("", [])
+    if verb in ("-h", "--help"):
         print(usage())
         return 0
-    if arguments and arguments[0] in ("-V", "--version"):
+    if verb in ("-V", "--version"):
         import mst_transfer
 
         print(f"mst-transfer {mst_transfer.__version__}")
         return 0
-    if not arguments or arguments[0] not in VERBS:
-        if arguments:
-            print(f"mst: unknown verb {arguments[0]!r}", file=sys.stderr)
-        print(usage(), file=sys.stderr)
+    if verb not in VERBS:
+        print(*([f"mst: unknown verb {verb!r}"] if verb else []), usage(), sep="\n", file=sys.stderr)
         return 2
-    status: int = importlib.import_module(VERBS[arguments[0]][0]).main(arguments[1:])
-    return status
+    try:
+        return int(importlib.import_module(VERBS[verb][0]).main(words))
+    except (ValueError, FileNotFoundError) as error:
+        print(f"mst {verb}: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -1,33 +1,9 @@
-"""Options that several verbs share, and how a verb refuses."""
+"""Options and tables that several verbs share, and how a run refuses."""
 
 import argparse
-import functools
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
-
-Main = TypeVar("Main", bound=Callable[..., int])
-
-
-def refusing(program: str) -> Callable[[Main], Main]:
-    """Makes a verb's ``main`` print what a user can mend, and return 1, instead of raising it.
-
-    Args:
-        program: such as ``mst train``, for the message.
-    """
-
-    def wrap(main: Main) -> Main:
-        @functools.wraps(main)
-        def wrapped(*args: Any) -> int:
-            try:
-                return main(*args)
-            except (ValueError, FileNotFoundError) as error:
-                print(f"{program}: {error}", file=sys.stderr)
-                return 1
-
-        return cast(Main, wrapped)
-
-    return wrap
+from typing import Any
 
 
 def add_coco_options(parser: argparse.ArgumentParser) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from mst_transfer.cli.options import aligned, load_config, refusing
+from mst_transfer.cli.options import aligned, load_config
 from mst_transfer.runs.options import add_config_options
 
 if TYPE_CHECKING:
@@ -19,8 +18,8 @@ COLUMNS = ("name", "shape", "layer", "lr", "weight decay")
 SUMMARY_COLUMNS = ("layer", "lr", "weight decay", "tensors", "values", "first")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the table; the exit status."""
     parser = argparse.ArgumentParser(
         prog="mst params",
         description="Layer, learning rate and weight decay of every parameter, as the config sets them.",
@@ -29,13 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--summary", action="store_true", help="one line for each layer, rate and decay")
     form.add_argument("--json", action="store_true", help="one object a parameter")
-    return parser
-
-
-@refusing("mst params")
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the table; the exit status."""
-    args = build_parser().parse_args(argv)
+    args = parser.parse_args(argv)
     import logging
 
     from mst_transfer.engine.plan.parameter_table import parameter_rows
@@ -76,7 +69,3 @@ def _rates(row: ParameterRow) -> tuple[str, str, str]:
     if row.lr is None:
         return layer, "frozen", "-"
     return layer, f"{row.lr:.4g}", f"{row.weight_decay:.4g}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from mst_transfer.datasets.sample.write import SampleDataRequest, make_sample_data
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line of ``mst sample-data``."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``mst sample-data``; returns the exit status."""
     defaults = SampleDataRequest()
     parser = argparse.ArgumentParser(
         prog="mst sample-data",
@@ -22,12 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--num-val", type=int, default=defaults.num_val, help="validation images of each task")
     parser.add_argument("--num-photos", type=int, default=defaults.num_photos, help="unlabelled images")
     parser.add_argument("--size", type=int, default=defaults.size, help="side of the images in pixels")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``mst sample-data``; returns the exit status."""
-    args = build_parser().parse_args(argv)
+    args = parser.parse_args(argv)
     started = time.perf_counter()
     try:
         request = SampleDataRequest(args.seed, args.num_train, args.num_val, args.num_photos, args.size)
@@ -41,7 +36,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         print(f"{args.out}: {counts} (seed {request.seed}) are there already")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,15 +1,14 @@
 """``mst test CONFIG CHECKPOINT``."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 
-from mst_transfer.cli.options import add_coco_options, load_config, print_data, refusing, run_or_refuse
+from mst_transfer.cli.options import add_coco_options, load_config, print_data, run_or_refuse
 from mst_transfer.runs.options import add_config_options, add_run_options
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs; the exit status."""
     parser = argparse.ArgumentParser(prog="mst test", description="Evaluate a detector (mmdet) or segmentor (mmseg).")
     add_config_options(parser)
     parser.add_argument("checkpoint", help="a checkpoint of mst train, e.g. work_dirs/x/epoch_12.pth")
@@ -18,13 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--tta", action="store_true", help="average over sizes and mirror images (segmentors; default: one size)"
     )
     add_coco_options(parser)
-    return parser
-
-
-@refusing("mst test")
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs; the exit status."""
-    args = build_parser().parse_args(argv)
+    args = parser.parse_args(argv)
     from pathlib import Path
 
     from mst_transfer.engine import run, testing
@@ -45,7 +38,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, value in (written or {}).get("metrics", {}).items():
         print(f"{name}: {'nan' if value is None else f'{value:.4f}'}")
     return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

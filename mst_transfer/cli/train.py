@@ -1,14 +1,13 @@
 """``mst train CONFIG``."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 
-from mst_transfer.cli.options import add_coco_options, load_config, print_data, refusing, run_or_refuse
+from mst_transfer.cli.options import add_coco_options, load_config, print_data, run_or_refuse
 from mst_transfer.runs.options import add_beginning_options, add_config_options, add_run_options, resume_if_restarted
 
 
-def count(word: str) -> int:
+def whole_number(word: str) -> int:
     """A whole number from 1; ``argparse`` reports the error."""
     if not word.isdigit() or int(word) < 1:
         raise argparse.ArgumentTypeError(f"{word!r} is not a whole number from 1")
@@ -17,7 +16,7 @@ def count(word: str) -> int:
 
 def accumulation(word: str) -> str | int:
     """``auto``, or a number of batches from 1; ``argparse`` reports the error."""
-    return word if word == "auto" else count(word)
+    return word if word == "auto" else whole_number(word)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--dry-run",
         nargs="?",
         const=3,
-        type=count,
+        type=whole_number,
         metavar="N",
         help="take N steps (3 by default) at the largest shape and one of validation, report time and memory, "
         "write nothing",
@@ -47,7 +46,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@refusing("mst train")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs; the exit status."""
     args = build_parser().parse_args(argv)
@@ -72,7 +70,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     status, _ = run_or_refuse("train", args.launcher, lambda: run.run_training(cfg, args.fresh), stoppable=True)
     return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -17,10 +17,9 @@ _COUNTERPARTS = ("CheckpointHook", "mmengine.CheckpointHook")
 def use_safe_checkpoints(cfg: Any) -> None:
     """Puts our hook in the place of mmengine's ``CheckpointHook``; another type that a config names stays."""
     hooks = dict(cfg.get("default_hooks") or {})
-    hook = dict(hooks.get("checkpoint") or {}, type=(hooks.get("checkpoint") or {}).get("type", "CheckpointHook"))
-    if hooks.get("checkpoint", {}) is not None and hook["type"] in (*_COUNTERPARTS, HOOK):
-        hooks["checkpoint"] = dict(hook, type=HOOK)
-        cfg.default_hooks = hooks
+    hook = hooks.get("checkpoint", {})
+    if hook is not None and hook.get("type", "CheckpointHook") in (*_COUNTERPARTS, HOOK):
+        cfg.default_hooks = dict(hooks, checkpoint=dict(hook, type=HOOK))
 
 
 class WeightsRefusedError(ValueError):

@@ -15,19 +15,12 @@ OPTIONS = "image_checks"  # entry of a config: the fields of ImageChecks, or Fal
 
 @dataclass(frozen=True)
 class ImageChecks:
-    """The config's entry ``image_checks``.
+    """The config's entry ``image_checks``."""
 
-    Args:
-        max_pixels: width × height that the header of a file may declare.
-        max_aspect_ratio: longer side by shorter side of an image.
-        max_unreadable_share: of the training images that may be skipped, in [0, 1], before the run stops.
-        min_unreadable: so few never stop it.
-    """
-
-    max_pixels: int = MAX_PIXELS
-    max_aspect_ratio: float = 100.0
-    max_unreadable_share: float = 0.01
-    min_unreadable: int = 10
+    max_pixels: int = MAX_PIXELS  # width × height that the header of a file may declare
+    max_aspect_ratio: float = 100.0  # longer side by shorter side of an image
+    max_unreadable_share: float = 0.01  # of the training images that may be skipped, in [0, 1], before the run stops
+    min_unreadable: int = 10  # so few never stop it
 
     @classmethod
     def of(cls, cfg: Any) -> ImageChecks | None:

@@ -108,13 +108,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def add_params(self, params: list[dict], module: nn.Module, **kwargs: Any) -> None:
         """Appends the parameter groups of ``module``, the whole model, to ``params``."""
         groups: dict[tuple, dict] = {}
-        plans = plan_parameters(module, self.base_lr, self.base_wd, **self.paramwise_cfg)
-        for plan in plans:
-            key = (plan.layer, plan.lr, plan.weight_decay)
-            group = groups.setdefault(
-                key,
-                dict(params=[], param_names=[], layer=plan.layer, lr=plan.lr, weight_decay=plan.weight_decay),
-            )
+        for plan in plan_parameters(module, self.base_lr, self.base_wd, **self.paramwise_cfg):
+            rates = dict(layer=plan.layer, lr=plan.lr, weight_decay=plan.weight_decay)
+            group = groups.setdefault(tuple(rates.values()), dict(rates, params=[], param_names=[]))
             group["params"].append(plan.parameter)
             group["param_names"].append(plan.name)
         ordered = [groups[key] for key in sorted(groups)]

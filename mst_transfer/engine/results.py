@@ -7,13 +7,14 @@ import os
 import platform
 import shlex
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from mst_transfer.configs.paths import DATA_ROOT_VARIABLE
 from mst_transfer.devices.processor import cpu_info
-from mst_transfer.files.atomic_files import write_atomically
+from mst_transfer.files.atomic_files import write_text_atomically
 from mst_transfer.runs.launch import num_cores
 
 FILE_NAME = "results.json"
@@ -21,16 +22,9 @@ BEGINNING = "_backbone_checkpoint"  # entry of the config of a resumed run: what
 RESUMED_BACKBONE = "the backbone's weights are those of"  # begins a log line of a resumed run; the report reads it
 POSITIONALS = {"train.py": 1, "test.py": 2}  # words before the launchers' number of GPUs
 TASKS = {"mmdet": "det", "mmseg": "seg"}
-REPORTED_PACKAGES = (
-    "torch",
-    "torchvision",
-    "timm",
-    "mmengine",
-    "mmcv-lite",
-    "mmcv",
-    "mmdet",
-    "mmsegmentation",
-)
+REPORTED_PACKAGES = ("torch", "torchvision", "timm", "mmengine", "mmcv-lite", "mmcv", "mmdet", "mmsegmentation")
+# Entries of the message hub. coco_*: of mst_transfer.CocoMetric; unreadable_images: see engine.image_checks
+OF_HOOKS = ("coco_backend", "coco_images", "unreadable_images")
 
 
 def package_versions() -> dict[str, str]:
@@ -39,10 +33,8 @@ def package_versions() -> dict[str, str]:
 
     versions = {"python": platform.python_version(), "mst-transfer": mst_transfer.__version__}
     for name in REPORTED_PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return versions
 
 
@@ -52,10 +44,9 @@ def hardware(world_size: int = 1) -> str:
 
     if torch.cuda.is_available():
         return f"{world_size} × {torch.cuda.get_device_name()}"
+    name = cpu_info("model name") or platform.processor() or platform.machine()
     processes = f", {world_size} processes" if world_size > 1 else ""
-    return (
-        f"CPU, {num_cores()} cores{processes}, {cpu_info('model name') or platform.processor() or platform.machine()}"
-    )
+    return f"CPU, {num_cores()} cores{processes}, {name}"
 
 
 def backbone_checkpoint(cfg: Any) -> str:
@@ -65,11 +56,7 @@ def backbone_checkpoint(cfg: Any) -> str:
     backbone = cfg.model.get("backbone") or {}
     init_cfg = backbone.get("init_cfg") or {}
     init_cfgs = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
-    files = [
-        backbone.get("checkpoint"),
-        *(one.get("checkpoint") for one in init_cfgs),
-        backbone.get("pretrained"),
-    ]
+    files = [one.get("checkpoint") for one in (backbone, *init_cfgs)] + [backbone.get("pretrained")]
     return next((str(file) for file in files if file), "random")
 
 
@@ -90,8 +77,6 @@ def command(world_size: int = 1) -> str:
             start = ["bash", f"tools/dist_{script.stem}.sh"]
         else:
             start = ["python", f"tools/{script.name}"]
-    elif script.parent.name == "cli" and script.stem in ("train", "test"):
-        start = ["mst", script.stem]
     else:
         start = ["mst" if script.name == "main.py" else script.name]
     root = os.environ.get(DATA_ROOT_VARIABLE)
@@ -103,57 +88,49 @@ def scalar_metrics(metrics: dict[str, Any]) -> dict[str, float]:
     """The numbers among an evaluator's metrics."""
     numbers = {}
     for name, value in metrics.items():
-        try:
+        with suppress(TypeError, ValueError):
             numbers[name] = float(value)
-        except (TypeError, ValueError):
-            continue
     return numbers
 
 
 def write_results(
-    work_dir: str | os.PathLike,
-    cfg: Any,
-    metrics: dict[str, float],
-    *,
-    mode: str,
-    seconds: float,
-    seed: int | None,
-    world_size: int,
-    **extra: Any,
+    runner: Any, cfg: Any, metrics: dict[str, float], mode: str, seconds: float, **extra: Any
 ) -> dict[str, Any]:
-    """Writes ``<work_dir>/results.json`` and returns its content.
+    """Writes the main process's ``results.json`` into the work dir.
 
     Args:
-        work_dir: The run's folder.
-        cfg: Its config.
+        runner: Of the run that has ended.
+        cfg: Its config, as it was before it was augmented.
         metrics: Metric name → value; what is not a number becomes None, for JSON has no NaN.
         mode: ``train`` or ``test``.
         seconds: Duration of the run, with what was before it was resumed.
-        seed: Seed of the run.
-        world_size: Number of processes.
         **extra: Further entries.
+
+    Returns:
+        The content; empty in other processes.
     """
-    results = {
+    if runner.rank != 0:
+        return {}
+    resumed = bool(cfg.get("resume"))
+    written = {
         "task": TASKS.get(cfg.get("default_scope"), cfg.get("default_scope")),
         "mode": mode,
         "config": str(cfg.filename) if cfg.filename else None,
-        "command": command(world_size),
-        "world_size": world_size,
-        "resumed": bool(cfg.get("resume")),
-        "seed": seed,
+        "command": command(runner.world_size),
+        "world_size": runner.world_size,
+        "resumed": resumed,
+        "seed": runner.seed,
         "checkpoint": backbone_checkpoint(cfg),
-        "load_from": None if cfg.get("resume") else cfg.get("load_from"),
+        "load_from": None if resumed else cfg.get("load_from"),
         "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
         "minutes": round(seconds / 60, 3),
-        "hardware": hardware(world_size),
+        "hardware": hardware(runner.world_size),
         "versions": package_versions(),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        **{name: info for name in OF_HOOKS if (info := runner.message_hub.get_info(name))},
         **extra,
     }
-    text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(Path(work_dir) / FILE_NAME, lambda path: _write_text(path, text))
-    return results
-
-
-def _write_text(path: str, text: str) -> None:
-    Path(path).write_text(text, encoding="utf-8")
+    path = Path(runner.work_dir) / FILE_NAME
+    write_text_atomically(path, json.dumps(written, indent=2, ensure_ascii=False) + "\n")
+    runner.logger.info(f"results: {path}")
+    return written

@@ -5,8 +5,8 @@ group, dataset or model is made; their ``ValueError`` and ``FileNotFoundError`` 
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from mst_transfer.configs.kind import DETECTION, SEGMENTATION
 from mst_transfer.configs.paths import check_load_from
 from mst_transfer.configs.read import read_config
 from mst_transfer.engine import results
-from mst_transfer.engine.fit.backbone import fit_to_backbone
+from mst_transfer.engine.fit.backbone import fit_to_backbone, is_ours
 from mst_transfer.engine.fit.devices import adapt_to_devices, check_amp, enable_amp, enable_auto_scale_lr
 from mst_transfer.engine.plan import batch_plan
 from mst_transfer.runs import launch
@@ -69,6 +69,9 @@ def load_run_config(
             each other.
         WrongKindError: It is a pre-training config.
     """
+    from mst_transfer.engine.fit.infer_classes import infer_classes
+    from mst_transfer.engine.fit.own_coco import use_coco_files
+
     cfg, options = read_config(config, cfg_options, (DETECTION, SEGMENTATION))
     _say(fit_to_backbone(cfg, options))
     cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs") / Path(config).stem)
@@ -91,16 +94,9 @@ def load_run_config(
         batch_plan.want_accumulation(cfg, accumulate)
     if resume:
         _set_resume(cfg, resume)
-    _take_classes_from_data(cfg, coco, coco_images)
-    return cfg
-
-
-def _take_classes_from_data(cfg: Any, coco: Sequence[str] | None, coco_images: Sequence[str] | None) -> None:
-    from mst_transfer.engine.fit.infer_classes import infer_classes
-    from mst_transfer.engine.fit.own_coco import use_coco_files
-
     former = use_coco_files(cfg, coco, coco_images or ()) if coco else None
     _say(infer_classes(cfg, former))
+    return cfg
 
 
 def _say(sentences: Iterable[str]) -> None:
@@ -118,16 +114,10 @@ def _set_resume(cfg: Any, resume: str) -> None:
     if checkpoint is None:
         return
     cfg.load_from, cfg.resume = checkpoint, True
-    _leave_out_backbone_file(cfg)
-
-
-def _leave_out_backbone_file(cfg: Any) -> None:
-    """The checkpoint of a run holds its backbone: the file that the run once began from need not be there."""
-    backbone = (cfg.get("model") or {}).get("backbone") or {}
     beginning = results.backbone_checkpoint(cfg)
-    if beginning != "random" and str(backbone.get("type", "")).startswith("mst_transfer."):
+    if beginning != "random" and is_ours(cfg):  # the checkpoint holds the backbone: its file need not be there
         cfg[results.BEGINNING] = beginning
-        backbone["checkpoint"] = backbone["init_cfg"] = None
+        cfg.model.backbone["checkpoint"] = cfg.model.backbone["init_cfg"] = None
 
 
 def check_inputs(cfg: Any, training: bool) -> list[Any]:
@@ -188,13 +178,7 @@ def run_training(cfg: Any, fresh: bool = False) -> dict[str, Any]:
 
 
 def _train(cfg: Any, fresh: bool, notices: list[str], start: float) -> dict[str, Any]:
-    from mst_transfer.checkpoint.errors import BackboneRefusedError
-    from mst_transfer.engine.checkpoints import WeightsRefusedError
-    from mst_transfer.engine.resume.loops import ResumeRefusedError
     from mst_transfer.engine.run_record import RunRecordHook
-    from mst_transfer.engine.runner import unreadable_images_refused
-    from mst_transfer.files.checksums import BrokenCheckpointError
-    from mst_transfer.runs.identity import OtherRunError
     from mst_transfer.runs.work_dir import begin_anew
 
     try:
@@ -206,19 +190,34 @@ def _train(cfg: Any, fresh: bool, notices: list[str], start: float) -> dict[str,
         raise RunRefusedError(str(error)) from error
     runner, record = build_runner(cfg, notices), RunRecordHook(start, plan.stretch)
     runner.register_hook(record)
+    with refusals(cfg):
+        runner.train()
+    extra: dict[str, Any] = {"unfinished_schedules": record.unfinished} if record.unfinished else {}
+    metrics = record.final_metrics(runner)
+    return results.write_results(runner, cfg, metrics, "train", record.seconds, batch=plan.as_dict(), **extra)
+
+
+@contextmanager
+def refusals(cfg: Any) -> Iterator[None]:
+    """Turns what a user can mend, found by whatever process in the course of a run, into a refusal in a few words."""
+    from mst_transfer.checkpoint.errors import BackboneRefusedError
+    from mst_transfer.engine.checkpoints import WeightsRefusedError
+    from mst_transfer.engine.resume.loops import ResumeRefusedError
+    from mst_transfer.files.checksums import BrokenCheckpointError
+    from mst_transfer.files.image_files import UnreadableImageError
+    from mst_transfer.runs.identity import OtherRunError
+    from mst_transfer.runs.workers import plain_message
+
     try:
-        with unreadable_images_refused(RunRefusedError):
-            runner.train()
+        yield
+    except UnreadableImageError as error:
+        raise RunRefusedError(plain_message(error)) from error
     except BackboneRefusedError as error:
         raise RunRefusedError(f"model.backbone.checkpoint: {error}") from error
     except WeightsRefusedError as error:
         raise RunRefusedError(f"load_from: {error}") from error
     except (ResumeRefusedError, OtherRunError, BrokenCheckpointError) as error:
         raise RunRefusedError(f"--resume {cfg.load_from}: {error}") from error
-    extra: dict[str, Any] = {"unfinished_schedules": record.unfinished} if record.unfinished else {}
-    return write_run_results(
-        runner, cfg, record.final_metrics(runner), "train", record.seconds, batch=plan.as_dict(), **extra
-    )
 
 
 def build_runner(cfg: Any, notices: list[str]) -> Any:
@@ -242,26 +241,3 @@ def build_runner(cfg: Any, notices: list[str]) -> Any:
     for notice in notices:
         runner.logger.info(notice)
     return runner
-
-
-def write_run_results(
-    runner: Any, cfg: Any, metrics: dict[str, float], mode: str, seconds: float, **extra: Any
-) -> dict[str, Any]:
-    """Writes the main process's ``results.json``: see :func:`mst_transfer.engine.results.write_results`."""
-    if runner.rank != 0:
-        return {}
-    # coco_*: of mst_transfer.CocoMetric; unreadable_images: of training, see engine.image_checks
-    names = ("coco_backend", "coco_images", "unreadable_images")
-    extra |= {name: info for name in names if (info := runner.message_hub.get_info(name))}
-    written = results.write_results(
-        runner.work_dir,
-        cfg,
-        metrics,
-        mode=mode,
-        seconds=seconds,
-        seed=runner.seed,
-        world_size=runner.world_size,
-        **extra,
-    )
-    runner.logger.info(f"results: {Path(runner.work_dir) / results.FILE_NAME}")
-    return written

@@ -17,14 +17,11 @@ VALIDATION = "last_validation"  # entry of the message hub, and so of checkpoint
 class RunRecordHook(Hook):
     """Keeps a run's seconds, and the figures of its last validation, from one start to the next.
 
-    Before the first step it warns of schedulers that the run is too short for.
+    Before the first step it warns of schedulers that the run is too short for, and keeps that in ``unfinished``.
 
     Args:
         start: When this process began, ``time.time()``.
         stretch: Of the batch plan.
-
-    Attributes:
-        unfinished: What it has warned of.
     """
 
     priority = "VERY_HIGH"  # before a checkpoint is written because a figure is the best so far

@@ -5,8 +5,6 @@ Configs, and what is dumped of them, stay as they were written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +18,11 @@ from mst_transfer.engine.image_checks import ImageChecks, check_pipelines
 from mst_transfer.engine.losses_in_fp32 import losses_in_fp32
 from mst_transfer.engine.nonfinite import guarded
 from mst_transfer.engine.nonfinite_hook import NonfiniteHook
-from mst_transfer.files.image_files import UnreadableImageError
 from mst_transfer.runs.nonfinite_steps import DEFAULT_LIMIT
 from mst_transfer.runs.resuming_runner import ResumingRunner
 from mst_transfer.runs.stop_hook import StopHook
 from mst_transfer.runs.unreadable_images import UnreadableImagesHook, list_of_rank
-from mst_transfer.runs.workers import plain_message, watch
+from mst_transfer.runs.workers import watch
 
 LIMIT = "max_nonfinite_steps"  # entries of a config
 EXACT_RESUME = "exact_resume"  # False: mmengine's own loops
@@ -129,12 +126,3 @@ def exact_train_cfg(train_cfg: dict[str, Any]) -> dict[str, Any] | None:
         kind = "EpochBasedTrainLoop" if train_cfg.get("by_epoch", True) else "IterBasedTrainLoop"
     name = kind.__name__ if isinstance(kind, type) else str(kind).removeprefix("mmengine.")
     return dict(rest, type=f"mst_transfer.{_EXACT_LOOPS[name]}") if name in _EXACT_LOOPS else None
-
-
-@contextmanager
-def unreadable_images_refused(refusal: type[Exception]) -> Iterator[None]:
-    """Turns an unreadable image, found by whatever process, into a refusal of the run in a few words."""
-    try:
-        yield
-    except UnreadableImageError as error:
-        raise refusal(plain_message(error)) from error

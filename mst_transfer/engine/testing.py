@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mst_transfer.engine.results import scalar_metrics
-from mst_transfer.engine.run import RunRefusedError, build_runner, write_run_results
+from mst_transfer.engine.results import scalar_metrics, write_results
+from mst_transfer.engine.run import RunRefusedError, build_runner, refusals
 from mst_transfer.files.checksums import BrokenCheckpointError, verify_checkpoint
 from mst_transfer.runs import launch
 from mst_transfer.runs.checkpoints import existing_checkpoint
@@ -32,8 +32,6 @@ def run_testing(cfg: Any, checkpoint: str, augmented: bool = False) -> dict[str,
         RunRefusedError: It does not fit the config's model or classes, or the model cannot be built.
         ValueError: ``augmented``, and the config does not say how.
     """
-    from mst_transfer.engine.runner import unreadable_images_refused
-
     start = time.time()
     checkpoint = existing_checkpoint(checkpoint)
     if Path(checkpoint).is_file():
@@ -56,10 +54,10 @@ def run_testing(cfg: Any, checkpoint: str, augmented: bool = False) -> dict[str,
         raise RunRefusedError(f"checkpoint {checkpoint} was {error}") from error
     if warning:
         runner.logger.warning(warning)
-    with unreadable_images_refused(RunRefusedError):
+    with refusals(cfg):
         metrics = scalar_metrics(runner.test())
     seconds = time.time() - start
-    written = write_run_results(
+    written = write_results(
         runner, cfg, metrics, "test", seconds, tested_checkpoint=str(checkpoint), augmented=augmented
     )
     del runner

@@ -26,25 +26,15 @@ LOOP_COUNTS = ("max_iters", "val_begin", "val_interval")
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """The batch of a run.
+    """The batch of a run."""
 
-    Attributes:
-        per_process: Images that a process takes at a time.
-        processes: Number of processes.
-        accumulation: Batches whose gradients make one step.
-        recipe: Batch that the config's learning rate is for; None if the config does not say.
-        recipe_lr: The config's learning rate.
-        scale_lr: Whether the rate is scaled by the ratio of the batches.
-        stretch: What the config's counts of iterations are multiplied by: 1 if it accumulates itself.
-    """
-
-    per_process: int
+    per_process: int  # images that a process takes at a time
     processes: int
-    accumulation: int
-    recipe: int | None
-    recipe_lr: float | None
-    scale_lr: bool
-    stretch: int = 1
+    accumulation: int  # batches whose gradients make one step
+    recipe: int | None  # batch that the config's learning rate is for; None if the config does not say
+    recipe_lr: float | None  # the config's learning rate
+    scale_lr: bool  # whether the rate is scaled by the ratio of the batches
+    stretch: int = 1  # what the config's counts of iterations are multiplied by: 1 if it accumulates itself
 
     @property
     def effective(self) -> int:
@@ -61,11 +51,9 @@ class BatchPlan:
     def sentence(self) -> str:
         """The plan, what differs from the recipe, and the ways to mend it."""
         product = f"{self.per_process} a process × {self.processes} processes × {self.accumulation} accumulated"
-        text = (
-            f"batch: {product} = {self.effective}; learning rate {self.lr:g}"
-            if self.lr is not None
-            else (f"batch: {product} = {self.effective}")
-        )
+        text = f"batch: {product} = {self.effective}"
+        if self.lr is not None:
+            text += f"; learning rate {self.lr:g}"
         if self.recipe is None:
             return f"{text}; the config names no batch that it is for (auto_scale_lr.base_batch_size)"
         if self.effective == self.recipe:
@@ -123,12 +111,11 @@ def plan_batch(cfg: Any, processes: int) -> BatchPlan:
             accumulation = 1
         elif rest:
             fitting = [size for size in range(1, recipe + 1) if recipe % (size * processes) == 0]
-            sizes = (
-                f"train_dataloader.batch_size to one of {fitting}" if fitting else f"processes to a divisor of {recipe}"
-            )
+            way = f"the number of processes to a divisor of {recipe}"
             raise ValueError(
                 f"--accumulate auto: the recipe's batch of {recipe} is not a multiple of {per_process} a process × "
-                f"{processes} processes. Next step: set the {'number of ' if not fitting else ''}{sizes}"
+                f"{processes} processes. Next step: set "
+                + (f"train_dataloader.batch_size to one of {fitting}" if fitting else way)
             )
     return BatchPlan(
         per_process=per_process,

@@ -53,13 +53,11 @@ class Complexity:
 
     def sums(self) -> dict[str, Part]:
         """``backbone``, ``neck``, ``heads`` and ``auxiliary``, each the sum of its parts."""
-        groups: dict[str, list[Part]] = {"backbone": [], "neck": [], "heads": [], "auxiliary": []}
+        sums = {name: Part(name, 0, 0) for name in ("backbone", "neck", "heads", "auxiliary")}
         for part in self.parts:
-            groups[part.name if part.name in ("backbone", "neck", "auxiliary") else "heads"].append(part)
-        return {
-            name: Part(name, sum(part.parameters for part in parts), sum(part.macs for part in parts))
-            for name, parts in groups.items()
-        }
+            name = part.name if part.name in sums else "heads"
+            sums[name] = Part(name, sums[name].parameters + part.parameters, sums[name].macs + part.macs)
+        return sums
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -123,25 +121,29 @@ def _parts(model: Any, image: Tensor) -> Iterator[Part]:
     elif hasattr(model, "roi_head"):
         yield from _two_stage_heads(model, maps)
     elif hasattr(model, "bbox_head"):
-        yield Part("bbox_head", _count(model.bbox_head), count_macs(lambda: model.bbox_head(maps))[1])
+        yield _applied("bbox_head", model.bbox_head, maps)
     else:
         raise ValueError(
             f"{type(model).__name__} has none of decode_head, roi_head, bbox_head: its heads cannot be counted"
         )
 
 
+def _applied(name: str, head: nn.Module, maps: Sequence[Tensor]) -> Part:
+    return Part(name, _count(head), count_macs(lambda: head(maps))[1])
+
+
 def _segmentor_heads(model: Any, maps: Sequence[Tensor]) -> Iterator[Part]:
-    heads = model.decode_head if isinstance(model.decode_head, nn.ModuleList) else [model.decode_head]
+    heads = _each(model.decode_head)
     if len(heads) > 1:
         raise ValueError(f"{type(model).__name__} decodes in {len(heads)} stages; only one stage is counted")
-    yield Part("decode_head", _count(heads[0]), count_macs(lambda: heads[0](maps))[1])
+    yield _applied("decode_head", heads[0], maps)
     if getattr(model, "auxiliary_head", None) is not None:
         yield Part("auxiliary", _count(model.auxiliary_head), 0)
 
 
 def _two_stage_heads(model: Any, maps: Sequence[Tensor]) -> Iterator[Part]:
     if model.with_rpn:
-        yield Part("rpn_head", _count(model.rpn_head), count_macs(lambda: model.rpn_head(maps))[1])
+        yield _applied("rpn_head", model.rpn_head, maps)
     head = model.roi_head
     boxes = _each(head.bbox_roi_extractor)
     yield _pooled_part("bbox_head", head.bbox_head, boxes, NUM_BOX_PROPOSALS)

@@ -5,19 +5,26 @@ Nothing is kept: logs go to a temporary folder, no checkpoint is written, the wo
 
 from __future__ import annotations
 
+import copy
 import math
 import tempfile
 import time
 from bisect import bisect
 from typing import Any
 
-from mst_transfer.checkpoint.errors import BackboneRefusedError
+import torch
+from mmengine.runner.utils import calc_dynamic_intervals
+from torch.utils.data import Subset
+
 from mst_transfer.engine.plan import batch_plan
 from mst_transfer.engine.plan.dry_run_report import DryRunReport, out_of_memory_advice
 from mst_transfer.engine.plan.largest_shape import at_largest_shape, largest_images
 from mst_transfer.engine.plan.meters import PeakMemory, StepClock, now
 from mst_transfer.engine.plan.unfinished_schedules import unfinished_schedules
+from mst_transfer.engine.resume.loops import validation_is_due
+from mst_transfer.engine.run import RunRefusedError, build_runner, refusals
 from mst_transfer.runs import launch
+from mst_transfer.runs.resuming_runner import close_logs
 
 _NUM_TIMED_LOADS = 4
 _NUM_LOOKED_AT = 32  # images, for one that validation resizes
@@ -41,10 +48,6 @@ def dry_run(cfg: Any, num_steps: int = 3) -> DryRunReport:
         RunRefusedError: if a model or checkpoint is refused, memory is too small, or a loss is not finite; the
             message says what to change.
     """
-    from mst_transfer.engine.run import RunRefusedError
-    from mst_transfer.engine.runner import unreadable_images_refused
-    from mst_transfer.runs.resuming_runner import close_logs
-
     launch.init_distributed(cfg.launcher)
     try:
         batch = batch_plan.plan_batch(cfg, launch.world_size())
@@ -53,18 +56,12 @@ def dry_run(cfg: Any, num_steps: int = 3) -> DryRunReport:
     except ValueError as error:
         raise RunRefusedError(str(error)) from error
     num_steps = max(num_steps, batch.accumulation + 1)
-    plan = _plan(cfg)
+    recipe = copy.deepcopy(cfg)
     with tempfile.TemporaryDirectory(prefix="mst_dry_run_") as folder:
         _keep_nothing(cfg, folder)
-        memory = PeakMemory()
         try:
-            with unreadable_images_refused(RunRefusedError):
-                report = _measure(cfg, num_steps, plan, memory, notices)
-            report.facts += unfinished_schedules(
-                cfg.get("param_scheduler"), report.num_steps_of_run, plan["max_epochs"], batch.stretch
-            )
-        except BackboneRefusedError as error:
-            raise RunRefusedError(f"model.backbone.checkpoint: {error}") from error
+            with refusals(cfg):
+                report = _measure(cfg, num_steps, recipe, notices)
         except (RuntimeError, MemoryError) as error:
             advice = out_of_memory_advice(cfg, error)
             if advice is None:
@@ -72,29 +69,17 @@ def dry_run(cfg: Any, num_steps: int = 3) -> DryRunReport:
             raise RunRefusedError(advice) from error
         finally:
             close_logs(folder)
+    report.facts += unfinished_schedules(
+        cfg.get("param_scheduler"), report.num_steps_of_run, recipe.train_cfg.get("max_epochs"), batch.stretch
+    )
     launch.shutdown_distributed()
-    losses = [(name, value) for step in report.losses for name, value in step.items()]
-    wrong = [f"{name}={value}" for name, value in losses if not math.isfinite(value)]
+    wrong = [f"{name}={value}" for step in report.losses for name, value in step.items() if not math.isfinite(value)]
     if wrong:
         raise RunRefusedError(
             f"dry run: losses that are not finite: {', '.join(wrong)}. Lower the learning rate or leave --amp out, and "
             "check the data with: mst check"
         )
     return report
-
-
-def _plan(cfg: Any) -> dict[str, Any]:
-    """What the config's own loop would do, before it is replaced."""
-    train_cfg = dict(cfg.train_cfg)
-    return dict(
-        max_iters=train_cfg.get("max_iters"),
-        max_epochs=train_cfg.get("max_epochs"),
-        val_interval=train_cfg.get("val_interval", 1),
-        val_begin=train_cfg.get("val_begin", 1),
-        dynamic_intervals=train_cfg.get("dynamic_intervals"),
-        val_dataloader=cfg.get("val_dataloader"),
-        val_evaluator=cfg.get("val_evaluator"),
-    )
 
 
 def _keep_nothing(cfg: Any, folder: str) -> None:
@@ -114,56 +99,49 @@ def _keep_nothing(cfg: Any, folder: str) -> None:
         cfg[key] = None
 
 
-def _measure(cfg: Any, num_steps: int, plan: dict[str, Any], memory: PeakMemory, notices: list[str]) -> DryRunReport:
-    import torch
-
-    from mst_transfer.engine.run import build_runner
-
-    pipeline_dataset = cfg.train_dataloader["dataset"]
-    at_largest_shape(pipeline_dataset)
+def _measure(cfg: Any, num_steps: int, recipe: Any, notices: list[str]) -> DryRunReport:
+    """Trains at the largest shape and validates once; ``recipe`` is the config as it was before it was changed."""
+    memory = PeakMemory()
+    at_largest_shape(cfg.train_dataloader["dataset"])
     cfg.train_cfg = dict(type="IterBasedTrainLoop", max_iters=num_steps, val_interval=num_steps + 1)
-    accumulation = cfg.optim_wrapper.get("accumulative_counts", 1)
     runner = build_runner(cfg, notices)
     loader = runner.build_dataloader(cfg.train_dataloader, seed=runner.seed)
-    dataset, batch_size = loader.dataset, loader.batch_size or cfg.train_dataloader["batch_size"]
-    num_batches = len(loader)
+    dataset, batch_size, num_batches = loader.dataset, _batch_size(loader, cfg.train_dataloader), len(loader)
     indices = largest_images(dataset, batch_size * num_steps * runner.world_size)
-    loader = _with_indices(runner, cfg.train_dataloader, dataset, indices)
-    runner._train_dataloader = loader
+    runner._train_dataloader = _with_indices(runner, cfg.train_dataloader, dataset, indices)
     runner._train_loop = dict(cfg.train_cfg)
     clock = StepClock()
-    runner.register_hook(clock.hook(), priority="LOWEST")
+    runner.register_hook(clock)
     runner.train()
+    loop = recipe.train_cfg
     report = DryRunReport(
         config=str(cfg.filename),
-        batch_size=batch_size,
+        device=torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         world_size=runner.world_size,
-        accumulation=accumulation,
+        num_workers=cfg.train_dataloader.get("num_workers", 0),
+        accumulation=cfg.optim_wrapper.get("accumulative_counts", 1),
+        num_steps_of_run=loop.get("max_iters") or loop.max_epochs * num_batches,
         input_shapes=clock.shapes,
-        step_seconds=clock.compute,
-        wait_seconds=clock.waits,
+        step_seconds=clock.seconds,
         losses=clock.losses,
         load_seconds=_time_loading(dataset, indices[:_NUM_TIMED_LOADS]) * batch_size,
-        num_workers=cfg.train_dataloader.get("num_workers", 0),
         train_memory=memory.read(),
-        num_steps_of_run=plan["max_iters"] or plan["max_epochs"] * num_batches,
-        device=torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
-        with_cuda=torch.cuda.is_available(),
         facts=notices,
     )
-    if plan["val_dataloader"] is not None:
+    if recipe.get("val_dataloader") is not None:
         memory.reset()
-        report.val_seconds, num_val = _validate(runner, plan)
-        report.val_memory = memory.read()
-        report.num_validations = _num_validations(plan)
-        report.num_val_batches = num_val
+        report.val_seconds, report.num_val_batches = _validate(runner, recipe)
+        report.val_memory, report.num_validations = memory.read(), _num_validations(loop)
     return report
+
+
+def _batch_size(loader: Any, loader_cfg: Any) -> int:
+    """Of one process; loaders with a batch sampler of their own do not say it."""
+    return int(loader.batch_size or loader_cfg["batch_size"])
 
 
 def _with_indices(runner: Any, loader_cfg: Any, dataset: Any, indices: list[int]) -> Any:
     """The config's loader over chosen images, in their order."""
-    from torch.utils.data import Subset
-
     subset = Subset(dataset, indices)
     subset.metainfo = dataset.metainfo  # type: ignore[attr-defined]
     loader = dict(loader_cfg, dataset=subset, sampler=dict(type="DefaultSampler", shuffle=False))
@@ -171,31 +149,24 @@ def _with_indices(runner: Any, loader_cfg: Any, dataset: Any, indices: list[int]
     return runner.build_dataloader(loader, seed=runner.seed)
 
 
-def _num_validations(plan: dict[str, Any]) -> int:
-    from mmengine.runner.utils import calc_dynamic_intervals
-
-    from mst_transfer.engine.resume.loops import validation_is_due
-
-    last, begin = plan["max_iters"] or plan["max_epochs"], plan["val_begin"]
-    milestones, intervals = calc_dynamic_intervals(plan["val_interval"], plan["dynamic_intervals"])
+def _num_validations(train_cfg: Any) -> int:
+    """Validations of a whole run."""
+    last, begin = train_cfg.get("max_iters") or train_cfg["max_epochs"], train_cfg.get("val_begin", 1)
+    milestones, intervals = calc_dynamic_intervals(train_cfg.get("val_interval", 1), train_cfg.get("dynamic_intervals"))
     return sum(
         validation_is_due(done, last, begin, intervals[bisect(milestones, done + 1) - 1]) for done in range(1, last + 1)
     )
 
 
-def _validate(runner: Any, plan: dict[str, Any]) -> tuple[float, int]:
+def _validate(runner: Any, recipe: Any) -> tuple[float, int]:
     """Seconds of one validation batch with the largest image, its metric included, and the number of batches.
 
     If the test pipeline has left that image's size as it is, one that it resizes follows, if there is any.
     """
-    import torch
-
-    loader_cfg = plan["val_dataloader"]
-    loader = runner.build_dataloader(loader_cfg, seed=runner.seed)
-    num_batches, batch_size = len(loader), loader.batch_size or loader_cfg["batch_size"]
-    chosen = largest_images(loader.dataset, batch_size)
+    loader = runner.build_dataloader(recipe.val_dataloader, seed=runner.seed)
+    chosen = largest_images(loader.dataset, _batch_size(loader, recipe.val_dataloader))
     batch = loader.collate_fn([loader.dataset[index] for index in chosen])
-    evaluator = runner.build_evaluator(plan["val_evaluator"]) if plan["val_evaluator"] else None
+    evaluator = runner.build_evaluator(recipe.val_evaluator) if recipe.get("val_evaluator") else None
     runner.model.eval()
     if evaluator is not None:
         evaluator.dataset_meta = loader.dataset.metainfo
@@ -208,7 +179,7 @@ def _validate(runner: Any, plan: dict[str, Any]) -> tuple[float, int]:
         if evaluator is not None:
             evaluator.process(data_samples=outputs, data_batch=one)
         seconds.append(now() - started)
-    return seconds[0], num_batches
+    return seconds[0], len(loader)
 
 
 def _is_resized(batch: Any) -> bool:

@@ -11,49 +11,24 @@ _GIB = 2**30
 
 @dataclass
 class DryRunReport:
-    """Measurements of a dry run; ``str()`` is the report.
-
-    Attributes:
-        config: the config's file.
-        batch_size: images a step and process.
-        world_size: number of processes.
-        accumulation: steps whose gradients make one optimizer step.
-        input_shapes: ``[B, C, H, W]`` of each step, as the model sees it.
-        step_seconds: of each step, without loading.
-        wait_seconds: between steps, from the second.
-        losses: name → value of each step.
-        load_seconds: one process's time to load a batch.
-        num_workers: loader processes.
-        train_memory: bytes at the peak of training.
-        num_steps_of_run: steps of the whole run.
-        device: name of the device.
-        with_cuda: whether memory is the GPU's.
-        val_seconds: of one validation batch; None without validation.
-        val_memory: bytes at the peak of validation.
-        num_validations: how often the whole run validates.
-        num_val_batches: batches of each.
-        facts: further sentences.
-    """
+    """Measurements of a dry run; ``str()`` is the report."""
 
     config: str
-    batch_size: int
+    device: str  # its name, or CPU
     world_size: int
-    accumulation: int
-    input_shapes: list[tuple[int, ...]]
-    step_seconds: list[float]
-    wait_seconds: list[float]
-    losses: list[dict[str, float]]
-    load_seconds: float
-    num_workers: int
-    train_memory: int
+    num_workers: int  # loader processes
+    accumulation: int  # steps whose gradients make one of the optimizer
     num_steps_of_run: int
-    device: str
-    with_cuda: bool
-    val_seconds: float | None = None
+    input_shapes: list[tuple[int, ...]]  # ``[B, C, H, W]`` of each step, as the model sees it
+    step_seconds: list[float]  # of each step, without loading
+    losses: list[dict[str, float]]  # name → value of each step
+    load_seconds: float  # one process's time to load a batch
+    train_memory: int  # bytes at the peak of training
+    val_seconds: float | None = None  # of one validation batch; None without validation
     val_memory: int = 0
-    num_validations: int = 0
-    num_val_batches: int = 0
-    facts: list[str] = field(default_factory=list)
+    num_validations: int = 0  # of the whole run
+    num_val_batches: int = 0  # of each
+    facts: list[str] = field(default_factory=list)  # further sentences
 
     @property
     def wait(self) -> float:
@@ -69,7 +44,7 @@ class DryRunReport:
 
     def rows(self) -> list[tuple[str, str]]:
         """Name and value of each line of the table."""
-        step, memory = median(self.step_seconds), "GPU memory" if self.with_cuda else "memory growth (CPU)"
+        step, memory = median(self.step_seconds), "memory growth (CPU)" if self.device == "CPU" else "GPU memory"
         shape = max(self.input_shapes, key=lambda item: item[-1] * item[-2] if len(item) > 1 else 0, default=())
         shown = ", ".join(f"{seconds:.3g}" for seconds in self.step_seconds)
         rows = [
@@ -94,21 +69,15 @@ class DryRunReport:
                     f"{self.num_validations} × {self.num_val_batches} batches: at most {duration(validation)}",
                 ),
             ]
-        rows.append(("whole run", f"{self.num_steps_of_run} steps: about {duration(total)} if all were of this size"))
-        rows.append(("loss", _losses(self.losses)))
-        return rows
+        whole = f"{self.num_steps_of_run} steps: about {duration(total)} if all were of this size"
+        return [*rows, ("whole run", whole), ("loss", _losses(self.losses))]
 
     def __str__(self) -> str:
         """The report."""
         rows = self.rows()
         width = max(len(name) for name, _ in rows)
-        return "\n".join(
-            [
-                f"dry run of {self.config}, nothing was written",
-                *(f"  {name:{width}}  {value}" for name, value in rows),
-                *(f"  {fact}" for fact in self.facts),
-            ]
-        )
+        lines = [*(f"{name:{width}}  {value}" for name, value in rows), *self.facts]
+        return "\n  ".join([f"dry run of {self.config}, nothing was written", *lines])
 
 
 def duration(seconds: float) -> str:

@@ -7,6 +7,7 @@ numbers; the rows are read from its parameter groups. The rates are those before
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,29 +19,18 @@ _AMP_OPTIONS = ("loss_scale", "dtype", "use_fsdp")
 
 @dataclass(frozen=True)
 class ParameterRow:
-    """How one parameter is optimised.
+    """How one parameter is optimised."""
 
-    Attributes:
-        name: In the whole model.
-        shape: Of the tensor.
-        layer: Its layer for layer-wise decay, from 0 at the image; None where the constructor knows no layers.
-        lr: Learning rate; None for a parameter that does not train.
-        weight_decay: None where ``lr`` is.
-    """
-
-    name: str
+    name: str  # in the whole model
     shape: tuple[int, ...]
-    layer: int | None
-    lr: float | None
-    weight_decay: float | None
+    layer: int | None = None  # for layer-wise decay, from 0 at the image; None where the constructor knows no layers
+    lr: float | None = None  # None for a parameter that does not train
+    weight_decay: float | None = None
 
     @property
     def num_values(self) -> int:
         """Numbers in the tensor."""
-        count = 1
-        for side in self.shape:
-            count *= side
-        return count
+        return math.prod(self.shape)
 
 
 def parameter_rows(cfg: Any) -> list[ParameterRow]:
@@ -70,22 +60,16 @@ def parameter_rows(cfg: Any) -> list[ParameterRow]:
     }
     rows = []
     for name, parameter in model.named_parameters():
-        group = groups.get(id(parameter))
-        trains = parameter.requires_grad
-        if trains and group is None:
+        group, shape = groups.get(id(parameter)), tuple(parameter.shape)
+        if not parameter.requires_grad:
+            rows.append(ParameterRow(name, shape))
+        elif group is not None:
+            rows.append(ParameterRow(name, shape, group.get("layer"), group["lr"], group["weight_decay"]))
+        else:
             raise ValueError(
                 f"{cfg.filename}: {name} trains, but the optimizer has no group that holds it. Next step: look at "
                 "optim_wrapper.paramwise_cfg and its constructor"
             )
-        rows.append(
-            ParameterRow(
-                name=name,
-                shape=tuple(parameter.shape),
-                layer=group.get("layer") if trains and group else None,
-                lr=group["lr"] if trains and group else None,
-                weight_decay=group["weight_decay"] if trains and group else None,
-            )
-        )
     return rows
 
 

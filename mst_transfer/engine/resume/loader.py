@@ -11,6 +11,16 @@ from mst_transfer.engine.resume.order import SeekableBatches, exact_batches
 from mst_transfer.runs.counter_random import Stream, derive_key, seed_sample
 
 _OWN = ("_inner", "seed")
+# Options of the loader that an exact one stands in for
+_KEPT: tuple[str, ...] = (
+    "num_workers",
+    "collate_fn",
+    "pin_memory",
+    "timeout",
+    "worker_init_fn",
+    "multiprocessing_context",
+)
+_KEPT += ("generator", "prefetch_factor", "persistent_workers")
 
 
 class SeededDataset(Dataset):
@@ -26,8 +36,7 @@ class SeededDataset(Dataset):
     """
 
     def __init__(self, dataset: Any, seed: int = 0) -> None:
-        object.__setattr__(self, "_inner", dataset)
-        object.__setattr__(self, "seed", seed)
+        self._inner, self.seed = dataset, seed
 
     def __len__(self) -> int:
         return len(self._inner)
@@ -51,12 +60,6 @@ class SeededDataset(Dataset):
         else:
             setattr(self._inner, name, value)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return dict(self.__dict__)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-
 
 class ExactLoader(DataLoader):
     """A loader as another one, with exact batches and seeded samples; workers start when a batch is asked for.
@@ -67,19 +70,8 @@ class ExactLoader(DataLoader):
 
     def __init__(self, loader: DataLoader) -> None:
         batches = exact_batches(loader.batch_sampler, loader.dataset)  # type: ignore[arg-type]
-        super().__init__(
-            SeededDataset(loader.dataset),
-            batch_sampler=batches,
-            num_workers=loader.num_workers,
-            collate_fn=loader.collate_fn,
-            pin_memory=loader.pin_memory,
-            timeout=loader.timeout,
-            worker_init_fn=loader.worker_init_fn,
-            multiprocessing_context=loader.multiprocessing_context,
-            generator=loader.generator,
-            prefetch_factor=loader.prefetch_factor,
-            persistent_workers=loader.persistent_workers,
-        )
+        kept = {name: getattr(loader, name) for name in _KEPT}
+        super().__init__(SeededDataset(loader.dataset), batch_sampler=batches, **kept)
         self.batches: SeekableBatches = batches
 
     def set_seed(self, seed: int) -> None:

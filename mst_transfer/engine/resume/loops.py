@@ -25,9 +25,9 @@ from mst_transfer.engine.resume.loader import ExactLoader
 from mst_transfer.engine.resume.order import ForeignBatchSampler
 from mst_transfer.registry import LOOPS
 from mst_transfer.runs.counter_random import Stream, derive_key, seed_iteration
+from mst_transfer.runs.stop_hook import VALIDATED
 
 RECORD = "exact_resume"  # entry of the checkpoint's message hub: what the iterations consist of
-VALIDATED = "newest_validation"  # entry of the checkpoint's message hub: iteration whose validation has begun
 # They keep something from sample to sample, or from iteration to iteration, that no checkpoint has.
 WITH_MEMORY = ("CachedMosaic", "CachedMixUp", "BatchSyncRandomResize")
 
@@ -110,7 +110,8 @@ class _ExactLoop:
     def _warn(self) -> None:
         """Says what may differ after resuming."""
         warnings = []
-        found = sorted({str(node["type"]) for node in all_dicts(dict(self.runner.cfg)) if _has_memory(node)})
+        kinds = {str(node.get("type")) for node in all_dicts(dict(self.runner.cfg))}
+        found = sorted(kind for kind in kinds if kind.split(".")[-1] in WITH_MEMORY)
         if found:
             warnings.append(f"{', '.join(found)} remember earlier samples, and no checkpoint holds that")
         if isinstance(self.dataloader.batches, ForeignBatchSampler):
@@ -227,7 +228,3 @@ class ExactIterLoop(_ExactLoop, IterBasedTrainLoop):
         """One iteration, between its hooks."""
         self._seed_iteration(self._iter)
         super().run_iter(data_batch)
-
-
-def _has_memory(node: dict) -> bool:
-    return str(node.get("type")).split(".")[-1] in WITH_MEMORY

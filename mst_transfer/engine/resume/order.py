@@ -22,25 +22,15 @@ Key = tuple[int, int]  # epoch, index
 
 
 class SeekableBatches(Sampler[list[Key]]):
-    """Batches of keys (epoch, index) for one process, entered anywhere.
+    """Batches of keys (epoch, index) for one process, entered anywhere."""
 
-    Attributes:
-        seed: of the order; set it before iterating.
-        batch_size: samples of one process and iteration.
-        global_batch: samples of all processes and one iteration.
-        num_samples: samples of an epoch.
-        infinite: whether epochs run into each other; then batches are counted from the first epoch's first.
-        aspect_unit: so many samples in a row are all wide or all tall; None: any.
-    """
-
-    batch_size: int
-    global_batch: int
-    num_samples: int
-    infinite = False
-    aspect_unit: int | None = None
-    seed = 0
-    _epoch = 0
-    _start = 0
+    batch_size: int  # samples of one process and iteration
+    global_batch: int  # samples of all processes and one iteration
+    num_samples: int  # of an epoch
+    infinite = False  # whether epochs run into each other; then batches are counted from the first epoch's first
+    aspect_unit: int | None = None  # so many samples in a row are all wide or all tall; None: any
+    seed = 0  # of the order; set it before iterating
+    _epoch = _start = 0
 
     @property
     def sampler(self) -> Any:

@@ -8,7 +8,7 @@ from PIL import Image
 from mst_transfer.cli.main import main
 
 
-def test_sound_data_are_shown(tiny_seg_config: Path, capsys: pytest.CaptureFixture) -> None:
+def test_sound_data_are_shown(tiny_seg_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["check", str(tiny_seg_config)]) == 0
     out = capsys.readouterr().out
     assert "train: " in out and "8 images" in out and "8 of 8 masks read" in out
@@ -16,6 +16,8 @@ def test_sound_data_are_shown(tiny_seg_config: Path, capsys: pytest.CaptureFixtu
     assert [row[1] for row in rows] == ["dark", "light"]
     assert float(rows[0][2]) == 75 and float(rows[1][2]) == 25  # squares of 16 on ground of 32 pixels
     assert "nothing stands in the way" in out
+    assert main(["train", str(tiny_seg_config), "--check-only", "--work-dir", str(tmp_path / "run")]) == 0
+    assert "8 of 8 masks read" in capsys.readouterr().out and not (tmp_path / "run").exists()
 
 
 def test_all_faults_are_said_and_the_table_still_shown(tiny_seg_config: Path, capsys: pytest.CaptureFixture) -> None:
@@ -30,14 +32,5 @@ def test_all_faults_are_said_and_the_table_still_shown(tiny_seg_config: Path, ca
     for part in ("1.png holds 7", "2.png is 16 × 32, its image 32 × 32", "1 of 8 images have no mask", "num_classes=5"):
         assert part in error
     assert main(["train", str(tiny_seg_config), "--check-only"]) == 1
-
-
-def test_check_only_shows_the_table_too(tiny_seg_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main(["train", str(tiny_seg_config), "--check-only", "--work-dir", str(tmp_path / "run")]) == 0
-    assert "8 of 8 masks read" in capsys.readouterr().out
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_config_that_cannot_be_read_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main(["check", str(tmp_path / "none.py")]) == 1
-    assert capsys.readouterr().err.startswith("mst check: ")
+    assert main(["check", str(tiny_seg_config.with_name("none.py"))]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("mst check: ")

@@ -1,14 +1,16 @@
 """Checkpoints of the heads, from the command line: broken ones, full disks, used folders, two processes."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 import torch
-from choosing_together import choose_together
 from full_disks import remount, small_disk
+from group_members import choose_together
 from mmengine.config import Config
 from process_groups import run_group
+from untouched_folders import contents, refusal
 
 from mst_transfer.cli.main import main
 from mst_transfer.engine import checkpoints
@@ -122,3 +124,25 @@ def test_weights_to_begin_with_cover_the_backbone(tiny_seg_config: Path, tmp_pat
         assert str(part) in said.out + said.err and name in said.out + said.err
         if status == 0:
             assert json.loads((folder / "results.json").read_text())["load_from"] == str(part)
+
+
+REFUSALS = (
+    ("decode_head.num_convs: 1 in the checkpoint", ["model.decode_head.num_convs=2"]),
+    ("samples of an iteration 2", ["train_dataloader.batch_size=4"]),
+    ("accumulated iterations 1", ["+optim_wrapper.accumulative_counts=2"]),
+    ("dropout probability", ["model.decode_head.dropout_ratio=2"]),  # while everything is being built
+)
+
+
+def test_a_refused_resume_leaves_the_work_dir_as_it_was(tiny_seg_config: Path, tmp_path: Path) -> None:
+    """One that goes on writes its config."""
+    run = tmp_path / "run"
+    words = ["train", str(tiny_seg_config), "--work-dir", str(run)]
+    assert main([*words, *ONE_EPOCH]) == 0
+    time.sleep(1 - time.time() % 1)  # mmengine names the folder of a log by the second
+    before = contents(run)
+    for reason, options in REFUSALS:
+        assert reason in refusal(main, [*words, "--resume", "--cfg-options", *options])
+        assert contents(run) == before, options
+    assert refusal(main, [*words, "--resume"]) == ""
+    assert contents(run)["tiny_seg.py"] != before["tiny_seg.py"] and len(list(run.glob("*/*.log"))) == 2

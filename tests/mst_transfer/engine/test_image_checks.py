@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from group_members import read_lists_together
 from mmengine.config import Config
 from PIL import Image
+from process_groups import run_group
 
 from mst_transfer.cli.main import main
 from mst_transfer.datasets.load_image import LoadImage, LoadSegMap
@@ -35,21 +37,19 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_training_skips_counts_and_names(tiny_seg_config: Path, tmp_path: Path, num_workers: int) -> None:
+def test_training_skips_counts_and_names(tiny_seg_config: Path, tmp_path: Path) -> None:
     options = with_other_validation(tiny_seg_config, tmp_path)
     images = sorted(images_of(tiny_seg_config).iterdir())
     images[1].write_bytes(b"no image")
     mask = next((images_of(tiny_seg_config).parent / "masks").glob(f"{images[2].stem}.*"))
     mask.write_bytes(mask.read_bytes()[:50])
-    losses, work_dirs = [], [tmp_path / "one", tmp_path / "two"]
-    for work_dir in work_dirs:
+    losses = []
+    for num_workers in (0, 2):
+        work_dir = tmp_path / f"with_{num_workers}"
         words = ["train", str(tiny_seg_config), "--work-dir", str(work_dir), "--cfg-options", *options]
         assert main([*words, f"train_dataloader.num_workers={num_workers}", "train_cfg.max_epochs=1"]) == 0
-        assert json.loads((work_dir / "results.json").read_text())["unreadable_images"] == {
-            "skipped": 2,
-            "list": "unreadable_images.txt",
-        }
+        counted = json.loads((work_dir / "results.json").read_text())["unreadable_images"]
+        assert counted == {"skipped": 2, "list": "unreadable_images.txt"}
         found = read_list(work_dir / "unreadable_images.txt")
         assert set(found) == {str(images[1]), str(mask)} and found[str(images[1])] == "it is no image"
         log = next(work_dir.glob("*/*.log")).read_text()
@@ -57,7 +57,7 @@ def test_training_skips_counts_and_names(tiny_seg_config: Path, tmp_path: Path, 
         assert "images that could not be read and were skipped: 2, named in" in log
         lines = [json.loads(line) for line in next(work_dir.glob("*/vis_data/scalars.json")).read_text().splitlines()]
         losses.append([line["loss"] for line in lines if "loss" in line])
-    assert losses[0] == losses[1]  # what takes the place follows from the seed
+    assert losses[0] == losses[1]  # what takes the place follows from the seed, not from workers
     assert "LoadImageFromFile" in (work_dir / "tiny_seg.py").read_text()  # as it was written
 
 
@@ -144,3 +144,17 @@ def test_a_dry_run_names_the_file(tiny_seg_config: Path, tmp_path: Path, capsys:
         Image.fromarray(np.zeros((1, 500, 3), np.uint8)).save(path)
     assert main(["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), "--dry-run", "1"]) == 1
     assert "it is 500 × 1: one side is more than" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_lists_of_two_processes_become_one(tmp_path: Path) -> None:
+    work_dir = tmp_path / "run"
+    found = run_group(read_lists_together, 2, tmp_path / "all", work_dir, 0.03)
+    assert found == [({"skipped": 3, "list": "unreadable_images.txt"}, "")] * 2
+    assert [path.name for path in work_dir.iterdir()] == ["unreadable_images.txt"]
+    assert list(read_list(work_dir / "unreadable_images.txt")) == ["0.jpg", "1.jpg", "common.jpg"]
+
+
+def test_the_limit_is_of_all_processes_together(tmp_path: Path) -> None:
+    """Two each are allowed, three in all are not; both say so."""
+    found = run_group(read_lists_together, 2, tmp_path / "all", tmp_path / "run", 0.02)
+    assert all(info is None and "3 of 100 images cannot be read, more than 2" in text for info, text in found)

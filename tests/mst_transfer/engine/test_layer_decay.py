@@ -1,12 +1,15 @@
-"""Layer-wise decay against rates worked out by hand."""
+"""Layer-wise decay against rates worked out by hand, and against the recipes of MAE and BEiT, written out.
+
+ViTDet's numbers: tests/golden/test_vitdet.py.
+"""
 
 import pytest
-import torch
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
+from mst_transfer.engine import layer_decay
 from mst_transfer.engine.layer_decay import plan_parameters
-from mst_transfer.models.backbones.vit import TimmViTPyramid
+from mst_transfer.models.backbones.vit import TimmViT, TimmViTPyramid
 
 
 class Detector(nn.Module):
@@ -36,14 +39,14 @@ BY_HAND = {
 }
 
 
-def build(model, **paramwise):
+def build(model, weight_decay=0.1, **paramwise):
     return build_optim_wrapper(
         model,
         dict(
             type="OptimWrapper",
             constructor="mst_transfer.LayerDecayOptimWrapperConstructor",
             paramwise_cfg=dict(layer_decay_rate=0.5) | paramwise,
-            optimizer=dict(type="AdamW", lr=0.8, weight_decay=0.1),
+            optimizer=dict(type="AdamW", lr=0.8, weight_decay=weight_decay),
         ),
     )
 
@@ -52,8 +55,13 @@ def groups_by_name(wrapper):
     return {name: group for group in wrapper.optimizer.param_groups for name in group["param_names"]}
 
 
-def test_rates_equal_those_worked_out_by_hand():
+def test_rates_equal_those_worked_out_by_hand(monkeypatch):
+    tables: list[str] = []
+    monkeypatch.setattr(layer_decay, "print_log", lambda text, **_: tables.append(text))
     groups = groups_by_name(build(Detector()))
+    rows = [line.split() for line in tables[0].splitlines()[2:]]
+    assert rows[0][:3] == ["0", "0.025", "0"] and rows[-1][:3] == ["5", "0.8", "0.1"]
+    assert sum(int(row[4].replace(",", "")) for row in rows) == sum(p.numel() for p in Detector().parameters())
     for name, (lr, weight_decay) in BY_HAND.items():
         assert groups[name]["lr"] == pytest.approx(lr), name
         assert groups[name]["weight_decay"] == pytest.approx(weight_decay), name
@@ -78,44 +86,6 @@ def test_custom_keys_multiply_and_the_longest_wins():
     assert groups["backbone.vit.blocks.0.attn.qkv.weight"]["weight_decay"] == pytest.approx(0.05)
 
 
-def test_one_step_moves_each_layer_by_its_rate():
-    """SGD with a gradient of ones moves a parameter by exactly its learning rate."""
-    model = Detector()
-    wrapper = build_optim_wrapper(
-        model,
-        dict(
-            constructor="mst_transfer.LayerDecayOptimWrapperConstructor",
-            paramwise_cfg=dict(layer_decay_rate=0.5),
-            optimizer=dict(type="SGD", lr=0.8, weight_decay=0.0),
-        ),
-    )
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    for parameter in model.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    wrapper.step()
-    after = dict(model.named_parameters())
-    for name, (lr, _) in BY_HAND.items():
-        torch.testing.assert_close(before[name] - after[name], torch.full_like(before[name], lr))
-
-
-def test_table_is_logged():
-    from mmengine.logging import MMLogger
-
-    MMLogger.get_instance("test_layer_decay")
-    records: list[str] = []
-
-    class Listener(__import__("logging").Handler):
-        def emit(self, record):
-            records.append(record.getMessage())
-
-    MMLogger.get_current_instance().addHandler(Listener())
-    build(Detector())
-    (table,) = [text for text in records if text.startswith("parameter groups")]
-    rows = [line.split() for line in table.splitlines()[2:]]
-    assert rows[0][:3] == ["0", "0.025", "0"] and rows[-1][:3] == ["5", "0.8", "0.1"]
-    assert sum(int(row[4].replace(",", "")) for row in rows) == sum(p.numel() for p in Detector().parameters())
-
-
 def test_backbone_without_layer_depth_is_refused():
     model = nn.Module()
     model.backbone = nn.Linear(2, 2)
@@ -130,6 +100,7 @@ def test_backbone_without_layer_depth_is_refused():
         (dict(layer_decay_rate=None), r"layer_decay_rate=None must be in"),
         (dict(norm_decay_mult=0.0), r"unknown options \['norm_decay_mult'\]; allowed"),
         (dict(custom_keys={"head": dict(lr=1)}), "allowed options are"),
+        (dict(weight_decay=None), "weight_decay=None must be given"),
     ],
 )
 def test_wrong_options_are_refused(paramwise, message):
@@ -137,13 +108,54 @@ def test_wrong_options_are_refused(paramwise, message):
         build(Detector(), **paramwise)
 
 
-def test_missing_rates_are_refused():
-    with pytest.raises(ValueError, match="weight_decay=None must be given"):
-        build_optim_wrapper(
-            Detector(),
-            dict(
-                constructor="mst_transfer.LayerDecayOptimWrapperConstructor",
-                paramwise_cfg=dict(layer_decay_rate=0.5),
-                optimizer=dict(type="AdamW", lr=0.1),
-            ),
-        )
+SMALL = dict(img_size=32, patch_size=8, embed_dim=48, depth=5, num_heads=3)
+ARCHS = {
+    "ViT": ("vit_tiny_patch16_224", {}),
+    "DINOv2": ("vit_small_patch14_reg4_dinov2", {}),
+    "DINOv3": ("vit_small_patch16_dinov3", {}),
+    "EVA-02": ("eva02_tiny_patch14_224", {}),
+    "rotations learned": ("vit_small_patch16_rope_mixed_224", {}),
+    "BEiT": ("beit_base_patch16_224", {}),
+    "BEiT, shared": ("beit_base_patch16_224", dict(use_shared_rel_pos_bias=True, use_rel_pos_bias=False)),
+}
+
+
+def recipe(name: str, shape: tuple[int, ...], rate: float, decay: float, depth: int) -> tuple[float, float]:
+    """Factor and weight decay of a parameter, as in MAE's util/lr_decay.py and BEiT's beit/optim_factory.py.
+
+    Both give a parameter of layer k of n the factor ``rate ** (n - k)``.
+    """
+    last = depth + 1
+    if name.startswith(("cls_token", "pos_embed", "patch_embed", "reg_token", "rope")):  # the last two: neither has
+        layer = 0
+    elif name.startswith("blocks"):
+        layer = int(name.split(".")[1]) + 1
+    else:  # BEiT's shared table too: startswith("rel_pos_bias") is the last layer
+        layer = last
+    skipped = ("cls_token", "pos_embed", "reg_token")
+    undecayed = len(shape) == 1 or name.endswith(".bias") or name in skipped or "relative_position_bias_table" in name
+    undecayed = undecayed or name.startswith("rope")
+    return rate ** (last - layer), 0.0 if undecayed else decay
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("frozen", [-1, 2])
+def test_factors_and_decays(arch, frozen):
+    name, options = ARCHS[arch]
+    model = nn.Module()
+    model.backbone = TimmViT(name, **SMALL, **options, frozen_stages=frozen)
+    model.head = nn.Linear(48, 2)
+    plans = list(plan_parameters(model, 2.0, 0.05, 0.65))
+    assert [plan.name for plan in plans] == [name for name, p in model.named_parameters() if p.requires_grad]
+    for plan in plans:
+        bare = plan.name.removeprefix("backbone.vit.")
+        factor, decay = recipe(bare, plan.parameter.shape, 0.65, 0.05, depth=5)
+        assert (plan.lr, plan.weight_decay) == pytest.approx((2.0 * factor, decay)), plan.name
+
+
+def test_pruned_blocks_do_not_count():
+    model = nn.Module()
+    model.backbone = TimmViT("vit_tiny_patch16_224", **SMALL, out_indices=(2,))
+    plans = {plan.name: plan.lr for plan in plan_parameters(model, 1.0, 0.05, 0.5)}
+    assert plans["backbone.vit.blocks.2.attn.qkv.weight"] == pytest.approx(0.5)
+    assert plans["backbone.vit.patch_embed.proj.weight"] == pytest.approx(0.5**4)

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper
 from torch import nn
 
+from mst_transfer.cli.main import main
 from mst_transfer.engine.losses_in_fp32 import losses_in_fp32
 from mst_transfer.engine.nonfinite import GuardedAmpOptimWrapper, GuardedOptimWrapper, guarded
 from mst_transfer.engine.nonfinite_hook import WINDOW_START, NonfiniteHook, changing_buffers
@@ -242,22 +244,28 @@ def test_losses_get_single_precision_under_autocast() -> None:
     assert abs(loss.item() - reference.item()) < 1e-3 * reference.item()
 
 
-def test_a_whole_run_leaves_out_steps_and_stops(
-    tiny_seg_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+@pytest.fixture
+def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[[Collection[int]], tuple[list, list]]:
+    """Makes the loss of some steps of mmseg's head NaN; returns what the losses were, and weights before the steps."""
     from mmseg.models import FCNHead
 
-    from mst_transfer.cli.main import main
+    by_feat, losses, weights = FCNHead.loss_by_feat, [], []
 
-    by_feat, seen = FCNHead.loss_by_feat, []
+    def start(steps: Collection[int]) -> tuple[list, list]:
+        def poisoned(self, *args: Any, **kwargs: Any) -> dict:
+            found = by_feat(self, *args, **kwargs)
+            losses.append(found["loss_ce"].item())
+            weights.append(self.conv_seg.weight.detach().clone())
+            return {**found, "loss_ce": found["loss_ce"] * (float("nan") if len(losses) in steps else 1.0)}
 
-    def poisoned(self, *args: Any, **kwargs: Any) -> dict:
-        losses = by_feat(self, *args, **kwargs)
-        seen.append(self.conv_seg.weight.detach().clone())
-        factor = float("nan") if len(seen) > 5 else 1.0
-        return {name: value * factor for name, value in losses.items()}
+        monkeypatch.setattr(FCNHead, "loss_by_feat", poisoned)
+        return losses, weights
 
-    monkeypatch.setattr(FCNHead, "loss_by_feat", poisoned)
+    return start
+
+
+def test_a_whole_run_leaves_out_steps_and_stops(tiny_seg_config: Path, tmp_path: Path, poison, capsys) -> None:
+    _, seen = poison(range(6, 99))
     words = ["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), "--cfg-options"]
     assert main([*words, "+max_nonfinite_steps=3"]) == 1
     said = capsys.readouterr().err
@@ -269,20 +277,9 @@ def test_a_whole_run_leaves_out_steps_and_stops(
 
 
 def test_logs_hold_means_of_finite_values_and_count_what_was_left_out(
-    tiny_seg_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_seg_config: Path, tmp_path: Path, poison
 ) -> None:
-    from mmseg.models import FCNHead
-
-    from mst_transfer.cli.main import main
-
-    by_feat, seen = FCNHead.loss_by_feat, []
-
-    def poisoned(self, *args: Any, **kwargs: Any) -> dict:
-        losses = by_feat(self, *args, **kwargs)
-        seen.append(losses["loss_ce"].item())
-        return {**losses, "loss_ce": losses["loss_ce"] * (float("nan") if len(seen) in (3, 4) else 1.0)}
-
-    monkeypatch.setattr(FCNHead, "loss_by_feat", poisoned)
+    seen, _ = poison((3, 4))
     words = ["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), "--cfg-options"]
     assert main([*words, "+optim_wrapper.clip_grad.max_norm=1"]) == 0
     (log,) = (tmp_path / "run").glob("*/vis_data/scalars.json")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from agreeing_data import fcos, mask_rcnn, write_data, write_det_config, write_seg_config
-from agreeing_transfers import Job, run_jobs
+from group_members import Job, run_jobs
 from process_groups import run_group
+from splittable_tasks import fcos, mask_rcnn, write_data, write_det_config, write_seg_config
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about processes on the CPU; there is a GPU here")
 pytestmark = [pytest.mark.slow, without_gpu]

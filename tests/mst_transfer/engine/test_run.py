@@ -4,11 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 from mmengine.config import Config
 
-from mst_transfer.checkpoint import BackboneMetadata, save_backbone
 from mst_transfer.cli.main import main
 from mst_transfer.engine import results, run, testing
 from mst_transfer.engine.fit import devices
@@ -34,12 +32,7 @@ def test_train_resume_and_test(tiny_seg_config: Path, tmp_path: Path, capsys: py
 
     assert main(["train", *words, "--seed", "3", "--resume"]) == 0
     assert (work_dir / "epoch_2.pth").is_file() and read(work_dir)["resumed"] is True
-    assert (
-        "resumed epoch: 1"
-        in next(work_dir.glob("*/*.log"))
-        .parent.parent.joinpath(sorted(path.relative_to(work_dir).as_posix() for path in work_dir.glob("*/*.log"))[-1])
-        .read_text()
-    )
+    assert "resumed epoch: 1" in sorted(work_dir.glob("*/*.log"))[-1].read_text()
 
     assert main(["test", str(tiny_seg_config), str(work_dir / "epoch_2.pth"), "--work-dir", str(tmp_path / "t")]) == 0
     tested = read(tmp_path / "t")
@@ -58,24 +51,6 @@ def test_validations_are_logged_by_steps(tiny_seg_config: Path, tmp_path: Path) 
     assert steps == [checkpoint["meta"]["iter"] // 2, checkpoint["meta"]["iter"]]
 
 
-def test_a_seed_decides_the_run(tiny_seg_config: Path, tmp_path: Path) -> None:
-    losses = []
-    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
-        options = [
-            "--work-dir",
-            str(tmp_path / name),
-            "--seed",
-            seed,
-            "--cfg-options",
-            "train_cfg.max_epochs=1",
-        ]
-        assert main(["train", str(tiny_seg_config), *options]) == 0
-        (log,) = (tmp_path / name).glob("*/vis_data/scalars.json")
-        lines = [json.loads(line) for line in log.read_text().splitlines()]
-        losses.append([line["loss"] for line in lines if "loss" in line])
-    assert losses[0] == losses[1] != losses[2]
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -87,19 +62,25 @@ def test_a_seed_decides_the_run(tiny_seg_config: Path, tmp_path: Path) -> None:
         (["--auto-scale-lr"], "no auto_scale_lr.base_batch_size"),
         (["--resume", "missing.pth"], "checkpoint missing.pth does not exist"),
         (["--cfg-options", "train_dataloader.dataset.data_root=nowhere"], "nowhere"),
+        (["--launcher", "pytorch"], "needs the environment variables RANK"),
+        (["--launcher", "slurm"], "needs SLURM_PROCID"),
     ],
 )
 def test_mistakes_are_refused_before_the_start(
-    tiny_seg_config: Path, tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture
+    tiny_seg_config: Path, tmp_path: Path, words: list[str], message: str, capsys, monkeypatch
 ) -> None:
+    for name in ("RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
     assert main(["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), *words]) == 1
-    assert message in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("mst train: ") and message in error
     assert not (tmp_path / "run").exists()
 
 
-def test_a_checkpoint_of_another_model_is_refused(
+def test_a_checkpoint_of_another_model_or_of_classes_in_another_order_is_refused(
     tiny_seg_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
+    """Figures would be of mixed-up names; other spellings are only warned of."""
     words = ["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), "--cfg-options"]
     assert main([*words, "train_cfg.max_epochs=1"]) == 0
     cfg = run.load_run_config(
@@ -112,21 +93,12 @@ def test_a_checkpoint_of_another_model_is_refused(
     assert "mst test: checkpoint" in capsys.readouterr().err
     with pytest.raises(FileNotFoundError, match="that folder has epoch_1.pth"):
         testing.run_testing(cfg, str(tmp_path / "run" / "epoch_9.pth"))
-
-
-def test_a_checkpoint_of_classes_in_another_order_is_refused(
-    tiny_seg_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    """Figures would be of mixed-up names; other spellings are only warned of."""
-    words = ["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), "--cfg-options"]
-    assert main([*words, "train_cfg.max_epochs=1"]) == 0
     trained = Config.fromfile(tiny_seg_config).train_dataloader.dataset.metainfo.classes
-    words = ["test", str(tiny_seg_config), str(tmp_path / "run" / "epoch_1.pth"), "--work-dir", str(tmp_path / "t")]
     option = "test_dataloader.dataset.metainfo.classes="
-    assert main([*words, "--cfg-options", option + json.dumps([*trained][::-1]).replace(" ", "")]) == 1
+    assert main(["test", *words, "--cfg-options", option + json.dumps([*trained][::-1]).replace(" ", "")]) == 1
     assert f"{trained[1]!r} is class 0 here and was 1 there" in capsys.readouterr().err
-    assert main([*words, "--cfg-options", option + json.dumps([trained[0], "other"]).replace(" ", "")]) == 0
-    logs = [path.read_text() for path in (tmp_path / "t").glob("*/*.log")]  # of the refused test too
+    assert main(["test", *words, "--cfg-options", option + json.dumps([trained[0], "other"]).replace(" ", "")]) == 0
+    logs = [path.read_text() for path in (tmp_path / "t").glob("*/*.log")]  # of the refused tests too
     assert any("but the test set has" in log for log in logs)
 
 
@@ -167,46 +139,6 @@ def test_the_backbones_origin_is_reported(backbone: dict, expected: str) -> None
     assert results.backbone_checkpoint(Config(dict(model=dict(backbone=backbone)))) == expected
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--launcher", "pytorch"], "needs the environment variables RANK"),
-        (["--launcher", "slurm"], "needs SLURM_PROCID"),
-        (["--cfg-options", "model.decode_head.dropout_ratio=2.0"], "dropout probability"),
-    ],
-)
-def test_a_run_that_cannot_start_is_one_message(
-    tiny_seg_config: Path,
-    tmp_path: Path,
-    words: list[str],
-    message: str,
-    capsys: pytest.CaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name in ("RANK", "SLURM_PROCID"):
-        monkeypatch.delenv(name, raising=False)
-    assert main(["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), *words]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("mst train: ") and message in error
-
-
-def test_a_backbone_of_another_depth_is_one_message(
-    tiny_seg_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    options = dict(img_size=32, patch_size=8, embed_dim=24, num_heads=3)
-    vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=5, **options)
-    facts = dict(patch_size=8, img_size=(32, 32), embed_dim=24, mean=(127 / 255,) * 3, std=(60 / 255,) * 3)
-    metadata = BackboneMetadata("vit_tiny_patch16_224", dict(options, depth=5), role="teacher", **facts)
-    save_backbone(tmp_path / "teacher.safetensors", vit.state_dict(), metadata)
-    backbone = dict(type="mst_transfer.TimmViT", arch="vit_tiny_patch16_224", depth=4, **options)
-    backbone["checkpoint"] = str(tmp_path / "teacher.safetensors")
-    with tiny_seg_config.open("a") as file:
-        file.write(f"model['backbone'] = {backbone!r}\nmodel['decode_head']['in_channels'] = 24\n")
-    assert main(["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run")]) == 1
-    error = capsys.readouterr().err
-    assert "mst train: model.backbone.checkpoint: " in error and "depth 5" in error and "depth 4" in error
-
-
 def test_a_resumed_run_needs_no_backbone_file_but_remembers_it(tiny_seg_config: Path, tmp_path: Path) -> None:
     with tiny_seg_config.open("a") as file:
         file.write("model['backbone'].update(type='mst_transfer.TimmViT', checkpoint='gone.pth')\n")
@@ -226,7 +158,6 @@ def test_a_resumed_run_needs_no_backbone_file_but_remembers_it(tiny_seg_config: 
     [
         (["/x/bin/mst", "train", "a b.py"], "MST_DATA_ROOT='my data' mst train 'a b.py'"),
         (["tools/train.py", "c.py"], "MST_DATA_ROOT='my data' python tools/train.py c.py"),
-        (["/y/mst_transfer/cli/test.py", "c.py"], "MST_DATA_ROOT='my data' mst test c.py"),
         (
             ["/y/tools/test.py", "c.py", "e.pth", "--seed", "1", "--launcher", "pytorch"],
             "MST_DATA_ROOT='my data' bash tools/dist_test.sh c.py e.pth 2 --seed 1",

@@ -2,10 +2,13 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import tiny_tasks
 import torch
+from mmengine.config import Config
 
 from mst_transfer.cli.main import main
 from mst_transfer.engine import results
@@ -97,10 +100,8 @@ def test_testing_takes_files_of_ones_own_as_training_does(tmp_path: Path, capsys
 
 
 def test_what_is_not_a_number_is_null(tmp_path: Path) -> None:
-    from mmengine.config import Config
-
-    cfg = Config(dict(model=dict()))
-    metrics = dict(a=1.5, b=float("nan"))
-    results.write_results(tmp_path, cfg, metrics, mode="test", seconds=1, seed=0, world_size=1)
+    hub = SimpleNamespace(get_info=lambda name: None)
+    runner = SimpleNamespace(rank=0, seed=0, world_size=1, work_dir=tmp_path, message_hub=hub, logger=MagicMock())
+    results.write_results(runner, Config(dict(model=dict())), dict(a=1.5, b=float("nan")), "test", seconds=1)
     text = (tmp_path / "results.json").read_text()
     assert json.loads(text, parse_constant=pytest.fail)["metrics"] == dict(a=1.5, b=None)

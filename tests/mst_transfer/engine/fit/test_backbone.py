@@ -83,14 +83,11 @@ HEADS = (
     FPN,
     VITDET,
     "det_configs/mst_cascade_maskrcnn_vit_small_coco.py",
-    "det_configs/mst_maskrcnn_sample.py",
-    "seg_configs/mst_setr_pup_sample.py",
     "seg_configs/mst_setr_pup_cityscapes.py",
     "seg_configs/mst_setr_naive_vit_base_ade20k.py",
     "seg_configs/mst_setr_mla_vit_small_ade20k.py",
     "seg_configs/mst_upernet_vit_small_cityscapes.py",
     "seg_configs/mst_linear_vit_small_ade20k.py",
-    "seg_configs/mst_linear_camvid.py",
 )
 TINY, BASE, SWIN_BASE = "vit_tiny_patch16_224", "vit_base_patch14_reg4_dinov2", "swin_base_patch4_window12_384"
 SHAPES = {TINY: {}, BASE: dict(depth=8), SWIN_BASE: dict(depths=(1, 1, 2, 1))}

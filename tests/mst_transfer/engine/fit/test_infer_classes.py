@@ -64,9 +64,12 @@ def test_names_of_ones_own_are_taken_from_the_file(tmp_path, train, val):
     assert [dataset.metainfo["classes"][label] for label in labels] == ["gear", "bolt"]
 
 
-def test_cocos_own_names_are_left_alone(tmp_path):
+def test_cocos_own_names_and_named_classes_are_left_alone(tmp_path):
     from mmdet.datasets import CocoDataset
 
+    write_both(tmp_path / "own")
+    cfg = config(tmp_path / "own", dict(classes=("bolt", "gear")), heads=(2, 2))
+    assert infer_classes(cfg) == [] and numbers_of(cfg) == [2, 2]
     write_both(tmp_path, CocoDataset.METAINFO["classes"])
     cfg = config(tmp_path)
     assert infer_classes(cfg) == [] and classes_of(cfg) == [None] * 3 and numbers_of(cfg) == [80, 80]
@@ -83,12 +86,6 @@ def test_some_of_cocos_names_are_ambiguous(tmp_path):
     infer_classes(cfg)
     check_datasets(cfg)
     assert numbers_of(cfg) == [2, 2]
-
-
-def test_named_classes_are_left_alone(tmp_path):
-    write_both(tmp_path)
-    cfg = config(tmp_path, dict(classes=("bolt", "gear")), heads=(2, 2))
-    assert infer_classes(cfg) == [] and numbers_of(cfg) == [2, 2]
 
 
 @pytest.mark.parametrize("heads", [(80, 80), (3, 80), (3, 3), (2, 80), (80, 2), (2, 2)])

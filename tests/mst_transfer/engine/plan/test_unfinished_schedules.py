@@ -9,7 +9,6 @@ from mmengine.config import Config
 
 from mst_transfer.cli.main import main
 from mst_transfer.configs.keys import parse_cfg_options
-from mst_transfer.datasets.sample.write import SampleDataRequest, make_sample_data
 from mst_transfer.engine.plan import batch_plan
 from mst_transfer.engine.plan.unfinished_schedules import unfinished_schedules
 from mst_transfer.engine.run import load_run_config
@@ -80,17 +79,3 @@ def test_training_and_the_dry_run_say_it(tiny_seg_config: Path, tmp_path: Path, 
     assert "unfinished_schedules" not in json.loads((tmp_path / "mended" / "results.json").read_text())
     (log,) = (tmp_path / "mended").glob("*/vis_data/scalars.json")
     assert [json.loads(line)["lr"] for line in log.read_text().splitlines() if '"lr"' in line][-1] == 0.01
-
-
-def test_own_data_the_documented_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
-    """``--coco`` with a recipe of COCO's length: the dry run names the warm-up."""
-    make_sample_data(tmp_path / "sample", SampleDataRequest(num_train=4, num_val=2, num_photos=1, size=64))
-    monkeypatch.setenv("MST_DATA_ROOT", str(tmp_path))
-    files = [
-        str(tmp_path / "sample" / "coco" / "annotations" / f"instances_{split}.json") for split in ("train", "val")
-    ]
-    options = ["model.backbone.checkpoint=None", "train_dataloader.num_workers=0", "train_dataloader.batch_size=2"]
-    options += ["train_dataloader.dataset.filter_cfg=None", "param_scheduler.0.end=1000"]
-    words = ["train", "det_configs/mst_maskrcnn_sample.py", "--coco", *files, "--dry-run", "1", "--cfg-options"]
-    assert main([*words, *options]) == 0
-    assert "--cfg-options param_scheduler.0.end=4" in capsys.readouterr().out  # 2 iterations × 24 epochs

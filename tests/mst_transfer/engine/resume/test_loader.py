@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from drawn_samples import Draws, collate
 from mmengine.dataset import BaseDataset, DefaultSampler, InfiniteSampler, pseudo_collate
-from random_samples import Draws, collate
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 from mst_transfer.engine.resume.loader import ExactLoader, SeededDataset
@@ -26,11 +26,10 @@ def loader(dataset: Any, seed: int = 3, infinite: bool = False, **options: Any) 
 @pytest.mark.parametrize(
     "options",
     [
-        dict(num_workers=1),
         dict(num_workers=3, persistent_workers=True, prefetch_factor=3),
         dict(num_workers=1, multiprocessing_context="spawn", persistent_workers=True),  # its start takes seconds
     ],
-    ids=["one", "three, persistent", "spawned"],
+    ids=["three, persistent", "spawned"],
 )
 def test_samples_do_not_depend_on_the_workers(options: dict[str, Any]) -> None:
     alone = list(loader(Draws(11)).of_epoch(2))

@@ -1,10 +1,24 @@
-"""Training and testing through the command line in one process of a group, and what they did: for ``run_group``."""
+"""Functions for ``run_group``: what each process of a group does, and returns."""
 
 import json
+import logging
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+import torch.distributed as dist
+
+from mst_transfer.runs import launch
+from mst_transfer.runs.checkpoint_hook import CheckpointNotSavedError, SafeCheckpointHook
+from mst_transfer.runs.checkpoints import find_checkpoint
+from mst_transfer.runs.unreadable_images import (
+    TooManyUnreadableError,
+    UnreadableImagesHook,
+    append_to_list,
+    list_of_rank,
+)
 
 Job = tuple[str, list[str]]
 
@@ -40,7 +54,6 @@ def run_jobs(jobs: list[Job], launcher: str) -> list[dict[str, Any]]:
 
     from mst_transfer.cli.main import main
     from mst_transfer.engine import run
-    from mst_transfer.runs import launch
 
     leave, build = launch.shutdown_distributed, run.build_runner
     launch.shutdown_distributed = lambda: None  # one group serves all jobs
@@ -76,3 +89,51 @@ def run_jobs(jobs: list[Job], launcher: str) -> list[dict[str, Any]]:
         del model
     leave()
     return done
+
+
+def choose_together(work_dir: str) -> list[str]:
+    """In each process: what --resume takes, and what is raised where it cannot."""
+    dist.init_process_group("gloo")
+    seen = [str(find_checkpoint(work_dir, "auto"))]
+    for resume in (f"{work_dir}/epoch_2.pth", f"{work_dir}/epoch_9.pth"):
+        try:
+            find_checkpoint(work_dir, resume)
+        except (ValueError, FileNotFoundError) as error:
+            seen.append(str(error))
+
+    def fail() -> None:
+        assert os.environ["RANK"] == "0"
+        raise OSError(28, "No space left on device")
+
+    try:
+        SafeCheckpointHook(interval=1)._together(fail)
+    except CheckpointNotSavedError as error:
+        seen.append(str(error))
+    dist.destroy_process_group()
+    return seen
+
+
+def read_lists_together(work_dir: Path, max_share: float) -> tuple[Any, str]:
+    """Each process's workers name one unreadable file of their own, and all one in common."""
+    from mmengine.logging import MessageHub
+
+    launch.init_distributed("pytorch")
+    rank, hook = launch.rank(), UnreadableImagesHook(max_share, min_unreadable=0)
+    runner = SimpleNamespace(
+        work_dir=str(work_dir),
+        iter=0,
+        epoch=0,
+        logger=logging.getLogger("test"),
+        message_hub=MessageHub.get_instance(f"hub of {work_dir}"),
+        train_loop=SimpleNamespace(dataloader=SimpleNamespace(dataset=range(100))),
+    )
+    hook.before_train(runner)
+    for name in (f"{rank}.jpg", "common.jpg"):
+        append_to_list(list_of_rank(str(work_dir), rank), name, "reason")
+    try:
+        hook.after_train_iter(runner, 0)
+        hook.after_train_epoch(runner)
+    except TooManyUnreadableError as error:
+        return None, str(error)
+    hook.after_train(runner)
+    return runner.message_hub.get_info("unreadable_images"), ""
