@@ -69,9 +69,6 @@ def load_run_config(
             each other.
         WrongKindError: It is a pre-training config.
     """
-    from mst_transfer.engine.fit.infer_classes import infer_classes
-    from mst_transfer.engine.fit.own_coco import use_coco_files
-
     cfg, options = read_config(config, cfg_options, (DETECTION, SEGMENTATION))
     _say(fit_to_backbone(cfg, options))
     cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs") / Path(config).stem)
@@ -94,6 +91,9 @@ def load_run_config(
         batch_plan.want_accumulation(cfg, accumulate)
     if resume:
         _set_resume(cfg, resume)
+    from mst_transfer.engine.fit.infer_classes import infer_classes
+    from mst_transfer.engine.fit.own_coco import use_coco_files
+
     former = use_coco_files(cfg, coco, coco_images or ()) if coco else None
     _say(infer_classes(cfg, former))
     return cfg
