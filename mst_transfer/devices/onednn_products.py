@@ -1,4 +1,4 @@
-"""Linear layers and attention through oneDNN on processors that are not Intel's.
+"""Linear layers and attention through oneDNN on processors where it is quicker.
 
 PyTorch multiplies float32 matrices on the CPU with MKL, which takes a slower path on AMD; its convolutions use oneDNN,
 which does not. On an AMD EPYC with AVX-512 the products of a ViT-S's linear layers, forward and backward, ran at 200 to
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import platform
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -22,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
-from mst_transfer.devices.processor import cpu_info
+from mst_transfer.devices.race import race
 
 _MIN_MULTIPLICATIONS = 2**22  # below, the call costs more than it saves
 _MIN_TOKENS = 512  # shorter sequences gain nothing
@@ -33,8 +32,8 @@ _here = threading.local()
 def quick_products(device: torch.device | str = "cpu") -> AbstractContextManager[Any]:
     """A context in which ``F.linear``, and ``F.scaled_dot_product_attention`` without gradients, are quick on a device.
 
-    On an x86-64 processor of another maker than Intel these are oneDNN's products (:class:`OneDNNProducts`); elsewhere,
-    and under autocast, where torch takes oneDNN by itself, nothing changes. The backward pass may lie outside, except
+    Where MKL is slow (:func:`slow_mkl`) these are oneDNN's products (:class:`OneDNNProducts`); elsewhere, and under
+    autocast, where torch takes oneDNN by itself, nothing changes. The backward pass may lie outside, except
     that gradient checkpointing must compute again in the same context (:func:`quick_recomputation`).
     """
     return OneDNNProducts() if _helps(device) and not getattr(_here, "active", 0) else nullcontext()
@@ -160,15 +159,24 @@ def _suits(inputs: Tensor, weight: Tensor) -> bool:
 
 @functools.cache
 def slow_mkl() -> bool:
-    """Whether this process multiplies with MKL on a processor of another maker, and oneDNN is there."""
+    """Whether oneDNN is there and takes less than three quarters of MKL's time: measured, once a process.
+
+    On Intel's processors both take about as long, on AMD's with AVX-512 MKL takes twice as long.
+    """
     if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
         return False
-    return hasattr(torch.ops.mkldnn, "_linear_pointwise") and _maker() not in ("", "GenuineIntel")
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    weight = torch.ones(1536, 384)
 
+    def run(product: Callable, count: int) -> None:
+        with torch.no_grad():
+            rows = torch.ones(count, 384)
+            product(product(rows, weight), weight.t())
 
-def _maker() -> str:
-    """Of the processor, as it names itself; empty if unknown."""
-    return cpu_info("vendor_id") or ("AuthenticAMD" if "AuthenticAMD" in platform.processor() else "")
+    libraries = {"MKL": torch.nn.functional.linear, "oneDNN": _product}
+    seconds = race({name: functools.partial(run, product) for name, product in libraries.items()}, 64, 256)
+    return seconds["oneDNN"] < 0.75 * seconds["MKL"]
 
 
 if hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.ops.mkldnn._linear_pointwise not in flop_registry:

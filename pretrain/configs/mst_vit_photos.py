@@ -23,6 +23,6 @@ train_dataloader = dict(
         local_scale=(0.1, 0.4),
     ),
 )
-optim_wrapper = dict(dtype="bfloat16")
+optim_wrapper = dict(dtype="auto")
 train_cfg = dict(max_epochs=9, schedule=dict(base_lr=3e-3, warmup_epochs=2))
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=1))

@@ -131,6 +131,7 @@ class PretrainLoop(EpochBasedTrainLoop):
         hub = self.runner.message_hub
         if "init_from" not in hub.runtime_info:  # a resumed run has it from its beginning
             hub.update_info("init_from", self.runner.cfg.model.get("init_from") or "")
+        self.runner.optim_wrapper.settle_format(self.mst.student.backbone)
         self.runner.logger.info(self.plan())
         return super().run()
 
@@ -162,8 +163,8 @@ class PretrainLoop(EpochBasedTrainLoop):
             f"{len(self.dataloader.dataset)} images, {steps} steps an epoch, {self._max_epochs} epochs, "
             f"{self._max_iters} steps; seed {self.seed}",
             f"views of an image: 2 x {data.global_size} px, {data.num_local_crops} x {data.local_size} px; mask "
-            f"{mst.mask_generator.mode}; decoder {'off' if mst.decoder is None else 'on'}; "
-            f"{str(optim.dtype or torch.float32).removeprefix('torch.')}",
+            f"{mst.mask_generator.mode}; decoder {'off' if mst.decoder is None else 'on'}",
+            f"{optim.format.name}: {optim.format.why}",
             f"learning rate {schedule.base_lr:g} x {self.effective_batch}/{schedule.base_batch} = "
             f"{schedule.peak_lr(self.effective_batch):g} after {schedule.warmup_epochs * steps} steps of warm-up",
             f"teacher momentum from {momentum:.6g}"

@@ -1,6 +1,7 @@
 """DINO's parameter groups, per-parameter gradient clipping and mixed precision, on CPU and GPU alike."""
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import astuple
 
 import torch
 from mmengine.model import is_model_wrapper
@@ -9,10 +10,12 @@ from mmengine.registry import OPTIMIZERS
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mst_transfer.devices.number_format import AUTO, NumberFormat, quickest_format
+from mst_transfer.runs.checkpoints import decided_by_main
 from mst_transfer.runs.nonfinite_steps import lower_loss_scale
 from pretrain.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
-DTYPES = {None: None, "float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {AUTO: None, None: None, "float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def parameter_groups(model: nn.Module) -> list[dict]:
@@ -36,7 +39,8 @@ class PretrainOptimWrapper(OptimWrapper):
 
     Args:
         optimizer: over :func:`parameter_groups`.
-        dtype: ``bfloat16`` or ``float16`` for autocast, None or ``float32`` for full precision.
+        dtype: ``bfloat16`` or ``float16`` for autocast, None or ``float32`` for full precision; ``auto``: the quickest
+            here (:func:`settle_format`), which a resumed run keeps.
         clip_grad: largest norm of any single parameter's gradient (DINO: 3.0); None for no clipping.
     """
 
@@ -45,13 +49,28 @@ class PretrainOptimWrapper(OptimWrapper):
     def __init__(self, optimizer: Optimizer, dtype: str | None = None, clip_grad: float | None = 3.0) -> None:
         super().__init__(optimizer)
         if dtype not in DTYPES:
-            raise ValueError(f"optim_wrapper.dtype = {dtype!r} is not known; choose bfloat16, float16, float32 or None")
+            known = "auto, bfloat16, float16, float32 or None"
+            raise ValueError(f"optim_wrapper.dtype = {dtype!r} is not known; choose {known}")
         if clip_grad is not None and clip_grad <= 0:
             raise ValueError(f"optim_wrapper.clip_grad = {clip_grad} must be positive, or None for no clipping")
         self.base_param_settings = None
-        self.dtype, self.clip_norm = DTYPES[dtype], clip_grad
+        self.clip_norm = clip_grad
         self.device_type = optimizer.param_groups[0]["params"][0].device.type
-        self.scaler = torch.amp.GradScaler(self.device_type) if dtype == "float16" else None
+        self._open = dtype == AUTO
+        self._take(NumberFormat(dtype or "float32", "as the config says"))
+
+    def _take(self, chosen: NumberFormat) -> None:
+        self.format, self.dtype = chosen, DTYPES[chosen.name]
+        self.scaler = torch.amp.GradScaler(self.device_type) if chosen.name == "float16" else None
+
+    def settle_format(self, model: nn.Module) -> None:
+        """Chooses the format for all processes, if neither config nor checkpoint says it.
+
+        Args:
+            model: whose products are to be quick.
+        """
+        if self.format.name == AUTO:
+            self._take(NumberFormat(*decided_by_main(lambda: astuple(quickest_format(model)))))
 
     def autocast(self) -> AbstractContextManager:
         """Context for the forward pass."""
@@ -96,7 +115,7 @@ class PretrainOptimWrapper(OptimWrapper):
 
     def state_dict(self) -> dict:
         """The optimiser's, and the loss scaler's."""
-        state = super().state_dict()
+        state = {**super().state_dict(), "number_format": self.format.name}
         if self.scaler is not None:
             state["loss_scaler"] = self.scaler.state_dict()
         return state
@@ -104,7 +123,9 @@ class PretrainOptimWrapper(OptimWrapper):
     def load_state_dict(self, state_dict: dict) -> None:
         """Inverse of :meth:`state_dict`."""
         state_dict = dict(state_dict)
-        scaler_state = state_dict.pop("loss_scaler", None)
+        scaler_state, name = state_dict.pop("loss_scaler", None), state_dict.pop("number_format", AUTO)
+        if self._open and name != AUTO:
+            self._take(NumberFormat(name, "as the run began; optim_wrapper.dtype changes it"))
         if self.scaler is not None and scaler_state:
             self.scaler.load_state_dict(scaler_state)
         super().load_state_dict(state_dict)

@@ -44,7 +44,7 @@ optim_wrapper = dict(
     type="pretrain.PretrainOptimWrapper",
     constructor="pretrain.PretrainOptimWrapperConstructor",
     optimizer=dict(type="AdamW", betas=(0.9, 0.999), fused=True),
-    dtype="bfloat16",
+    dtype="auto",
     clip_grad=3.0,
 )
 

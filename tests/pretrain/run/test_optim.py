@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from mst_transfer.devices.number_format import NumberFormat
+from pretrain.run import optim
 from pretrain.run.optim import PretrainOptimWrapper, PretrainOptimWrapperConstructor, parameter_groups
 
 
@@ -40,6 +42,30 @@ def test_hyperparameters_reach_the_groups(tiny_mst):
     wrapper.set_hyperparameters(lr=0.25, weight_decay=0.125)
     assert [g["lr"] for g in wrapper.param_groups] == [0.25, 0.25]
     assert [g["weight_decay"] for g in wrapper.param_groups] == [0.125, 0.0]
+
+
+def test_the_quickest_format_is_chosen_once_and_kept_by_a_resumed_run(monkeypatch):
+    monkeypatch.setattr(optim, "quickest_format", lambda model: NumberFormat("float16", "it was measured"))
+    model = torch.nn.Linear(4, 3)
+    begun = build(model, dtype="auto")
+    begun.settle_format(model)
+    assert begun.dtype == torch.float16 and begun.format.why == "it was measured" and begun.scaler is not None
+    begun.scaler.scale(torch.ones(()))
+    begun.scaler.update(128.0)
+    state = begun.state_dict()
+    monkeypatch.setattr(optim, "quickest_format", lambda model: NumberFormat("bfloat16", "another machine"))
+    resumed = build(model, dtype="auto")
+    resumed.load_state_dict(state)
+    resumed.settle_format(model)
+    assert resumed.dtype == torch.float16 and resumed.scaler.get_scale() == begun.scaler.get_scale()
+    told = build(model, dtype="float32")  # asked for
+    told.load_state_dict(state)
+    told.settle_format(model)
+    assert told.dtype is None and told.scaler is None
+    older = build(model, dtype="auto")  # the checkpoint of an earlier release says nothing
+    older.load_state_dict({name: value for name, value in state.items() if name != "number_format"})
+    older.settle_format(model)
+    assert older.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
