@@ -52,7 +52,7 @@ def quickest_format(model: nn.Module) -> NumberFormat:
     seconds = _race_on_cpu(inputs, outputs)
     ratio = seconds["bfloat16"] / seconds["float32"]
     name = "bfloat16" if ratio < _GAIN else "float32"
-    return NumberFormat(name, f"bfloat16 takes {ratio:.2g} times as long as float32 here ({inputs} x {outputs} products)")
+    return NumberFormat(name, f"{inputs} x {outputs} products: bfloat16 takes {ratio:.2g} times as long as float32")
 
 
 def _race_on_cpu(inputs: int, outputs: int) -> dict[str, float]:
