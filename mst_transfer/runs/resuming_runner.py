@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
 from mst_transfer.configs import saved
+from mst_transfer.runs.workers import dismiss
 
 
 class ResumingRunner(Runner):
@@ -59,8 +60,27 @@ class ResumingRunner(Runner):
 
     def train(self) -> Any:
         """mmengine's."""
-        with self._withdrawn_if_refused():
+        with self._workers_dismissed(), self._withdrawn_if_refused():
             return super().train()
+
+    def val(self) -> Any:
+        """mmengine's."""
+        with self._workers_dismissed():
+            return super().val()
+
+    def test(self) -> Any:
+        """mmengine's."""
+        with self._workers_dismissed():
+            return super().test()
+
+    @contextmanager
+    def _workers_dismissed(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            for loop in (self._train_loop, self._val_loop, self._test_loop):
+                loader = getattr(loop, "dataloader", None)
+                dismiss(getattr(loader, "loader", loader))  # pre-training's groups batches
 
     @contextmanager
     def _withdrawn_if_refused(self) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """The life of a recipe: its config with a narrow net, the command line's verbs in this process, and what was seen."""
 
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -139,10 +140,13 @@ def run(verb: str, *words: Any) -> int:
     if verb == "pretrain":
         from pretrain.run.train import main
 
-        return main(arguments)
-    from mst_transfer.cli.main import main as mst
+        status = main(arguments)
+    else:
+        from mst_transfer.cli.main import main as mst
 
-    return mst([verb, *arguments])
+        status = mst([verb, *arguments])
+    assert not multiprocessing.active_children()  # of data loading
+    return status
 
 
 def pictures(folder: Path) -> list[str]:

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from mst_transfer.runs import workers
-from mst_transfer.runs.workers import explain, watch
+from mst_transfer.runs.workers import dismiss, explain, watch
 
 
 class Pictures(Dataset):
@@ -141,3 +141,14 @@ def test_workers_outlive_signals_to_all_but_not_their_parents() -> None:
     worker.terminate()
     worker.join(300)
     assert worker.exitcode == 0
+
+
+def test_dismissed_workers_are_gone_and_come_again() -> None:
+    loader = watch(DataLoader(list(range(64)), batch_size=1, num_workers=2, persistent_workers=True))
+    for _ in range(2):
+        next(iter(loader))  # the others are still being loaded
+        processes = loader._iterator._workers
+        dismiss(loader)
+        assert not any(process.is_alive() for process in processes)
+        assert all(process.exitcode == 0 for process in processes)  # told to end, not killed after a wait
+    dismiss(loader), dismiss(DataLoader([1])), dismiss(None)  # nothing to do
