@@ -133,7 +133,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         stages = [value for name, value in report.user_properties if name == "stage"]
         if report.when == "call":
             name = report.nodeid.split("::")[-1].partition("[")[2].rstrip("]") or report.nodeid.split("::")[-1]
-            rows[name] = stages + ["**failed**"] * report.failed
+            rows[name] = [*stages, *["**failed**"] * report.failed, f"{report.duration:.0f} s"]
     terminalreporter.write_line("| recipe | went through |\n|---|---|")
     for name, stages in sorted(rows.items()):
         terminalreporter.write_line(f"| `{name}` | {' · '.join(stages)} |")

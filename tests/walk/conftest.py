@@ -48,10 +48,10 @@ def make_all(root: Path) -> None:
     gaps = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
     numbers = [number for number in range(1, 91) if number not in gaps]
     coco = dict(zip(numbers, CocoDataset.METAINFO["classes"], strict=True))
-    sizes = [(480, 640), (640, 480), (375, 500), (480, 640), (427, 640), (333, 500)]
+    sizes = [(480, 640), (640, 480), (375, 500), (427, 640)]
     folders = {
         "train2017": ("annotations/instances_train2017.json", sizes),
-        "val2017": ("annotations/instances_val2017.json", sizes[:4]),
+        "val2017": ("annotations/instances_val2017.json", sizes[:3]),
     }
     true_sizes.make_coco(root / "coco", folders, coco)
     small = [(240, 320), (320, 240), (213, 320)] * 6
@@ -72,10 +72,10 @@ def make_all(root: Path) -> None:
     make(root, "sample", dict(train=[(128, 128)] * 8, val=[(128, 128), (101, 133)]))
 
     photographs = [(375, 500), (500, 375), (480, 640), (256, 256), (333, 500)]
-    true_sizes.make_photographs(root / "imagenet", 256, photographs, ("train",))
-    true_sizes.make_photographs(root / "imagenet", 64, photographs, ("val",))
-    true_sizes.make_photographs(root / "photos", 128, [(96, 96)], ("train", "val"))
-    true_sizes.make_photographs(root / "sample" / "photos", 64, [(128, 128)], ("",))
+    true_sizes.make_photographs(root / "imagenet", 32, photographs, ("train",))
+    true_sizes.make_photographs(root / "imagenet", 16, photographs, ("val",))
+    true_sizes.make_photographs(root / "photos", 32, [(96, 96)], ("train", "val"))
+    true_sizes.make_photographs(root / "sample" / "photos", 32, [(128, 128)], ("",))
 
 
 @pytest.fixture(autouse=True)

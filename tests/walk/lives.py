@@ -1,5 +1,6 @@
 """The life of a recipe: its config with a narrow net, the command line's verbs in this process, and what was seen."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -105,6 +106,21 @@ def learn(
     assert life.results("test")["metrics"] == trained  # of the same weights
     assert dict(re.findall(row, screen.getvalue(), re.M)) == {name: f"{value:.4f}" for name, value in trained.items()}
     life.done("test")
+
+
+def first_of_its_kind(folder: Path, *kind: Any) -> bool:
+    """Whether no recipe has come yet that goes from image to figure in the same way: base nets are as narrow as small.
+
+    Args:
+        folder: the walk's.
+        kind: parts of the config that make the way.
+    """
+    key = hashlib.sha256(repr(kind).encode()).hexdigest()[:16]
+    try:
+        (folder / f"walked_{key}").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def checkpoints(life: Life) -> list[Path]:

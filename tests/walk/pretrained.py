@@ -46,7 +46,7 @@ def live(life: Life) -> None:
     config = life.config(**changes)
     assert run("check", config) == 0
     life.done("check")
-    quick = ["train_dataloader.num_workers=2", "train_dataloader.prefetch_factor=2"]
+    quick = ["train_dataloader.batch_size=8", "train_dataloader.num_workers=2", "train_dataloader.prefetch_factor=2"]
     words = [life.config(**changes, custom_hooks=_stopping(recipe, 1 + epoch)), "--work-dir", life.work_dir]
     assert run("pretrain", *words, "--cfg-options", *quick) == STOPPED
     first = _steps(life)

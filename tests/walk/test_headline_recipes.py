@@ -48,9 +48,9 @@ def pretrain(work_dir: Path) -> Path:
     """Begins the recipe on one process, goes on with two, each time stopped by SIGTERM; the teacher's file."""
     for processes, last in ((1, 1), (2, 3)):
         options = ["default_hooks.logger.interval=1", "train_dataloader.num_workers=1"]
-        options.append(f"train_dataloader.batch_size={16 // processes}")  # 64 would take 7 GB a process
+        options.append(f"train_dataloader.batch_size={4 // processes}")  # 64 would take 7 GB a process
         words = [PRETRAIN, processes, "--work-dir", work_dir, *(["--resume"] if processes == 2 else [])]
-        status, said = launch("pretrain", *words, options=tuple(options), stop_at=rf"\(train\) +\[1\]\[ *{last}/16\]")
+        status, said = launch("pretrain", *words, options=tuple(options), stop_at=rf"\(train\) +\[1\]\[ *{last}/8\]")
         assert status == 75, said[-3000:]
     assert (work_dir / "iter_4.pth").is_file()
     return work_dir / "teacher.safetensors"
