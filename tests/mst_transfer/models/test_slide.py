@@ -13,7 +13,7 @@ from mmseg.structures import SegDataSample
 from mst_transfer.models.segmentors import SlideEncoderDecoder, _classes, coverage, window_starts
 
 
-def config(**test_cfg):
+def config():
     """A small SETR with BatchNorm in its head."""
     return dict(
         backbone=dict(
@@ -41,7 +41,7 @@ def config(**test_cfg):
             loss_decode=dict(type="CrossEntropyLoss"),
         ),
         train_cfg=dict(),
-        test_cfg=ConfigDict(mode="slide", crop_size=(32, 32), stride=(20, 20), **test_cfg),
+        test_cfg=ConfigDict(mode="slide", crop_size=(32, 32), stride=(20, 20)),
     )
 
 
@@ -154,27 +154,20 @@ def test_one_copy_of_the_logits(pair):
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Largest(TorchDispatchMode):
-        """Counts the allocations of full-size logits."""
-
-        def __init__(self, numel):
-            super().__init__()
-            self.numel, self.storages = numel, set()
+        """Keeps all tensors in allocations of full-size logits; so no address is used twice."""
 
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             out = func(*args, **(kwargs or {}))
-            for tensor in out if isinstance(out, tuple | list) else [out]:
-                if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().nbytes() >= 4 * self.numel:
-                    self.kept.append(tensor)  # so that no address is used twice
-                    self.storages.add(tensor.untyped_storage().data_ptr())
+            tensors = [one for one in (out if isinstance(out, tuple | list) else [out]) if torch.is_tensor(one)]
+            kept.extend(one for one in tensors if one.untyped_storage().nbytes() >= 4 * 5 * 120 * 200)
             return out
 
     counts = []
     for model in set_test_cfg(pair):
-        image, given = torch.randn(1, 3, 120, 200), samples(1, (120, 200))
-        with torch.no_grad(), Largest(5 * 120 * 200) as largest:
-            largest.kept = []
-            model.predict(image, given)
-        counts.append(len(largest.storages))
+        kept = []
+        with torch.no_grad(), Largest():
+            model.predict(torch.randn(1, 3, 120, 200), samples(1, (120, 200)))
+        counts.append(len({tensor.untyped_storage().data_ptr() for tensor in kept}))
     theirs, ours = counts
     assert ours == 1 and theirs > 3
 
@@ -200,12 +193,6 @@ def test_coverage_counts_windows():
 def test_first_of_equal_classes():
     logits = torch.randint(0, 3, (19, 64, 200)).float()
     assert torch.equal(_classes(logits), logits.argmax(dim=0, keepdim=True))
-
-
-@pytest.mark.parametrize("options", [dict(windows_per_step=0), dict(windows_per_step=1.5), dict(accumulate_on="disk")])
-def test_wrong_options_are_refused(options):
-    with pytest.raises(ValueError, match=next(iter(options))):
-        SlideEncoderDecoder(**config(**options))
 
 
 def test_gaps_are_refused_and_metas_left_as_they_are(pair):
