@@ -1,9 +1,7 @@
-"""Says what checks of data find: findings, a table of what is in the data, a line on what takes long."""
+"""Says what checks of data find: findings, and a table of what is in the data."""
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,21 +87,3 @@ def _short(place: str) -> str:
     """``train_dataloader.dataset`` → train; what is inside wrappers keeps its place."""
     loader, _, inside = place.partition("_dataloader.dataset")
     return loader + inside
-
-
-class Progress:
-    """Says on stderr how far a piece of work is, first after two seconds, then every five.
-
-    Args:
-        what: the work, e.g. ``masks of data/x``.
-        total: number of items.
-    """
-
-    def __init__(self, what: str, total: int) -> None:
-        self._what, self._total, self._next = what, total, time.monotonic() + 2
-
-    def update(self, done: int) -> None:
-        """Notes that ``done`` items are behind us."""
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + 5
-            print(f"checking {self._what}: {done} of {self._total}", file=sys.stderr, flush=True)

@@ -101,12 +101,12 @@ def test_linear_with_and_without_cache(checkpoint: Path, data: Path, tmp_path: P
         ("eval_knn", "FOREIGN DATA --std 0 1 1", "std"),
         ("eval_knn", "FOREIGN DATA --mean 127 127 127", "mean"),
         ("eval_knn", "FOREIGN DATA --arch vit_tiny_patch16_224.no", "tag"),
-        ("eval_linear", "FILE DATA --blocks 3", "--blocks 3 must lie in 1 … 2"),
+        ("eval_linear", "FILE DATA --blocks 3", "blocks = 3 must lie in 1 … 2"),
         ("eval_linear", "FILE DATA --held-out 0", "--held-out 0 of 24 training images is 0"),
         ("eval_linear", "FILE DATA --held-out 0.99", "is 24"),
         ("eval_linear", "FILE DATA --lr 1 0.1 --held-out 0.01", "--lr 1.0 0.1"),
-        ("eval_linear", f"random DATA {SWIN} --blocks 4", "--blocks 4 must lie in 1 … 1"),
-        ("eval_linear", f"random DATA {SWIN} --average-patches", "--average-patches"),
+        ("eval_linear", f"random DATA {SWIN} --blocks 4", "blocks = 4 must lie in 1 … 1"),
+        ("eval_linear", f"random DATA {SWIN} --average-patches", "average-patches"),
     ],
 )
 def test_wrong_input_is_named_before_anything_is_computed(
