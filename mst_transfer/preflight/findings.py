@@ -71,16 +71,14 @@ def summary_text(summaries: Sequence[SetSummary]) -> str:
 
 
 def _table(classes: Sequence[str], summaries: Sequence[SetSummary]) -> list[str]:
-    heads = [f"{_short(one.place)} ({one.unit})" for one in summaries]
     digits = len(str(len(classes)))
-    width = max(len("class"), *(len(name) for name in classes)) + digits + 1
-    lines = ["  ".join([f"{'class':{width}}", *heads])]
-    for index, name in enumerate(classes):
-        counts = [one.counts[index] for one in summaries]
-        values = [f"{count:,}" if isinstance(count, int) else f"{count:.2f}" for count in counts]
-        label = f"{f'{index:>{digits}} {name}':{width}}"
-        lines.append("  ".join([label, *(f"{v:>{len(head)}}" for v, head in zip(values, heads, strict=True))]))
-    return lines
+    labels = ["class", *(f"{index:>{digits}} {name}" for index, name in enumerate(classes))]
+    columns = [[label.ljust(max(map(len, labels))) for label in labels]]
+    for one in summaries:
+        head = f"{_short(one.place)} ({one.unit})"
+        values = [f"{count:,}" if isinstance(count, int) else f"{count:.2f}" for count in one.counts]
+        columns.append([head, *(value.rjust(len(head)) for value in values)])
+    return ["  ".join(row) for row in zip(*columns, strict=True)]
 
 
 def _short(place: str) -> str:

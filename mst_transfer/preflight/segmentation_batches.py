@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mst_transfer.configs.datasets import dataset_class, is_segmentation, unwrap
+from mst_transfer.configs.datasets import all_datasets, dataset_class, is_segmentation
 from mst_transfer.files.image_files import MAX_PIXELS
 from mst_transfer.preflight.data_files import MAX_IMAGES, image_size
 from mst_transfer.preflight.findings import Finding
@@ -31,7 +31,7 @@ def check_batches(cfg: Any, loader: str, max_pixels: int = MAX_PIXELS) -> Iterat
     if batch_size == 1 or (loader == "train_dataloader" and limit is None):  # padded to the largest (size_divisor)
         return
     found = set()
-    for place, dataset in unwrap(f"{loader}.dataset", data.get("dataset")):
+    for place, dataset in all_datasets(cfg, [loader]):
         kind = dataset_class(dataset, scope)
         if is_segmentation(kind) and not dataset.get("backend_args"):
             found |= _sizes_after(dataset.get("pipeline") or (), _sizes_of(place, dataset, kind, max_pixels), scope)

@@ -51,11 +51,10 @@ def test_coco_annotations_by_brute_force(sample, split):
         for annotation, mask, label in zip(annotations, drawn.masks, drawn.labels, strict=True):
             assert np.array_equal(coco.annToMask(annotation), mask)
             assert annotation["category_id"] == label + 1 and annotation["iscrowd"] == 0
-            points = [(x, y) for y in range(96) for x in range(96) if mask[y, x]]
-            left, top = min(x for x, _ in points), min(y for _, y in points)
-            right, bottom = max(x for x, _ in points), max(y for _, y in points)
-            assert annotation["bbox"] == [left, top, right - left + 1, bottom - top + 1]
-            assert annotation["area"] == len(points)
+            rows, columns = np.nonzero(mask)
+            left, top = columns.min(), rows.min()
+            assert annotation["bbox"] == [left, top, columns.max() - left + 1, rows.max() - top + 1]
+            assert annotation["area"] == len(rows)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

@@ -119,8 +119,8 @@ def test_other_thresholds(thresholds, backend, tmp_path):
     names = classes_of(dataset)
     # With a list mmdet loses its thresholds 0.5 and 0.75: an array is what pycocotools expects.
     theirs = run_metric(MMDetCocoMetric(path, iou_thrs=np.array(thresholds), **options), samples, names)
-    assert_same(theirs, run_metric(CocoMetric(path, iou_thrs=thresholds, backend=backend, **options), samples, names))
-    assert_same(theirs, run_metric(CocoMetric(path, iou_thrs=tuple(thresholds), **options), samples, names))
+    for given in (thresholds, tuple(thresholds)):
+        assert_same(theirs, run_metric(CocoMetric(path, iou_thrs=given, backend=backend, **options), samples, names))
 
 
 def test_a_subset_of_the_classes(backend, tmp_path):
@@ -245,13 +245,6 @@ def test_images_that_were_not_predicted_on_do_not_count(backend, tmp_path):
     assert hub.get_info(IMAGES_KEY) == dict(evaluated=8, annotated=8)
 
 
-def test_an_image_predicted_on_twice_is_refused(tmp_path):
-    dataset, samples, path = random_case(0, tmp_path)
-    metric = CocoMetric(path)
-    with pytest.raises(ValueError, match=f"1 images, such as id {samples[0]['img_id']}, .* more than once"):
-        run_metric(metric, [*samples, samples[0]], classes_of(dataset))
-
-
 def test_files_equal_mmdets(tmp_path):
     dataset = random_dataset(7)
     samples = [with_instances(sample, dataset) for sample in random_samples(dataset, 7)]
@@ -298,10 +291,11 @@ def test_from_a_config_and_the_backend_is_named(tmp_path):
 
 
 def test_refusals(tmp_path):
-    dataset = random_dataset(0)
-    path = write(dataset, tmp_path / "gt.json")
-    samples = [s for s in random_samples(dataset, 0) if len(s["pred_instances"]["labels"])]
+    dataset, samples, path = random_case(0, tmp_path)
+    samples = [sample for sample in samples if len(sample["pred_instances"]["labels"])]
     names = classes_of(dataset)
+    with pytest.raises(ValueError, match=f"1 images, such as id {samples[0]['img_id']}, .* more than once"):
+        run_metric(CocoMetric(path), [*samples, samples[0]], names)
     with pytest.raises(ValueError, match="backend='fast': it must be one of .*'hotcoco', 'pycocotools'"):
         CocoMetric(path, backend="fast")
     with pytest.raises(ValueError, match="three numbers"):

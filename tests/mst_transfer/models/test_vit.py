@@ -90,7 +90,7 @@ def test_frozen_stages(stages, trained_blocks):
         (dict(arch="vit_base_patch16_rpn_224", window_size=4), r"not supported for blocks of \['ResPostBlock'\]"),
         (dict(window_size=-1), "window_size=-1 must be 0"),
         (dict(global_blocks=(1,)), r"global_blocks=\(1,\) has no effect"),
-        (dict(window_size=4, global_blocks=(12,)), "must increase within 0 … 11"),
+        (dict(window_size=4, out_indices=(3,), global_blocks=(5,)), "must increase within 0 … 3"),
         (dict(num_classes=7), "num_classes=7 gives the backbone a classifier"),
         (dict(arch=None), "arch=None takes the architecture from a checkpoint"),
         (dict(patch_drop_rate=0.5), "patch_drop_rate=0.5 leaves out tokens"),

@@ -145,17 +145,17 @@ def test_stochastic_depth_drops_whole_images(size):
     torch.testing.assert_close(*outputs, rtol=0, atol=0)
 
 
-def test_default_blocks_with_global_attention_end_each_quarter():
-    options = dict(SMALL, depth=12, out_indices=(-1,))
-    assert TimmViT("vit_tiny_patch16_224", **options, window_size=7).global_blocks == (2, 5, 8, 11)
-    assert TimmViT("vit_tiny_patch16_224", **options).global_blocks == ()
-    assert TimmViT("vit_tiny_patch16_224", **options, window_size=7, global_blocks=[]).global_blocks == ()
-
-
-def test_global_blocks_are_counted_among_those_that_are_kept():
-    options = dict(embed_dim=48, depth=8, num_heads=3, window_size=7)
-    assert TimmViT("vit_tiny_patch16_224", **options, out_indices=(3,)).global_blocks == (0, 1, 2, 3)
-    assert TimmViT("vit_tiny_patch16_224", **options, out_indices=(-1,)).global_blocks == (1, 3, 5, 7)
-    assert TimmViT("vit_tiny_patch16_224", **options, out_indices=(3,), global_blocks=(-1,)).global_blocks == (3,)
-    with pytest.raises(ValueError, match="must increase within 0 … 3"):
-        TimmViT("vit_tiny_patch16_224", **options, out_indices=(3,), global_blocks=(5,))
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (dict(depth=12), (2, 5, 8, 11)),  # the ends of the quarters
+        (dict(depth=12, window_size=0), ()),
+        (dict(depth=12, global_blocks=[]), ()),
+        (dict(), (1, 3, 5, 7)),
+        (dict(out_indices=(3,)), (0, 1, 2, 3)),  # of the blocks that are kept
+        (dict(out_indices=(3,), global_blocks=(-1,)), (3,)),
+    ],
+)
+def test_blocks_with_global_attention(options, expected):
+    usual = dict(embed_dim=48, depth=8, num_heads=3, window_size=7, out_indices=(-1,))
+    assert TimmViT("vit_tiny_patch16_224", **usual | options).global_blocks == expected
