@@ -132,14 +132,10 @@ def read_columns(path: str) -> CocoColumns:
         areas=_numbers(_column(annotations, "area")),
         crowd=np.array([bool(item.get("iscrowd")) for item in annotations], bool),
         has_crowd=np.array(["iscrowd" in item for item in annotations], bool),
-        odd_crowd=np.array([not _is_zero_or_one(item.get("iscrowd", 0)) for item in annotations], bool),
+        odd_crowd=np.array([item.get("iscrowd", 0) not in (0, 1) for item in annotations], bool),
         ignored=np.array([bool(item.get("ignore")) for item in annotations], bool),
         segmentations=_column(annotations, "segmentation"),
     )
-
-
-def _is_zero_or_one(value: Any) -> bool:
-    return type(value) in (int, bool, float) and value in (0, 1)
 
 
 def _column(items: Sequence[Mapping[str, Any]], key: str) -> list[Any]:

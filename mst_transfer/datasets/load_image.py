@@ -54,27 +54,26 @@ class OnUnreadable:
         """
         try:
             results = work()
+            self._in_a_row.clear()
+            return results
         except UnreadableImageError as error:
-            self._give_up(shown_path(path), error)
-            return None
-        self._in_a_row.clear()
-        return results
-
-    def _give_up(self, name: str, error: Exception) -> None:
-        if not self.skip:
-            raise UnreadableImageError(
-                f"{name} cannot be read: {error}. Only training may leave out an image; a score must be of all. Next "
-                "step: put the file in order, or take it out of the annotations (mst check CONFIG looks for more)"
-            ) from error
+            name, reason = shown_path(path), str(error)
+            if not self.skip:
+                raise UnreadableImageError(
+                    f"{name} cannot be read: {reason}. Only training may leave out an image; a score must be of all. "
+                    "Next step: put the file in order, or take it out of the annotations (mst check CONFIG looks for "
+                    "more)"
+                ) from error
         if name not in self._named and self.list_file is not None:
-            append_to_list(self.list_file, name, str(error))
+            append_to_list(self.list_file, name, reason)
         self._named.add(name)
-        self._in_a_row.append((name, str(error)))
+        self._in_a_row.append((name, reason))
         if len(self._in_a_row) >= MAX_IN_A_ROW:
             raise TooManyUnreadableError(
                 f"{MAX_IN_A_ROW} samples in a row cannot be read: {examples(dict(self._in_a_row))}. Next step: see "
                 "whether the disk is there and the data set complete; mst check CONFIG"
             )
+        return None
 
 
 @TRANSFORMS.register_module()
@@ -165,12 +164,7 @@ class LoadImage(LoadImageFromFile):
 
 
 class LoadSegMap(BaseTransform):
-    """mmseg's ``LoadAnnotations`` with checks of the mask's file, channels, values and size.
-
-    Args:
-        loader: mmseg's transform.
-        max_pixels, skip_unreadable, list_file: see :class:`LoadImage`.
-    """
+    """mmseg's ``LoadAnnotations`` with checks of the mask's file, channels, values and size; see :class:`LoadImage`."""
 
     def __init__(
         self, loader: Any, max_pixels: int = MAX_PIXELS, skip_unreadable: bool = False, list_file: str | None = None
@@ -217,9 +211,6 @@ class LoadSegMap(BaseTransform):
             height, width = results.get("ori_shape", mask.shape)[:2]
         if (height, width) != mask.shape:
             raise UnreadableImageError(f"it is {mask.shape[1]} × {mask.shape[0]}, its image {width} × {height}")
-
-    def __repr__(self) -> str:
-        return f"LoadSegMap({self.loader!r})"
 
 
 def check_label_values(values: NDArray[Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import hotcoco
 import numpy as np
 
-BACKENDS = ("auto", "hotcoco", "pycocotools")
+BACKENDS = ("hotcoco", "pycocotools")
 _MAX_EXACT_ID = 2**53  # hotcoco reads ids from float64 columns
 
 
@@ -45,9 +45,8 @@ def collect_detections(results: Sequence[Mapping[str, Any]], category_ids: Seque
     """Joins the predictions of all images.
 
     Args:
-        results: One mapping an image: ``img_id`` (its place in the sequence if absent), ``bboxes`` ``[n, 4]`` as
-            x1, y1, x2, y2, ``labels`` ``[n]``, ``scores`` ``[n]``, for masks ``masks`` (n run lengths) and perhaps
-            ``mask_scores`` ``[n]``.
+        results: One mapping an image: ``img_id``, ``bboxes`` ``[n, 4]`` as x1, y1, x2, y2, ``labels`` ``[n]``,
+            ``scores`` ``[n]``, for masks ``masks`` (n run lengths) and perhaps ``mask_scores`` ``[n]``.
         category_ids: Label → category id.
         iou_type: ``bbox`` or ``segm``.
 
@@ -59,7 +58,7 @@ def collect_detections(results: Sequence[Mapping[str, Any]], category_ids: Seque
     if with_masks and "masks" not in results[0]:
         raise KeyError("segm is not in results: the model predicts no masks; take it out of the evaluator's metric")
     lengths = [len(result["labels"]) for result in results]
-    image_ids = [result.get("img_id", index) for index, result in enumerate(results)]
+    image_ids = [result["img_id"] for result in results]
     corners = np.concatenate([_rows(result["bboxes"], 4) for result in results]).astype(np.float64)
     labels = np.concatenate([_rows(result["labels"]) for result in results]).astype(np.int64)
     wrong = labels[(labels < 0) | (labels >= len(category_ids))]
@@ -93,14 +92,10 @@ def why_unsuited(name: str, dataset: dict[str, Any]) -> str:
 
 
 def load_ground_truth(name: str, coco: Any) -> Any:
-    """A backend's own index of the annotations, numbered from 1.
+    """A backend's own index of the annotations of a ``pycocotools.coco.COCO``, numbered from 1.
 
     pycocotools takes a match with the annotation of id 0 for none, in mmdet's metric too: its figures of a file that
     counts from 0 are lower.
-
-    Args:
-        name: The backend.
-        coco: A ``pycocotools.coco.COCO``; left as it is.
     """
     numbered = [
         {**annotation, "id": number} for number, annotation in enumerate(coco.dataset.get("annotations", ()), 1)
@@ -112,11 +107,7 @@ def load_ground_truth(name: str, coco: Any) -> Any:
 def match(name: str, ground_truth: Any, detections: Detections, run: Any) -> None:
     """Matches detections to ground truth, and puts ``precision`` and ``recall`` into ``run.eval``.
 
-    Args:
-        name: A backend of ``BACKENDS`` other than ``auto``.
-        ground_truth: What ``load_ground_truth`` returned for it.
-        detections: What was found, perhaps nothing.
-        run: A ``pycocotools.cocoeval.COCOeval``, whose ``params`` say what is compared and how. Their lists are sorted.
+    ``run``: a ``pycocotools.cocoeval.COCOeval``, whose ``params`` say what is compared and how; their lists get sorted.
     """
     params = run.params
     params.imgIds, params.catIds = sorted(set(params.imgIds)), sorted(params.catIds)

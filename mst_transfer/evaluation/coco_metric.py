@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from mmdet.datasets.api_wrappers import COCO
-from mmdet.evaluation.functional.bbox_overlaps import bbox_overlaps
-from mmdet.evaluation.functional.recall import _recalls
 from mmdet.evaluation.metrics import CocoMetric as MMDetCocoMetric
 from mmengine.logging import MessageHub, MMLogger
 from pycocotools.cocoeval import COCOeval
@@ -41,22 +39,21 @@ class CocoMetric(MMDetCocoMetric):
     ``outfile_prefix`` asks for it), and the backend matches in compiled code. Where mmdet errs, this does not:
     per-category figures belong to their category also if the file's categories are not in the order of their ids, and
     those of boxes and of masks have names of their own (``bbox_cat_precision``, where mmdet keeps the last of the two),
-    ``iou_thrs`` may be a number or a list, ``proposal_fast`` finds an image's boxes whatever the order of the results
-    and runs with today's numpy, annotation ids may begin at 0, figures are 0 where nothing was detected (-1 where
-    there is nothing to detect), and images of ``ann_file`` that were not predicted on are left out, with a warning,
-    instead of counting as misses.
+    ``iou_thrs`` may be a number or a list, annotation ids may begin at 0, figures are 0 where nothing was detected (-1
+    where there is nothing to detect), and images of ``ann_file`` that were not predicted on are left out, with a
+    warning, instead of counting as misses.
 
     Args:
         ann_file: Annotation file in COCO's format; without one the samples' ``instances`` are the ground truth.
-        metric: One or more of ``bbox``, ``segm``, ``proposal``, ``proposal_fast``.
-        backend: ``hotcoco`` (``auto``), or ``pycocotools``, some 50 times slower, which also takes ids that are texts.
+        metric: One or more of ``bbox``, ``segm``, ``proposal``; not mmdet's ``proposal_fast``.
+        backend: ``hotcoco``, or ``pycocotools``, some 50 times slower, which also takes ids that are texts.
         **kwargs: As in mmdet: ``classwise``, ``proposal_nums`` (three numbers), ``iou_thrs``, ``metric_items``,
             ``format_only``, ``outfile_prefix``, ``backend_args``, ``collect_device``, ``prefix``,
             ``sort_categories``, ``use_mp_eval`` (without effect).
 
     Raises:
         KeyError: on an unknown metric or item.
-        ValueError: on an unknown backend or another number of ``proposal_nums``.
+        ValueError: on an unknown backend, ``proposal_fast``, or another number of ``proposal_nums``.
     """
 
     _coco_api: Any
@@ -65,19 +62,16 @@ class CocoMetric(MMDetCocoMetric):
     iou_thrs: Any
 
     def __init__(
-        self,
-        ann_file: str | None = None,
-        metric: str | list[str] = "bbox",
-        *,
-        backend: str = "auto",
-        **kwargs: Any,
+        self, ann_file: str | None = None, metric: str | list[str] = "bbox", backend: str = "hotcoco", **kwargs: Any
     ) -> None:
         if backend not in backends.BACKENDS:
             raise ValueError(f"backend={backend!r}: it must be one of {backends.BACKENDS}")
-        self.backend = "hotcoco" if backend == "auto" else backend
+        self.backend = backend
         super().__init__(ann_file=ann_file, metric=metric, **kwargs)
         self.iou_thrs = np.atleast_1d(np.asarray(self.iou_thrs, dtype=np.float64))
-        if len(self.proposal_nums) != 3 and set(self.metrics) != {"proposal_fast"}:
+        if "proposal_fast" in self.metrics:
+            raise ValueError("metric='proposal_fast' is mmdet's alone: take 'proposal', COCO's own average recalls")
+        if len(self.proposal_nums) != 3:
             raise ValueError(f"proposal_nums={self.proposal_nums}: three numbers are needed, such as (100, 300, 1000)")
         for item in self.metric_items or ():
             if item not in METRIC_NAMES:
@@ -106,9 +100,6 @@ class CocoMetric(MMDetCocoMetric):
         image_ids = self._evaluated_images(predictions, logger)
         for metric in self.metrics:
             logger.info(f"Evaluating {metric}...")
-            if metric == "proposal_fast":
-                figures.update(self._fast_recalls(predictions, logger))
-                continue
             with paused_collection():
                 run = self._evaluate(predictions, metric, image_ids)
             figures.update(self._report(run, metric, logger))
@@ -197,22 +188,6 @@ class CocoMetric(MMDetCocoMetric):
             figures[f"{prefix}{category['name']}_precision"] = round(values[0], 3)
         logger.info("\n" + AsciiTable(rows).table)
         return figures
-
-    def _fast_recalls(self, predictions: Sequence[dict], logger: MMLogger) -> dict[str, float]:
-        """Average recalls by mmdet's matching without categories, crowds and areas; NaN if there is no box."""
-        overlaps = np.empty(len(predictions), dtype=object)  # mmdet's own list of arrays is refused by today's numpy
-        for index, result in enumerate(predictions):
-            annotations = self._coco_api.imgToAnns[result["img_id"]]
-            boxes = [a["bbox"] for a in annotations if not (a.get("ignore") or a["iscrowd"])]
-            corners = np.array(boxes, dtype=np.float64).reshape(-1, 4)
-            corners[:, 2:] += corners[:, :2]
-            overlaps[index] = bbox_overlaps(corners, result["bboxes"])
-        with np.errstate(invalid="ignore"):
-            found = _recalls(overlaps, np.asarray(self.proposal_nums), self.iou_thrs)
-        recalls = found.mean(axis=1).tolist()
-        names = [f"AR@{number}" for number in self.proposal_nums]
-        logger.info("".join(f"\n{name}\t{recall:.4f}" for name, recall in zip(names, recalls, strict=True)))
-        return dict(zip(names, recalls, strict=True))
 
 
 def category_precisions(run: Any, category_id: int) -> list[float]:

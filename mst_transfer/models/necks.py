@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
@@ -84,60 +83,33 @@ def build_resampler(
     return nn.Sequential(*layers) if layers else nn.Identity()
 
 
-@MODELS.register_module()
 class TokenPyramid(BaseModule):
-    """Resizes four token grids to four strides.
+    """Resizes four token grids of width D = ``embed_dim``, of patches of ``patch_size`` pixels, to :data:`STRIDES`."""
 
-    Args:
-        embed_dim: width D of every grid.
-        patch_size: side p of a patch in pixels.
-        strides: stride of each map in pixels, finest first.
-
-    Raises:
-        ValueError: if a size is not positive or ``strides`` do not increase.
-    """
-
-    def __init__(self, embed_dim: int, patch_size: int, strides: Sequence[int] = STRIDES) -> None:
+    def __init__(self, embed_dim: int, patch_size: int) -> None:
         super().__init__()
-        if embed_dim < 1 or patch_size < 1:
-            raise ValueError(f"embed_dim={embed_dim} and patch_size={patch_size} must be positive")
-        if min(strides) < 1 or list(strides) != sorted(set(strides)):
-            raise ValueError(f"strides={tuple(strides)} must be positive and increase, as in {STRIDES}")
-        self.strides = tuple(strides)
-        self.resamplers = nn.ModuleList(build_resampler(embed_dim, patch_size / s) for s in strides)
+        self.resamplers = nn.ModuleList(build_resampler(embed_dim, patch_size / stride) for stride in STRIDES)
 
     def forward(self, grids: Sequence[Tensor], image_size: tuple[int, int]) -> tuple[Tensor, ...]:
-        """Resizes.
+        """Maps [B, D, ceil(H / stride), ceil(W / stride)] from grids [B, D, h, w], one a stride, finest first.
 
-        Args:
-            grids: one token grid [B, D, h, w] a stride.
-            image_size: height and width of the image before it was padded to whole patches.
-
-        Returns:
-            Maps [B, D, ceil(H / stride), ceil(W / stride)].
+        ``image_size`` is H and W before the image was padded to whole patches.
         """
-        assert len(grids) == len(self.strides), f"{len(grids)} grids for {len(self.strides)} strides"
         height, width = image_size
         return tuple(
             resample(grid)[..., : math.ceil(height / stride), : math.ceil(width / stride)]
-            for grid, resample, stride in zip(grids, self.resamplers, self.strides, strict=True)
+            for grid, resample, stride in zip(grids, self.resamplers, STRIDES, strict=True)
         )
 
 
 class Level(nn.Module):
-    """One result: the map scaled by ``factor``, then the two convolutions.
-
-    Raises:
-        ValueError: if the width cannot be halved often enough.
-    """
+    """One result: the map scaled by ``factor``, then the two convolutions."""
 
     def __init__(
         self, width: int, out_channels: int, factor: float, norm: Callable[[int], nn.Module], bias: bool
     ) -> None:
         super().__init__()
         scaled = width // 2 ** max(round(math.log2(factor)), 0)
-        if scaled < 1:
-            raise ValueError(f"in_channels={width} is too small: it is halved for each of log2({factor:g}) steps of ×2")
         self.resample = build_resampler(width, factor, halve=True, norm=norm)
         self.convolutions = nn.Sequential(
             nn.Conv2d(scaled, out_channels, kernel_size=1, bias=bias),
@@ -158,15 +130,13 @@ class SimpleFeaturePyramid(BaseModule):
     Args:
         in_channels: width D of the map.
         out_channels: width C of the results.
-        num_outs: number of results; those beyond ``strides`` are max-pooled (every second cell) from the one before.
+        num_outs: number of results, at least 4; each beyond the strides 4 to 32 is every second cell of the one before.
         patch_size: side p of a patch in pixels.
-        strides: of the results in pixels, finest first.
         norm_cfg: ``dict(type="LN2d")``: LayerNorm over the channels of each cell (eps 1e-6); another norm of mmcv's,
             e.g. ``dict(type="SyncBN")``; None: convolutions with biases and no norms.
-        init_cfg: of mmengine; None: PyTorch's own initialisation, as detectron2 has it.
 
     Raises:
-        ValueError: if an argument is not one of the values above.
+        ValueError: if ``in_channels`` is not one number.
     """
 
     def __init__(
@@ -175,24 +145,15 @@ class SimpleFeaturePyramid(BaseModule):
         out_channels: int = 256,
         num_outs: int = 5,
         patch_size: int = 16,
-        strides: Sequence[int] = STRIDES,
         norm_cfg: dict | None = dict(type="LN2d"),  # noqa: B006 - read only
-        init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
-        if not isinstance(in_channels, int) or in_channels < 1 or out_channels < 1 or patch_size < 1:
-            raise ValueError(
-                f"in_channels={in_channels}, out_channels={out_channels} and patch_size={patch_size} must be positive "
-                "numbers; in_channels is the width of the backbone's one map, e.g. 768"
-            )
-        if min(strides) < 1 or any(b != 2 * a for a, b in zip(strides[:-1], strides[1:], strict=True)):
-            raise ValueError(f"strides={tuple(strides)} must double from one to the next, as in {STRIDES}")
-        if num_outs < len(strides):
-            raise ValueError(f"num_outs={num_outs} is less than the {len(strides)} strides {tuple(strides)}")
-        self.patch_size, self.strides, self.num_outs = patch_size, tuple(strides), num_outs
+        super().__init__()
+        if not isinstance(in_channels, int):
+            raise ValueError(f"in_channels={in_channels} must be the width of the backbone's one map, e.g. 768")
+        self.patch_size, self.num_outs = patch_size, num_outs
         norm = _norm_maker(norm_cfg)
         self.levels = nn.ModuleList(
-            Level(in_channels, out_channels, patch_size / stride, norm, bias=norm_cfg is None) for stride in strides
+            Level(in_channels, out_channels, patch_size / stride, norm, bias=norm_cfg is None) for stride in STRIDES
         )
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -211,7 +172,7 @@ class SimpleFeaturePyramid(BaseModule):
             )
         (grid,) = inputs
         maps = []
-        for level, stride in zip(self.levels, self.strides, strict=True):
+        for level, stride in zip(self.levels, STRIDES, strict=True):
             height, width = (math.ceil(side * self.patch_size / stride) for side in grid.shape[-2:])
             maps.append(level(grid, (height, width)))
         for _ in range(self.num_outs - len(maps)):
@@ -223,11 +184,6 @@ def _norm_maker(norm_cfg: dict | None) -> Callable[[int], nn.Module]:
     """Makes a norm from its width."""
     if norm_cfg is None:
         return lambda width: nn.Identity()
-    if norm_cfg.get("type") != "LN2d":
-        return lambda width: build_norm_layer(norm_cfg, width)[1]
-    options = {name: value for name, value in norm_cfg.items() if name != "type"}
-    trained = options.pop("requires_grad", True)
-    if set(options) - {"eps"}:
-        raise ValueError(f"norm_cfg={norm_cfg}: LN2d takes eps and requires_grad only")
-    make = partial(LayerNorm2d, **options)
-    return lambda width: make(width).requires_grad_(trained)
+    if norm_cfg["type"] == "LN2d":
+        norm_cfg = {"eps": 1e-6} | norm_cfg | {"type": LayerNorm2d}
+    return lambda width: build_norm_layer(norm_cfg, width)[1]

@@ -65,43 +65,19 @@ class SlideEncoderDecoder(PaddedEncoderDecoder):
       use a device better and take more memory; BatchNorm does not mix them, as it evaluates.
     - ``accumulate_on`` (default None, where the image is): a device such as ``"cpu"`` for the full-size logits, for
       images whose logits do not fit beside the model.
-
-    Raises:
-        ValueError: if one of the two is not allowed.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        options = self.test_cfg or {}
-        if not isinstance(number := options.get("windows_per_step", 1), int) or number < 1:
-            raise ValueError(f"test_cfg.windows_per_step={number!r}: a number of windows of at least 1 is needed")
-        if (device := options.get("accumulate_on")) is not None:
-            try:
-                torch.device(device)
-            except (RuntimeError, TypeError) as error:
-                raise ValueError(f"test_cfg.accumulate_on={device!r}: no device, such as 'cpu' ({error})") from error
-
     def slide_inference(self, inputs: torch.Tensor, batch_img_metas: list[dict]) -> torch.Tensor:
-        """Mean of the logits of all windows that see a pixel.
+        """Mean of the logits of all windows that see a pixel, ``[B, out_channels, H, W]``, of images ``[B, 3, H, W]``.
 
-        Args:
-            inputs: Images, ``[B, 3, H, W]``. A side that is shorter than ``crop_size`` is taken whole.
-            batch_img_metas: Meta information of each.
-
-        Returns:
-            Logits, ``[B, out_channels, H, W]``, on ``accumulate_on`` or where the images are.
+        A side that is shorter than ``crop_size`` is taken whole.
         """
         batch, _, *image_size = inputs.shape
         size = torch.Size(min(*sides) for sides in zip(self.test_cfg.crop_size, image_size, strict=True))
         starts = [window_starts(*sides) for sides in zip(image_size, size, self.test_cfg.stride, strict=True)]
         corners = [(top, left) for top in starts[0] for left in starts[1]]
-        logits = torch.zeros(
-            batch,
-            self.out_channels,
-            *image_size,
-            dtype=inputs.dtype,
-            device=self.test_cfg.get("accumulate_on") or inputs.device,
-        )
+        device = self.test_cfg.get("accumulate_on") or inputs.device
+        logits = torch.zeros(batch, self.out_channels, *image_size, dtype=inputs.dtype, device=device)
         metas = [{**meta, "img_shape": size} for meta in batch_img_metas]
         step = self.test_cfg.get("windows_per_step", 1)
         for first in range(0, len(corners), step):
@@ -117,12 +93,7 @@ class SlideEncoderDecoder(PaddedEncoderDecoder):
     def postprocess_result(
         self, seg_logits: torch.Tensor, data_samples: Sequence[SegDataSample] | None = None
     ) -> Sequence[SegDataSample]:
-        """Adds ``seg_logits`` and ``pred_sem_seg`` to the samples, as mmseg does.
-
-        Args:
-            seg_logits: ``[B, out_channels, H, W]``.
-            data_samples: The images' samples, or None for new ones.
-        """
+        """Adds ``seg_logits`` ``[B, out_channels, H, W]`` and ``pred_sem_seg`` to the samples, as mmseg does."""
         if data_samples is None:
             data_samples = [SegDataSample() for _ in seg_logits]
         elif any(_changes(sample.metainfo, seg_logits.shape[2:]) for sample in data_samples):
@@ -157,24 +128,13 @@ def _classes(logits: torch.Tensor) -> torch.Tensor:
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """First pixels of the windows along one side: a stride apart, the last one moved back to end with the side.
-
-    Args:
-        length: Side of the image in pixels.
-        window: Side of the window, at most ``length``.
-        stride: Pixels from one window to the next.
-    """
+    """First pixels of the windows along a side: ``stride`` apart, the last one moved back to end with the side."""
     number = -(-(length - window) // stride) + 1
     return [min(index * stride, length - window) for index in range(number)]
 
 
 def coverage(starts: Sequence[Sequence[int]], image_size: Sequence[int], size: Sequence[int]) -> torch.Tensor:
-    """How many windows see each pixel, ``[H, W]``.
-
-    Args:
-        starts: First rows and first columns of the windows.
-        image_size: H and W.
-        size: Rows and columns of a window.
+    """How many windows of ``size`` see each pixel, ``[H, W]``; ``starts`` are their first rows and first columns.
 
     Raises:
         ValueError: if a pixel is seen by none, since the strides are larger than the windows.

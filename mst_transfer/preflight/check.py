@@ -69,7 +69,7 @@ def inspect_datasets(cfg: Any, loaders: Sequence[str] = LOADERS) -> tuple[list[F
     for loader in loaders:
         if not any(paths for place, (_, paths) in absent.items() if place.startswith(f"{loader}.")):
             findings += check_evaluator(cfg, loader)
-            findings += check_batches(cfg, loader, _limits(cfg).get("max_pixels", MAX_PIXELS))
+            findings += check_batches(cfg, loader, _max_pixels(cfg))
     return [*missing_data(absent), *dict.fromkeys(findings)], summaries
 
 
@@ -80,13 +80,10 @@ def _inspect(cfg: Any, place: str, dataset: Mapping[str, Any], kind: Any) -> tup
     findings: list[Finding] = []
     summary = None
     if coco_base(kind) is not None:
-        may_be_empty = place.startswith("test_dataloader.")
-        findings, summary = check_coco(
-            place, dataset, kind, classes, _use(cfg, place, dataset), may_be_empty=may_be_empty
-        )
+        use, may_be_empty = _use(cfg, place, dataset), place.startswith("test_dataloader.")
+        findings, summary = check_coco(place, dataset, kind, classes, use, may_be_empty)
     elif is_segmentation(kind):
-        max_pixels = _limits(cfg).get("max_pixels", MAX_PIXELS)
-        findings, summary = check_masks(place, dataset, kind, classes, model, max_pixels)
+        findings, summary = check_masks(place, dataset, kind, classes, model, _max_pixels(cfg))
     if classes:
         findings = [*findings, *check_heads(model, len(classes), place)]
     return findings, summary
@@ -95,17 +92,14 @@ def _inspect(cfg: Any, place: str, dataset: Mapping[str, Any], kind: Any) -> tup
 def _use(cfg: Any, place: str, dataset: Mapping[str, Any]) -> Use:
     loader = place.partition(".")[0]
     with_mask = any(isinstance(step, Mapping) and step.get("with_mask") for step in dataset.get("pipeline") or ())
-    limits = _limits(cfg)
-    if loader == "train_dataloader":
-        return Use(masks=with_mask, **limits)
     scores = any(metric.get("ann_file") for _, metric in evaluators(cfg, loader))
-    return Use(masks=with_mask, scores=scores, scores_masks=scores and evaluates_masks(cfg, loader), **limits)
-
-
-def _limits(cfg: Any) -> dict[str, Any]:
-    """What the config's ``image_checks`` allow an image to be; see :mod:`mst_transfer.engine.image_checks`."""
     options = cfg.get("image_checks") or {}
-    return {name: options[name] for name in ("max_pixels", "max_aspect_ratio") if name in options}
+    limits = {name: options[name] for name in ("max_pixels", "max_aspect_ratio") if name in options}
+    return Use(with_mask, scores, scores and evaluates_masks(cfg, loader), **limits)
+
+
+def _max_pixels(cfg: Any) -> int:
+    return (cfg.get("image_checks") or {}).get("max_pixels", MAX_PIXELS)
 
 
 def check_backbone(cfg: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mst_transfer.configs.datasets import coco_base, numbers_by_file
-from mst_transfer.datasets.coco_columns import CocoColumns, load_json, read_categories, read_columns, rows_of
+from mst_transfer.datasets.coco_columns import CocoColumns, read_categories, read_columns, rows_of
 from mst_transfer.preflight.coco_masks import check_masks
 from mst_transfer.preflight.coco_records import Selection, Use, check_records, check_use, select
 from mst_transfer.preflight.data_files import check_sizes, dataset_path, leaves_folder, missing_files
@@ -22,21 +22,15 @@ from mst_transfer.preflight.findings import Finding, SetSummary, shown
 
 
 def check_coco(
-    place: str,
-    dataset: Mapping[str, Any],
-    kind: Any,
-    classes: Sequence[str],
-    use: Use,
-    *,
-    may_be_empty: bool = False,
+    place: str, dataset: Mapping[str, Any], kind: Any, classes: Sequence[str], use: Use, may_be_empty: bool
 ) -> tuple[list[Finding], SetSummary | None]:
     """Checks one dataset in COCO's format.
 
     Args:
-        place: where the dataset stands in the config, for messages.
+        place: where the dataset stands in the config.
         dataset: its config.
         kind: its class. One with rules of its own (LVIS, panoptic) has only its categories compared.
-        classes: names of the classes of the config, in their order.
+        classes: of the config, in their order.
         use: what the run does with the file.
         may_be_empty: whether the file may be without instances, as those of images to be judged elsewhere.
 
@@ -49,7 +43,8 @@ def check_coco(
     base = coco_base(kind)
     try:
         if kind.load_data_list is not base.load_data_list or kind.parse_data_info is not base.parse_data_info:
-            return list(_check_foreign(place, path, classes, numbers_by_file(kind), may_be_empty)), None
+            names = _names(read_categories(path))
+            return list(compare_classes(place, path, names, classes, ordered=numbers_by_file(kind))), None
         columns = read_columns(path)
     except ValueError as error:
         return [Finding(f"{place}: {error}")], None
@@ -79,22 +74,6 @@ def _select(columns: CocoColumns, dataset: Mapping[str, Any], classes: Sequence[
     wanted = set(classes) or set(_names(columns.categories))
     chosen = [category["id"] for category in columns.categories if category["name"] in wanted]
     return select(columns, chosen, dataset.get("filter_cfg"), bool(dataset.get("test_mode")))
-
-
-def _check_foreign(
-    place: str, path: str, classes: Sequence[str], ordered: bool, may_be_empty: bool
-) -> Iterator[Finding]:
-    """A file that its dataset reads by rules of its own: only the classes are compared, and that it has any."""
-    names = _names(read_categories(path))
-    yield from compare_classes(place, path, names, classes, ordered=ordered)
-    if may_be_empty or not ordered:
-        return
-    content = load_json(path)
-    chosen = {category["id"] for category in content["categories"] if category.get("name") in set(classes)}
-    segments = (item.get("segments_info", [item]) for item in content.get("annotations", ()))
-    num_instances = sum(any(one.get("category_id") in chosen for one in several) for several in segments)
-    if not content["images"] or not num_instances:
-        yield _nothing(place, path, len(content["images"]), num_instances, len(classes))
 
 
 def compare_classes(
@@ -131,19 +110,15 @@ def _tuple(names: Sequence[Any]) -> str:
     return repr(tuple(names)) if len(names) <= 100 else f"({len(names)} names)"
 
 
-def _nothing(place: str, path: str, num_images: int, num_instances: int, num_classes: int) -> Finding:
-    return Finding(
-        f"{place}: {path} has {num_images} images and {num_instances} instances of the {num_classes} classes: "
-        "nothing to learn from. Is it the right file?"
-    )
-
-
 def _check_content(
     place: str, columns: CocoColumns, selection: Selection, classes: Sequence[str], may_be_empty: bool
 ) -> Iterator[Finding]:
     num_instances = int(selection.instances.sum())
     if not len(columns.image_ids) or not (num_instances or may_be_empty):
-        yield _nothing(place, columns.path, len(columns.image_ids), num_instances, len(classes))
+        yield Finding(
+            f"{place}: {columns.path} has {len(columns.image_ids)} images and {num_instances} instances of the "
+            f"{len(classes)} classes: nothing to learn from. Is it the right file?"
+        )
     elif not selection.images.any():
         reasons = "; ".join(f"{rows.sum()} {why}" for why, rows in selection.images_left_out.items() if rows.any())
         yield Finding(

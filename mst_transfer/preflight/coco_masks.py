@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from mst_transfer.datasets.coco_columns import CocoColumns
 from mst_transfer.preflight.coco_records import Selection, Use
-from mst_transfer.preflight.findings import Finding, Progress, note
+from mst_transfer.preflight.findings import Finding, note
+from mst_transfer.runs.progress import Progress
 
 CHUNK = 20_000  # annotations at a time: bounds the memory for coordinates
 _COMPRESSED = re.compile("[0-o]*[0-O]")  # six bits a character: five of a number, one that says whether more follow
@@ -33,7 +34,7 @@ def check_masks(columns: CocoColumns, selection: Selection, use: Use) -> Iterato
         return
     faults: dict[str, list[int]] = defaultdict(list)
     rows = columns.rows_of_images()
-    progress = Progress(f"masks of {columns.path}", len(columns.ids))
+    progress = Progress(f"checking masks of {columns.path}:", len(columns.ids))
     for start in range(0, len(columns.ids), CHUNK):
         part = slice(start, start + CHUNK)
         read = selection.instances[part] | (rows[part] >= 0 if use.scores_masks else False)
@@ -45,7 +46,7 @@ def check_masks(columns: CocoColumns, selection: Selection, use: Use) -> Iterato
             elif value:  # what is empty is judged by check_fields
                 faults[_run_lengths_fault(value, columns.image_sizes[rows[index]])].append(index)
         _sort_polygons(columns, rows, np.array(polygons, np.int64), faults)
-        progress.update(start)
+        progress(start)
     faults.pop("", None)
     yield from _say(columns, rows, faults, use)
 

@@ -141,8 +141,7 @@ def select(
     Args:
         columns: the file.
         chosen: category ids of the classes of the config.
-        filter_cfg: of the dataset.
-        test_mode: of the dataset; a test keeps all images.
+        filter_cfg, test_mode: of the dataset; a test keeps all images.
     """
     rows = columns.rows_of_images()
     sizes = columns.image_sizes[rows] if len(columns.image_ids) else np.full((len(rows), 2), np.nan)
@@ -173,14 +172,7 @@ def select(
 
 
 def check_use(columns: CocoColumns, selection: Selection, use: Use, num_chosen: int) -> Iterator[Finding]:
-    """Checks what a run reads of sound records, and notes what mmdet leaves out.
-
-    Args:
-        columns: the file.
-        selection: what is left of it.
-        use: what the run does with it.
-        num_chosen: number of the config's classes.
-    """
+    """Checks what a run with ``num_chosen`` classes reads of sound records, and notes what mmdet leaves out."""
     yield from _check_fields(columns, selection, use)
     with np.errstate(invalid="ignore"):
         sizes = columns.image_sizes
@@ -203,28 +195,14 @@ def _check_fields(columns: CocoColumns, selection: Selection, use: Use) -> Itera
     """Entries that mmdet and pycocotools read without a default."""
     no_mask = np.array([not value for value in columns.segmentations], bool)
     not_learned = no_mask & selection.instances & use.masks
-    rules = (
-        (
-            np.isnan(columns.areas) & ~columns.ignored,
-            "without an area; mmdet needs it. Add width × height of the box",
-        ),
-        (
-            columns.odd_crowd,
-            "with an iscrowd that is neither 0 nor 1; any text would count as a crowd. Write 0 or 1, without quotes",
-        ),
-        (
-            ~columns.has_crowd & use.scores,
-            'without iscrowd; the evaluation needs it. Add "iscrowd": 0',
-        ),
-        (
-            not_learned,
-            "without a segmentation, and the model learns masks. Add them, or take a config without a mask head",
-        ),
-        (
-            no_mask & use.scores_masks & (not not_learned.any()),
-            "without a segmentation, which the evaluation of masks needs. Add them, or evaluate metric='bbox'",
-        ),
-    )
-    for rows, text in rules:
+    no_area = np.isnan(columns.areas) & ~columns.ignored
+    not_scored = no_mask & use.scores_masks & (not not_learned.any())
+    for rows, text in (
+        (no_area, "without an area; mmdet needs it. Add width × height of the box"),
+        (columns.odd_crowd, "with an iscrowd that is neither 0 nor 1, without quotes. Correct it"),
+        (~columns.has_crowd & use.scores, 'without iscrowd; the evaluation needs it. Add "iscrowd": 0'),
+        (not_learned, "without a segmentation, and the model learns masks. Add it, or take a config without masks"),
+        (not_scored, "without a segmentation, which the evaluation of masks needs. Add it, or evaluate metric='bbox'"),
+    ):
         if rows.any():
             yield Finding(f"{columns.some_annotations(rows)} {text}")

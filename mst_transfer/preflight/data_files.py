@@ -9,7 +9,8 @@ from typing import Any
 
 from mst_transfer.configs.paths import DATA_ROOT_VARIABLE, data_root_now, how_to_get, set_folder
 from mst_transfer.files.image_files import MAX_PIXELS, UnreadableImageError, open_image_file, shown_path
-from mst_transfer.preflight.findings import Finding, Progress
+from mst_transfer.preflight.findings import Finding
+from mst_transfer.runs.progress import Progress
 
 MAX_IMAGES = 200
 MAX_SECONDS = 10.0
@@ -46,8 +47,7 @@ def absent_paths(dataset: Mapping[str, Any]) -> list[str]:
 def missing_data(absent: Mapping[str, tuple[str, Sequence[str]]]) -> Iterator[Finding]:
     """One finding that names every missing path, and how to get or name the data; none if all are there.
 
-    Args:
-        absent: place of a dataset in the config → its ``data_root`` and its missing paths.
+    ``absent``: place of a dataset in the config → its ``data_root`` and its missing paths.
     """
     lines = [f"  {path}   ({place})" for place, (_, paths) in absent.items() for path in paths]
     if not lines:
@@ -67,7 +67,7 @@ def missing_files(paths: Sequence[str]) -> list[str]:
     """Those of the paths that are no files; lists each folder once instead of asking for every file."""
     folders: dict[str, set[str]] = {}
     absent = []
-    progress = Progress("that files exist", len(paths))
+    progress = Progress("checking that files exist:", len(paths))
     for number, path in enumerate(paths):
         folder, name = os.path.split(path)
         if folder not in folders:
@@ -76,7 +76,7 @@ def missing_files(paths: Sequence[str]) -> list[str]:
                     folders[folder] = {entry.name for entry in entries if entry.is_file()}
             except OSError:
                 folders[folder] = set()
-            progress.update(number)
+            progress(number)
         if name not in folders[folder] and not os.path.isfile(path):
             absent.append(path)
     return absent
@@ -99,13 +99,7 @@ def image_size(path: str, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
 def check_sizes(
     paths: Sequence[str], sizes: Sequence[tuple[float, float]], max_pixels: int = MAX_PIXELS
 ) -> Iterator[Finding]:
-    """Compares some of the files, evenly spaced, with the sizes that the annotations give.
-
-    Args:
-        paths: image files that exist.
-        sizes: their width and height by the annotations.
-        max_pixels: of an image.
-    """
+    """Compares some image files, evenly spaced, with the widths and heights that the annotations give."""
     step = max(-(-len(paths) // MAX_IMAGES), 1)
     started, read, wrong, broken = time.monotonic(), 0, [], []
     for path, (width, height) in list(zip(paths, sizes, strict=True))[::step]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mst_transfer.configs.datasets import unwrap
+from mst_transfer.configs.datasets import all_datasets
 from mst_transfer.preflight.data_files import dataset_path
 from mst_transfer.preflight.findings import Finding, note
 
@@ -31,7 +31,7 @@ def evaluates_masks(cfg: Any, loader: str) -> bool:
 
 def check_evaluator(cfg: Any, loader: str) -> Iterator[Finding]:
     """An evaluator that names its own annotation file must name the one that its loader's dataset reads."""
-    datasets = [item for _, item in unwrap("", (cfg.get(loader) or {}).get("dataset"))]
+    datasets = [dataset for _, dataset in all_datasets(cfg, [loader])]
     reads = [dataset_path(item, str(item["ann_file"])) for item in datasets if item.get("ann_file")]
     for place, metric in evaluators(cfg, loader):
         path = metric.get("ann_file")

@@ -1,9 +1,7 @@
-"""Says what checks of data find: findings, a table of what is in the data, a line on what takes long."""
+"""Says what checks of data find: findings, and a table of what is in the data."""
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,37 +71,17 @@ def summary_text(summaries: Sequence[SetSummary]) -> str:
 
 
 def _table(classes: Sequence[str], summaries: Sequence[SetSummary]) -> list[str]:
-    heads = [f"{_short(one.place)} ({one.unit})" for one in summaries]
     digits = len(str(len(classes)))
-    width = max(len("class"), *(len(name) for name in classes)) + digits + 1
-    lines = ["  ".join([f"{'class':{width}}", *heads])]
-    for index, name in enumerate(classes):
-        counts = [one.counts[index] for one in summaries]
-        values = [f"{count:,}" if isinstance(count, int) else f"{count:.2f}" for count in counts]
-        label = f"{f'{index:>{digits}} {name}':{width}}"
-        lines.append("  ".join([label, *(f"{v:>{len(head)}}" for v, head in zip(values, heads, strict=True))]))
-    return lines
+    labels = ["class", *(f"{index:>{digits}} {name}" for index, name in enumerate(classes))]
+    columns = [[label.ljust(max(map(len, labels))) for label in labels]]
+    for one in summaries:
+        head = f"{_short(one.place)} ({one.unit})"
+        values = [f"{count:,}" if isinstance(count, int) else f"{count:.2f}" for count in one.counts]
+        columns.append([head, *(value.rjust(len(head)) for value in values)])
+    return ["  ".join(row) for row in zip(*columns, strict=True)]
 
 
 def _short(place: str) -> str:
     """``train_dataloader.dataset`` → train; what is inside wrappers keeps its place."""
     loader, _, inside = place.partition("_dataloader.dataset")
     return loader + inside
-
-
-class Progress:
-    """Says on stderr how far a piece of work is, first after two seconds, then every five.
-
-    Args:
-        what: the work, e.g. ``masks of data/x``.
-        total: number of items.
-    """
-
-    def __init__(self, what: str, total: int) -> None:
-        self._what, self._total, self._next = what, total, time.monotonic() + 2
-
-    def update(self, done: int) -> None:
-        """Notes that ``done`` items are behind us."""
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + 5
-            print(f"checking {self._what}: {done} of {self._total}", file=sys.stderr, flush=True)

@@ -12,7 +12,7 @@ from typing import Any
 from mst_transfer.datasets.cityscapes_ids import LABEL_IDS_SUFFIX
 from mst_transfer.files.image_files import MAX_PIXELS, open_image_file
 from mst_transfer.preflight.data_files import image_size, missing_files
-from mst_transfer.preflight.findings import Finding, Progress, SetSummary
+from mst_transfer.preflight.findings import Finding, SetSummary
 from mst_transfer.preflight.num_classes import ignored_values
 from mst_transfer.preflight.segmentation_masks import (
     IGNORED,
@@ -22,6 +22,7 @@ from mst_transfer.preflight.segmentation_masks import (
     raw_value_map,
     value_map,
 )
+from mst_transfer.runs.progress import Progress
 
 MAX_MASKS = 400
 MAX_SECONDS = 10.0
@@ -41,11 +42,11 @@ def check_masks(
     All masks of a small set are read; of a larger one up to ``MAX_MASKS``, evenly spaced, in ``MAX_SECONDS``.
 
     Args:
-        place: where the dataset stands in the config, for messages.
+        place: where the dataset stands in the config.
         dataset: its config.
         kind: its class, a ``BaseSegDataset``.
-        classes: names of the classes of the config.
-        model: config of the model.
+        classes: of the config.
+        model: its config.
         max_pixels: of an image or mask.
 
     Returns:
@@ -59,9 +60,8 @@ def check_masks(
     except ValueError as error:
         return [Finding(str(error))], None
     absent = set(missing_files([path for pair in pairs for path in pair]))
-    for side, (what, name) in enumerate((("image", "img"), ("mask", "seg_map"))):
-        paths = [pair[side] for pair in pairs if pair[side] in absent]
-        if paths:
+    for what, name, files in zip(("image", "mask"), ("img", "seg_map"), zip(*pairs, strict=True), strict=True):
+        if paths := [path for path in files if path in absent]:
             text = (
                 f"{place}: {len(paths)} of {len(pairs)} images have no {what}, e.g. {paths[0]}. Complete the folder, "
                 f"or correct data_prefix.{name}_path and {name}_suffix."
@@ -147,7 +147,7 @@ class _Reading:
 
     def look(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Reads masks, and the headers of their images, until the time is up."""
-        started, progress = time.monotonic(), Progress(f"masks of {self._place}", len(pairs))
+        started, progress = time.monotonic(), Progress(f"checking masks of {self._place}:", len(pairs))
         for image, path in pairs:
             self.num_read += 1
             try:
@@ -159,7 +159,7 @@ class _Reading:
             if found != size:
                 self._sizes.append(f"{path} is {size[0]} × {size[1]}, its image {found[0]} × {found[1]}")
             self._count(path, counts)
-            progress.update(self.num_read)
+            progress(self.num_read)
             if time.monotonic() - started > MAX_SECONDS:
                 break
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mst_transfer.configs.datasets import dataset_class, is_segmentation, unwrap
+from mst_transfer.configs.datasets import all_datasets, dataset_class, is_segmentation
 from mst_transfer.files.image_files import MAX_PIXELS
 from mst_transfer.preflight.data_files import MAX_IMAGES, image_size
 from mst_transfer.preflight.findings import Finding
@@ -23,22 +23,15 @@ def check_batches(cfg: Any, loader: str, max_pixels: int = MAX_PIXELS) -> Iterat
 
     It pads training images to ``data_preprocessor.size`` but no further, and images of validation and test not at all.
     Pipelines are run on empty images of the least and largest sizes of up to ``MAX_IMAGES`` files.
-
-    Args:
-        cfg: config of a segmentor; nothing is found in another's.
-        loader: ``train_dataloader``, ``val_dataloader`` or ``test_dataloader``.
-        max_pixels: of an image.
     """
-    batch_size = int((cfg.get(loader) or {}).get("batch_size") or 1)
-    scope = str(cfg.get("default_scope") or "mmengine")
-    if batch_size == 1:
-        return
-    model = cfg.get("model") or {}
-    limit = (model.get("data_preprocessor") or {}).get("size") if loader == "train_dataloader" else None
-    if loader == "train_dataloader" and limit is None:  # padded to the largest of the batch (size_divisor)
+    data, scope = cfg.get(loader) or {}, str(cfg.get("default_scope") or "mmengine")
+    batch_size = int(data.get("batch_size") or 1)
+    preprocessor = (cfg.get("model") or {}).get("data_preprocessor") or {}
+    limit = preprocessor.get("size") if loader == "train_dataloader" else None
+    if batch_size == 1 or (loader == "train_dataloader" and limit is None):  # padded to the largest (size_divisor)
         return
     found = set()
-    for place, dataset in unwrap(f"{loader}.dataset", (cfg.get(loader) or {}).get("dataset")):
+    for place, dataset in all_datasets(cfg, [loader]):
         kind = dataset_class(dataset, scope)
         if is_segmentation(kind) and not dataset.get("backend_args"):
             found |= _sizes_after(dataset.get("pipeline") or (), _sizes_of(place, dataset, kind, max_pixels), scope)
@@ -78,8 +71,7 @@ def _sizes_after(pipeline: Sequence[Any], sizes: set[tuple[int, int]], scope: st
     with DefaultScope.overwrite_default_scope(scope), suppress(Exception):  # of steps that are not ours
         steps = Compose(list(_geometry(pipeline)))
         for width, height in sorted(sizes) * _DRAWS:
-            image = np.zeros((height, width, 3), np.uint8)
-            shape = image.shape[:2]
+            image, shape = np.zeros((height, width, 3), np.uint8), (height, width)
             mask = dict(gt_seg_map=image[..., 0].copy(), seg_fields=["gt_seg_map"])
             found.add(steps(dict(img=image, img_shape=shape, ori_shape=shape, **mask))["img"].shape[:2])
         return found

@@ -141,13 +141,8 @@ def token_grid(backbone: Backbone, height: int, width: int) -> tuple[int, int]:
 def attention_maps(backbone: Backbone, images: Tensor) -> Tensor:
     """Attention of the class token over the patches in a ViT's last block, or of a Swin's pooled feature, per head.
 
-    Args:
-        backbone: timm's model.
-        images: [B, 3, H, W], normalised.
-
-    Returns:
-        float32 [B, H, h, w]. A head's map sums to 1 with Swin and to less with ViT, whose class token attends to itself
-        and to registers too.
+    Normalised images [B, 3, H, W] → float32 [B, H, h, w]. A head's map sums to 1 with Swin and to less with ViT, whose
+    class token attends to itself and to registers too.
 
     Raises:
         ValueError: the images' sides are no multiples of a token's.

@@ -72,11 +72,10 @@ def _check_class_token(vit: Any, arch: str, options: dict[str, Any]) -> None:
 
 
 class FrozenBackbone:
-    """A backbone with the normalisation it was trained with.
+    """A backbone in evaluation mode, with the normalisation it was trained with.
 
     Args:
-        model: timm's, put into evaluation mode.
-        arch: its name.
+        model: timm's.
         normalisation: of the views, and who says so.
         img_size: side of the views it was trained with, in pixels.
         device: where it computes.
@@ -87,14 +86,13 @@ class FrozenBackbone:
     def __init__(
         self,
         model: Backbone,
-        arch: str,
         normalisation: Normalisation,
         img_size: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
         role: str | None = None,
     ) -> None:
-        self.arch, self.role, self.normalisation = arch, role, normalisation
+        self.role, self.normalisation = role, normalisation
         self.model = model.eval().requires_grad_(False).to(device)
         self.img_size, self.device, self.dtype = img_size, torch.device(device), dtype
         self._mean = torch.tensor(normalisation.mean, device=device).view(3, 1, 1) * 255
@@ -140,11 +138,9 @@ def load_frozen(
         arch: timm name. None: as ours say, and as the names and shapes of other files show
             (:mod:`mst_transfer.checkpoint.architecture`).
         arch_kwargs: its options, likewise.
-        device: where to put it.
-        dtype: of autocast, or None.
-        mean: RGB mean of the views' normalisation on a scale of 0 to 1; None: as
-            :func:`mst_transfer.checkpoint.normalisation.normalisation_of` finds it.
-        std: RGB standard deviation, likewise.
+        device, dtype: of :class:`FrozenBackbone`.
+        mean, std: of the views' normalisation, RGB on a scale of 0 to 1; None: as
+            :func:`mst_transfer.checkpoint.normalisation.normalisation_of` finds them.
         seed: of untrained weights.
 
     Returns:
@@ -160,7 +156,7 @@ def load_frozen(
         normalisation = normalisation_of(None, arch, mean, std)
         torch.manual_seed(seed)
         model = create_backbone(arch, **(arch_kwargs or {}))
-        frozen = FrozenBackbone(model, arch, normalisation, model.patch_embed.img_size[0], device, dtype)
+        frozen = FrozenBackbone(model, normalisation, model.patch_embed.img_size[0], device, dtype)
         return frozen, f"random weights of {arch}, seed {seed}"
     tensors, metadata = read_backbone(path, role)
     normalisation, options = normalisation_of(metadata, arch, mean, std), dict(arch_kwargs or {})
@@ -179,5 +175,5 @@ def load_frozen(
     report = load_backbone(model, path, role=role)
     use_pos_embed_interpolation(model, report.pos_embed_interpolation)
     size = metadata.img_size[0] if metadata else model.patch_embed.img_size[0]
-    frozen = FrozenBackbone(model, arch, normalisation, size, device, dtype, report.role)
+    frozen = FrozenBackbone(model, normalisation, size, device, dtype, report.role)
     return frozen, f"{report.table()}\n{normalisation.line()}"

@@ -1,25 +1,36 @@
 """Features of an image, and of a whole data set on one process or many."""
 
-import sys
-import time
 from collections.abc import Callable
 
 import torch
-from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
+from mmengine.dist import all_gather_object, get_rank, get_world_size
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor
 
 from mst_transfer.devices.onednn_products import quick_products
 from mst_transfer.probes.attention import Backbone, before_last_block, class_token_block
 from mst_transfer.probes.labelled_images import LabelledImages, load
+from mst_transfer.runs.progress import Progress
 
 FeatureFunction = Callable[[Tensor], Tensor]
-_NOTICE_SECONDS = 10.0
 
 
 def num_feature_blocks(backbone: Backbone) -> int:
     """The largest ``num_blocks`` of :func:`class_tokens`."""
     return 1 if isinstance(backbone, SwinTransformer) else len(backbone.blocks)
+
+
+def check_features(backbone: Backbone, num_blocks: int, average_patches: bool) -> None:
+    """Refuses what :func:`class_tokens` cannot compute.
+
+    Raises:
+        ValueError: the backbone has no such features.
+    """
+    most = num_feature_blocks(backbone)
+    if not 1 <= num_blocks <= most:
+        raise ValueError(f"blocks = {num_blocks} must lie in 1 … {most}, the number of blocks with such a feature")
+    if average_patches and isinstance(backbone, SwinTransformer):
+        raise ValueError("average-patches: the feature of a Swin is its tokens' average already; leave it out")
 
 
 def class_tokens(backbone: Backbone, images: Tensor, num_blocks: int = 1, average_patches: bool = False) -> Tensor:
@@ -38,14 +49,10 @@ def class_tokens(backbone: Backbone, images: Tensor, num_blocks: int = 1, averag
         DINO's published linear weights; with n > 1, which DINO's evaluation cannot do, the mean comes last.
 
     Raises:
-        ValueError: the backbone has no such features.
+        ValueError: see :func:`check_features`.
     """
-    most = num_feature_blocks(backbone)
-    if not 1 <= num_blocks <= most:
-        raise ValueError(f"num_blocks = {num_blocks} must lie in 1 … {most}, the number of blocks with such a feature")
+    check_features(backbone, num_blocks, average_patches)
     if isinstance(backbone, SwinTransformer):
-        if average_patches:
-            raise ValueError("average_patches = True: Swin's feature is its tokens' average already; leave it out")
         return backbone.forward_features(images).mean(dim=(1, 2))
     x, kept = before_last_block(backbone, images, num_kept=num_blocks - 1)
     last = backbone.blocks[-1]
@@ -57,26 +64,6 @@ def class_tokens(backbone: Backbone, images: Tensor, num_blocks: int = 1, averag
     if num_blocks == 1:
         return torch.stack([features, mean], dim=-1).flatten(1)
     return torch.cat([features, mean], dim=-1)
-
-
-class Progress:
-    """Says on stderr every ten seconds how far the main process is, and how long the rest will take.
-
-    Args:
-        title: what is counted up to ``total``.
-    """
-
-    def __init__(self, title: str, total: int) -> None:
-        self.title, self.total = title, total
-        self.start = self.last = time.monotonic()
-
-    def __call__(self, done: int, more: str = "") -> None:
-        """Notes that ``done`` of all are behind us."""
-        now = time.monotonic()
-        if is_main_process() and now - self.last > _NOTICE_SECONDS:
-            self.last = now
-            left = (now - self.start) / done * (self.total - done)
-            print(f"{self.title} {done:,} of {self.total:,}{more}, {left:.0f} s left", file=sys.stderr)
 
 
 @torch.no_grad()
@@ -102,8 +89,7 @@ def extract_features(
     Args:
         function: uint8 views [B, 3, S, S] on ``device`` → [B, D].
         dataset: of n images.
-        batch_size: of one process.
-        num_workers: loading processes of one process.
+        batch_size, num_workers: of one process.
         device: where the features are computed.
         title: of the progress line.
 

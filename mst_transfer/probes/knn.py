@@ -9,16 +9,13 @@ from torch import Tensor
 
 
 def knn_votes(similarity: Tensor, labels: Tensor, temperature: float, num_classes: int) -> Tensor:
-    """Sum over the neighbours of exp(cosine / temperature), for each class.
+    """Sum [n, C] over the neighbours of exp(cosine / temperature), for each class.
 
     Args:
         similarity: cosines [n, k] of the k nearest training images.
         labels: int64 [n, k], their classes.
         temperature: 0.07 in DINO.
         num_classes: C.
-
-    Returns:
-        [n, C].
     """
     votes = similarity.new_zeros(len(similarity), num_classes)
     return votes.scatter_add_(1, labels, (similarity / temperature).exp())

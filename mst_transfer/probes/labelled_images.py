@@ -27,29 +27,17 @@ def central_view(image: Image, size: int) -> Image:
     """Shorter side to ``size * 256 / 224`` (bicubic, antialiased), then the central square.
 
     Of an image more than 16 times as long as wide only the middle is resized: the whole of a line of pixels would
-    become gigabytes.
-
-    Args:
-        image: uint8 RGB [H, W, 3].
-        size: side of the result in pixels.
-
-    Returns:
-        uint8 [size, size, 3].
+    become gigabytes. uint8 RGB [H, W, 3] → [size, size, 3].
     """
-    image = _middle(image)
+    limit = _MAX_ASPECT_RATIO * min(image.shape[:2])
+    top, left = (max(side - limit, 0) // 2 for side in image.shape[:2])
+    image = image[top : top + limit, left : left + limit]
     height, width = image.shape[:2]
     short = max(size, math.floor(size * 256 / 224))
     target = tuple(short * side // min(height, width) for side in (height, width))
     image = resize(np.ascontiguousarray(image), *target)
     top, left = round((target[0] - size) / 2), round((target[1] - size) / 2)
     return image[top : top + size, left : left + size]
-
-
-def _middle(image: Image) -> Image:
-    height, width = image.shape[:2]
-    limit = _MAX_ASPECT_RATIO * min(height, width)
-    top, left = max(height - limit, 0) // 2, max(width - limit, 0) // 2
-    return image[top : top + limit, left : left + limit]
 
 
 def random_view(image: Image, size: int, draws: list[float]) -> Image:
@@ -82,18 +70,10 @@ class LabelledImages(Dataset):
     """
 
     def __init__(
-        self,
-        root: str | os.PathLike[str],
-        size: int,
-        *,
-        augment: bool = False,
-        resize: str = "crop",
-        seed: int = 0,
+        self, root: str | os.PathLike[str], size: int, *, augment: bool = False, resize: str = "crop", seed: int = 0
     ):
         if resize not in ("crop", "squash"):
             raise ValueError(f"resize={resize!r} is not known: choose 'crop' or 'squash'")
-        if size < 1:
-            raise ValueError(f"size={size} must be a number of pixels of at least 1")
         root = os.fspath(root)
         if not os.path.isdir(root):
             raise FileNotFoundError(f"there is no folder {root!r} of class folders, one a class, with their images")
@@ -168,13 +148,7 @@ def open_pair(
 
 
 def load(images: LabelledImages, num_workers: int, **batches: Any) -> DataLoader:
-    """Makes a loader whose processes take one thread each.
-
-    Args:
-        images: in this order, or in that of a ``batch_sampler``.
-        num_workers: loading processes.
-        **batches: ``batch_size``, or ``batch_sampler``.
-    """
+    """Makes a loader whose processes take one thread each; ``batches``: ``batch_size``, or ``batch_sampler``."""
     return DataLoader(images, num_workers=num_workers, worker_init_fn=_keep_opencv_to_one_thread, **batches)
 
 

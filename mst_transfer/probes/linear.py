@@ -58,8 +58,7 @@ class LinearProbes:
     """Linear classifiers, one a learning rate, that share their input.
 
     Args:
-        in_dim: D.
-        num_classes: C.
+        in_dim, num_classes: D and C.
         lrs: learning rates for a batch of 256.
         effective_batch: images a step, over all processes.
         epochs: length of the cosine.
@@ -79,10 +78,6 @@ class LinearProbes:
         sharded: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
-        if not lrs or min(lrs) <= 0:
-            raise ValueError(f"lrs={list(lrs)} must be one positive number or several")
-        if epochs < 1:
-            raise ValueError(f"epochs={epochs} must be at least 1")
         self.lrs, self.sharded = list(lrs), sharded
         self.rates = torch.tensor(self.lrs, device=device)
         self.scale, self.epochs = effective_batch / 256, epochs
@@ -126,12 +121,9 @@ class LinearProbes:
     @torch.no_grad()
     def accuracy(self, features: Tensor, labels: Tensor) -> dict[float, float]:
         """Top-1 in per cent, for each learning rate."""
-        hits = torch.stack(
-            [
-                (self.logits(part).argmax(dim=-1).cpu() == truth).sum(dim=1)
-                for part, truth in zip(features.split(4096), labels.split(4096), strict=True)
-            ]
-        ).sum(dim=0)
+        hits = torch.zeros(len(self.lrs), dtype=torch.int64)
+        for part, truth in zip(features.split(4096), labels.split(4096), strict=True):
+            hits += (self.logits(part).argmax(dim=-1).cpu() == truth).sum(dim=1)
         return {lr: 100 * int(hit) / len(labels) for lr, hit in zip(self.lrs, hits, strict=True)}
 
 

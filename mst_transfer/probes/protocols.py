@@ -7,7 +7,6 @@ from functools import partial
 
 import torch
 from mmengine.dist import get_rank, get_world_size, is_main_process
-from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor
 
 from mst_transfer.configs.keys import parse_cfg_options
@@ -15,8 +14,8 @@ from mst_transfer.probes.attention import token_grid
 from mst_transfer.probes.backbones import FrozenBackbone, load_frozen
 from mst_transfer.probes.features import (
     FeatureFunction,
-    Progress,
     batch_features,
+    check_features,
     extract_features,
     num_feature_blocks,
 )
@@ -24,23 +23,9 @@ from mst_transfer.probes.knn import check_k, knn_accuracy
 from mst_transfer.probes.labelled_images import LabelledImages, load, open_pair
 from mst_transfer.probes.linear import Batches, LinearProbes, cached_batches, split_held_out, train_linear
 from mst_transfer.probes.monitors import effective_rank
+from mst_transfer.runs.progress import Progress
 
 DEFAULT_BLOCKS = 4  # DINO's for ViT-S
-
-
-def feature_blocks(args: argparse.Namespace, frozen: FrozenBackbone) -> int:
-    """Chooses of how many last blocks the linear protocol takes the class tokens.
-
-    Raises:
-        ValueError: the backbone has no such features.
-    """
-    most = num_feature_blocks(frozen.model)
-    usual = min(DEFAULT_BLOCKS, most)
-    if args.blocks is not None and args.blocks > most:
-        raise ValueError(f"--blocks {args.blocks} must lie in 1 … {most} for this {frozen.arch}; without it: {usual}")
-    if args.average_patches and isinstance(frozen.model, SwinTransformer):
-        raise ValueError(f"--average-patches: the feature of {frozen.arch} is its tokens' average already; omit it")
-    return args.blocks or usual
 
 
 def held_out_images(args: argparse.Namespace, num_images: int) -> tuple[Tensor, Tensor]:
@@ -80,11 +65,6 @@ def open_backbone(args: argparse.Namespace) -> FrozenBackbone:
     return frozen
 
 
-def open_images(args: argparse.Namespace, size: int) -> tuple[LabelledImages, LabelledImages]:
-    """The two sets, with the same classes."""
-    return open_pair(args.data / "train", args.data / "val", size, args.resize)
-
-
 def extractor(args: argparse.Namespace, frozen: FrozenBackbone) -> Callable[..., tuple[Tensor, Tensor]]:
     """:func:`extract_features` with the options of the command line."""
     return partial(extract_features, batch_size=args.batch_size, num_workers=args.num_workers, device=frozen.device)
@@ -93,7 +73,7 @@ def extractor(args: argparse.Namespace, frozen: FrozenBackbone) -> Callable[...,
 def run_knn(args: argparse.Namespace) -> dict:
     """Measures top-1 for each k, and the effective rank of the validation features."""
     frozen = open_backbone(args)
-    train, val = open_images(args, frozen.img_size)
+    train, val = open_pair(args.data / "train", args.data / "val", frozen.img_size, args.resize)
     check_k(args.k, len(train))
     extract, function = extractor(args, frozen), frozen.features()
     votes, queries = extract(function, train, title="train:"), extract(function, val, title="val:")
@@ -113,13 +93,6 @@ def random_view_batches(
 
     A step takes the next ``batch_size`` x processes images of the epoch's order, whatever the number of processes.
     Nothing is padded: of an epoch's last step a process may have fewer images than another, or none.
-
-    Args:
-        args: of the command line: ``batch_size``, ``num_workers``, ``seed``.
-        function: of the backbone.
-        images: with random views.
-        device: of the backbone.
-        width: D, of the features.
     """
     rank, world = get_rank(), get_world_size()
 
@@ -138,8 +111,9 @@ def random_view_batches(
 def run_linear(args: argparse.Namespace) -> dict:
     """Measures top-1 of a linear classifier; the learning rate is chosen on held-out training images."""
     frozen = open_backbone(args)
-    blocks = feature_blocks(args, frozen)
-    train, val = open_images(args, frozen.img_size)
+    blocks = args.blocks or min(DEFAULT_BLOCKS, num_feature_blocks(frozen.model))
+    check_features(frozen.model, blocks, args.average_patches)
+    train, val = open_pair(args.data / "train", args.data / "val", frozen.img_size, args.resize)
     kept, held_out = held_out_images(args, len(train))
     extract, function = extractor(args, frozen), frozen.features(blocks, args.average_patches)
     val_set = extract(function, val, title="val:")

@@ -21,17 +21,6 @@ from mst_transfer.datasets.sample.textures import Image, draw_patch
 STUFF_CLASSES: tuple[str, ...] = ("sky", "wall", "grass", "gravel")
 OBJECT_CLASSES: tuple[str, ...] = ("disc", "triangle", "box", "star", "ring")
 CLASSES: tuple[str, ...] = STUFF_CLASSES + OBJECT_CLASSES
-PALETTE: tuple[tuple[int, int, int], ...] = (
-    (113, 170, 219),
-    (156, 112, 92),
-    (107, 160, 72),
-    (148, 148, 152),
-    (232, 106, 51),
-    (245, 200, 66),
-    (152, 90, 190),
-    (220, 60, 105),
-    (30, 160, 150),
-)
 SPLITS: tuple[str, ...] = ("photos", "coco/train", "coco/val", "cityscapes/train", "cityscapes/val")
 
 _STUFF_TEXTURES = {"sky": ("night sky", "moon"), "wall": ("brick",), "grass": ("grass",), "gravel": ("gravel",)}
@@ -59,24 +48,11 @@ class Scene:
 
 def scene_generator(seed: int, split: str, index: int) -> Generator:
     """The random numbers of one scene: they depend on (seed, split, index) and on nothing else."""
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed must be in [0, 2**64), got {seed}")
-    if not 0 <= index < 2**32:
-        raise ValueError(f"index must be in [0, 2**32), got {index}")
     return Generator(Philox(key=np.array([seed, (SPLITS.index(split) << 32) + index], dtype=np.uint64)))
 
 
 def draw_scene(rng: Generator, size: int = 128) -> Scene:
-    """Draw a square scene of ``size`` pixels a side.
-
-    Args:
-        rng: source of every random number.
-        size: side in pixels, at least 32.
-    """
-    if size < 32:
-        raise ValueError(f"size must be at least 32 pixels, got {size}")
+    """Draws a square scene of ``size`` pixels a side, at least 32."""
     semantic = _stuff_layout(rng, size)
     canvas = _paint_stuff(rng, semantic)
     masks: list[NDArray[np.bool_]] = []

@@ -53,44 +53,19 @@ TEXTURES: dict[str, Texture] = {
 
 @cache
 def load_texture(name: str) -> Image:
-    """Read the rectangle of texture ``name`` from the installed scikit-image.
+    """The rectangle of texture ``name``, ``[H, W, 3]`` uint8, RGB; shared between callers: do not write into it."""
+    import skimage
 
-    Returns:
-        ``[H, W, 3]`` uint8, RGB. Shared between callers: do not write into it.
-
-    Raises:
-        ModuleNotFoundError: scikit-image is not installed.
-        FileNotFoundError: the installed scikit-image does not carry the photograph.
-    """
-    try:
-        import skimage
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "the sample data is made of photographs inside scikit-image, which is not installed: "
-            "pip install scikit-image"
-        ) from error
     texture = TEXTURES[name]
     path = Path(skimage.__file__).parent / "data" / texture.photo
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing, which every wheel of scikit-image carries: pip install --force-reinstall scikit-image"
-        )
     with PillowImage.open(path) as opened:  # OpenCV would warn about the colour profile of one of the files
         return np.asarray(opened.convert("RGB").crop(texture.box), dtype=np.uint8)
 
 
 def draw_patch(rng: Generator, name: str, height: int, width: int, unit: float = 1.0) -> Image:
-    """Cut a random window of texture ``name``: rotated, scaled, mirrored at the borders, colours changed.
+    """Cuts a random window ``[height, width, 3]`` of a texture: rotated, scaled, mirrored at the borders, recoloured.
 
-    Args:
-        rng: source of every random number.
-        name: key of :data:`TEXTURES`.
-        height: rows of the patch.
-        width: columns of the patch.
-        unit: scene pixels per pixel of a 128-pixel scene, so that a larger scene shows the same things.
-
-    Returns:
-        ``[height, width, 3]`` uint8, RGB.
+    ``unit``: scene pixels per pixel of a 128-pixel scene, so that a larger scene shows the same things.
     """
     zoom = rng.uniform(*TEXTURES[name].zoom) / unit
     halvings = max(int(np.floor(np.log2(zoom) + 0.25)), 0)  # skipping pixels would turn structure into noise
@@ -102,13 +77,8 @@ def draw_patch(rng: Generator, name: str, height: int, width: int, unit: float =
     # Patch pixel (x, y) shows the photograph at  centre + zoom * R(angle) * (x - width / 2, y - height / 2).
     matrix = np.array([[cosine, -sine, centre[0]], [sine, cosine, centre[1]]])
     matrix[:, 2] -= matrix[:, :2] @ (width / 2, height / 2)
-    patch = cv2.warpAffine(
-        source,
-        matrix,
-        (width, height),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REFLECT_101,
-    )
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    patch = cv2.warpAffine(source, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
     return _change_colours(rng, np.asarray(patch, dtype=np.uint8))
 
 

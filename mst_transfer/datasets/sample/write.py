@@ -51,26 +51,18 @@ class SampleDataRequest:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 32 <= self.size <= 1024:
             raise ValueError(f"size must be 32 to 1024 pixels, got {self.size}")
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}")
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"seed must be in [0, 2**64), got {self.seed}")
 
 
-def make_sample_data(out: str | Path, request: SampleDataRequest | None = None) -> bool:
-    """Write the sample data under ``out``, unless it is there already.
-
-    Args:
-        out: folder to write; created if missing.
-        request: what to make; the defaults of :class:`SampleDataRequest` if None.
-
-    Returns:
-        True if images were drawn, False if ``out`` already held exactly this request.
+def make_sample_data(out: str | Path, request: SampleDataRequest) -> bool:
+    """Writes the sample data under ``out``; returns False if it already held exactly this request.
 
     Raises:
         ValueError: ``out`` has a folder of the same name that is not sample data.
         NotADirectoryError: ``out`` is a file.
     """
     out = Path(out)
-    request = request or SampleDataRequest()
     wanted = {"generator_version": GENERATOR_VERSION, **asdict(request)}
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"{out} is a file; name a folder for the sample data")
@@ -99,17 +91,7 @@ def make_sample_data(out: str | Path, request: SampleDataRequest | None = None) 
 
 
 def encode_instances(scene: Scene, image_id: int, first_id: int) -> list[dict[str, Any]]:
-    """COCO annotations of a scene's objects.
-
-    Args:
-        scene: the scene; its masks are not empty.
-        image_id: id of the image.
-        first_id: id of the first annotation; the others follow.
-
-    Returns:
-        One dict per object: ``segmentation`` as run lengths (a string, so that it fits JSON), ``bbox`` as
-        ``[x, y, width, height]`` around the visible pixels, ``area`` in pixels, ``category_id`` from 1.
-    """
+    """COCO annotations of a scene's objects, ids from ``first_id`` on, masks as run lengths in text that fits JSON."""
     from pycocotools import mask as coco_mask
 
     annotations = []
@@ -148,15 +130,12 @@ def _write_coco(folder: Path, split: str, count: int, request: SampleDataRequest
         images.append({"id": index + 1, "file_name": name, "width": request.size, "height": request.size})
         annotations += encode_instances(scene, image_id=index + 1, first_id=len(annotations) + 1)
     content = {
-        "info": {
-            "description": f"mst-transfer sample data, seed {request.seed}",
-            "version": str(GENERATOR_VERSION),
-        },
+        "info": {"description": f"mst-transfer sample data, seed {request.seed}", "version": str(GENERATOR_VERSION)},
         "licenses": [],
         "images": images,
         "annotations": annotations,
         "categories": [
-            {"id": number, "name": name, "supercategory": "object"} for number, name in enumerate(OBJECT_CLASSES, 1)
+            dict(id=number, name=name, supercategory="object") for number, name in enumerate(OBJECT_CLASSES, 1)
         ],
     }
     _write_json(folder / "annotations" / f"instances_{split}.json", content)

@@ -23,9 +23,10 @@ from mst_transfer.configs.datasets import (
 from mst_transfer.datasets.coco_columns import read_categories
 from mst_transfer.preflight.coco_records import category_faults
 from mst_transfer.preflight.data_files import absent_paths, dataset_path, list_paths
-from mst_transfer.preflight.findings import Progress, shown
+from mst_transfer.preflight.findings import shown
 from mst_transfer.preflight.num_classes import set_num_classes
 from mst_transfer.preflight.segmentation_masks import IGNORED, count_values, list_pairs, option
+from mst_transfer.runs.progress import Progress
 
 NAMES_FILE = "classes.txt"
 MAX_MASKS = 5000  # all are read: a rare class may be in one mask only
@@ -201,10 +202,10 @@ def mask_classes(place: str, dataset: Any, kind: Any) -> tuple[tuple[str, ...], 
     if len(masks) > MAX_MASKS:
         raise ValueError(f'{place}: classes="auto" would have to read {len(masks)} masks for the classes. {advice}')
     values: set[int] = set()
-    progress = Progress(f"masks of {place} for their classes", len(masks))
+    progress = Progress(f"reading masks of {place} for their classes:", len(masks))
     for number, mask in enumerate(masks):
         values |= set(count_values(mask)[0])
-        progress.update(number)
+        progress(number)
     first = 1 if option(dataset, kind, "reduce_zero_label") else 0
     found = sorted(values - {int(dataset.get("ignore_index", IGNORED)), IGNORED} - set(range(first)))
     if found != list(range(first, first + len(found))) or len(found) < 2:

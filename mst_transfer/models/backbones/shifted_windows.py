@@ -24,16 +24,13 @@ _ALIGNMENT = 8  # what CUDA's fused kernels want the rows of an attention bias t
 
 
 def swin_block(block: SwinTransformerBlock, x: Tensor, shift_single_windows: bool = True) -> Tensor:
-    """One Swin block.
+    """One Swin block, [B, H, W, C] → [B, H, W, C].
 
     Args:
         block: timm's, for its weights, its window and its shift; what it knows of the image's size is not used.
-        x: [B, H, W, C].
+        x: the map.
         shift_single_windows: whether a side that one window covers is shifted nonetheless, as in mmdet and mmseg; timm
             and pre-training do not.
-
-    Returns:
-        [B, H, W, C].
     """
     x = x + block.drop_path1(_window_attention(block, block.norm1(x), shift_single_windows))
     return x + block.drop_path2(block.mlp(block.norm2(x)))
@@ -106,14 +103,9 @@ def _attend_in_steps(attn: WindowAttention, qkv: Tensor, bias: Tensor, shift: tu
 
 
 def _add_masks(scores: Tensor, window: tuple[int, int], shift: tuple[int, ...]) -> None:
-    """Adds, in place, what keeps regions apart to the windows of the last row and the last column.
+    """Adds, in place, what keeps regions apart to the scores [..., R, S, M, N, N] of the last row and column.
 
     No gradient goes through a constant, so none is recorded.
-
-    Args:
-        scores: [..., R, S, M, N, N].
-        window: h and w.
-        shift: rows and columns by which the map was shifted.
     """
     with torch.no_grad():
         for axis, place in ((0, scores[..., -1, :, :, :, :]), (1, scores[..., -1, :, :, :])):

@@ -183,12 +183,9 @@ def _create_swin(arch: str, **timm_kwargs: Any) -> SwinTransformer:
             f"arch={arch!r} is no Swin Transformer of version 1, the only one that TimmSwin takes, e.g. "
             "swin_tiny_patch4_window7_224; for a ViT take mst_transfer.TimmViTPyramid"
         )
-    fixed = dict(num_classes=0, always_partition=True, strict_img_size=False)
-    clash = sorted(set(timm_kwargs) & {"always_partition", "strict_img_size", "dynamic_img_size"})
-    if clash:
-        raise ValueError(f"{', '.join(clash)}: leave it out; images may have any size here, and windows keep theirs")
+    fixed: dict[str, Any] = dict(num_classes=0, always_partition=True, strict_img_size=False)
     try:
-        swin = timm.create_model(arch, pretrained=False, **(fixed | timm_kwargs))
+        swin = timm.create_model(arch, pretrained=False, **fixed, **timm_kwargs)
     except TypeError as error:
         raise ValueError(f"arch={arch!r} does not take all of {sorted(timm_kwargs)}: {error}") from error
     assert isinstance(swin, SwinTransformer)

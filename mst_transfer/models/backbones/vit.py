@@ -48,11 +48,10 @@ class TimmViT(TimmAdapter):
         with_cp: recompute activations in the backward pass to save memory.
         pos_embed_interpolation: ``timm`` or ``dino`` (:mod:`mst_transfer.checkpoint.pos_embed`), for loading and for
             the forward pass. None: what the checkpoint was trained with, as far as it says so, else ``timm``.
-        window_size: side in tokens of the windows within which attention works, as in ViTDet; 0: everywhere.
+        window_size: side in tokens of the windows within which attention works; 0: everywhere. With windows the class
+            and register tokens are removed, as in ViTDet.
         global_blocks: blocks without windows among those that are kept, from 0, or from the end. None: four evenly
             spaced ones that end with the last one kept.
-        window_prefix: what becomes of class and register tokens where there are windows: ``drop`` removes them, as
-            ViTDet does; ``global`` keeps them for the global blocks, while blocks with windows leave them as they are.
         may_miss: names (or paths such as ``norm``) that the checkpoint may lack.
         in_chans: channels of the image, 3 unless the architecture says otherwise.
         init_cfg: only ``dict(type='Pretrained', checkpoint=PATH)``: the same as ``checkpoint=PATH``.
@@ -76,7 +75,6 @@ class TimmViT(TimmAdapter):
         pos_embed_interpolation: str | None = None,
         window_size: int = 0,
         global_blocks: Sequence[int] | None = None,
-        window_prefix: str = "drop",
         may_miss: Sequence[str] = (),
         in_chans: int | None = None,
         init_cfg: dict | None = None,
@@ -96,11 +94,13 @@ class TimmViT(TimmAdapter):
         self.out_norm = "none" if out_norm == "last" and self.out_indices[-1] != depth - 1 else out_norm
         if self.out_norm != "none" and isinstance(self.vit.norm, nn.Identity):
             raise ValueError(f"out_norm={out_norm!r}: arch={arch!r} has no final norm; pass out_norm='none'")
-        self._unused = self._prune(depth, drop_prefix=window_size > 0 and window_prefix == "drop")
+        self._unused = self._prune(depth, drop_prefix=window_size > 0)
         self.window_size = window_size
-        self.global_blocks = check_windows(window_size, global_blocks, window_prefix, self.vit)
+        self.global_blocks = check_windows(window_size, global_blocks, self.vit)
         self.num_prefix = sum(token.shape[1] for token in prefix_tokens(self.vit))
-        self._set_prefix_of_rotations()
+        for block in self.vit.blocks:  # with RoPE, of which the prefix is not rotated
+            if hasattr(getattr(block, "attn", None), "num_prefix_tokens"):
+                block.attn.num_prefix_tokens = self.num_prefix
         self._wanted_interpolation = pos_embed_interpolation
         self._set_interpolation(pos_embed_interpolation or "timm")
         self._freeze(frozen_stages, len(self.vit.blocks))
@@ -149,13 +149,6 @@ class TimmViT(TimmAdapter):
                 setattr(self.vit, name, None)
             unused += dropped
         return tuple(unused)
-
-    def _set_prefix_of_rotations(self) -> None:
-        """Tells attention with RoPE how many of the tokens that it will see are no patches: these are not rotated."""
-        for index, block in enumerate(self.vit.blocks):
-            if hasattr(getattr(block, "attn", None), "num_prefix_tokens"):
-                in_windows = self.window_size > 0 and index not in self.global_blocks
-                block.attn.num_prefix_tokens = 0 if in_windows else self.num_prefix
 
     def _modules_to_freeze(self) -> list[nn.Module]:
         """What stands before the blocks or serves all of them, and the first blocks."""

@@ -24,32 +24,18 @@ from torch import Tensor
 
 from mst_transfer.models.backbones.adapter import check_indices
 from mst_transfer.models.backbones.vit_create import ViT
-from mst_transfer.models.backbones.vit_positions import (
-    relative_bias,
-    relative_entries,
-    rotations,
-    window_rotations,
-)
+from mst_transfer.models.backbones.vit_positions import relative_bias, relative_entries, window_rotations
 from mst_transfer.models.backbones.vit_windows import Windows
 
 WINDOW_BLOCKS = (Block, EvaBlock, BeitBlock)  # whose residual structure :func:`pre_norm_block` is
-WINDOW_PREFIXES = ("drop", "global")
 
 
-def check_windows(
-    window_size: int, global_blocks: Sequence[int] | None, window_prefix: str, vit: ViT
-) -> tuple[int, ...]:
-    """Blocks with global attention; checks the other arguments about windows.
-
-    Args:
-        window_size, global_blocks, window_prefix: of the adapter.
-        vit: with the blocks that are kept: those without windows are counted among them.
+def check_windows(window_size: int, global_blocks: Sequence[int] | None, vit: ViT) -> tuple[int, ...]:
+    """Blocks with global attention, counted among those that ``vit`` has kept; checks the adapter's arguments.
 
     Raises:
         ValueError: names the argument, its value and what is allowed.
     """
-    if window_prefix not in WINDOW_PREFIXES:
-        raise ValueError(f"window_prefix={window_prefix!r} is not one of {WINDOW_PREFIXES}")
     if window_size < 0:
         raise ValueError(f"window_size={window_size} must be 0 (no windows) or a number of tokens, e.g. 14")
     if window_size == 0:
@@ -105,7 +91,7 @@ class ViTPass:
         vit: a ViT of :func:`create_vit`.
         grid: rows and columns of patches.
         batch_size: B.
-        num_prefix: P; 0 where the prefix tokens have been removed.
+        num_prefix: P; 0 where the prefix tokens have been removed, as they are with windows.
         window_size: w; 0: attention is global in every block.
         global_blocks: blocks with global attention although there are windows.
     """
@@ -123,7 +109,8 @@ class ViTPass:
         self.windows = Windows(grid, window_size) if window_size else None
         self.global_blocks = global_blocks
         self.has_tables = isinstance(vit, Beit)
-        rotation = rotations(vit, grid)
+        rope = getattr(vit, "rope", None)
+        rotation = None if rope is None else rope.get_embed(shape=grid)  # [N, 2d], or each block's [depth, H, N, 2d]
         if self.windows is not None and rotation is not None:
             flat = rotation.flatten(0, -3) if rotation.ndim > 2 else rotation[None]
             rotation = self.windows.order(flat).reshape(rotation.shape)
@@ -138,7 +125,7 @@ class ViTPass:
 
     def order(self, tokens: Tensor) -> Tensor:
         """Tokens [B, P + N, D] in rows of patches, in the order in which :meth:`run` takes them."""
-        return tokens if self.windows is None else self._of_patches(self.windows.order, tokens)
+        return tokens if self.windows is None else self.windows.order(tokens)
 
     def patches(self, tokens: Tensor) -> Tensor:
         """Ordered tokens [B, P + N, D] → patch tokens [B, N, D] in rows of patches."""
@@ -146,15 +133,10 @@ class ViTPass:
         return patches if self.windows is None else self.windows.restore(patches)
 
     def run(self, index: int, tokens: Tensor) -> Tensor:
-        """Block ``index`` on ordered tokens [B, P + N, D]; a block with windows leaves the prefix as it is."""
+        """Block ``index`` on ordered tokens [B, P + N, D]."""
         if self.windows is None or index in self.global_blocks:
             return self._global_block(index, tokens)
-        return self._of_patches(partial(self._window_block, index), tokens)
-
-    def _of_patches(self, change: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
-        if self.num_prefix == 0:
-            return change(tokens)
-        return torch.cat([tokens[:, : self.num_prefix], change(tokens[:, self.num_prefix :])], dim=1)
+        return self._window_block(index, tokens)
 
     def _global_block(self, index: int, tokens: Tensor) -> Tensor:
         block = self.vit.blocks[index]

@@ -53,12 +53,6 @@ def embed(vit: ViT, image: Tensor, interpolation: str) -> tuple[Tensor, tuple[in
     return getattr(vit, "norm_pre", nn.Identity())(tokens), grid
 
 
-def rotations(vit: ViT, grid: tuple[int, int]) -> Tensor | None:
-    """Sines and cosines [N, 2d] of all patches, or [depth, H, N, 2d] if blocks learn their own; None without RoPE."""
-    rope = getattr(vit, "rope", None)
-    return None if rope is None else rope.get_embed(shape=grid)
-
-
 def window_rotations(rotation: Tensor, windows: Windows, batch_size: int) -> Tensor:
     """Rotations of the whole grid, cut into windows: [N, 2d] → [B·S, 1, size², 2d], [H, N, 2d] → [B·S, H, size², 2d].
 
@@ -121,8 +115,16 @@ def resample_table(table: Tensor, old: tuple[int, int], new: tuple[int, int]) ->
     return torch.cat([cells.to(table.dtype), table[-3:]])
 
 
-def _entries(places: Tensor, grid: tuple[int, int], num_prefix: int) -> Tensor:
-    """Which entry of the table each pair of tokens takes [P + N, P + N]; ``places`` [N, 2] holds (row, column)."""
+def relative_entries(
+    grid: tuple[int, int], num_prefix: int, device: torch.device, windows: Windows | None = None
+) -> Tensor:
+    """Which entry of a table of ``grid`` each pair of its tokens takes, [P + N, P + N].
+
+    The patches are in the order of ``windows``, or in rows.
+    """
+    places = torch.cartesian_prod(*(torch.arange(side, device=device) for side in grid))  # [N, 2], row and column
+    if windows is not None:
+        places = windows.order(places[None])[0]
     difference = places[:, None] - places[None]  # [N, N, 2]
     columns = 2 * grid[1] - 1
     patches = (difference[..., 0] + grid[0] - 1) * columns + difference[..., 1] + grid[1] - 1
@@ -136,31 +138,7 @@ def _entries(places: Tensor, grid: tuple[int, int], num_prefix: int) -> Tensor:
     return entries
 
 
-def relative_entries(
-    grid: tuple[int, int], num_prefix: int, device: torch.device, windows: Windows | None = None
-) -> Tensor:
-    """Which entry of a table of ``grid`` each pair of its tokens takes, [P + N, P + N].
-
-    Args:
-        grid: rows and columns.
-        num_prefix: P; 0 where the prefix has been removed.
-        device: of the result.
-        windows: whose order the tokens are in; None: rows of patches.
-    """
-    places = torch.cartesian_prod(*(torch.arange(side, device=device) for side in grid))
-    if windows is not None:
-        places = windows.order(places[None])[0]
-    return _entries(places, grid, num_prefix)
-
-
 def relative_bias(table: Tensor, old: tuple[int, int], grid: tuple[int, int], entries: Tensor) -> Tensor:
-    """Bias of the attention between all tokens [H, P + N, P + N].
-
-    Args:
-        table: [T, H], made for the grid ``old``.
-        old: rows and columns of the table's grid.
-        grid: rows and columns of the tokens.
-        entries: of :func:`relative_entries`.
-    """
+    """Bias [H, P + N, P + N] of tokens of ``grid`` with these ``entries`` from a table [T, H] of the grid ``old``."""
     values = resample_table(table, old, grid).t()
     return values.index_select(1, entries.flatten()).unflatten(1, entries.shape)

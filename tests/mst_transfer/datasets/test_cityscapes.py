@@ -13,7 +13,7 @@ from mmseg.datasets import CityscapesDataset as MmsegCityscapesDataset
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from mst_transfer.datasets.cityscapes_ids import TRAIN_ID_OF, choose_masks, label_map_of_ids
+from mst_transfer.datasets.cityscapes_ids import TRAIN_ID_OF, choose_masks
 
 # names in the order of their ids, and their train ids
 NAMES = (
@@ -78,9 +78,3 @@ def test_each_image_takes_what_it_has(tmp_path: Path) -> None:
 def test_without_either_file_the_prepared_one_is_named(tmp_path: Path) -> None:
     path = str(tmp_path / "x_gtFine_labelTrainIds.png")
     assert choose_masks([path, "other.png"]) == [(path, False), ("other.png", False)]
-
-
-def test_the_map_of_a_choice_of_classes() -> None:
-    chosen = {train_id: 255 for train_id in range(19)} | {13: 0}
-    of_ids = label_map_of_ids(chosen)
-    assert of_ids[26] == 0 and of_ids[7] == 255 and of_ids[0] == 255 and len(of_ids) == 34

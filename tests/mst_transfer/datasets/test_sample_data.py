@@ -51,11 +51,10 @@ def test_coco_annotations_by_brute_force(sample, split):
         for annotation, mask, label in zip(annotations, drawn.masks, drawn.labels, strict=True):
             assert np.array_equal(coco.annToMask(annotation), mask)
             assert annotation["category_id"] == label + 1 and annotation["iscrowd"] == 0
-            points = [(x, y) for y in range(96) for x in range(96) if mask[y, x]]
-            left, top = min(x for x, _ in points), min(y for _, y in points)
-            right, bottom = max(x for x, _ in points), max(y for _, y in points)
-            assert annotation["bbox"] == [left, top, right - left + 1, bottom - top + 1]
-            assert annotation["area"] == len(points)
+            rows, columns = np.nonzero(mask)
+            left, top = columns.min(), rows.min()
+            assert annotation["bbox"] == [left, top, columns.max() - left + 1, rows.max() - top + 1]
+            assert annotation["area"] == len(rows)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -103,12 +102,14 @@ def test_an_interrupted_exchange_is_made_good(tmp_path):
     assert "incomplete" not in json.loads(stamp.read_text())
 
 
-def test_folders_of_others_are_left_alone(tmp_path, capsys):
+def test_files_and_folders_of_others_are_left_alone(tmp_path, capsys):
     holiday = tmp_path / "photos" / "holiday.jpg"
     holiday.parent.mkdir()
     holiday.write_bytes(b"mine")
     assert main([str(tmp_path)]) == 1
     assert "left alone" in capsys.readouterr().err
+    assert main([str(holiday)]) == 1
+    assert "is a file" in capsys.readouterr().err
     assert holiday.read_bytes() == b"mine"
 
 
@@ -117,16 +118,9 @@ def test_folders_of_others_are_left_alone(tmp_path, capsys):
     [
         (["--num-train", "0"], "num_train must be at least 1, got 0"),
         (["--size", "7"], "32 to 1024 pixels, got 7"),
-        (["--seed", "-1"], "seed must not be negative, got -1"),
+        (["--seed", "-1"], "seed must be in [0, 2**64), got -1"),
     ],
 )
 def test_wrong_requests_are_refused(tmp_path, capsys, options, message):
     assert main([str(tmp_path), *options]) == 1
     assert message in capsys.readouterr().err
-
-
-def test_a_file_is_no_folder(tmp_path, capsys):
-    taken = tmp_path / "file"
-    taken.write_text("")
-    assert main([str(taken)]) == 1
-    assert "is a file" in capsys.readouterr().err

@@ -112,52 +112,6 @@ def test_figures_equal_mmdets(name, backend, tmp_path):
             assert_same(*both(path, samples, dataset, backend, **metric))
 
 
-def recalls_by_greedy_matching(dataset, samples, numbers, thresholds):
-    """In each image the pair with the largest overlap first, then the largest of those that are left, and so on."""
-
-    def overlap(a, b):
-        a, b = np.float32(a), np.float32(b)
-        sides = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)
-        joint = (a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - sides.prod()
-        return sides.prod() / max(joint, np.float32(1e-6))
-
-    expected = []
-    for number in numbers:
-        best = []
-        for sample in samples:
-            counted = [a for a in dataset["annotations"] if not (a.get("ignore") or a["iscrowd"])]
-            boxes = [a["bbox"] for a in counted if a["image_id"] == sample["img_id"]]
-            truths = [[x, y, x + w, y + h] for x, y, w, h in boxes]
-            proposals = sample["pred_instances"]["bboxes"].numpy()[:number]
-            pairs = [(overlap(t, p), i, j) for i, t in enumerate(truths) for j, p in enumerate(proposals)]
-            matched, taken = [], set()
-            for value, i, j in sorted(pairs, reverse=True):
-                if not taken & {("truth", i), ("proposal", j)}:
-                    matched.append(value)
-                    taken |= {("truth", i), ("proposal", j)}
-            best += matched + [-1] * (len(truths) - len(matched))
-        expected.append(np.mean([np.mean(np.array(best) >= threshold) for threshold in thresholds]))
-    return expected
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_fast_recalls_are_those_of_a_plain_loop(seed, tmp_path):
-    dataset, samples, path = random_case(seed, tmp_path, most=30)
-    metric = CocoMetric(path, metric="proposal_fast", proposal_nums=(3, 10, 100))
-    ours = run_metric(metric, samples, classes_of(dataset))
-    assert list(ours) == [f"coco/AR@{number}" for number in (3, 10, 100)]
-    expected = recalls_by_greedy_matching(dataset, samples, (3, 10, 100), metric.iou_thrs)
-    np.testing.assert_allclose(list(ours.values()), expected, rtol=1e-12)
-    assert_same(ours, run_metric(metric, samples[::-1], classes_of(dataset)))
-
-
-def test_fast_recalls_without_a_box_are_not_numbers(tmp_path):
-    dataset, samples, _ = random_case(0, tmp_path)
-    path = write({**dataset, "annotations": []}, tmp_path / "empty.json")
-    figures = run_metric(CocoMetric(path, metric="proposal_fast"), samples, classes_of(dataset))
-    assert all(np.isnan(value) for value in figures.values())
-
-
 @pytest.mark.parametrize("thresholds", [[0.5], [0.5, 0.75, 0.85], [0.3, 0.6, 0.9]])
 def test_other_thresholds(thresholds, backend, tmp_path):
     dataset, samples, path = random_case(3, tmp_path)
@@ -165,8 +119,8 @@ def test_other_thresholds(thresholds, backend, tmp_path):
     names = classes_of(dataset)
     # With a list mmdet loses its thresholds 0.5 and 0.75: an array is what pycocotools expects.
     theirs = run_metric(MMDetCocoMetric(path, iou_thrs=np.array(thresholds), **options), samples, names)
-    assert_same(theirs, run_metric(CocoMetric(path, iou_thrs=thresholds, backend=backend, **options), samples, names))
-    assert_same(theirs, run_metric(CocoMetric(path, iou_thrs=tuple(thresholds), **options), samples, names))
+    for given in (thresholds, tuple(thresholds)):
+        assert_same(theirs, run_metric(CocoMetric(path, iou_thrs=given, backend=backend, **options), samples, names))
 
 
 def test_a_subset_of_the_classes(backend, tmp_path):
@@ -211,7 +165,7 @@ def test_the_figures_of_a_category():
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
-def test_arrays_equal_pycocotools(backend, iou_type, tmp_path):
+def test_arrays_equal_pycocotools(backend, iou_type):
     for seed in range(20, 26):
         dataset = random_dataset(seed)
         metric = CocoMetric()
@@ -291,34 +245,22 @@ def test_images_that_were_not_predicted_on_do_not_count(backend, tmp_path):
     assert hub.get_info(IMAGES_KEY) == dict(evaluated=8, annotated=8)
 
 
-def test_an_image_predicted_on_twice_is_refused(tmp_path):
-    dataset, samples, path = random_case(0, tmp_path)
-    metric = CocoMetric(path)
-    with pytest.raises(ValueError, match=f"1 images, such as id {samples[0]['img_id']}, .* more than once"):
-        run_metric(metric, [*samples, samples[0]], classes_of(dataset))
-
-
 def test_files_equal_mmdets(tmp_path):
     dataset = random_dataset(7)
     samples = [with_instances(sample, dataset) for sample in random_samples(dataset, 7)]
     names = classes_of(dataset)
     path = write(dataset, tmp_path / "gt.json")
-    for kind, cls in (("theirs", MMDetCocoMetric), ("ours", CocoMetric)):
-        for case, file in (("file", path), ("samples", None)):
-            prefix = str(tmp_path / f"{kind}_{case}")
-            figures = run_metric(cls(file, ["bbox", "segm"], format_only=True, outfile_prefix=prefix), samples, names)
-            assert figures == {}
+    for case, file in (("file", path), ("samples", None)):
+        for kind, cls in (("theirs", MMDetCocoMetric), ("ours", CocoMetric)):
+            options = dict(metric=["bbox", "segm"], outfile_prefix=str(tmp_path / f"{kind}_{case}"))
+            assert run_metric(cls(file, format_only=True, **options), samples, names) == {}
+        theirs = run_metric(MMDetCocoMetric(file, metric=["bbox", "segm"]), samples, names)
+        assert_same(theirs, run_metric(CocoMetric(file, **options), samples, names))  # files and figures together
     for name in ("file.bbox", "file.segm", "samples.bbox", "samples.segm"):
         assert (tmp_path / f"ours_{name}.json").read_bytes() == (tmp_path / f"theirs_{name}.json").read_bytes()
     ours, theirs = (json.loads((tmp_path / f"{kind}_samples.gt.json").read_text()) for kind in ("ours", "theirs"))
     for part in ("images", "categories", "annotations"):
         assert ours[part] == theirs[part]
-
-
-def test_files_and_figures_together(tmp_path):
-    dataset, samples, path = random_case(7, tmp_path)
-    options = dict(metric=["bbox", "segm"], outfile_prefix=str(tmp_path / "out"))
-    assert_same(*both(path, samples, dataset, "auto", **options))
 
 
 def test_categories_of_a_file_in_another_order_than_their_ids(backend, tmp_path):
@@ -349,14 +291,17 @@ def test_from_a_config_and_the_backend_is_named(tmp_path):
 
 
 def test_refusals(tmp_path):
-    dataset = random_dataset(0)
-    path = write(dataset, tmp_path / "gt.json")
-    samples = [s for s in random_samples(dataset, 0) if len(s["pred_instances"]["labels"])]
+    dataset, samples, path = random_case(0, tmp_path)
+    samples = [sample for sample in samples if len(sample["pred_instances"]["labels"])]
     names = classes_of(dataset)
+    with pytest.raises(ValueError, match=f"1 images, such as id {samples[0]['img_id']}, .* more than once"):
+        run_metric(CocoMetric(path), [*samples, samples[0]], names)
     with pytest.raises(ValueError, match="backend='fast': it must be one of .*'hotcoco', 'pycocotools'"):
         CocoMetric(path, backend="fast")
     with pytest.raises(ValueError, match="three numbers"):
         CocoMetric(path, proposal_nums=(1, 100))
+    with pytest.raises(ValueError, match="take 'proposal'"):
+        CocoMetric(path, metric="proposal_fast")
     with pytest.raises(KeyError, match="AR@1"):
         CocoMetric(path, metric_items=["AR@1"])
     with pytest.raises(KeyError, match="metric should be one of"):

@@ -28,8 +28,7 @@ def test_patch_16_equals_the_operations_written_out():
     torch.testing.assert_close(maps[0], x)
     torch.testing.assert_close(maps[1], F.conv_transpose2d(grids[1], up[1][0].weight, up[1][0].bias, stride=2))
     torch.testing.assert_close(maps[2], grids[2])
-    # ceil mode: the odd last row and column keep a cell of their own, as a stride-2 convolution would leave
-    # them
+    # ceil mode: the odd last row and column keep a cell of their own, as a stride-2 convolution would leave them
     torch.testing.assert_close(maps[3], F.max_pool2d(F.pad(grids[3], (0, 1, 0, 1), value=-torch.inf), 2))
 
 
@@ -52,16 +51,3 @@ def test_cells_lie_where_anchors_and_roi_align_look(patch_size, stride):
     inside = (expected > centers[0]) & (expected < centers[-1])
     assert inside.sum() > 25
     torch.testing.assert_close(result[inside], expected[inside], atol=1e-9, rtol=0)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((0, 16), "embed_dim=0"),
-        ((8, 0), "patch_size=0"),
-        ((8, 16, (8, 4)), r"strides=\(8, 4\) must be positive"),
-    ],
-)
-def test_wrong_arguments_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        TokenPyramid(*arguments)

@@ -88,11 +88,7 @@ def test_features_equal_timms(case, patches):
 TRAINED = ["ViT, DINOv2 with registers and LayerScale", "ViT, distilled DeiT"]
 TRAINED += ["Eva, DINOv3", "Eva, rotations of each block and embeddings", "Beit, BEiT v2"]
 TRAINED += ["Beit, one table for all blocks and embeddings"]
-WINDOWS = [
-    dict(),
-    dict(window_size=3, global_blocks=(1, 3)),
-    dict(window_size=3, window_prefix="global", global_blocks=(2,)),
-]
+WINDOWS = [dict(), dict(window_size=3, global_blocks=(1, 3))]
 
 
 @pytest.mark.parametrize("case", TRAINED)

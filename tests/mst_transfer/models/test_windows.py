@@ -1,9 +1,9 @@
-"""Windows against a plain loop over them: with rotations, relative biases, prefix tokens and stochastic depth."""
+"""Windows against a plain loop over them: with rotations, relative biases and stochastic depth."""
 
 import pytest
 import torch
 import torch.nn.functional as F
-from timm.layers import apply_rot_embed_cat
+from timm.layers import apply_rot_embed_cat, resize_rel_pos_bias_table
 from timm.models.beit import gen_relative_position_index
 
 from mst_transfer.models.backbones.vit import TimmViT
@@ -35,45 +35,34 @@ def test_windows_that_divide_the_grid_copy_nothing_in_a_block():
 
 def attention(attn, tokens, rope=None, bias=None):
     """Attention of one image, written out; ``tokens`` [N, D], rotations [H, N, 2d] or None, bias [H, N, N] or None."""
-    heads = attn.num_heads
     qkv_bias = attn.qkv.bias
     if getattr(attn, "q_bias", None) is not None:
         qkv_bias = torch.cat([attn.q_bias, torch.zeros_like(attn.q_bias), attn.v_bias])
-    q, k, v = F.linear(tokens, attn.qkv.weight, qkv_bias).reshape(len(tokens), 3, heads, -1).permute(1, 2, 0, 3)
+    qkv = F.linear(tokens, attn.qkv.weight, qkv_bias)
+    q, k, v = qkv.reshape(len(tokens), 3, attn.num_heads, -1).permute(1, 2, 0, 3)
     if rope is not None:
-        half = attn.rotate_half
-        q, k = apply_rot_embed_cat(q, rope, half=half), apply_rot_embed_cat(k, rope, half=half)
+        q, k = (apply_rot_embed_cat(one, rope, half=attn.rotate_half) for one in (q, k))
     scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
     scores = scores if bias is None else scores + bias
     return attn.proj((scores.softmax(-1) @ v).transpose(0, 1).flatten(1))
 
 
 def looped(adapter, image, rope=None, tables=None):
-    """The adapter's output for one image from a loop over windows; ``rope`` [H, h, w, 2d], prefix tokens kept."""
+    """The adapter's output for one image from a loop over windows; ``rope`` [H, h, w, 2d], or a list of one a block."""
     vit, size = adapter.vit, adapter.window_size
     grid = tuple(-(-side // adapter.patch_size) for side in image.shape[-2:])
     cells = vit.patch_embed(image).reshape(*grid, -1)
-    prefix = torch.cat(
-        [t[0] for t in (vit.cls_token, getattr(vit, "reg_token", None)) if t is not None] or [cells[:0, 0]]
-    )
-    if vit.pos_embed is not None:
-        raise NotImplementedError
-    num_prefix = len(prefix)
     no_rotation = torch.cat([torch.zeros(1), torch.ones(1)]).repeat_interleave(
         cells.shape[-1] // vit.blocks[0].attn.num_heads
     )
     for index, block in enumerate(vit.blocks):
         angles = None if rope is None else (rope[index] if isinstance(rope, list) else rope)
         normed = block.norm1(cells)
-        branch, prefix_branch = torch.zeros_like(cells), torch.zeros_like(prefix)
+        branch = torch.zeros_like(cells)
         if index in adapter.global_blocks:
-            tokens = torch.cat([block.norm1(prefix), normed.flatten(0, 1)])
-            turns = None
-            if angles is not None:
-                turns = torch.cat([no_rotation.expand(len(angles), num_prefix, -1), angles.flatten(1, 2)], 1)
-            bias = tables[0](block.attn, num_prefix) if tables else None
-            result = attention(block.attn, tokens, turns, bias)
-            prefix_branch, branch = result[:num_prefix], result[num_prefix:].reshape_as(cells)
+            turns = None if angles is None else angles.flatten(1, 2)
+            bias = tables[0](block.attn) if tables else None
+            branch = attention(block.attn, normed.flatten(0, 1), turns, bias).reshape_as(cells)
         else:
             for top in range(0, grid[0], size):
                 for left in range(0, grid[1], size):
@@ -92,9 +81,6 @@ def looped(adapter, image, rope=None, tables=None):
         gamma = [1.0 if scale is None else scale for scale in (block.gamma_1, block.gamma_2)]
         cells = cells + gamma[0] * branch
         cells = cells + gamma[1] * block.mlp(block.norm2(cells))
-        if index in adapter.global_blocks:
-            prefix = prefix + gamma[0] * prefix_branch
-            prefix = prefix + gamma[1] * block.mlp(block.norm2(prefix))
     return cells.permute(2, 0, 1)
 
 
@@ -105,39 +91,32 @@ def randomise(adapter):
             p.copy_(torch.randn(p.shape, generator=generator) * (1 if "relative" in name else 0.2))
 
 
-@pytest.mark.parametrize("prefix", ["drop", "global"])
 @pytest.mark.parametrize("size", [(48, 32), (40, 56)])
 @pytest.mark.parametrize("arch", ["vit_small_patch16_dinov3", "vit_small_patch16_rope_mixed_224"])
-def test_rotations_in_windows(arch, size, prefix):
-    adapter = TimmViT(arch, **SMALL, window_size=2, global_blocks=(1, 3), window_prefix=prefix).eval()
+def test_rotations_in_windows(arch, size):
+    adapter = TimmViT(arch, **SMALL, window_size=2, global_blocks=(1, 3)).eval()
     randomise(adapter)
-    image = torch.randn(2, 3, *size)
-    rope = adapter.vit.rope.get_embed(shape=tuple(side // 8 for side in size))
-    grid = tuple(side // 8 for side in size)
+    image, grid = torch.randn(2, 3, *size), tuple(side // 8 for side in size)
+    rope = adapter.vit.rope.get_embed(shape=grid)
     turns = [r.unflatten(1, grid) for r in rope] if rope.ndim == 4 else rope.unflatten(0, grid)[None]
     with torch.no_grad():
         expected = torch.stack([looped(adapter, image[i : i + 1], turns) for i in range(2)])
         torch.testing.assert_close(adapter(image)[0], expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("prefix", ["drop", "global"])
 @pytest.mark.parametrize("size", [(56, 56), (40, 48), (32, 64)])
-def test_relative_biases_in_windows(size, prefix):
+def test_relative_biases_in_windows(size):
     """Tables of a 7×7 grid: of the grid itself and resampled by timm for windows of 4."""
-    adapter = TimmViT(
-        "beitv2_base_patch16_224", **SMALL, window_size=4, global_blocks=(3,), window_prefix=prefix
-    ).eval()
+    adapter = TimmViT("beitv2_base_patch16_224", **SMALL, window_size=4, global_blocks=(3,)).eval()
     randomise(adapter)
 
     def resized(attn, grid):
-        from timm.layers import resize_rel_pos_bias_table
-
         count = (2 * grid[0] - 1) * (2 * grid[1] - 1) + 3
         table = resize_rel_pos_bias_table(attn.relative_position_bias_table, grid, (count, 3), (7, 7))
-        return table[gen_relative_position_index(grid)].permute(2, 0, 1)
+        return table[gen_relative_position_index(grid)].permute(2, 0, 1)[:, 1:, 1:]  # without the class token
 
     grid = tuple(side // 8 for side in size)
-    biases = (lambda attn, n: resized(attn, grid)[:, 1 - n :, 1 - n :], lambda attn: resized(attn, (4, 4))[:, 1:, 1:])
+    biases = (lambda attn: resized(attn, grid), lambda attn: resized(attn, (4, 4)))
     image = torch.randn(2, 3, *size)
     with torch.no_grad():
         expected = torch.stack([looped(adapter, image[i : i + 1], tables=biases) for i in range(2)])
@@ -166,17 +145,17 @@ def test_stochastic_depth_drops_whole_images(size):
     torch.testing.assert_close(*outputs, rtol=0, atol=0)
 
 
-def test_default_blocks_with_global_attention_end_each_quarter():
-    options = dict(SMALL, depth=12, out_indices=(-1,))
-    assert TimmViT("vit_tiny_patch16_224", **options, window_size=7).global_blocks == (2, 5, 8, 11)
-    assert TimmViT("vit_tiny_patch16_224", **options).global_blocks == ()
-    assert TimmViT("vit_tiny_patch16_224", **options, window_size=7, global_blocks=[]).global_blocks == ()
-
-
-def test_global_blocks_are_counted_among_those_that_are_kept():
-    options = dict(embed_dim=48, depth=8, num_heads=3, window_size=7)
-    assert TimmViT("vit_tiny_patch16_224", **options, out_indices=(3,)).global_blocks == (0, 1, 2, 3)
-    assert TimmViT("vit_tiny_patch16_224", **options, out_indices=(-1,)).global_blocks == (1, 3, 5, 7)
-    assert TimmViT("vit_tiny_patch16_224", **options, out_indices=(3,), global_blocks=(-1,)).global_blocks == (3,)
-    with pytest.raises(ValueError, match="must increase within 0 … 3"):
-        TimmViT("vit_tiny_patch16_224", **options, out_indices=(3,), global_blocks=(5,))
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (dict(depth=12), (2, 5, 8, 11)),  # the ends of the quarters
+        (dict(depth=12, window_size=0), ()),
+        (dict(depth=12, global_blocks=[]), ()),
+        (dict(), (1, 3, 5, 7)),
+        (dict(out_indices=(3,)), (0, 1, 2, 3)),  # of the blocks that are kept
+        (dict(out_indices=(3,), global_blocks=(-1,)), (3,)),
+    ],
+)
+def test_blocks_with_global_attention(options, expected):
+    usual = dict(embed_dim=48, depth=8, num_heads=3, window_size=7, out_indices=(-1,))
+    assert TimmViT("vit_tiny_patch16_224", **usual | options).global_blocks == expected

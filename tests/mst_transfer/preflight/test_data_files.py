@@ -63,9 +63,9 @@ def test_names_that_lead_out_are_refused(name, tmp_path):
         check_datasets(coco_config(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["a.png", "a/b.png", "a/../b.png", "..a.png", "a..png", "...", "./a.png", "ä b.png"])
-def test_names_inside_stay_allowed(name):
-    assert not leaves_folder(name)
+def test_names_inside_stay_allowed():
+    names = ["a.png", "a/b.png", "a/../b.png", "..a.png", "a..png", "...", "./a.png", "ä b.png"]
+    assert not any(map(leaves_folder, names))
 
 
 def test_links_that_the_user_made_are_followed(tmp_path):

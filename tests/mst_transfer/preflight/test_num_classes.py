@@ -12,9 +12,6 @@ def test_heads_with_another_number_of_classes_are_refused(tmp_path):
     write_coco(tmp_path)
     with pytest.raises(ValueError, match="model.roi_head.bbox_head.num_classes=80, but .* has 2 classes"):
         check_datasets(coco_config(tmp_path, num_classes=80))
-
-
-def test_auxiliary_heads_are_checked_too(tmp_path):
     write_masks(tmp_path)
     cfg = seg_config(tmp_path)
     cfg.model.auxiliary_head[0].num_classes = 19

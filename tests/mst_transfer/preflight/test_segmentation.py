@@ -76,24 +76,21 @@ FAULTS = {
 def test_faults_are_said(tmp_path, spoil, options, message):
     write_masks(tmp_path)
     spoil(tmp_path)
-    cfg = seg_config(tmp_path, **options)
-    stops, _ = said(cfg)
+    stops, _ = said(seg_config(tmp_path, **options))
     assert re.search(message, "\n".join(stops)), stops
 
 
 @pytest.mark.parametrize(
-    ("values", "options"), [((0, 1, 255), {}), ((0, 1, 2), dict(reduce_zero_label=True)), ((0, 1), {})]
+    ("values", "options"),
+    [
+        ((0, 1, 255), {}),
+        ((0, 1, 2), dict(reduce_zero_label=True)),
+        ((0, 18, 255), dict(type="CityscapesDataset", metainfo=dict(classes=("road", "bicycle")))),  # two of 19
+    ],
 )
 def test_good_masks_pass(tmp_path, values, options):
     write_masks(tmp_path, values=values)
     check_datasets(seg_config(tmp_path, **options))
-
-
-def test_picked_classes_follow_the_full_list(tmp_path):
-    """CityscapesDataset with 2 of its 19 classes: files keep train ids 0 to 18, which mmseg maps."""
-    write_masks(tmp_path, values=(0, 18, 255))
-    cfg = seg_config(tmp_path, type="CityscapesDataset", metainfo=dict(classes=("road", "bicycle")))
-    check_datasets(cfg)
 
 
 def test_pairs_are_those_of_mmseg(tmp_path):
@@ -151,12 +148,6 @@ def test_values_become_what_mmseg_makes_of_them(tmp_path, reduced, picked):
     np.testing.assert_array_equal(sample["gt_seg_map"], expected)
 
 
-def test_label_ids_become_train_ids(tmp_path):
-    write_masks(tmp_path, values=(7, 8, 11), mask_suffix="_gtFine_labelIds.png")
-    (summary,) = check_datasets(seg_config(tmp_path, 19, type="mst_transfer.CityscapesDataset", **LABEL_IDS))
-    assert [index for index, share in enumerate(summary.counts) if share] == [0, 1, 2]
-
-
 @pytest.mark.parametrize("classes", [None, ("car", "road")])
 def test_raw_cityscapes_is_found_and_said(tmp_path, classes):
     write_masks(tmp_path, values=(7, 26, 33, 0), mask_suffix="_gtFine_labelIds.png")
@@ -166,6 +157,8 @@ def test_raw_cityscapes_is_found_and_said(tmp_path, classes):
     assert "train ids are made from labelIds on the fly (3 of 3 masks)" in summary.facts
     present = {summary.classes[index] for index, share in enumerate(summary.counts) if share}
     assert present == ({"road", "car"} if classes else {"road", "car", "bicycle"})
+    asked = dict(options, seg_map_suffix="_gtFine_labelIds.png")
+    assert check_datasets(seg_config(tmp_path, len(summary.classes), **asked))[0].counts == summary.counts
     save_mask(tmp_path, 0, (34,), mask_suffix="_gtFine_labelIds.png")
     with pytest.raises(ValueError, match="holds 34; allowed are Cityscapes' label ids 0 to 33"):
         check_datasets(cfg)

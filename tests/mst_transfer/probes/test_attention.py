@@ -118,10 +118,10 @@ def test_16_bit_features_on_the_cpu_agree(vit):
 
 def test_features_that_there_are_not_are_refused(vit, swin):
     for backbone, options, message in (
-        (vit, dict(num_blocks=0), "num_blocks = 0 must lie in 1 … 3"),
-        (vit, dict(num_blocks=4), "num_blocks = 4 must lie in 1 … 3"),
-        (swin, dict(num_blocks=2), "num_blocks = 2 must lie in 1 … 1"),
-        (swin, dict(average_patches=True), "average_patches"),
+        (vit, dict(num_blocks=0), "blocks = 0 must lie in 1 … 3"),
+        (vit, dict(num_blocks=4), "blocks = 4 must lie in 1 … 3"),
+        (swin, dict(num_blocks=2), "blocks = 2 must lie in 1 … 1"),
+        (swin, dict(average_patches=True), "average-patches"),
     ):
         with pytest.raises(ValueError, match=message):
             class_tokens(backbone, torch.randn(1, 3, 64, 64), **options)

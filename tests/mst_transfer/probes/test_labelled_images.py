@@ -85,8 +85,6 @@ def test_refusals(tmp_path: Path):
     make_folder(tmp_path)
     with pytest.raises(ValueError, match="resize='stretch'"):
         LabelledImages(tmp_path, 16, resize="stretch")
-    with pytest.raises(ValueError, match="size=0"):
-        LabelledImages(tmp_path, 0)
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="No image"):
         LabelledImages(tmp_path, 16)

@@ -31,16 +31,17 @@ def data(tmp_path: Path, photo_folder: Path) -> Path:
     return tmp_path / "data"
 
 
+def save(folder: Path, **changes) -> tuple[Path, torch.nn.Module]:
+    torch.manual_seed(0)
+    vit = create_backbone(ARCH, **KWARGS).eval()
+    metadata = BackboneMetadata(ARCH, KWARGS, 8, (32, 32), 24, (0.5,) * 3, (0.3,) * 3, "teacher", **changes)
+    save_backbone(folder / "teacher.safetensors", vit.state_dict(), metadata)
+    return folder / "teacher.safetensors", vit
+
+
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    backbone = create_backbone(ARCH, **KWARGS)
-    metadata = BackboneMetadata(
-        arch=ARCH, arch_kwargs=KWARGS, patch_size=8, img_size=(32, 32), embed_dim=24, mean=(0.5,) * 3, std=(0.3,) * 3,
-        role="teacher",
-    )  # fmt: skip
-    save_backbone(tmp_path / "teacher.safetensors", backbone.state_dict(), metadata)
-    return tmp_path / "teacher.safetensors"
+    return save(tmp_path)[0]
 
 
 def test_knn_of_the_training_images_themselves(checkpoint: Path, data: Path, tmp_path: Path, capsys):
@@ -61,13 +62,8 @@ def test_features_are_in_the_order_of_the_images(photo_folder: Path):
 
 @pytest.mark.parametrize("interpolation", ["timm", "dino"])
 def test_positions_are_resampled_as_the_file_says(tmp_path: Path, interpolation: str):
-    torch.manual_seed(0)
-    vit = create_backbone(ARCH, **KWARGS).eval()
-    metadata = BackboneMetadata(
-        ARCH, KWARGS, 8, (32, 32), 24, (0.5,) * 3, (0.3,) * 3, "teacher", pos_embed_interpolation=interpolation
-    )
-    save_backbone(tmp_path / "teacher.safetensors", vit.state_dict(), metadata)
-    frozen, _ = load_frozen(tmp_path / "teacher.safetensors")
+    path, vit = save(tmp_path, pos_embed_interpolation=interpolation)
+    frozen, _ = load_frozen(path)
     views = torch.randint(0, 256, (2, 3, 48, 48), dtype=torch.uint8)
     positions = resample_pos_embed(vit.pos_embed, (6, 6), (4, 4), 1, interpolation)
     patches = vit.patch_embed.proj((views / 255 - 0.5) / 0.3).flatten(2).transpose(1, 2)
@@ -101,12 +97,12 @@ def test_linear_with_and_without_cache(checkpoint: Path, data: Path, tmp_path: P
         ("eval_knn", "FOREIGN DATA --std 0 1 1", "std"),
         ("eval_knn", "FOREIGN DATA --mean 127 127 127", "mean"),
         ("eval_knn", "FOREIGN DATA --arch vit_tiny_patch16_224.no", "tag"),
-        ("eval_linear", "FILE DATA --blocks 3", "--blocks 3 must lie in 1 … 2"),
+        ("eval_linear", "FILE DATA --blocks 3", "blocks = 3 must lie in 1 … 2"),
         ("eval_linear", "FILE DATA --held-out 0", "--held-out 0 of 24 training images is 0"),
         ("eval_linear", "FILE DATA --held-out 0.99", "is 24"),
         ("eval_linear", "FILE DATA --lr 1 0.1 --held-out 0.01", "--lr 1.0 0.1"),
-        ("eval_linear", f"random DATA {SWIN} --blocks 4", "--blocks 4 must lie in 1 … 1"),
-        ("eval_linear", f"random DATA {SWIN} --average-patches", "--average-patches"),
+        ("eval_linear", f"random DATA {SWIN} --blocks 4", "blocks = 4 must lie in 1 … 1"),
+        ("eval_linear", f"random DATA {SWIN} --average-patches", "average-patches"),
     ],
 )
 def test_wrong_input_is_named_before_anything_is_computed(
@@ -159,11 +155,8 @@ def test_two_processes_measure_what_one_does(checkpoint: Path, data: Path, tmp_p
     assert results[0]["top1"] == results[1]["top1"]
 
 
-def foreign(folder: Path, **changes) -> Path:
-    torch.manual_seed(0)
-    torch.save(
-        timm.create_model("vit_tiny_patch16_224", depth=1, img_size=32, **changes).state_dict(), folder / "x.pth"
-    )
+def foreign(folder: Path) -> Path:
+    torch.save(timm.create_model(ARCH, depth=1, img_size=32).state_dict(), folder / "x.pth")
     return folder / "x.pth"
 
 
