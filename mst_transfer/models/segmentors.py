@@ -65,7 +65,20 @@ class SlideEncoderDecoder(PaddedEncoderDecoder):
       use a device better and take more memory; BatchNorm does not mix them, as it evaluates.
     - ``accumulate_on`` (default None, where the image is): a device such as ``"cpu"`` for the full-size logits, for
       images whose logits do not fit beside the model.
+
+    Raises:
+        ValueError: if one of the two is not allowed.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        options = self.test_cfg or {}
+        if not isinstance(number := options.get("windows_per_step", 1), int) or number < 1:
+            raise ValueError(f"test_cfg.windows_per_step={number!r}: a number of windows of at least 1 is needed")
+        try:
+            torch.device(options.get("accumulate_on") or "cpu")
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"test_cfg.accumulate_on={options.accumulate_on!r}: no device ({error})") from error
 
     def slide_inference(self, inputs: torch.Tensor, batch_img_metas: list[dict]) -> torch.Tensor:
         """Mean of the logits of all windows that see a pixel, ``[B, out_channels, H, W]``, of images ``[B, 3, H, W]``.

@@ -167,6 +167,14 @@ def test_first_of_equal_classes():
     assert torch.equal(_classes(logits), logits.argmax(dim=0, keepdim=True))
 
 
+@pytest.mark.parametrize("options", [dict(windows_per_step=0), dict(windows_per_step=1.5), dict(accumulate_on="disk")])
+def test_wrong_options_are_refused(options):
+    asked = config()
+    asked["test_cfg"].update(options)
+    with pytest.raises(ValueError, match=next(iter(options))):
+        SlideEncoderDecoder(**asked)
+
+
 def test_gaps_are_refused_and_metas_left_as_they_are(pair):
     metas = [dict(ori_shape=(80, 80), img_shape=(80, 80))]
     refused = pytest.raises(ValueError, match="stride must not exceed")
