@@ -61,7 +61,7 @@ def paint(axes: Axes, answer: Any, classes: Sequence[str]) -> None:
     for mask, label, words, (x, y) in shown:
         colour = colour_of(label, classes)
         axes.imshow(np.where(mask[..., None], (*colour, 0.6), 0.0))
-        axes.text(x, y, words, fontsize=6, color="white", bbox=dict(facecolor=colour, linewidth=0, pad=1))
+        axes.text(x, y, words, fontsize=6, bbox=dict(facecolor="white", edgecolor=colour, pad=1))
 
 
 def colour_of(label: int, classes: Sequence[str]) -> tuple[float, float, float]:

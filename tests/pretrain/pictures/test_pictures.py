@@ -49,7 +49,6 @@ def test_a_panel_for_each_head(num_heads: int, lines: int):
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
     assert titles == ["photo", "mean", *(f"head {i}" for i in range(1, num_heads + 1))]
     assert len({round(axis.get_position().y0, 2) for axis in figure.axes}) == lines
-    matplotlib.pyplot.close(figure)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (16, 48)])
