@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -85,6 +86,18 @@ def write_tiny_config(folder: Path, photo_folder: Path) -> Path:
     """Writes the file of :func:`tiny_config` into a folder."""
     (folder / "tiny.py").write_text(TINY_CONFIG.format(data_root=str(photo_folder)))
     return folder / "tiny.py"
+
+
+@pytest.fixture
+def runner_of(tmp_path: Path) -> Callable[..., Any]:
+    """Builds the runner of a config and words of the command line; its work dir is ``run`` unless they say another."""
+    from pretrain.run.train import build_parser, build_runner, load_config
+
+    def build(config: Path, *words: str) -> Any:
+        args = build_parser().parse_args([str(config), "--work-dir", str(tmp_path / "run"), *words])
+        return build_runner(load_config(args), "none")
+
+    return build
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from agreeing_runs import BROKEN_SAMPLE_POSITION, BROKEN_STEP, evaluate, pretrain
+from agreeing_runs import BROKEN_SAMPLE_POSITION, BROKEN_STEP, evaluate, pretrain, swin_step
 from process_groups import run_group
 
 from mst_transfer.checkpoint import save_backbone
@@ -129,3 +129,18 @@ def test_evaluations_count_every_image_once(tiny_mst, class_folders: Path, tmp_p
     for other in (member for group in others for member in group):
         assert other["results"] == one["results"]
         torch.testing.assert_close(other["weights"], one["weights"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_swin_step_over_processes_equals_one_batch(tmp_path: Path) -> None:
+    """Every parameter of the student gets a gradient, and the mean over processes is that of the whole batch."""
+    losses, gradients, center = swin_step(processes=1)
+    parts = run_group(swin_step, 2, tmp_path / "group", 2)
+    for name in ("loss", "loss_dino", "loss_restoring", "teacher_entropy", "mask_ratio"):
+        mean = (parts[0][0][name] + parts[1][0][name]) / 2
+        torch.testing.assert_close(mean, losses[name], rtol=1e-4, atol=1e-5, msg=name)
+    for part in parts:
+        torch.testing.assert_close(part[2], center)
+        assert part[1].keys() == gradients.keys()
+        for name, gradient in gradients.items():
+            assert gradient is not None and gradient.abs().max() > 0, name
+            torch.testing.assert_close(part[1][name], gradient, rtol=1e-3, atol=1e-5, msg=name)

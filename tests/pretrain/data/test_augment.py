@@ -207,7 +207,3 @@ def test_any_size_of_image(shape: tuple[int, int]) -> None:
 def test_wrong_option_is_refused_by_name(option: str, value: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MultiCropOptions.from_kwargs(**{option: value})
-
-
-def test_lists_of_a_config_become_tuples() -> None:
-    assert MultiCropOptions.from_kwargs(local_scale=[0.05, 0.25]).local_scale == (0.05, 0.25)

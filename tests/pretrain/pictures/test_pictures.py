@@ -15,7 +15,7 @@ from mst_transfer.probes.attention import attention_maps
 from pretrain.backbones.swin import MaskedSwin
 from pretrain.backbones.vit import MaskedViT
 from pretrain.pictures.__main__ import main
-from pretrain.pictures.drawing import draw_heads, grey_out, heat_map, overlay
+from pretrain.pictures.drawing import grey_out, heat_map, overlay
 from pretrain.pictures.inference import read_crop, run_model
 from pretrain.pictures.picture_folder import choose_images, load_run
 
@@ -41,14 +41,6 @@ def test_heat_maps_are_patches_in_colour():
     assert (heat_map(np.full((2, 2), 0.3), 4, 4) == ends[0]).all()  # a flat map has no scale
     shown = overlay(np.zeros((30, 60, 3)), attention)
     np.testing.assert_allclose(shown, 0.75 * picture / 255, atol=1e-9)
-
-
-@pytest.mark.parametrize("num_heads, lines", [(3, 1), (6, 2), (7, 2), (12, 2), (24, 4)])
-def test_a_panel_for_each_head(num_heads: int, lines: int):
-    figure = draw_heads(np.ones((32, 64, 3)), np.random.default_rng(0).random((num_heads, 2, 4)))
-    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
-    assert titles == ["photo", "mean", *(f"head {i}" for i in range(1, num_heads + 1))]
-    assert len({round(axis.get_position().y0, 2) for axis in figure.axes}) == lines
 
 
 @pytest.mark.parametrize("size", [(32, 32), (16, 48)])

@@ -9,7 +9,7 @@ from mst_transfer.checkpoint import read_backbone, save_backbone
 from pretrain.model import MST
 from pretrain.pictures.picture_folder import load_run
 from pretrain.run.hooks import backbone_metadata
-from pretrain.run.train import build_parser, build_runner, load_config, main
+from pretrain.run.train import main
 from pretrain.schedules import Schedule
 
 
@@ -93,10 +93,9 @@ def test_the_warm_up_ends_within_an_epoch():
         Schedule(warmup_epochs=1, head_only_epochs=3).check_length(3)
 
 
-def test_backbone_is_untouched_while_the_head_warms_up(tiny_config: Path, tmp_path: Path):
+def test_backbone_is_untouched_while_the_head_warms_up(tiny_config: Path, tmp_path: Path, runner_of):
     more = ["train_cfg.schedule.head_only_epochs=1.9", "train_cfg.schedule.freeze_last_layer_epochs=0"]
-    args = [str(tiny_config), "--work-dir", str(tmp_path / "run"), *options(*more)]
-    runner = build_runner(load_config(build_parser().parse_args(args)), "none")
+    runner = runner_of(tiny_config, *options(*more))
     before = {name: tensor.clone() for name, tensor in runner.model.state_dict().items()}
     runner.train()
     state = torch.load(tmp_path / "run" / "iter_8.pth", weights_only=True)["state_dict"]
@@ -128,13 +127,14 @@ def test_resuming_needs_the_released_file_no_more(tiny_config: Path, tiny_mst, t
     assert metadata is not None and metadata.provenance["init_from"] == str(tmp_path / "broken.pth")
 
 
-def test_a_checkpoint_of_our_own_gives_teacher_head_and_centre(finished: Path, tiny_config: Path, tmp_path: Path):
+def test_a_checkpoint_of_our_own_gives_teacher_head_and_centre(
+    finished: Path, tiny_config: Path, tmp_path: Path, runner_of
+):
     """As the start of another run: ``epoch_N.pth`` holds everything, ``teacher.safetensors`` the backbone."""
     state = torch.load(finished / "iter_12.pth", weights_only=True)["state_dict"]
     for name, head in (("iter_12.pth", True), ("teacher.safetensors", False)):
         more = [f"model.init_from={finished / name}", f"model.init_head={head}"]
-        args = build_parser().parse_args([str(tiny_config), "--work-dir", str(tmp_path / name), *options(*more)])
-        ours = build_runner(load_config(args), "none").model.state_dict()
+        ours = runner_of(tiny_config, "--work-dir", str(tmp_path / name), *options(*more)).model.state_dict()
         taken = {key for key in ours if torch.equal(ours[key], state[key])}
         expected = {key for key in ours if key.startswith("teacher.backbone")}
         expected |= (
