@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from mst_transfer.checkpoint import save_backbone
 from pretrain.model import MST
+from pretrain.run.hooks import backbone_metadata
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]  # for agreeing_runs, process_groups
 
@@ -32,6 +34,18 @@ def tiny_mst() -> Callable[..., MST]:
         return MST(backbone, **{**arguments, **overrides}).train()
 
     return build
+
+
+@pytest.fixture
+def save_teacher(tmp_path: Path) -> Callable[[MST], Path]:
+    """Writes the backbone file of an MST's teacher."""
+
+    def save(mst: MST) -> Path:
+        path = tmp_path / "teacher.safetensors"
+        save_backbone(path, mst.teacher.backbone.vit.state_dict(), backbone_metadata(mst, "teacher", {}))
+        return path
+
+    return save
 
 
 @pytest.fixture

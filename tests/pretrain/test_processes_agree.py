@@ -10,9 +10,7 @@ import torch
 from agreeing_runs import BROKEN_SAMPLE_POSITION, BROKEN_STEP, evaluate, pretrain, swin_step
 from process_groups import run_group
 
-from mst_transfer.checkpoint import save_backbone
 from pretrain.data.sampler import EpochSampler
-from pretrain.run.hooks import backbone_metadata
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about processes on the CPU; there is a GPU here")
 pytestmark = [pytest.mark.slow, without_gpu]
@@ -108,13 +106,9 @@ def test_accumulation_is_one_batch_too(train) -> None:
     assert_same(one, train(2, 2, 2))
 
 
-def test_evaluations_count_every_image_once(tiny_mst, class_folders: Path, tmp_path: Path) -> None:
+def test_evaluations_count_every_image_once(tiny_mst, save_teacher, class_folders: Path, tmp_path: Path) -> None:
     """k-NN and both linear protocols on 1, 2, 3 and 6 processes, some of them without an image in the last step."""
-    mst = tiny_mst()
-    save_backbone(
-        tmp_path / "b.safetensors", mst.teacher.backbone.vit.state_dict(), backbone_metadata(mst, "teacher", {})
-    )
-    common = [str(tmp_path / "b.safetensors"), str(class_folders), "--size", "32"]
+    common = [str(save_teacher(tiny_mst())), str(class_folders), "--size", "32"]
     linear = [*common, "--blocks", "2", "--epochs", "4", "--lr", "0.3", "3.0", "--held-out", "0.2"]
     groups = []
     for processes, batch in ((1, 6), (2, 3), (3, 2), (6, 1)):

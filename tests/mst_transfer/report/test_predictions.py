@@ -21,7 +21,7 @@ def trained(tmp_path, monkeypatch):
     def make(task):
         import torch
         from mmengine.config import Config
-        from mmengine.registry import init_default_scope
+        from mmengine.registry import MODELS, init_default_scope
 
         from mst_transfer.configs.shipped import resolve_config
 
@@ -31,10 +31,6 @@ def trained(tmp_path, monkeypatch):
         cfg = Config.fromfile(str(resolve_config(CONFIGS[task])))
         cfg.model.backbone.update(checkpoint=None, depth=4)
         init_default_scope(cfg.default_scope)
-        if task == "det":
-            from mmdet.registry import MODELS
-        else:
-            from mmseg.registry import MODELS
         torch.manual_seed(0)
         torch.save({"state_dict": MODELS.build(cfg.model).state_dict()}, tmp_path / "epoch_1.pth")
         return Run(tmp_path, task, "random", {}, Scalars(), cfg, tmp_path / "epoch_1.pth")
