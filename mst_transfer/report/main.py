@@ -73,11 +73,14 @@ def _finetune_curves(task: str, runs: list[Run], folder: Path) -> list[Picture]:
     if not panels:
         return []
     draw_panels(panels, path)
-    differing = differing_settings([run for run in runs if run.config is not None])
-    caption = "The runs have the same data, schedule and seed; only the weights of the backbone differ."
-    if differing:
+    known = [run for run in runs if run.config is not None]
+    if len(known) < 2:
+        caption = "Fewer than two runs whose settings are known: nothing is compared."
+    elif differing := differing_settings(known):
         caption = f"Careful: the runs differ in more than the backbone's weights: {', '.join(differing)}."
-    return [Picture(path, "Fine-tuning curves", caption if len(runs) > 1 else "One start only.")]
+    else:
+        caption = "The runs have the same data, schedule and seed; only the weights of the backbone differ."
+    return [Picture(path, "Fine-tuning curves", caption)]
 
 
 def differing_settings(runs: list[Run]) -> list[str]:
