@@ -53,11 +53,7 @@ class DINOHead(nn.Module):
         norm_last_layer: bool = True,
     ) -> None:
         super().__init__()
-        for name, value in {
-            "out_dim": out_dim,
-            "hidden_dim": hidden_dim,
-            "bottleneck_dim": bottleneck_dim,
-        }.items():
+        for name, value in dict(out_dim=out_dim, hidden_dim=hidden_dim, bottleneck_dim=bottleneck_dim).items():
             if value < 1:
                 raise ValueError(f"head.{name} = {value} must be at least 1")
         self.out_dim = out_dim

@@ -15,7 +15,7 @@ from pretrain.decoder import RestoringDecoder
 from pretrain.head import DINOHead
 from pretrain.losses import DINOLoss
 from pretrain.registry import MODELS
-from pretrain.run.warm_start import check_normalisation, start_from
+from pretrain.run.warm_start import load_head, start_from
 from pretrain.step import MSTStep, Network
 
 
@@ -71,8 +71,9 @@ class MST(MSTStep):
             self.decoder = RestoringDecoder(features.embed_dim, features.cell_size, **decoder)
         self.dino_loss = DINOLoss(self.student.head.out_dim, **(loss or {}))
         if init_from is not None:
-            check_normalisation(init_from, mean, std, backbone.get("arch"))
-            start_from(self.student, init_from, self.dino_loss.center, with_head=init_head)
+            start_from(self.student, init_from, mean, std, backbone.get("arch"))
+            if init_head:
+                load_head(self.student.head, self.dino_loss.center, init_from)
         elif init_head:
             raise ValueError("model.init_head = True needs model.init_from, the file to take the head from")
         self.cross_entropy_weight, self.restoring_weight = cross_entropy_weight, restoring_weight

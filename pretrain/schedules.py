@@ -87,16 +87,11 @@ class Schedule:
         for name in ("base_lr", "base_batch", "warmup_teacher_temp", "teacher_temp"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"schedule.{name} = {getattr(self, name)} must be positive")
-        for name in (
-            "min_lr",
-            "warmup_epochs",
-            "warmup_teacher_temp_epochs",
-            "freeze_last_layer_epochs",
-            "head_only_epochs",
-        ):
+        whole = ("warmup_epochs", "warmup_teacher_temp_epochs", "freeze_last_layer_epochs")
+        for name in ("min_lr", "head_only_epochs", *whole):
             if getattr(self, name) < 0:
                 raise ValueError(f"schedule.{name} = {getattr(self, name)} must not be negative")
-        for name in ("warmup_epochs", "warmup_teacher_temp_epochs", "freeze_last_layer_epochs"):
+        for name in whole:
             if getattr(self, name) != int(getattr(self, name)):
                 raise ValueError(f"schedule.{name} = {getattr(self, name)} must be a whole number of epochs")
         if self.momentum_batch is not None and self.momentum_batch < 1:

@@ -1,9 +1,7 @@
 """``mst convert CHECKPOINT --to TARGET -o OUT``."""
 
 import argparse
-import json
 from collections.abc import Sequence
-from typing import Any
 
 TARGETS = ("timm", "mmpretrain", "detectron2", "hf", "onnx", "mst")
 
@@ -41,13 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.to != "onnx" and (args.size or args.with_normalisation):
         parser.error("--size and --with-normalisation are for --to onnx")
-    try:
-        arch_kwargs = parse_options(args.arch_options)
-    except ValueError as error:
-        parser.error(str(error))
+    from mst_transfer.configs.keys import parse_cfg_options
     from mst_transfer.export.convert import Options, check_out, convert, target_named
     from mst_transfer.export.source_model import read_source_model
 
+    try:
+        arch_kwargs = parse_cfg_options(args.arch_options)
+    except ValueError as error:
+        parser.error(str(error).replace("--cfg-options", "--arch-options"))
     target = target_named(args.to)
     check_out(args.out, target, args.overwrite)
     original = read_source_model(
@@ -60,21 +59,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"note: {remark}")
     print(f"wrote {args.out}\n\n{target.usage(original, args.out)}")
     return 0
-
-
-def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """``KEY=VALUE``s; a value is JSON where it can be, else text.
-
-    Raises:
-        ValueError: one has no key.
-    """
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        key, separator, text = pair.partition("=")
-        if not separator or not key.isidentifier():
-            raise ValueError(f"--arch-options: {pair!r} is not KEY=VALUE")
-        try:
-            options[key] = json.loads(text)
-        except json.JSONDecodeError:
-            options[key] = {"True": True, "False": False, "None": None}.get(text, text)
-    return options

@@ -56,7 +56,8 @@ def _architecture(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "  known from", found["known_from"]
     for name in ("width", "depth", "heads", "window", "patch"):
         if name in found:
-            yield f"  {name}", _listed(found[name])
+            value = found[name]
+            yield f"  {name}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     yield "  grid", f"{found['grid'][0]}x{found['grid'][1]}, for {found['img_size'][0]}x{found['img_size'][1]} px"
     if "registers" in found:
         yield "  class token", "yes" if found["class_token"] else "no"
@@ -70,17 +71,13 @@ def _architecture(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _weights(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    from mst_transfer.checkpoint.errors import list_names
+
     found = facts["weights"]
-    dtypes = ", ".join(
-        f"{name} ({count})" if len(found["dtypes"]) > 1 else name for name, count in found["dtypes"].items()
-    )
-    yield (
-        "weights",
-        f"{found['parameters']:,} numbers in {found['tensors']} tensors, {readable_size(found['bytes'])}, {dtypes}",
-    )
-    bad = found["not_finite"]
-    yield "NaN, infinity", _some(bad) if bad else "none"
-    yield "heads", _some(found["heads"]) if found["heads"] else "none"
+    size = f"{found['parameters']:,} numbers in {found['tensors']} tensors, {readable_size(found['bytes'])}"
+    yield "weights", f"{size}, {', '.join(f'{name} ({count})' for name, count in found['dtypes'].items())}"
+    for title, names in (("NaN, infinity", found["not_finite"]), ("heads", found["heads"])):
+        yield title, f"{len(names)}: {list_names(names, 4)}" if names else "none"
 
 
 def _load(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -93,12 +90,3 @@ def _load(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "would load", f"yes: {', '.join(counts)}"
     if found["remark"]:
         yield "warning", found["remark"]
-
-
-def _listed(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _some(names: Sequence[str], limit: int = 4) -> str:
-    more = f", … ({len(names) - limit} more)" if len(names) > limit else ""
-    return f"{len(names)}: {', '.join(names[:limit])}{more}"

@@ -19,7 +19,6 @@ from mst_transfer.runs.launch import num_cores
 
 FILE_NAME = "results.json"
 BEGINNING = "_backbone_checkpoint"  # entry of the config of a resumed run: what its backbone once started from
-RESUMED_BACKBONE = "the backbone's weights are those of"  # begins a log line of a resumed run; the report reads it
 POSITIONALS = {"train.py": 1, "test.py": 2}  # words before the launchers' number of GPUs
 TASKS = {"mmdet": "det", "mmseg": "seg"}
 REPORTED_PACKAGES = ("torch", "torchvision", "timm", "mmengine", "mmcv-lite", "mmcv", "mmdet", "mmsegmentation")

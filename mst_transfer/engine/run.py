@@ -237,7 +237,8 @@ def build_runner(cfg: Any, notices: list[str]) -> Any:
     except ValueError as error:
         raise RunRefusedError(f"{cfg.filename}: {error}") from error
     if cfg.get("resume") and cfg.get(results.BEGINNING):
-        notices.append(f"{results.RESUMED_BACKBONE} {cfg.load_from}, so {cfg[results.BEGINNING]} is not read")
+        beginning = cfg[results.BEGINNING]
+        notices.append(f"the backbone's weights are those of {cfg.load_from}, so {beginning} is not read")
     for notice in notices:
         runner.logger.info(notice)
     return runner

@@ -13,30 +13,22 @@ What is not there is listed with the command that makes it.
 
 from __future__ import annotations
 
-import itertools
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mst_transfer.configs.saved import FILE, read_config_of_run
-from mst_transfer.engine.results import RESUMED_BACKBONE
 from mst_transfer.report.scalars import Scalars, read_scalars
+from mst_transfer.runs.checkpoints import latest_checkpoint
 from mst_transfer.runs.work_dir import earlier_checkpoints
 
 TASKS: dict[str, str] = {"det": "detection", "seg": "segmentation"}
 STARTS: dict[str, str] = {"mst": "MST", "random": "random"}
 
 
-@dataclass(frozen=True)
-class Missing:
-    """Something that the report would have shown.
-
-    Attributes:
-        path: where it would be.
-        command: what makes it.
-        reason: "not there", or why what is there cannot be used.
-    """
+class Missing(NamedTuple):
+    """Something that the report would have shown: where it would be, what makes it, and why it can't be used."""
 
     path: Path
     command: str
@@ -59,17 +51,15 @@ class Run:
         scalars: the log.
         config: the mmengine ``Config`` that the run used, None where there is none that may be read.
         checkpoint: the last checkpoint.
-        load_report: what the log says of the backbone's weights.
     """
 
     folder: Path
     task: str
-    start: str = ""
-    results: dict[str, Any] = field(default_factory=dict)
-    scalars: Scalars = Scalars()
-    config: Any = None
-    checkpoint: Path | None = None
-    load_report: str = ""
+    start: str
+    results: dict[str, Any]
+    scalars: Scalars
+    config: Any
+    checkpoint: Path | None
 
     @property
     def label(self) -> str:
@@ -81,54 +71,35 @@ class Run:
         """Task and start for readers."""
         return f"{TASKS[self.task].capitalize()} from {self.label}" if self.start else "Pre-training"
 
-    def metric(self, name: str) -> float | None:
-        """A metric of the last evaluation, None if it was not measured."""
-        value = self.results.get("metrics", {}).get(name)
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture that is there already, with its words."""
+class Picture(NamedTuple):
+    """A picture with its words."""
 
     path: Path
     title: str
     caption: str
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One command of the script that made the runs."""
-
-    name: str
-    minutes: float
-    command: str
-
-
-@dataclass(frozen=True)
-class Collected:
+class Collected(NamedTuple):
     """Everything found under one output folder.
 
     Attributes:
         out: the folder.
-        pretrain: the pre-training run, None if its folder is missing.
-        runs: fine-tuning runs by task, in the order of their starts.
+        runs: pre-training first, then by task in the order of their starts.
         pictures: pictures that the pre-training left.
-        stages: commands of the script that made the runs, if one did.
+        stages: name, minutes and command of what made the runs, if a script did.
         missing: what was looked for in vain.
     """
 
     out: Path
-    pretrain: Run | None
-    runs: dict[str, list[Run]]
+    runs: list[Run]
     pictures: list[Picture]
-    stages: list[Stage]
+    stages: list[tuple[str, float, str]]
     missing: list[Missing]
 
-    @property
-    def all_runs(self) -> list[Run]:
-        """Pre-training first."""
-        return [*([self.pretrain] if self.pretrain else []), *(run for runs in self.runs.values() for run in runs)]
+    def of(self, task: str) -> list[Run]:
+        """The runs of a task."""
+        return [run for run in self.runs if run.task == task]
 
 
 def collect(out: str | Path, trust_config: bool = False) -> Collected:
@@ -141,155 +112,88 @@ def collect(out: str | Path, trust_config: bool = False) -> Collected:
     Raises:
         FileNotFoundError: ``out`` has none of the folders that this reads.
     """
-    out = Path(out)
-    missing: list[Missing] = []
-    starts = [*STARTS, *_other_starts(out)]
-    if not any((out / name).is_dir() for name in ["pretrain", *(f"{t}_{s}" for t in TASKS for s in starts)]):
+    out, runs, missing = Path(out), [], list[Missing]()
+    found = {path.name.split("_", 1)[1] for task in TASKS for path in out.glob(f"{task}_*") if path.is_dir()}
+    starts = [*STARTS, *sorted(found - STARTS.keys())]
+    for task, start in [("pretrain", ""), *((task, start) for task in TASKS for start in starts)]:
+        folder = out / (f"{task}_{start}" if start else task)
+        command = f"{'mst train CONFIG' if start else 'bash tools/pretrain.sh CONFIG 1'} --work-dir {folder}"
+        if folder.is_dir():
+            runs.append(_read_run(folder, task, start, command, missing, trust_config))
+        elif start in ("", *STARTS):
+            weights = {"mst": out / "pretrain" / "teacher.safetensors", "random": None}
+            option = f" --cfg-options model.backbone.checkpoint={weights[start]}" if start else ""
+            missing.append(Missing(folder, command + option))
+    if not runs:
         raise FileNotFoundError(
             f"{out} has none of the folders pretrain/, det_mst/, det_random/, seg_mst/, seg_random/; "
             f"they are made by: bash tools/quickstart.sh --out {out}"
         )
-    pretrain = None
-    folder = out / "pretrain"
-    command = f"bash tools/pretrain.sh CONFIG 1 --work-dir {folder}{_going_on(folder)}"
-    reader = _Reader(missing, trust_config)
-    if folder.is_dir():
-        pretrain = reader.read_run(folder, "pretrain", "", command)
-    else:
-        missing.append(Missing(folder, command))
-    runs: dict[str, list[Run]] = {task: [] for task in TASKS}
-    for task, start in itertools.product(TASKS, starts):
-        folder = out / f"{task}_{start}"
-        command = f"mst train CONFIG --work-dir {folder}{_going_on(folder)}"
-        if folder.is_dir():
-            runs[task].append(reader.read_run(folder, task, start, command))
-        elif start in STARTS:
-            weights = out / "pretrain" / "teacher.safetensors" if start == "mst" else None
-            missing.append(Missing(folder, f"{command} --cfg-options model.backbone.checkpoint={weights}"))
-    return Collected(out, pretrain, runs, reader.read_pictures(out), _read_stages(out), missing)
+    return Collected(out, runs, _read_pictures(out, missing), _read_stages(out / "stages.tsv"), missing)
 
 
-def _going_on(folder: Path) -> str:
-    """The option with which a command goes on among a run's checkpoints, which it would refuse to without."""
-    return " --resume" if earlier_checkpoints(folder) else ""
+def _read_run(folder: Path, task: str, start: str, command: str, missing: list[Missing], trust_config: bool) -> Run:
+    """What a run has left; what cannot be used goes to ``missing``."""
+    if earlier_checkpoints(folder):
+        command += " --resume"  # it would refuse to begin anew among them
+    results, config = {}, None
+    path = folder / ("results.json" if start else "teacher.safetensors")
+    try:
+        results = _read_results(path) if start else _read_provenance(path)
+    except (FileNotFoundError, ValueError, RecursionError) as error:
+        missing.append(Missing(path, command, f"not readable ({error})" if path.is_file() else "not there"))
+    scalars = read_scalars(folder)
+    if not scalars.rows:
+        missing.append(Missing(folder / "<time>" / "vis_data" / "scalars.json", command))
+    try:
+        config = read_config_of_run(folder, trust_config)
+    except FileNotFoundError:
+        missing.append(Missing(folder / FILE, command))
+    except ValueError as error:
+        trusting = f"mst report {folder.parent} --trust-config"
+        missing.append(Missing(folder / FILE, command if trust_config else trusting, str(error)))
+    checkpoint = latest_checkpoint(folder)
+    if start and checkpoint is None:
+        missing.append(Missing(folder / "last_checkpoint", command))
+    return Run(folder, task, start, results, scalars, config, checkpoint)
 
 
-def _other_starts(out: Path) -> list[str]:
-    names = {path.name.split("_", 1)[1] for task in TASKS for path in out.glob(f"{task}_*") if path.is_dir()}
-    return sorted(names - STARTS.keys())
+def _read_results(path: Path) -> dict[str, Any]:
+    results = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(results, dict):
+        raise ValueError("not a JSON object")
+    return results
 
 
-@dataclass
-class _Reader:
-    """Reads files of runs; what cannot be used goes to ``missing``."""
+def _read_provenance(path: Path) -> dict[str, Any]:
+    """What a backbone file says of the pre-training that made it."""
+    from mst_transfer.checkpoint import read_backbone
 
-    missing: list[Missing]
-    trust_config: bool
-
-    def read_run(self, folder: Path, task: str, start: str, command: str) -> Run:
-        if task == "pretrain":
-            results = self._provenance(folder / "teacher.safetensors", command)
-        else:
-            results = self._json(folder / "results.json", command, dict) or {}
-        scalars = read_scalars(folder)
-        if not scalars.train:
-            self.missing.append(Missing(folder / "<time>" / "vis_data" / "scalars.json", command))
-        config, checkpoint = self._config(folder, command), _last_checkpoint(folder)
-        if task != "pretrain" and checkpoint is None:
-            self.missing.append(Missing(folder / "last_checkpoint", command))
-        return Run(folder, task, start, results, scalars, config, checkpoint, _read_load_report(folder))
-
-    def _config(self, folder: Path, command: str) -> Any:
-        try:
-            return read_config_of_run(folder, self.trust_config)
-        except FileNotFoundError:
-            self.missing.append(Missing(folder / FILE, command))
-        except ValueError as error:
-            trusting = f"mst report {folder.parent} --trust-config"
-            self.missing.append(Missing(folder / FILE, command if self.trust_config else trusting, str(error)))
-        return None
-
-    def _json(self, path: Path, command: str, kind: type) -> Any:
-        """The content of a JSON file, None if it is not there or of another kind."""
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            self.missing.append(Missing(path, command))
-            return None
-        except (ValueError, RecursionError) as error:
-            self.missing.append(Missing(path, command, f"not JSON ({error})"))
-            return None
-        if isinstance(content, kind):
-            return content
-        self.missing.append(Missing(path, command, f"not a JSON {'object' if kind is dict else 'list'}"))
-        return None
-
-    def _provenance(self, path: Path, command: str) -> dict[str, Any]:
-        """What a backbone file says of the pre-training that made it."""
-        from mst_transfer.checkpoint import read_backbone
-
-        reason = "not a backbone file of this project"
-        try:
-            metadata = read_backbone(path, "teacher")[1] if path.is_file() else None
-        except ValueError as error:
-            metadata, reason = None, f"not readable ({error})"
-        if metadata is None:
-            self.missing.append(Missing(path, command, reason if path.is_file() else "not there"))
-            return {}
-        architecture = {"architecture": metadata.arch, **metadata.arch_kwargs}
-        return {**metadata.provenance, "backbone": architecture, "checkpoint": path.name}
-
-    def read_pictures(self, out: Path) -> list[Picture]:
-        """Pictures of the pre-training, as its ``index.json`` lists them: ``[{file, title, caption}, ...]``."""
-        folder = out / "pretrain" / "pictures"
-        command = f"python -m pretrain.pictures {out / 'pretrain'} --images PHOTOS --out {folder}"
-        entries = self._json(folder / "index.json", command, list) or []
-        if not all(isinstance(entry, dict) and isinstance(entry.get("file"), str) for entry in entries):
-            self.missing.append(Missing(folder / "index.json", command, "not a list of {file, title, caption}"))
-            return []
-        pictures = []
-        for entry in entries:
-            path = folder / Path(entry["file"]).name
-            if path.is_file():
-                pictures.append(Picture(path, str(entry.get("title", path.stem)), str(entry.get("caption", ""))))
-            else:
-                self.missing.append(Missing(path, command))
-        return pictures
+    metadata = read_backbone(path, "teacher")[1]
+    if metadata is None:
+        raise ValueError("not a backbone file of this project")
+    return {**metadata.provenance, "backbone": {"architecture": metadata.arch, **metadata.arch_kwargs}}
 
 
-def _read_load_report(folder: Path) -> str:
-    """The lines of the newest log that say where the backbone's weights came from."""
-    for path in sorted(folder.glob("*/*.log"), reverse=True):
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        if any(RESUMED_BACKBONE in line for line in lines):
-            continue  # the log of the run's beginning says it
-        for number, line in enumerate(lines):
-            if "random initialisation" in line:
-                return "random initialisation"
-            if "backbone weights from" in line:
-                counts = itertools.takewhile(lambda text: text.startswith("  "), lines[number + 1 :])
-                return "\n".join([line[line.index("backbone weights from") :], *counts])
-    return ""
-
-
-def _read_stages(out: Path) -> list[Stage]:
-    path = out / "stages.tsv"
-    if not path.is_file():
+def _read_pictures(out: Path, missing: list[Missing]) -> list[Picture]:
+    """Pictures of the pre-training, as its ``index.json`` lists them: ``[{file, title, caption}, ...]``."""
+    folder = out / "pretrain" / "pictures"
+    index = folder / "index.json"
+    command = f"python -m pretrain.pictures {out / 'pretrain'} --images PHOTOS --out {folder}"
+    try:
+        entries = json.loads(index.read_text(encoding="utf-8"))
+        pictures = [Picture(folder / Path(one["file"]).name, one["title"], one["caption"]) for one in entries]
+    except FileNotFoundError:
+        missing.append(Missing(index, command))
         return []
-    stages = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        fields = line.split("\t")
-        if len(fields) == 3 and fields[1].replace(".", "", 1).isdigit():
-            stages.append(Stage(fields[0], float(fields[1]), fields[2]))
-    return stages
+    except (ValueError, TypeError, KeyError, RecursionError):
+        missing.append(Missing(index, command, "not a list of {file, title, caption}"))
+        return []
+    missing += [Missing(picture.path, command) for picture in pictures if not picture.path.is_file()]
+    return [picture for picture in pictures if picture.path.is_file()]
 
 
-def _last_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint that mmengine's ``last_checkpoint`` names, also after the folder has moved."""
-    pointer = folder / "last_checkpoint"
-    if pointer.is_file():
-        named = Path(pointer.read_text(encoding="utf-8").strip())
-        for path in (folder / named.name, named):
-            if path.is_file():
-                return path
-    return None
+def _read_stages(path: Path) -> list[tuple[str, float, str]]:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    fields = [line.split("\t") for line in lines]
+    return [(one[0], float(one[1]), one[2]) for one in fields if len(one) == 3]

@@ -189,14 +189,6 @@ def _between(draw: float, low: float, high: float) -> float:
     return low + draw * (high - low)
 
 
-_ADJUST = {
-    "brightness": image_ops.adjust_brightness,
-    "contrast": image_ops.adjust_contrast,
-    "saturation": image_ops.adjust_saturation,
-    "hue": image_ops.adjust_hue,
-}
-
-
 def render_crop(image: Image, plan: CropPlan) -> Image:
     """Carries out one plan.
 
@@ -210,7 +202,7 @@ def render_crop(image: Image, plan: CropPlan) -> Image:
     if plan.flip:
         crop = cv2.flip(crop, 1)
     for name, factor in plan.jitter:
-        crop = _ADJUST[name](crop, factor)
+        crop = getattr(image_ops, f"adjust_{name}")(crop, factor)
     if plan.grayscale:
         crop = image_ops.to_grayscale(crop)
     if plan.blur_sigma > 0:

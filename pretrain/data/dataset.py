@@ -106,11 +106,7 @@ class MultiCropDataset(Dataset):
         local_crops: Tensor = torch.empty((0, 3, size, size), dtype=torch.uint8)
         if len(plans) > 2:
             local_crops = torch.from_numpy(render_crops(image, plans[2:]))
-        return {
-            "global_crops": global_crops,
-            "local_crops": local_crops,
-            "index": index,
-        }
+        return {"global_crops": global_crops, "local_crops": local_crops, "index": index}
 
     def _read(self, epoch: int, index: int) -> tuple[Image, list[CropPlan]]:
         """File ``index`` or, as long as none can be read, others in its place; and the plans of its crops."""

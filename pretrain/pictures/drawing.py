@@ -4,16 +4,14 @@ Attention is drawn patch by patch, not smoothed: what a picture shows is what th
 """
 
 import math
-from pathlib import Path
 
 import cv2
 import matplotlib
 import numpy as np
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-plt.switch_backend("Agg")  # files only: no display is needed
 COLOURS = "inferno"
 _MAX_PANELS_A_ROW = 7
 
@@ -56,8 +54,8 @@ def draw_rows(rows: dict[str, np.ndarray]) -> Figure:
     first = next(iter(rows.values()))
     count, aspect = len(first), first.shape[1] / first.shape[2]
     size = (1.6 * count + 0.2, (1.6 * aspect + 0.05) * len(rows))
-    figure, axes = plt.subplots(len(rows), count, figsize=size, squeeze=False, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
+    figure = Figure(size, dpi=140, layout=ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01))
+    axes = figure.subplots(len(rows), count, squeeze=False)
     for line, (name, pictures) in zip(axes, rows.items(), strict=True):
         for axis, picture in zip(line, pictures, strict=True):
             _show(axis, picture)
@@ -72,17 +70,11 @@ def draw_heads(photo: np.ndarray, heads: np.ndarray) -> Figure:
     lines = math.ceil(len(panels) / _MAX_PANELS_A_ROW)
     columns = math.ceil(len(panels) / lines)
     size = (1.8 * columns, (1.8 * photo.shape[0] / photo.shape[1] + 0.22) * lines)
-    figure, axes = plt.subplots(lines, columns, figsize=size, squeeze=False, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+    figure = Figure(size, dpi=140, layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01))
+    axes = figure.subplots(lines, columns, squeeze=False)
     for axis in axes.flat[len(panels) :]:
         axis.remove()
     for axis, (name, picture) in zip(axes.flat, panels.items(), strict=False):
         _show(axis, picture)
         axis.set_title(name, fontsize=9, pad=3)
     return figure
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure, and forget it."""
-    figure.savefig(path, dpi=140)
-    plt.close(figure)

@@ -19,7 +19,7 @@ from mst_transfer.probes.attention import Backbone, token_grid
 from mst_transfer.probes.backbones import load_frozen
 from mst_transfer.runs.checkpoints import latest_checkpoint
 from pretrain.model import MST
-from pretrain.pictures.drawing import draw_heads, draw_rows, grey_out, heat_map, overlay, save_figure
+from pretrain.pictures.drawing import draw_heads, draw_rows, grey_out, heat_map, overlay
 from pretrain.pictures.inference import Views, read_crop, run_backbone, run_model
 from pretrain.registry import MODELS
 
@@ -97,7 +97,7 @@ class PictureFolder:
         path.mkdir(parents=True, exist_ok=True)
 
     def _save(self, name: str, title: str, caption: str, figure: Figure) -> None:
-        save_figure(figure, self.path / name)
+        figure.savefig(self.path / name)
         self.entries.append({"file": name, "title": title, "caption": caption})
 
     def write_importance(self, views: Views, mode: str | None) -> None:
@@ -106,10 +106,8 @@ class PictureFolder:
         rows, title = {"photo": views.photos, "importance": np.stack(importance)}, "What the network attends to"
         caption = f"Importance: {self.words}, averaged over heads; bright is high, each picture on its own scale."
         if views.mask is not None:
-            rows["masked"], title = (
-                grey_out(views.photos, views.mask),
-                "What the teacher attends to, and what is masked",
-            )
+            rows["masked"] = grey_out(views.photos, views.mask)
+            title = "What the teacher attends to, and what is masked"
             caption += f" Grey: the {views.mask.mean():.1%} of the patches hidden from the student (mode '{mode}')."
         self._save("importance.png", title, caption, draw_rows(rows))
 

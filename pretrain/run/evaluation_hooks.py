@@ -7,7 +7,6 @@ import torch
 from mmengine.dist import all_reduce, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
 from mst_transfer.probes.features import extract_features
 from mst_transfer.probes.knn import check_k, knn_accuracy
@@ -16,7 +15,7 @@ from mst_transfer.probes.monitors import effective_rank, prototypes_in_use
 from mst_transfer.runs.stop_hook import save_now
 from pretrain.model import MST
 from pretrain.registry import HOOKS
-from pretrain.run.hooks import TrainingStoppedError, save_network, unwrap
+from pretrain.run.hooks import TrainingStoppedError, save_network
 
 ACTIONS = ("warn", "stop")
 BEST = "knn_best_teacher.safetensors"
@@ -87,7 +86,7 @@ class KNNHook(Hook):
     def before_train(self, runner) -> None:
         """Open the images, so that a wrong path shows before the first step; measure the initial weights."""
         size = self.size or runner.train_loop.dataloader.dataset.options.global_size
-        unwrap(runner.model).teacher.backbone.num_patches(size, size)  # a ValueError if they don't fit
+        runner.train_loop.mst.teacher.backbone.num_patches(size, size)  # a ValueError if they don't fit
         self._sets = open_pair(*self.roots, size, self.resize)
         check_k([self.k], len(self._sets[0]), "KNNHook.k")
         if self.before_training and runner.iter == 0:
@@ -95,16 +94,11 @@ class KNNHook(Hook):
 
     def before_train_epoch(self, runner) -> None:
         """Stop if the guard asked for it in the epoch before."""
-        self._stop_if_asked(runner)
-
-    def after_train(self, runner) -> None:
-        """The same after the last epoch."""
-        self._stop_if_asked(runner)
-
-    def _stop_if_asked(self, runner) -> None:
         message = runner.message_hub.runtime_info.get(STOP)
         if message is not None and self.action == "stop":
             raise TrainingStoppedError(message)
+
+    after_train = before_train_epoch
 
     def after_train_epoch(self, runner) -> None:
         """Measure when it is time."""
@@ -128,15 +122,14 @@ class KNNHook(Hook):
         return knn_accuracy(*votes, *queries, self.k, self.temperature, device=device)[self.k]
 
     def _measure(self, runner, epoch: int) -> None:
-        top1 = self.accuracy(unwrap(runner.model))
+        top1 = self.accuracy(runner.train_loop.mst)
         hub = runner.message_hub
         hub.update_scalar("train/knn_top1", top1)
         best, best_epoch = hub.runtime_info.get("knn_best", (-math.inf, 0))
         if is_main_process():
             known = f"; best so far {best:.2f} % after epoch {best_epoch}" if best_epoch or best > 0 else ""
             runner.logger.info(f"k-NN (k={self.k}) after epoch {epoch}: top-1 {top1:.2f} %{known}")
-        if runner.visualizer is not None:
-            runner.visualizer.add_scalar("val/knn_top1", top1, step=runner.iter)
+        runner.visualizer.add_scalar("val/knn_top1", top1, step=runner.iter)
         hub.runtime_info.pop(STOP, None)
         if top1 > best:
             hub.update_info("knn_best", (top1, epoch))
@@ -197,16 +190,10 @@ class CollapseAlarmHook(Hook):
         self._views: list[tuple[Tensor, Tensor]] = []
         self._listening = False
         self._bad_in_a_row = 0
-        self._handle: RemovableHandle | None = None
 
     def before_train(self, runner) -> None:
         """Listen to the teacher's head: class tokens in, logits out."""
-        self._handle = unwrap(runner.model).teacher.head.register_forward_hook(self._remember)
-
-    def after_train(self, runner) -> None:
-        """Stop listening."""
-        if self._handle is not None:
-            self._handle.remove()
+        runner.train_loop.mst.teacher.head.register_forward_hook(self._remember)
 
     def _remember(self, head, inputs: tuple[Tensor], logits: Tensor) -> None:
         left = self.num_views - sum(len(tokens) for tokens, _ in self._views)
@@ -222,7 +209,7 @@ class CollapseAlarmHook(Hook):
         views, self._views = self._views, []
         if not views or outputs is None or "teacher_entropy" not in outputs:
             return
-        mst = unwrap(runner.model)
+        mst = runner.train_loop.mst
         tokens, logits = (torch.cat(parts) for parts in zip(*views, strict=True))
         in_use = prototypes_in_use(logits, mst.dino_loss.center, outputs["teacher_temp"])
         seen = torch.tensor([effective_rank(tokens), in_use])
@@ -236,25 +223,23 @@ class CollapseAlarmHook(Hook):
 
     def _judge(self, runner, entropy: float, rank: float, in_use: float, num_prototypes: int) -> None:
         most = math.log(num_prototypes)
-        symptoms = (
-            (
-                entropy > self.max_entropy * most,
+        faults = []
+        if entropy > self.max_entropy * most:
+            faults.append(
                 f"the teacher's output is uniform (entropy {entropy:.3f} of at most ln({num_prototypes}) = "
                 f"{most:.3f}): lower teacher_temp or warmup_teacher_temp in train_cfg.schedule, or use fewer "
-                "prototypes (model.head.out_dim)",
-            ),
-            (
-                in_use < self.min_prototypes,
+                "prototypes (model.head.out_dim)"
+            )
+        if in_use < self.min_prototypes:
+            faults.append(
                 f"all views fall on {in_use:.2f} of {num_prototypes} prototypes: raise teacher_temp, or lower "
-                "model.loss.center_momentum or train_cfg.schedule.base_lr",
-            ),
-            (
-                rank < self.min_rank,
+                "model.loss.center_momentum or train_cfg.schedule.base_lr"
+            )
+        if rank < self.min_rank:
+            faults.append(
                 f"the class tokens have an effective rank of {rank:.2f}: lower train_cfg.schedule.base_lr or raise "
-                "teacher_momentum",
-            ),
-        )
-        faults = [words for is_seen, words in symptoms if is_seen]
+                "teacher_momentum"
+            )
         self._bad_in_a_row = self._bad_in_a_row + 1 if faults else 0
         if self._bad_in_a_row and self._bad_in_a_row % self.patience == 0:
             looks = f"collapse alarm at step {runner.iter + 1}, {self._bad_in_a_row} looks in a row"

@@ -9,7 +9,6 @@ import mmengine
 import timm
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 import mst_transfer
 from mst_transfer.checkpoint import BackboneMetadata, save_backbone
@@ -27,13 +26,6 @@ MAX_HISTORY = 1000  # steps of each logged value that a checkpoint keeps
 
 class TrainingStoppedError(RuntimeError):
     """A guard has ended the run; the message says why and what to do."""
-
-
-def unwrap(model: torch.nn.Module) -> MST:
-    """The MST below a distributed wrapper."""
-    core = model.module if is_model_wrapper(model) else model
-    assert isinstance(core, MST)
-    return core
 
 
 def backbone_metadata(mst: MST, role: str, provenance: dict) -> BackboneMetadata:
@@ -56,7 +48,7 @@ def backbone_metadata(mst: MST, role: str, provenance: dict) -> BackboneMetadata
 
 def save_network(runner, role: str, step: int, *paths: Path) -> None:
     """Write the backbone of one of the two networks, as it is after so many steps, to each of the paths."""
-    mst = unwrap(runner.model)
+    mst = runner.train_loop.mst
     provenance = {
         "method": "MST",
         "config": Path(runner.cfg.filename or "unnamed").name,
@@ -90,7 +82,7 @@ class BackboneCheckpointHook(SafeCheckpointHook):
 
     def bytes_beside(self, runner) -> int:
         """Both networks' backbones, each under two names."""
-        return 2 * len(ROLES) * content_size(unwrap(runner.model).student.backbone.vit.state_dict())
+        return 2 * len(ROLES) * content_size(runner.train_loop.mst.student.backbone.vit.state_dict())
 
     def write_beside(self, runner, step: int, meta: dict) -> None:
         """The backbones of a step. Those under the step's name come first: they are whole before others name them."""
@@ -119,7 +111,7 @@ class StrictLoadHook(Hook):
             ValueError: names what is missing, unexpected or of another shape.
         """
         try:
-            unwrap(runner.model).load_state_dict(checkpoint["state_dict"], strict=True)
+            runner.train_loop.mst.load_state_dict(checkpoint["state_dict"], strict=True)
         except RuntimeError as error:
             shown = "\n".join(str(error).splitlines()[1:11])
             raise ValueError(

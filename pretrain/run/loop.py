@@ -97,17 +97,11 @@ class PretrainLoop(EpochBasedTrainLoop):
         self.schedule = Schedule(**(schedule or {}))
         self.schedule.check_length(max_epochs)
         self.accumulation_steps = accumulation_steps
-        self.dataloader: StepLoader = StepLoader(self._loader(), accumulation_steps)
+        self.dataloader: StepLoader = StepLoader(vars(self)["dataloader"], accumulation_steps)
         self._max_iters = self._max_epochs * len(self.dataloader)
         self.effective_batch = get_world_size() * self.dataloader.batch_size * accumulation_steps
         self._check_views()
         self._nonfinite = NonfiniteSteps(runner, max_nonfinite_steps)
-
-    def _loader(self) -> DataLoader:
-        """What mmengine's loop has built."""
-        loader = vars(self)["dataloader"]
-        assert isinstance(loader, DataLoader)
-        return loader
 
     @property
     def mst(self) -> MST:
@@ -118,10 +112,9 @@ class PretrainLoop(EpochBasedTrainLoop):
         """Refuse views that do not fit the patches, and masks that could never hide one."""
         options, masking = self.dataloader.dataset.options, self.mst.mask_generator
         backbone = self.mst.student.backbone
-        num_patches = backbone.num_patches(options.global_size, options.global_size)
+        masking.check_size(backbone.num_patches(options.global_size, options.global_size))
         if options.num_local_crops:
             backbone.num_patches(options.local_size, options.local_size)
-        masking.check_size(num_patches)
 
     def run(self) -> torch.nn.Module:
         """Launch training, from wherever the runner has resumed."""

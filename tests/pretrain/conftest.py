@@ -3,11 +3,14 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from mst_transfer.checkpoint import save_backbone
 from pretrain.model import MST
+from pretrain.run.hooks import backbone_metadata
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]  # for agreeing_runs, process_groups
 
@@ -31,6 +34,18 @@ def tiny_mst() -> Callable[..., MST]:
         return MST(backbone, **{**arguments, **overrides}).train()
 
     return build
+
+
+@pytest.fixture
+def save_teacher(tmp_path: Path) -> Callable[[MST], Path]:
+    """Writes the backbone file of an MST's teacher."""
+
+    def save(mst: MST) -> Path:
+        path = tmp_path / "teacher.safetensors"
+        save_backbone(path, mst.teacher.backbone.vit.state_dict(), backbone_metadata(mst, "teacher", {}))
+        return path
+
+    return save
 
 
 @pytest.fixture
@@ -85,6 +100,18 @@ def write_tiny_config(folder: Path, photo_folder: Path) -> Path:
     """Writes the file of :func:`tiny_config` into a folder."""
     (folder / "tiny.py").write_text(TINY_CONFIG.format(data_root=str(photo_folder)))
     return folder / "tiny.py"
+
+
+@pytest.fixture
+def runner_of(tmp_path: Path) -> Callable[..., Any]:
+    """Builds the runner of a config and words of the command line; its work dir is ``run`` unless they say another."""
+    from pretrain.run.train import build_parser, build_runner, load_config
+
+    def build(config: Path, *words: str) -> Any:
+        args = build_parser().parse_args([str(config), "--work-dir", str(tmp_path / "run"), *words])
+        return build_runner(load_config(args), "none")
+
+    return build
 
 
 @pytest.fixture(scope="session")

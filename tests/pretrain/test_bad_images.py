@@ -107,11 +107,7 @@ def test_hook_names_the_files_once_and_goes_on_when_resumed(
     for case in listed:
         assert "Cannot read" not in found[str(mixed / case.name)]
     assert "a pipe, not a file" in found[str(mixed / "pipe.jpg")]
-    named = [
-        record.getMessage() for record in caplog.records if "Another sample takes its place" in record.getMessage()
-    ]
-    assert len(named) == len(listed)
-    assert f"could not be read and were skipped: {len(listed)}, named in" in caplog.text
+    assert caplog.text.count("Another sample takes its place") == len(listed)
     assert runner.message_hub.get_info("unreadable_images")["skipped"] == len(listed)
     resumed, again = _Runner(tmp_path, dataset, step=5), UnreadableImagesHook(max_unreadable_share=1.0)
     again.before_train(resumed)

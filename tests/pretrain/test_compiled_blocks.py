@@ -1,4 +1,4 @@
-"""Compiled blocks: the same losses and gradients, and nothing is compiled again after the first step."""
+"""Compiled blocks and recomputed ones: the same losses and gradients, and nothing is compiled after the first step."""
 
 import copy
 import functools
@@ -55,14 +55,28 @@ def test_compiled_is_eager(backbone: dict, dtype: torch.dtype | None, counter: C
     torch.testing.assert_close(found, expected, **tolerance)
 
 
-@pytest.mark.parametrize("kind, backbone", [(MaskedViT, VIT), (MaskedSwin, SWIN)])
+both = pytest.mark.parametrize("kind, backbone", [(MaskedViT, VIT), (MaskedSwin, SWIN)])
+
+
+@both
+def test_gradient_checkpointing_changes_nothing(kind: type, backbone: dict) -> None:
+    gradients = []
+    for thrifty in (False, True):
+        torch.manual_seed(0)
+        model = kind(**backbone | {"drop_path_rate": 0.0}, grad_checkpointing=thrifty)
+        model(torch.randn(2, 3, 64, 64)).cls_token.square().sum().backward()
+        gradients.append({name: p.grad for name, p in model.vit.named_parameters()})
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+@both
 def test_not_with_checkpointing(kind: type, backbone: dict) -> None:
     with pytest.raises(ValueError, match="compile_blocks = True and backbone.grad_checkpointing = True exclude"):
         kind(**backbone, compile_blocks=True, grad_checkpointing=True)
 
 
 @pytest.mark.parametrize("compile_blocks", [False, True])
-@pytest.mark.parametrize("kind, backbone", [(MaskedViT, VIT), (MaskedSwin, SWIN)])
+@both
 def test_a_copy_has_weights_of_its_own(kind: type, backbone: dict, compile_blocks: bool, monkeypatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda function, **_: lambda *args, **kwargs: function(*args, **kwargs))
     original = kind(**backbone, compile_blocks=compile_blocks).eval()

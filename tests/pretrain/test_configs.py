@@ -59,36 +59,31 @@ def test_builds_with_images_that_fit(name: str, photo_folder: Path):
         assert 1024 % cfg.train_dataloader.batch_size == 0
 
 
-@pytest.mark.parametrize("name", OF_THE_PAPER)
-def test_recipe_of_the_paper(name: str):
-    """DeiT-S/16, 65,536 prototypes, 2 x 224 + 8 x 96 px, DINO's hyperparameters."""
-    cfg = Config.fromfile(FOLDER / name)
-    assert cfg.model.backbone.arch == "vit_small_patch16_224" and cfg.model.head.out_dim == 65536
-    data, schedule = cfg.train_dataloader.dataset, Schedule(**cfg.train_cfg.schedule)
-    assert (data.global_size, data.local_size, data.num_local_crops) == (224, 96, 8)
-    assert cfg.train_cfg.max_epochs == int(name.split("_")[-1].removesuffix("e.py"))
-    assert schedule == Schedule()  # the defaults are DINO's
-    assert schedule.peak_lr(1024) == pytest.approx(2e-3)
-
-
 # What DINO's published runs set: normalised last layer, local views, scale between local and global views, gradient
 # clip, learning rate for 256 images, the lowest one, temperature at the start, epochs of its rise, of a frozen layer.
 PUBLISHED = {
-    "vit_small_8": (False, 10, 0.4, 3.0, 5e-4, 1e-6, 0.04, 30, 1),
-    "vit_base_16": (True, 10, 0.25, 0.3, 7.5e-4, 2e-6, 0.04, 50, 3),
-    "vit_base_8": (True, 10, 0.25, 3.0, 5e-4, 2e-6, 0.03, 50, 3),
+    "vit_small_16_imagenet_100e": (True, 8, 0.4, 3.0, 5e-4, 1e-6, 0.04, 30, 1),  # the paper's, and the same for longer
+    "vit_small_16_imagenet_300e": (True, 8, 0.4, 3.0, 5e-4, 1e-6, 0.04, 30, 1),
+    "vit_small_8_imagenet_100e": (False, 10, 0.4, 3.0, 5e-4, 1e-6, 0.04, 30, 1),
+    "vit_base_16_imagenet_100e": (True, 10, 0.25, 0.3, 7.5e-4, 2e-6, 0.04, 50, 3),
+    "vit_base_8_imagenet_100e": (True, 10, 0.25, 3.0, 5e-4, 2e-6, 0.03, 50, 3),
 }
 
 
-@pytest.mark.parametrize("size", PUBLISHED)
-def test_recipes_that_dino_published(size: str):
-    cfg = Config.fromfile(FOLDER / f"mst_{size}_imagenet_100e.py")
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_recipes_that_dino_published(name: str):
+    """65,536 prototypes, views of 224 and 96 px; ViT-S/16 is DeiT-S/16, whose schedule is the default."""
+    cfg = Config.fromfile(FOLDER / f"mst_{name}.py")
     data, schedule = cfg.train_dataloader.dataset, Schedule(**cfg.train_cfg.schedule)
+    arch, patch = name.split("_")[1:3]
+    assert cfg.model.backbone.arch == f"vit_{arch}_patch{patch}_224" and cfg.model.head.out_dim == 65536
+    assert (data.global_size, data.local_size) == (224, 96) and f"_{cfg.train_cfg.max_epochs}e" in name
+    assert schedule == Schedule() or "small_16" not in name
     assert tuple(data.global_scale) == (data.local_scale[1], 1.0) and data.local_scale[0] == 0.05
     found = (cfg.model.head.norm_last_layer, data.num_local_crops, data.global_scale[0], cfg.optim_wrapper.clip_grad)
     found += (schedule.base_lr, schedule.min_lr, schedule.warmup_teacher_temp)
     found += (schedule.warmup_teacher_temp_epochs, schedule.freeze_last_layer_epochs)
-    assert found == PUBLISHED[size]
+    assert found == PUBLISHED[name]
     assert (schedule.weight_decay, schedule.weight_decay_end, schedule.teacher_temp) == (0.04, 0.4, 0.07)
     assert (schedule.warmup_epochs, schedule.teacher_momentum, cfg.model.backbone.drop_path_rate) == (10, 0.996, 0.1)
 

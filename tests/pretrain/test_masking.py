@@ -3,7 +3,6 @@ import torch
 
 from mst_transfer.runs.counter_random import derive_key, uniform
 from pretrain.attmask import build_mask_generator as build_masks
-from pretrain.attmask import reveal_hints
 from pretrain.masking import attention_guided_mask
 
 
@@ -75,17 +74,6 @@ def importance_of(rows: int, num_patches: int) -> torch.Tensor:
     return torch.rand(rows, num_patches, generator=torch.Generator().manual_seed(5))
 
 
-def test_attmask_high_hides_the_most_attended_of_every_other_image():
-    importance = importance_of(800, 49)
-    mask = build_masks("attention_high", ratio=0.3, image_prob=0.5, seed=2)(importance, torch.arange(400), 0, 2, 49)
-    masked = mask.any(dim=1)
-    assert abs(masked.float().mean().item() - 0.5) < 4 * (0.25 / 800) ** 0.5
-    for row, hidden in zip(importance[masked].tolist(), mask[masked].tolist(), strict=True):
-        most = sorted(range(49), key=lambda i: -row[i])[:14]  # int(49 * 0.3)
-        assert [i for i, h in enumerate(hidden) if h] == sorted(most)
-    assert not torch.equal(masked[:400], masked[400:])  # the two views draw apart
-
-
 def test_attmask_hint_shows_some_of_the_most_attended():
     importance = importance_of(300, 196)
     options = dict(ratio=0.3, image_prob=1.0, show_max=0.1, seed=2)
@@ -97,16 +85,6 @@ def test_attmask_hint_shows_some_of_the_most_attended():
     counts = shown.gather(1, top).float().sum(dim=0)
     assert counts.sum() == 300 * 5  # nothing outside the top is shown
     assert (counts - 300 * 5 / 19).abs().max() < 5 * (300 * 5 / 19) ** 0.5  # and all of it alike
-
-
-def test_hints_equal_a_plain_loop():
-    importance, draws = importance_of(20, 30), torch.rand(20, 30, generator=torch.Generator().manual_seed(6))
-    mask = torch.ones(20, 30, dtype=torch.bool)
-    found = reveal_hints(mask, importance, show_ratio=0.1, show_max=0.2, draws=draws)
-    for row, values, hidden in zip(importance.tolist(), draws.tolist(), found.tolist(), strict=True):
-        top = sorted(range(30), key=lambda i: -row[i])[:6]
-        shown = sorted(top, key=lambda i: values[i])[:3]
-        assert [i for i, h in enumerate(hidden) if not h] == sorted(shown)
 
 
 def test_the_ratio_is_drawn_once_a_step_within_its_range():

@@ -7,12 +7,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from agreeing_runs import BROKEN_SAMPLE_POSITION, BROKEN_STEP, evaluate, pretrain
+from agreeing_runs import BROKEN_SAMPLE_POSITION, BROKEN_STEP, evaluate, pretrain, swin_step
 from process_groups import run_group
 
-from mst_transfer.checkpoint import save_backbone
 from pretrain.data.sampler import EpochSampler
-from pretrain.run.hooks import backbone_metadata
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about processes on the CPU; there is a GPU here")
 pytestmark = [pytest.mark.slow, without_gpu]
@@ -108,13 +106,9 @@ def test_accumulation_is_one_batch_too(train) -> None:
     assert_same(one, train(2, 2, 2))
 
 
-def test_evaluations_count_every_image_once(tiny_mst, class_folders: Path, tmp_path: Path) -> None:
+def test_evaluations_count_every_image_once(tiny_mst, save_teacher, class_folders: Path, tmp_path: Path) -> None:
     """k-NN and both linear protocols on 1, 2, 3 and 6 processes, some of them without an image in the last step."""
-    mst = tiny_mst()
-    save_backbone(
-        tmp_path / "b.safetensors", mst.teacher.backbone.vit.state_dict(), backbone_metadata(mst, "teacher", {})
-    )
-    common = [str(tmp_path / "b.safetensors"), str(class_folders), "--size", "32"]
+    common = [str(save_teacher(tiny_mst())), str(class_folders), "--size", "32"]
     linear = [*common, "--blocks", "2", "--epochs", "4", "--lr", "0.3", "3.0", "--held-out", "0.2"]
     groups = []
     for processes, batch in ((1, 6), (2, 3), (3, 2), (6, 1)):
@@ -129,3 +123,18 @@ def test_evaluations_count_every_image_once(tiny_mst, class_folders: Path, tmp_p
     for other in (member for group in others for member in group):
         assert other["results"] == one["results"]
         torch.testing.assert_close(other["weights"], one["weights"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_swin_step_over_processes_equals_one_batch(tmp_path: Path) -> None:
+    """Every parameter of the student gets a gradient, and the mean over processes is that of the whole batch."""
+    losses, gradients, center = swin_step(processes=1)
+    parts = run_group(swin_step, 2, tmp_path / "group", 2)
+    for name in ("loss", "loss_dino", "loss_restoring", "teacher_entropy", "mask_ratio"):
+        mean = (parts[0][0][name] + parts[1][0][name]) / 2
+        torch.testing.assert_close(mean, losses[name], rtol=1e-4, atol=1e-5, msg=name)
+    for part in parts:
+        torch.testing.assert_close(part[2], center)
+        assert part[1].keys() == gradients.keys()
+        for name, gradient in gradients.items():
+            assert gradient is not None and gradient.abs().max() > 0, name
+            torch.testing.assert_close(part[1][name], gradient, rtol=1e-3, atol=1e-5, msg=name)

@@ -6,9 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mst_transfer.checkpoint.patch_embed import fit_patch_embed
 from mst_transfer.checkpoint.pos_embed import resample_pos_embed
-from mst_transfer.datasets.cityscapes_ids import IGNORED, TRAIN_ID_OF, label_map_of_ids
 from pretrain.attmask import ATTMASK_MODES, build_mask_generator
 from pretrain.data.augment import MultiCropOptions
 from pretrain.data.dataset import MultiCropDataset
@@ -136,23 +134,3 @@ def test_positions_of_any_grid_fit_any_other(old, new, num_prefix: int, width: i
     changed = resample_pos_embed(noise, new, old, num_prefix, interpolation)
     assert torch.isfinite(changed).all() and torch.equal(changed[:, :num_prefix], noise[:, :num_prefix])
     assert old != new or torch.equal(changed, noise)
-
-
-@few
-@given(st.integers(1, 4), st.sampled_from([1, 3]), st.integers(1, 5), st.integers(1, 12), st.integers(1, 12))
-def test_patches_of_any_size_fit_any_other(width: int, channels: int, wanted: int, old: int, new: int) -> None:
-    weight = torch.randn(width, channels, old, old)
-    fitted, done = fit_patch_embed(weight, (width, wanted, new, new), "a file")
-    assert fitted.shape == (width, wanted, new, new) and torch.isfinite(fitted).all()
-    assert bool(done) == (channels != wanted or old != new)
-
-
-@quick
-@given(st.dictionaries(st.integers(0, 18), st.integers(0, 18) | st.just(IGNORED)))
-def test_label_map_is_simultaneous(chosen: dict[int, int]) -> None:
-    """Any choice of classes: what a pixel becomes follows from its own value alone."""
-    complete = {train: chosen.get(train, IGNORED) for train in range(19)}
-    mapping = label_map_of_ids(complete)
-    assert set(mapping) == set(range(34))
-    for label, train in TRAIN_ID_OF.items():
-        assert mapping[label] == (IGNORED if train == IGNORED else complete[train])

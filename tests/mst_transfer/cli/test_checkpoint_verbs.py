@@ -67,11 +67,5 @@ def test_arguments_that_do_not_fit_are_refused(saved, capsys) -> None:
     for words in (["timm", "--size", "32", "32"], ["tensorflow"], ["timm", "--arch-options", "depth"]):
         with pytest.raises(SystemExit):
             main(base + words)
-    assert "'depth' is not KEY=VALUE" in capsys.readouterr().err
-    assert convert.parse_options(["a=1", "b=[2, 3]", "c=True", "d=gelu"]) == {
-        "a": 1,
-        "b": [2, 3],
-        "c": True,
-        "d": "gelu",
-    }
+    assert "--arch-options 'depth': it must be KEY=VALUE" in capsys.readouterr().err
     assert set(convert.TARGETS) == set(TARGETS)

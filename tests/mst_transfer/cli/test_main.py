@@ -71,26 +71,22 @@ def test_the_doctor_finds_a_sound_installation(capsys: pytest.CaptureFixture, mo
     assert "no faults found" in out and "operators: " in out and "data root data" in out
 
 
-def findings(check) -> list[doctor.Line]:
-    return list(check())
-
-
 def test_both_kinds_of_mmcv_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "installed_version", lambda name: "2.1.0")
-    (found,) = findings(doctor.check_mmcv)
+    (found,) = list(doctor.check_mmcv())
     assert found.kind == "fault" and found.fix.startswith("pip uninstall -y mmcv mmcv-lite && pip install")
     monkeypatch.setattr(doctor, "installed_version", lambda name: None)
-    (found,) = findings(doctor.check_mmcv)
+    (found,) = list(doctor.check_mmcv())
     assert found.kind == "fault" and found.fix == "pip install 'mmcv-lite>=2.0.0rc4,<2.2'"
     monkeypatch.setattr(doctor, "installed_version", lambda name: "2.1.0" if name == "mmcv" else None)
-    assert findings(doctor.check_mmcv) == [doctor.Line("ok", "mmcv 2.1.0")]
+    assert list(doctor.check_mmcv()) == [doctor.Line("ok", "mmcv 2.1.0")]
 
 
 def test_missing_and_wrong_packages_are_faults(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"torch": "2.14.1", "timm": "0.4.12", "opencv-python-headless": "4.10"}
     monkeypatch.setattr(doctor, "requires", lambda name: ["torch>=2.6", "timm>=1", "opencv-python>=4.8", "mmdet>=3"])
     monkeypatch.setattr(doctor, "installed_version", versions.get)
-    found = findings(doctor.check_packages)
+    found = list(doctor.check_packages())
     assert [one.kind for one in found] == ["ok", "fault", "ok", "fault"]
     assert found[1].fix == "pip install 'timm>=1'" and found[3].fix == "pip install 'mmdet>=3'"
 
@@ -98,7 +94,7 @@ def test_missing_and_wrong_packages_are_faults(monkeypatch: pytest.MonkeyPatch) 
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(doctor, "requires", not_installed)
-    (found_one,) = findings(doctor.check_packages)
+    (found_one,) = list(doctor.check_packages())
     assert found_one.fix == "pip install -c constraints.txt -e ."
 
 
@@ -112,7 +108,7 @@ def test_failing_imports_name_the_command(monkeypatch: pytest.MonkeyPatch) -> No
             raise ModuleNotFoundError("No module named 'ftfy'", name="ftfy")
 
     monkeypatch.setattr(doctor.importlib, "import_module", broken)
-    found = {one.what.split()[1]: one.fix for one in findings(doctor.check_imports)}
+    found = {one.what.split()[1]: one.fix for one in list(doctor.check_imports())}
     assert found == {
         "torchvision": "pip install --force-reinstall -c constraints.txt torch torchvision",
         "cv2": "pip uninstall -y opencv-python && pip install opencv-python-headless",
@@ -128,16 +124,16 @@ def test_a_driver_without_a_visible_gpu_is_a_fault(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
     for cuda, part in ((None, "has no CUDA"), ("13.0", "sees no GPU")):
         monkeypatch.setattr(torch.version, "cuda", cuda)
-        fault = findings(doctor.check_devices)[0]
+        fault = list(doctor.check_devices())[0]
         assert fault.kind == "fault" and part in fault.what and fault.fix
 
 
 def test_data_roots_are_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MST_DATA_ROOT", str(tmp_path / "missing"))
-    assert findings(doctor.check_data)[0].fix == f"mkdir -p {tmp_path / 'missing'}"
+    assert list(doctor.check_data())[0].fix == f"mkdir -p {tmp_path / 'missing'}"
     (tmp_path / "coco").mkdir()
     monkeypatch.setenv("MST_DATA_ROOT", str(tmp_path))
-    (found,) = findings(doctor.check_data)
+    (found,) = list(doctor.check_data())
     assert found.kind == "ok" and found.what.endswith("found coco")
 
 

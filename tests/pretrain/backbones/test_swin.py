@@ -96,18 +96,6 @@ def test_masked_cells_equal_a_plain_loop(swin):
     torch.testing.assert_close(output.cls_token, expected.mean(dim=(1, 2)))
 
 
-def test_gradient_checkpointing_changes_nothing():
-    images = torch.randn(2, 3, 64, 64)
-    gradients = []
-    for thrifty in (False, True):
-        torch.manual_seed(0)
-        model = MaskedSwin(**SMALL, grad_checkpointing=thrifty)
-        model(images).cls_token.square().sum().backward()
-        gradients.append({name: p.grad for name, p in model.vit.named_parameters()})
-    for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
-
-
 def test_importance_stays_float32_under_autocast(swin):
     images = torch.randn(2, 3, 64, 64)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -119,8 +107,6 @@ def test_importance_stays_float32_under_autocast(swin):
 def test_sizes_and_cells(swin):
     assert (swin.embed_dim, swin.patch_size, swin.cell_size) == (64, 4, 32)
     assert swin.num_patches(224, 96) == 21 and swin.mask_token.shape == (8,)
-    with pytest.raises(ValueError, match="100x96 px is not a multiple of .* 32.*96 or 128"):
-        swin(torch.randn(1, 3, 100, 96))
 
 
 def test_position_biases_get_no_weight_decay(swin):

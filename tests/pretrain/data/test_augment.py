@@ -71,27 +71,9 @@ def test_box_that_never_fits_is_torchvisions_central_one(shape: tuple[int, int])
         assert plan[:4] == tuple(max(1, v) if k >= 2 else v for k, v in enumerate(expected))
 
 
-def rate_agrees(values: list[bool], probability: float) -> bool:
-    """Within four standard errors."""
-    error = math.sqrt(probability * (1 - probability) / len(values))
-    return abs(sum(values) / len(values) - probability) <= 4 * error
-
-
 @pytest.mark.parametrize(("draw", "top", "left"), [(0.0, 0, 0), (1 - 2**-53, 25, 45)])
 def test_a_box_reaches_every_border(draw: float, top: int, left: int) -> None:
     assert draw_box([draw] * NUM_DRAWS, 40, 60, scale=(0.1, 0.1), ratio=(1.0, 1.0)) == (top, left, 15, 15)
-
-
-def test_rate_of_each_operation(plans: list[list[CropPlan]]) -> None:
-    every = [p for sample in plans for p in sample]
-    assert rate_agrees([p.flip for p in every], 0.5)
-    assert rate_agrees([bool(p.jitter) for p in every], 0.8)
-    assert rate_agrees([p.grayscale for p in every], 0.2)
-    for number, (blur, solarize) in enumerate([(1.0, 0.0), (0.1, 0.2), (0.5, 0.0), (0.5, 0.0)]):
-        column = [sample[number] for sample in plans]
-        assert rate_agrees([p.blur_sigma > 0 for p in column], blur), number
-        assert rate_agrees([p.solarize_threshold == 128 for p in column], solarize), number
-        assert {p.size for p in column} == {224 if number < 2 else 96}
 
 
 def test_every_order_of_jitter_is_as_frequent(plans: list[list[CropPlan]]) -> None:
@@ -207,7 +189,3 @@ def test_any_size_of_image(shape: tuple[int, int]) -> None:
 def test_wrong_option_is_refused_by_name(option: str, value: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MultiCropOptions.from_kwargs(**{option: value})
-
-
-def test_lists_of_a_config_become_tuples() -> None:
-    assert MultiCropOptions.from_kwargs(local_scale=[0.05, 0.25]).local_scale == (0.05, 0.25)

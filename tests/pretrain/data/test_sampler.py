@@ -117,11 +117,6 @@ def test_plain_batches_of_a_loader_are_the_micro_batches() -> None:
     assert len(loader) == len(loaded) == 12
 
 
-def test_ranks_come_from_the_launcher_and_agree_on_a_seed() -> None:
-    sampler = EpochSampler(Keys(8), 2)
-    assert (sampler.rank, sampler.world_size) == (0, 1) and isinstance(sampler.seed, int)
-
-
 def test_too_few_images_are_refused_with_the_numbers() -> None:
     with pytest.raises(ValueError, match=r"47 images.*global batch of 48 .*8 x 2 processes x .*3\).*Lower"):
         EpochSampler(Keys(47), 8, 3, seed=0, rank=0, world_size=2)

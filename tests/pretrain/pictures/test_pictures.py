@@ -9,18 +9,14 @@ import pytest
 import timm
 import torch
 
-from mst_transfer.checkpoint import BackboneMetadata, read_backbone, save_backbone
 from mst_transfer.configs.saved import FILE
 from mst_transfer.probes.attention import attention_maps
-from pretrain.backbones.swin import MaskedSwin
 from pretrain.backbones.vit import MaskedViT
 from pretrain.pictures.__main__ import main
-from pretrain.pictures.drawing import draw_heads, grey_out, heat_map, overlay
+from pretrain.pictures.drawing import grey_out, heat_map, overlay
 from pretrain.pictures.inference import read_crop, run_model
 from pretrain.pictures.picture_folder import choose_images, load_run
 
-NORMALISATION = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-VIT = dict(arch="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
 SWIN = dict(arch="swin_tiny_patch4_window7_224", img_size=64, embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 3))
 
 
@@ -41,15 +37,6 @@ def test_heat_maps_are_patches_in_colour():
     assert (heat_map(np.full((2, 2), 0.3), 4, 4) == ends[0]).all()  # a flat map has no scale
     shown = overlay(np.zeros((30, 60, 3)), attention)
     np.testing.assert_allclose(shown, 0.75 * picture / 255, atol=1e-9)
-
-
-@pytest.mark.parametrize("num_heads, lines", [(3, 1), (6, 2), (7, 2), (12, 2), (24, 4)])
-def test_a_panel_for_each_head(num_heads: int, lines: int):
-    figure = draw_heads(np.ones((32, 64, 3)), np.random.default_rng(0).random((num_heads, 2, 4)))
-    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
-    assert titles == ["photo", "mean", *(f"head {i}" for i in range(1, num_heads + 1))]
-    assert len({round(axis.get_position().y0, 2) for axis in figure.axes}) == lines
-    matplotlib.pyplot.close(figure)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (16, 48)])
@@ -126,41 +113,24 @@ def test_pictures_of_a_run_with_compiled_blocks_need_no_compiler(finished: Path,
     assert model.student.backbone._blocks is model.teacher.backbone._blocks is MaskedViT._through_blocks
 
 
-def backbone_file(folder: Path, backbone: MaskedViT | MaskedSwin) -> Path:
-    projection, path = backbone.vit.patch_embed.proj, folder / "teacher.safetensors"
-    metadata = BackboneMetadata(
-        arch=backbone.arch,
-        arch_kwargs=backbone.arch_kwargs,
-        patch_size=backbone.patch_size,
-        img_size=tuple(backbone.vit.patch_embed.img_size),
-        embed_dim=projection.out_channels,
-        role="teacher",
-        **NORMALISATION,
-    )
-    save_backbone(path, backbone.vit.state_dict(), metadata)
-    return path
-
-
 @pytest.mark.parametrize(
-    "build, options, size, words",
+    "options, size, words",
     [
-        (MaskedViT, VIT, (48, 32), "the teacher's class token over the patches"),
-        (MaskedSwin, SWIN | dict(head_dim=4), (96, 64), "the teacher's average-pooled feature over the last-stage"),
+        ({}, (48, 32), "the teacher's class token over the patches"),
+        (SWIN | dict(head_dim=4), (96, 64), "the teacher's average-pooled feature over the last-stage"),
     ],
     ids=["vit", "swin"],
 )
-def test_heads_of_a_backbone_file(photo_folder: Path, tmp_path: Path, build, options, size, words):
+def test_heads_of_a_backbone_file(photo_folder: Path, tmp_path: Path, tiny_mst, save_teacher, options, size, words):
     """Each map equals the colours of the attention that the network gives for the photograph."""
-    torch.manual_seed(0)
-    backbone, photo, out = build(**options).eval(), photo_folder / "part_0" / "04.png", tmp_path / "pictures"
-    arguments = ["--checkpoint", str(backbone_file(tmp_path, backbone)), "--images", str(photo), "--out", str(out)]
+    mst, photo, out = tiny_mst(backbone=options), photo_folder / "part_0" / "04.png", tmp_path / "pictures"
+    arguments = ["--checkpoint", str(save_teacher(mst)), "--images", str(photo), "--out", str(out)]
     assert main([*arguments, "--heads", "--size", *map(str, size)]) == 0
     entries = json.loads((out / "index.json").read_text())
     assert [entry["file"] for entry in entries] == ["importance.png", "heads_01_04.png"]
     assert all(words in entry["caption"].replace("The", "the").replace("Attention", "attention") for entry in entries)
-    image = torch.from_numpy(read_crop(str(photo), *size)).permute(2, 0, 1) / 255
-    mean, std = (torch.tensor(NORMALISATION[name]).view(3, 1, 1) for name in ("mean", "std"))
-    heads = attention_maps(backbone.vit, ((image - mean) / std)[None])[0].detach().numpy()
+    image, backbone = torch.from_numpy(read_crop(str(photo), *size)).permute(2, 0, 1), mst.teacher.backbone
+    heads = attention_maps(backbone.vit, mst.normalise(image)[None])[0].detach().numpy()
     cell = backbone.cell_size
     assert heads.shape == (len(heads), size[0] // cell, size[1] // cell) and len(heads) > 1
     assert len(list((out / "heads" / "01_04").iterdir())) == len(heads) + 1
@@ -168,7 +138,6 @@ def test_heads_of_a_backbone_file(photo_folder: Path, tmp_path: Path, build, opt
         picture = cv2.imread(str(out / "heads" / "01_04" / f"head_{number}.png"))[..., ::-1]
         assert picture.shape == (*size, 3)
         assert abs(picture.astype(int) - heat_map(head, *size)).max() <= 2  # a step of the colour scale
-    assert read_backbone(tmp_path / "teacher.safetensors")[1].arch == backbone.arch
 
 
 def test_files_of_others_show_their_architecture_or_need_its_name(photo_folder: Path, tmp_path: Path, capsys):

@@ -10,7 +10,7 @@ import torch
 from mst_transfer.checkpoint import read_backbone
 from pretrain.head import DINOHead
 from pretrain.run.evaluation_hooks import CollapseAlarmHook, KNNHook
-from pretrain.run.train import build_parser, build_runner, load_config, main
+from pretrain.run.train import main
 
 
 def with_hook(config: Path, hook: str) -> Path:
@@ -43,9 +43,8 @@ def test_knn_is_measured_before_and_while_training(tiny_config: Path, photo_fold
     assert all(0 <= line["val/knn_top1"] <= 100 for line in measured)
 
 
-def test_measured_features_are_the_teachers(tiny_config: Path, photo_folder: Path, tmp_path: Path):
-    args = build_parser().parse_args([str(tiny_config), "--work-dir", str(tmp_path / "run")])
-    runner = build_runner(load_config(args), "none")
+def test_measured_features_are_the_teachers(tiny_config: Path, photo_folder: Path, tmp_path: Path, runner_of):
+    runner = runner_of(tiny_config)
     hook = KNNHook(str(photo_folder), str(photo_folder), k=1, before_training=False)
     hook.before_train(runner)
     assert hook.accuracy(runner.model) == 100  # each image is its own nearest
@@ -159,10 +158,9 @@ def test_a_step_whose_teacher_is_no_number_is_not_looked_at(tiny_config: Path, t
     assert "collapse alarm" not in log(tmp_path / "run")
 
 
-def test_a_collapsed_teacher_raises_the_alarm(tiny_config: Path, tmp_path: Path, monkeypatch):
+def test_a_collapsed_teacher_raises_the_alarm(tiny_config: Path, tmp_path: Path, monkeypatch, runner_of):
     """The alarm's own limits, on a network whose class tokens are all the same."""
-    args = build_parser().parse_args([str(tiny_config), "--work-dir", str(tmp_path / "run")])
-    runner = build_runner(load_config(args), "none")
+    runner = runner_of(tiny_config)
     with torch.no_grad():
         for network in (runner.model.student, runner.model.teacher):
             for block in network.backbone.vit.blocks:  # the class token hears nothing of the patches

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from mst_transfer.checkpoint import read_backbone
 from pretrain.run.loop import PretrainLoop
-from pretrain.run.train import build_parser, build_runner, load_config, main
+from pretrain.run.train import main
 from pretrain.schedules import Schedule
 
 
@@ -58,9 +58,8 @@ def test_killed_and_resumed_equals_uninterrupted(finished: Path, tiny_config: Pa
     assert not (resumed / f"iter_{stop - 2}.pth").exists() and (resumed / "teacher.safetensors").exists()
 
 
-def test_the_plan_says_what_a_short_run_does_not_reach(tiny_config: Path, tmp_path: Path):
-    args = build_parser().parse_args([str(tiny_config), "--work-dir", str(tmp_path / "run")])
-    runner = build_runner(load_config(args), "none")
+def test_the_plan_says_what_a_short_run_does_not_reach(tiny_config: Path, tmp_path: Path, runner_of):
+    runner = runner_of(tiny_config)
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     loop = runner.train_loop  # of 2 epochs
     loop.seed = 0
@@ -82,12 +81,10 @@ def test_every_step_draws_its_stochastic_depth_anew(tiny_config: Path, tmp_path:
     assert len(drawn) == len(set(drawn)) == 12
 
 
-def test_seed_decides(tiny_config: Path, tmp_path: Path):
+def test_seed_decides(tiny_config: Path, tmp_path: Path, runner_of):
     seen = []
     for seed in (5, 6):
-        words = [str(tiny_config), "--work-dir", str(tmp_path / str(seed)), "--seed", str(seed)]
-        args = build_parser().parse_args(words)
-        runner = build_runner(load_config(args), "none")
+        runner = runner_of(tiny_config, "--work-dir", str(tmp_path / str(seed)), "--seed", str(seed))
         runner.train()
         loop = runner.train_loop
         assert loop.dataloader.dataset.seed == loop.dataloader.sampler.seed == loop.mst.mask_generator.seed == seed
@@ -239,9 +236,8 @@ def test_accumulation_equals_one_large_batch(sgd_config: Path, tmp_path: Path):
         torch.testing.assert_close(torch.tensor(first), torch.tensor(second), rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_batches_are_pinned_where_there_is_a_gpu(tiny_config: Path, tmp_path: Path) -> None:
+def test_batches_are_pinned_where_there_is_a_gpu(tiny_config: Path, tmp_path: Path, runner_of) -> None:
     for words, wanted in (([], True), (["--cfg-options", "train_dataloader.pin_memory=False"], False)):
-        args = build_parser().parse_args([str(tiny_config), "--work-dir", str(tmp_path / f"run_{wanted}"), *words])
-        runner = build_runner(load_config(args), "none")
+        runner = runner_of(tiny_config, "--work-dir", str(tmp_path / f"run_{wanted}"), *words)
         assert runner.train_loop.dataloader.loader.pin_memory == (wanted and torch.cuda.is_available())
         assert runner.model.data_preprocessor._non_blocking

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from mst_transfer.checkpoint import read_backbone, save_backbone
+from mst_transfer.checkpoint import read_backbone
 from pretrain.model import MST
 from pretrain.pictures.picture_folder import load_run
 from pretrain.run.hooks import backbone_metadata
-from pretrain.run.train import build_parser, build_runner, load_config, main
+from pretrain.run.train import main
 from pretrain.schedules import Schedule
 
 
@@ -43,9 +43,8 @@ def test_student_and_teacher_start_from_the_files_teacher(tiny_mst, tmp_path: Pa
             torch.testing.assert_close(tensor, given[f"head.{name}"], rtol=0, atol=0)
 
 
-def test_images_are_normalised_as_the_file_says(tiny_mst, tmp_path: Path):
-    mst, path = tiny_mst(mean=(0.5,) * 3, std=(0.4,) * 3), tmp_path / "teacher.safetensors"
-    save_backbone(path, mst.teacher.backbone.vit.state_dict(), backbone_metadata(mst, "teacher", {}))
+def test_images_are_normalised_as_the_file_says(tiny_mst, save_teacher):
+    path = save_teacher(tiny_mst(mean=(0.5,) * 3, std=(0.4,) * 3))
     with pytest.raises(ValueError, match=r"mean \(0.5, 0.5, 0.5\).*\(0.485.*model.std = \(0.4, 0.4, 0.4\)"):
         tiny_mst(init_from=str(path))
     with pytest.raises(ValueError, match=r"std \(0.4"):
@@ -93,10 +92,9 @@ def test_the_warm_up_ends_within_an_epoch():
         Schedule(warmup_epochs=1, head_only_epochs=3).check_length(3)
 
 
-def test_backbone_is_untouched_while_the_head_warms_up(tiny_config: Path, tmp_path: Path):
+def test_backbone_is_untouched_while_the_head_warms_up(tiny_config: Path, tmp_path: Path, runner_of):
     more = ["train_cfg.schedule.head_only_epochs=1.9", "train_cfg.schedule.freeze_last_layer_epochs=0"]
-    args = [str(tiny_config), "--work-dir", str(tmp_path / "run"), *options(*more)]
-    runner = build_runner(load_config(build_parser().parse_args(args)), "none")
+    runner = runner_of(tiny_config, *options(*more))
     before = {name: tensor.clone() for name, tensor in runner.model.state_dict().items()}
     runner.train()
     state = torch.load(tmp_path / "run" / "iter_8.pth", weights_only=True)["state_dict"]
@@ -128,19 +126,17 @@ def test_resuming_needs_the_released_file_no_more(tiny_config: Path, tiny_mst, t
     assert metadata is not None and metadata.provenance["init_from"] == str(tmp_path / "broken.pth")
 
 
-def test_a_checkpoint_of_our_own_gives_teacher_head_and_centre(finished: Path, tiny_config: Path, tmp_path: Path):
+def test_a_checkpoint_of_our_own_gives_teacher_head_and_centre(
+    finished: Path, tiny_config: Path, tmp_path: Path, runner_of
+):
     """As the start of another run: ``epoch_N.pth`` holds everything, ``teacher.safetensors`` the backbone."""
     state = torch.load(finished / "iter_12.pth", weights_only=True)["state_dict"]
     for name, head in (("iter_12.pth", True), ("teacher.safetensors", False)):
         more = [f"model.init_from={finished / name}", f"model.init_head={head}"]
-        args = build_parser().parse_args([str(tiny_config), "--work-dir", str(tmp_path / name), *options(*more)])
-        ours = build_runner(load_config(args), "none").model.state_dict()
+        ours = runner_of(tiny_config, "--work-dir", str(tmp_path / name), *options(*more)).model.state_dict()
         taken = {key for key in ours if torch.equal(ours[key], state[key])}
-        expected = {key for key in ours if key.startswith("teacher.backbone")}
-        expected |= (
-            {key for key in ours if key.startswith("teacher.head") or key == "dino_loss.center"} if head else set()
-        )
-        assert expected <= taken
+        parts = ("teacher.backbone", "teacher.head", "dino_loss.center") if head else ("teacher.backbone",)
+        assert {key for key in ours if key.startswith(parts)} <= taken
         for key in (key for key in ours if key.startswith("teacher.")):
             assert torch.equal(ours[key], ours[key.replace("teacher.", "student.")])
         fresh = {"student.backbone.mask_token", "decoder.to_rgb.weight"}
@@ -165,10 +161,8 @@ def test_what_only_regularises_training_is_not_handed_on(tiny_mst):
 
 @pytest.mark.parametrize("theirs", ["dino", "timm"])
 @pytest.mark.parametrize("ours", ["dino", "timm"])
-def test_other_resampling_than_in_the_files_training_is_told(tiny_mst, tmp_path, monkeypatch, ours, theirs):
-    given = tiny_mst(backbone=dict(pos_embed_interpolation=theirs))
-    path = tmp_path / "teacher.safetensors"
-    save_backbone(path, given.teacher.backbone.vit.state_dict(), backbone_metadata(given, "teacher", {}))
+def test_other_resampling_than_in_the_files_training_is_told(tiny_mst, save_teacher, monkeypatch, ours, theirs):
+    path = save_teacher(tiny_mst(backbone=dict(pos_embed_interpolation=theirs)))
     lines: list[str] = []
     monkeypatch.setattr("pretrain.run.warm_start.print_log", lambda text, *args, **options: lines.append(text))
     tiny_mst(init_from=str(path), backbone=dict(pos_embed_interpolation=ours))
