@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-MODULES = ("utils", "vision_transformer", "main_dino")
+MODULES = ("utils", "vision_transformer", "main_dino", "eval_linear", "eval_knn")
 
 
 @contextmanager
@@ -28,6 +28,7 @@ def dino_code(checkout: Path) -> Iterator[SimpleNamespace]:
     """
     if not (checkout / "main_dino.py").is_file():
         raise FileNotFoundError(f"{checkout} holds no main_dino.py: give a checkout of facebookresearch/dino")
+    before = {name: sys.modules.pop(name, None) for name in MODULES}  # other projects have a module of such a name too
     sys.path.insert(0, str(checkout))
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -44,8 +45,10 @@ def dino_code(checkout: Path) -> Iterator[SimpleNamespace]:
         finally:
             dist.destroy_process_group()
             sys.path.remove(str(checkout))
-            for name in MODULES:
+            for name, module in before.items():
                 sys.modules.pop(name, None)
+                if module is not None:
+                    sys.modules[name] = module
 
 
 class Unwrapped(nn.Module):

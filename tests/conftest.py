@@ -20,7 +20,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ALONE = ("faults", "walk")  # markers of tests that run only when asked for
 ROOT = Path(__file__).resolve().parent.parent
-HELPERS = (".", "configs", "faults", "fuzz", "mst_transfer", "mst_transfer/evaluation", "mst_transfer/export", "walk")
+HELPERS = (".", "configs", "faults", "fuzz", "walk", "mst_transfer")
+HELPERS += tuple(f"mst_transfer/{folder}" for folder in ("compat/golden", "evaluation", "export"))
 sys.path[:0] = [str(ROOT / "tests" / folder) for folder in HELPERS]  # modules that tests of these folders share
 _frozen = {"modules": 0}  # as many were imported when their objects were last set aside
 
@@ -139,69 +140,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line(f"| `{name}` | {' · '.join(stages)} |")
 
 
-TINY_SEG_CONFIG = """
-default_scope = "mmseg"
-_pipeline = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), dict(type="PackSegInputs")]
-_dataset = dict(
-    type="BaseSegDataset",
-    data_root={root!r},
-    data_prefix=dict(img_path="images", seg_map_path="masks"),
-    metainfo=dict(classes=("dark", "light"), palette=[(0, 0, 0), (255, 255, 255)]),
-    pipeline=_pipeline,
-)
-train_dataloader = dict(
-    batch_size=2,
-    num_workers=0,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=True),
-    dataset=_dataset,
-)
-val_dataloader = dict(
-    batch_size=1, num_workers=0, sampler=dict(type="DefaultSampler", shuffle=False), dataset=_dataset
-)
-test_dataloader = val_dataloader
-val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
-test_evaluator = val_evaluator
-model = dict(
-    type="EncoderDecoder",
-    data_preprocessor=dict(
-        type="SegDataPreProcessor", mean=[127.0] * 3, std=[60.0] * 3, size=(32, 32), bgr_to_rgb=True
-    ),
-    backbone=dict(type="ResNet", depth=18, base_channels=4, norm_cfg=dict(type="SyncBN", requires_grad=True)),
-    decode_head=dict(
-        type="FCNHead", in_channels=32, in_index=3, channels=8, num_convs=1, num_classes=2,
-        norm_cfg=dict(type="SyncBN", requires_grad=True), dropout_ratio=0.0,
-    ),
-    test_cfg=dict(mode="whole"),
-)
-optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=0.01))
-train_cfg = dict(by_epoch=True, max_epochs=2, val_interval=1)
-val_cfg = dict(type="ValLoop")
-test_cfg = dict(type="TestLoop")
-default_hooks = dict(
-    checkpoint=dict(type="CheckpointHook", interval=1), logger=dict(type="LoggerHook", interval=1)
-)
-env_cfg = dict(mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0))
-"""
-
-
 @pytest.fixture
 def tiny_seg_config(tmp_path: Path) -> Path:
     """A config of mmseg with its data, eight images of 32 × 32: light squares on dark ground."""
-    import cv2
-    import numpy as np
+    from tiny_tasks import TINY_SEG, make_pictures
 
-    data = tmp_path / "tiny data"
-    for folder in ("images", "masks"):
-        (data / folder).mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for index in range(8):
-        mask = np.zeros((32, 32), np.uint8)
-        x, y = rng.integers(0, 16, 2)
-        mask[y : y + 16, x : x + 16] = 1
-        image = np.clip(mask[..., None] * 160 + rng.integers(20, 60, (32, 32, 3)), 0, 255).astype(np.uint8)
-        cv2.imwrite(str(data / "images" / f"{index}.jpg"), image)
-        cv2.imwrite(str(data / "masks" / f"{index}.png"), mask)
+    make_pictures(tmp_path / "tiny data", 8, sizes=((32, 32),), sides=(16, 16))
     path = tmp_path / "tiny_seg.py"
-    path.write_text(TINY_SEG_CONFIG.format(root=str(data)))
+    path.write_text(TINY_SEG.format(root=str(tmp_path / "tiny data")))
     return path

@@ -1,6 +1,8 @@
-"""Makes the net of a recipe shallow and narrow; data, sizes, classes, losses and schedules stay."""
+"""Makes the net of a recipe shallow and narrow; data, sizes, classes, losses and schedules stay. Random samples."""
 
 from typing import Any
+
+import torch
 
 VIT = dict(embed_dim=48, depth=4, num_heads=3)
 SWIN = dict(embed_dim=24, depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 8))
@@ -49,3 +51,17 @@ def narrow(node: Any, widths: dict[int, int]) -> None:
             narrow(value, widths)
     if node.get("type") == "SETRMLAHead":
         node.setdefault("mla_channels", 8)
+
+
+def random_samples(scope: str, size: tuple[int, int], num_classes: int, number: int) -> list:
+    """What a model of mmdet (two instances an image) or mmseg is given beside images [3, H, W] of that size."""
+    if scope == "mmdet":
+        from mmdet.testing import demo_mm_inputs
+
+        shapes, items = [(3, *size)] * number, [2] * number
+        return demo_mm_inputs(number, shapes, num_items=items, num_classes=num_classes, with_mask=True)["data_samples"]
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    labels = [PixelData(data=torch.randint(0, num_classes, (1, *size))) for _ in range(number)]
+    return [SegDataSample(gt_sem_seg=one, metainfo=dict(img_shape=size, ori_shape=size)) for one in labels]

@@ -8,7 +8,6 @@ are added.
 import importlib.util
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from types import ModuleType
 
 from mst_transfer.configs.shipped import FOLDER_SCOPES, PACKAGE, shipped_config
 
@@ -54,12 +53,6 @@ def _config_of_wheel(package: str, name: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def _use(module: ModuleType | None, **functions: object) -> None:
-    for name, function in functions.items():
-        if module is not None and hasattr(module, name):
-            setattr(module, name, function)
-
-
 def install() -> None:
     """Makes ``mmengine.config`` use the functions of this module. Idempotent."""
     import mmengine.config.config as config
@@ -68,7 +61,7 @@ def install() -> None:
     import mmengine.utils.package_utils as package_utils
 
     for module in (config, utils, package_utils):
-        _use(module, is_installed=is_installed, get_installed_path=get_installed_path)
+        vars(module).update(is_installed=is_installed, get_installed_path=get_installed_path)
     config_utils.MODULE2PACKAGE.setdefault(PACKAGE, PACKAGE)
     original = config.Config._get_cfg_path
     if getattr(original, "_of_mst_transfer", False):

@@ -69,6 +69,25 @@ def test_an_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture):
     assert "unknown stpe" in capsys.readouterr().err
 
 
+def check_augment(rows: list[Row]) -> None:
+    """Two sizes of the same photographs, with and without normalisation, and ours is the faster one."""
+    assert [row.ours for row in rows] == ["ours", "ours, reduced_decoding", "ours + normalize"] * 2
+    assert all(row.ratio is not None and row.ratio > 1 for row in rows)
+    assert "500x375" in rows[0].work and "2000x1500" in rows[-2].work
+
+
+def check_swin(rows: list[Row]) -> None:
+    """Both kinds of work against each peer."""
+    assert [(row.work.split(": ")[1], row.peer) for row in rows] == [
+        (work, peer) for work in ("infer", "train") for peer in ("mmdet", "mmseg")
+    ]
+    assert all(row.ratio is not None and row.ratio > 0 for row in rows)
+    assert all("saved" in row.note for row in rows[2:])
+
+
+COMPARED = {"augment": check_augment, "swin": check_swin}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in BENCHMARKS if name not in LONG])
 def test_each_runs_at_its_tiny_size(
@@ -83,5 +102,6 @@ def test_each_runs_at_its_tiny_size(
     assert main([name, "--quick", *words, "--json", str(tmp_path / "rows.json")]) == 0
     rows = read_json(tmp_path / "rows.json")
     assert rows
+    COMPARED.get(name, lambda rows: None)(rows)
     for row in rows:  # in this process a tiny work may fit into memory that is there
         assert row.our_value is None or row.our_value > 0 or (name == "growth" and row.unit == "GB"), row

@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
-from narrow_nets import narrow, narrow_backbone
+from narrow_nets import narrow, narrow_backbone, random_samples
 from recipes import RECIPES, read
 
 from mst_transfer.engine.fit.devices import adapt_to_devices
@@ -63,38 +63,6 @@ def make_fewer(node) -> None:
             make_fewer(value)
 
 
-def detection_samples(height: int, width: int, number: int) -> list:
-    from mmdet.structures import DetDataSample
-    from mmdet.structures.mask import BitmapMasks
-    from mmengine.structures import InstanceData
-
-    samples = []
-    for _ in range(number):
-        size = (height, width)
-        sample = DetDataSample(metainfo=dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0)))
-        masks = np.zeros((2, height, width), np.uint8)
-        masks[0, 10:60, 10:50], masks[1, 20:60, 60:90] = 1, 1
-        boxes = torch.tensor([[10.0, 10, 50, 60], [60, 20, 90, 60]])
-        sample.gt_instances = InstanceData(
-            bboxes=boxes, labels=torch.tensor([1, 4]), masks=BitmapMasks(masks, height, width)
-        )
-        sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
-        samples.append(sample)
-    return samples
-
-
-def segmentation_samples(height: int, width: int, number: int) -> list:
-    from mmengine.structures import PixelData
-    from mmseg.structures import SegDataSample
-
-    samples = []
-    for _ in range(number):
-        sample = SegDataSample(metainfo=dict(img_shape=(height, width), ori_shape=(height, width)))
-        sample.gt_sem_seg = PixelData(data=torch.randint(0, NUM_CLASSES, (1, height, width)))
-        samples.append(sample)
-    return samples
-
-
 @functools.cache
 def take_a_step(scope: str, model_text: str, optimizer_text: str) -> dict[str, float]:
     """Trains a step, predicts, and returns the losses. Texts are JSON, so that equal copies are taken once."""
@@ -104,10 +72,9 @@ def take_a_step(scope: str, model_text: str, optimizer_text: str) -> dict[str, f
     model = registry.build(Config(dict(model=json.loads(model_text))).model).train()
     wrapper = build_optim_wrapper(model, json.loads(optimizer_text))
     wrapper.zero_grad = lambda **options: None  # so that the gradients of the step can be looked at
-    height, width = (64, 96) if scope == "mmdet" else (60, 64)
-    make_samples = detection_samples if scope == "mmdet" else segmentation_samples
-    samples = make_samples(height, width, 2)
-    images = [torch.randint(0, 256, (3, height, width), dtype=torch.uint8) for _ in samples]
+    size = (64, 96) if scope == "mmdet" else (60, 64)
+    samples = random_samples(scope, size, NUM_CLASSES, 2)
+    images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for _ in samples]
     losses = model.train_step(dict(inputs=images, data_samples=samples), wrapper)
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert [name for name, parameter in trained.items() if parameter.grad is None] == []  # DistributedDataParallel
@@ -115,7 +82,7 @@ def take_a_step(scope: str, model_text: str, optimizer_text: str) -> dict[str, f
     frozen = {name for name, _ in model.named_parameters()} - set(trained)
     assert all(name.startswith("backbone.") for name in frozen)
     size = (64, 96) if scope == "mmdet" else (64, 100)  # wider than a window
-    (sample,), image = make_samples(*size, 1), torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+    (sample,), image = random_samples(scope, size, NUM_CLASSES, 1), torch.randint(0, 256, (3, *size), dtype=torch.uint8)
     (result,) = model.eval().test_step(dict(inputs=[image], data_samples=[sample]))
     if scope == "mmdet":
         assert result.pred_instances.masks.shape[-2:] == size

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 import tiny_tasks
 from process_groups import fork_server, free_port, group_environment
 
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
 HEADS = ("mmdet.datasets", "mmdet.models", "mmseg.datasets", "mmseg.models", "mst_transfer.engine.resume.loops")
 
 
@@ -29,6 +31,14 @@ def _enter(task: str, words: list[str], log: Path, environment: dict[str, str], 
     status = main(words)
     sys.stdout.flush()
     sys.exit(status)
+
+
+def start_script(name: str, words: list[str], log: Path, **environment: str) -> subprocess.Popen:
+    """A script of ``tools`` in a session of its own, whose output is added to the log."""
+    settings = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, **environment}
+    command = [sys.executable if name.endswith(".py") else "bash", str(TOOLS / name), *words]
+    with open(log, "a") as handle:
+        return subprocess.Popen(command, env=settings, stdout=handle, stderr=handle, start_new_session=True)
 
 
 class Program:

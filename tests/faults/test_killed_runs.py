@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from functools import partial
@@ -13,10 +12,9 @@ from pathlib import Path
 import pytest
 import tiny_tasks
 from compare_runs import check_equal
-from programs import Program, kill_in
+from programs import Program, kill_in, start_script
 
 TASKS = ("pretrain", "seg", "det")
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 DEADLINE = 300.0  # seconds that a run may take
 STEP = b"eta: "  # in the log, once a step
 FILES_A_SAVE = {"pretrain": 6, "seg": 2, "det": 2}  # checkpoint, pointer; backbones of two networks by two names
@@ -103,17 +101,13 @@ def test_killed_at_random_moments(task: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_killed_at_the_command_line(task: str, root: Path, tmp_path: Path) -> None:
+def test_killed_at_the_command_line(task: str, tmp_path: Path) -> None:
     """The same through the scripts of ``tools``, a process of its own for every start."""
-    config = tiny_tasks.write_config(task, tmp_path)
-    script = root / "tools" / ("pretrain.py" if task == "pretrain" else "train.py")
-    chance = random.Random(task)
+    config, chance = tiny_tasks.write_config(task, tmp_path), random.Random(task)
 
     def start(name: str, options: list[str], resume: bool) -> subprocess.Popen:
         words = tiny_tasks.command(task, config, tmp_path / name, options, resume)
-        log = open(tmp_path / f"{name}.log", "a")
-        command = [sys.executable, str(script), *words]
-        return subprocess.Popen(command, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True)
+        return start_script("pretrain.py" if task == "pretrain" else "train.py", words, tmp_path / f"{name}.log")
 
     assert start("whole", [], resume=False).wait(timeout=300) == 0
     work_dir = tmp_path / "killed"

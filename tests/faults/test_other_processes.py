@@ -1,14 +1,12 @@
 """A run goes on with another number of processes, the global batch being equal."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import tiny_tasks
 import torch
 from compare_runs import logged, read
+from programs import start_script
 
 pytestmark = pytest.mark.faults
 
@@ -27,21 +25,19 @@ SCRIPTS = {"pretrain": "pretrain.sh", "seg": "dist_train.sh"}
 
 
 @pytest.mark.parametrize("task", SCRIPTS)
-def test_two_processes_go_on_as_one(task: str, root: Path, tmp_path: Path) -> None:
+def test_two_processes_go_on_as_one(task: str, tmp_path: Path) -> None:
     """From a checkpoint of two processes: one with twice the batch, against two to the end; in the other order too."""
     config = tiny_tasks.write_config(task, tmp_path)
     config.write_text(config.read_text() + (PRETRAIN_SGD if task == "pretrain" else SGD))
 
     def run(name: str, processes: int, resume: str | None = None) -> Path:
         out = tmp_path / name
-        words = ["--work-dir", str(out), "--seed", "3", *(["--resume", resume] if resume else [])]
         options = [*OPTIONS[task], f"train_dataloader.batch_size={4 // processes}"]
         options += ["default_hooks.checkpoint.interval=6", "default_hooks.checkpoint.max_keep_ckpts=-1"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
-        command = ["bash", str(root / "tools" / SCRIPTS[task]), str(config), str(processes), *words]
-        command += ["--cfg-options", *options]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
-        assert done.returncode == 0, done.stderr[-3000:]
+        words = tiny_tasks.command(task, config, out, options, resume=False)
+        words = [words[0], str(processes), *(["--resume", resume] if resume else []), *words[1:]]
+        log = tmp_path / f"{name}.log"
+        assert start_script(SCRIPTS[task], words, log).wait(timeout=400) == 0, log.read_text()[-3000:]
         return out
 
     expected = run("two", 2)

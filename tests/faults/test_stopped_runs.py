@@ -6,7 +6,6 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -65,11 +64,15 @@ def test_every_signal_in_every_task(task: str, processes: int, tmp_path: Path) -
     stop_again_and_again(task, tmp_path, processes, list(WISHES), random.Random(f"{task} {processes}"))
 
 
+def start(task: str, folder: Path, processes: int, prepare: Callable, options: Sequence[str] = ()) -> Program:
+    """A new run, in ``run``."""
+    words = tiny_tasks.command(task, tiny_tasks.write_config(task, folder), folder / "run", [*options], resume=False)
+    return Program(task, words, folder / "log", processes, prepare)
+
+
 @pytest.mark.faults
 def test_a_second_signal_ends_the_run_at_once(tmp_path: Path) -> None:
-    config = tiny_tasks.write_config("pretrain", tmp_path)
-    words = tiny_tasks.command("pretrain", config, tmp_path / "run", [], resume=False)
-    program = Program("pretrain", words, tmp_path / "log", 1, programs.slow_steps)
+    program = start("pretrain", tmp_path, 1, programs.slow_steps)
     program.wait_for("lr: ")
     program.send(0, signal.SIGSTOP)
     program.send(0, signal.SIGINT), program.send(0, signal.SIGTERM)  # both wait for it
@@ -80,9 +83,7 @@ def test_a_second_signal_ends_the_run_at_once(tmp_path: Path) -> None:
 @pytest.mark.faults
 @pytest.mark.parametrize("task", ["pretrain", "seg"])
 def test_an_error_in_one_process_ends_the_other_at_once(task: str, tmp_path: Path) -> None:
-    config = tiny_tasks.write_config(task, tmp_path)
-    words = tiny_tasks.command(task, config, tmp_path / "run", [], resume=False)
-    program = Program(task, words, tmp_path / "log", 2, programs.break_rank_one)
+    program = start(task, tmp_path, 2, programs.break_rank_one)
     program.wait_for("an error of one process alone")
     codes = program.end(timeout=120)  # the group itself would wait for half an hour
     assert None not in codes and 0 not in codes, (codes, program.tail())
@@ -93,10 +94,8 @@ POISONS = {"loss": programs.poison_loss, "gradient": programs.poison_gradient}
 
 def start_poisoned(task: str, tmp_path: Path, prepare: Callable, options: list[str]) -> Program:
     """Two processes of detection or segmentation that run for twelve iterations."""
-    config = tiny_tasks.write_config(task, tmp_path)
     length = ["train_cfg.max_iters=12", "train_cfg.val_interval=12"] if task == "seg" else ["train_cfg.max_epochs=4"]
-    words = tiny_tasks.command(task, config, tmp_path / "run", [*length, *options], resume=False)
-    return Program(task, words, tmp_path / "log", 2, prepare)
+    return start(task, tmp_path, 2, prepare, [*length, *options])
 
 
 @pytest.mark.slow
@@ -123,13 +122,11 @@ def test_too_many_of_them_end_both_and_name_the_checkpoint(task: str, tmp_path: 
     assert said and Path(said[1]).is_file(), program.tail()
 
 
-def start_launcher(root: Path, task: str, config: Path, work_dir: Path, log: Path, **environment: str):
-    script = "pretrain.sh" if task == "pretrain" else "dist_train.sh"
+def start_launcher(task: str, config: Path, work_dir: Path, log: Path, **environment: str) -> subprocess.Popen:
+    """Two processes by a launcher of ``tools``."""
     words = tiny_tasks.command(task, config, work_dir, [], resume=False)
-    command = ["bash", str(root / "tools" / script), words[0], "2", *words[1:]]
-    handle = open(log, "a")
-    settings = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, **environment}
-    return subprocess.Popen(command, env=settings, stdout=handle, stderr=handle)
+    script = "pretrain.sh" if task == "pretrain" else "dist_train.sh"
+    return programs.start_script(script, [words[0], "2", *words[1:]], log, **environment)
 
 
 def ranks_of(work_dir: Path) -> list[int]:
@@ -149,12 +146,12 @@ def ranks_of(work_dir: Path) -> list[int]:
 @pytest.mark.faults
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes in /proc")
 @pytest.mark.parametrize("task", ["pretrain", "det"])
-def test_a_killed_process_is_started_again_and_nothing_is_lost(task: str, root: Path, tmp_path: Path) -> None:
+def test_a_killed_process_is_started_again_and_nothing_is_lost(task: str, tmp_path: Path) -> None:
     config = tiny_tasks.write_config(task, tmp_path)
-    whole = start_launcher(root, task, config, tmp_path / "whole", tmp_path / "whole.log")
+    whole = start_launcher(task, config, tmp_path / "whole", tmp_path / "whole.log")
     assert whole.wait(timeout=400) == 0, (tmp_path / "whole.log").read_text()[-3000:]
     work_dir, log = tmp_path / "killed", tmp_path / "killed.log"
-    process = start_launcher(root, task, config, work_dir, log, MAX_RESTARTS="3")
+    process = start_launcher(task, config, work_dir, log, MAX_RESTARTS="3")
     before = -1
     for rank in (1, 0):
         while len(list(work_dir.glob("*.pth"))) == 0 or log.read_text().count("lr: ") <= before + 4:
@@ -170,11 +167,11 @@ def test_a_killed_process_is_started_again_and_nothing_is_lost(task: str, root: 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGINT])
-def test_the_launcher_passes_a_wish_on_and_returns_the_status(number: int, root: Path, tmp_path: Path) -> None:
+def test_the_launcher_passes_a_wish_on_and_returns_the_status(number: int, tmp_path: Path) -> None:
     config = tiny_tasks.write_config("pretrain", tmp_path)
     config.write_text(config.read_text() + "\ntrain_cfg['max_epochs'] = 500\n")
     work_dir, log = tmp_path / "run", tmp_path / "log"
-    process = start_launcher(root, "pretrain", config, work_dir, log)
+    process = start_launcher("pretrain", config, work_dir, log)
     while not (log.is_file() and "lr: " in log.read_text()):
         assert process.poll() is None, log.read_text()[-3000:]
         time.sleep(0.05)

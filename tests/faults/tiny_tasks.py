@@ -1,7 +1,7 @@
 """Runs of all three tasks that last seconds: data, configs, and how each is started in this process."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -25,34 +25,23 @@ default_hooks = dict(logger=dict(interval=1), checkpoint=dict(by_epoch=False, in
 visualizer = dict(vis_backends=[dict(type="mmengine.LocalVisBackend")])
 """
 
-# Iterations, endless sampler, accumulation over checkpoints, EMA, dropout, stochastic depth
-SEG = """
+# Epochs of segmentation, a ResNet
+TINY_SEG = """
 default_scope = "mmseg"
-_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations"),
-    dict(type="RandomResize", scale=(40, 40), ratio_range=(0.8, 1.5), keep_ratio=True),
-    dict(type="RandomCrop", crop_size=(32, 32), cat_max_ratio=0.75),
-    dict(type="RandomFlip", prob=0.5),
-    dict(type="PhotoMetricDistortion"),
-    dict(type="PackSegInputs"),
-]
+_pipeline = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), dict(type="PackSegInputs")]
 _dataset = dict(
     type="BaseSegDataset",
     data_root={root!r},
-    img_suffix=".png",
-    seg_map_suffix="_mask.png",
     data_prefix=dict(img_path="images", seg_map_path="masks"),
     metainfo=dict(classes=("dark", "light"), palette=[(0, 0, 0), (255, 255, 255)]),
     pipeline=_pipeline,
 )
-_test = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), dict(type="PackSegInputs")]
 train_dataloader = dict(
-    batch_size=3, num_workers=0, persistent_workers=True, sampler=dict(type="InfiniteSampler"), dataset=_dataset
+    batch_size=2, num_workers=0, persistent_workers=True, sampler=dict(type="DefaultSampler", shuffle=True),
+    dataset=_dataset,
 )
 val_dataloader = dict(
-    batch_size=1, num_workers=0, sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(_dataset, pipeline=_test),
+    batch_size=1, num_workers=0, sampler=dict(type="DefaultSampler", shuffle=False), dataset=_dataset
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
@@ -62,26 +51,48 @@ model = dict(
     data_preprocessor=dict(
         type="SegDataPreProcessor", mean=[127.0] * 3, std=[60.0] * 3, size=(32, 32), bgr_to_rgb=True
     ),
-    backbone=dict(
-        type="mst_transfer.TimmViT", arch="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=2,
-        num_heads=2, drop_path_rate=0.2, out_indices=(1,),
-    ),
+    backbone=dict(type="ResNet", depth=18, base_channels=4, norm_cfg=dict(type="SyncBN", requires_grad=True)),
     decode_head=dict(
-        type="FCNHead", in_channels=24, in_index=0, channels=8, num_convs=1, num_classes=2, dropout_ratio=0.1,
-        norm_cfg=dict(type="BN", requires_grad=True),
+        type="FCNHead", in_channels=32, in_index=3, channels=8, num_convs=1, num_classes=2,
+        norm_cfg=dict(type="SyncBN", requires_grad=True), dropout_ratio=0.0,
     ),
     test_cfg=dict(mode="whole"),
 )
-optim_wrapper = dict(
-    type="OptimWrapper", optimizer=dict(type="AdamW", lr=0.01), accumulative_counts=2, clip_grad=dict(max_norm=1.0)
+optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=0.01))
+train_cfg = dict(by_epoch=True, max_epochs=2, val_interval=1)
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")
+default_hooks = dict(
+    checkpoint=dict(type="CheckpointHook", interval=1), logger=dict(type="LoggerHook", interval=1)
 )
+env_cfg = dict(mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0))
+"""
+
+# Iterations, endless sampler, accumulation over checkpoints, EMA, dropout, stochastic depth
+SEG = (
+    TINY_SEG
+    + """
+_pipeline[2:2] = [
+    dict(type="RandomResize", scale=(40, 40), ratio_range=(0.8, 1.5), keep_ratio=True),
+    dict(type="RandomCrop", crop_size=(32, 32), cat_max_ratio=0.75),
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="PhotoMetricDistortion"),
+]
+train_dataloader.update(batch_size=3, sampler=dict(type="InfiniteSampler"))
+val_dataloader["dataset"] = dict(_dataset, pipeline=[_pipeline[0], _pipeline[1], _pipeline[-1]])
+model["backbone"] = dict(
+    type="mst_transfer.TimmViT", arch="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=2,
+    num_heads=2, drop_path_rate=0.2, out_indices=(1,),
+)
+model["decode_head"].update(
+    in_channels=24, in_index=0, dropout_ratio=0.1, norm_cfg=dict(type="BN", requires_grad=True)
+)
+optim_wrapper.update(accumulative_counts=2, clip_grad=dict(max_norm=1.0))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=6),
     dict(type="PolyLR", eta_min=0.0, power=0.9, by_epoch=False, begin=6, end=45),
 ]
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=45, val_interval=15)
-val_cfg = dict(type="ValLoop")
-test_cfg = dict(type="TestLoop")
 custom_hooks = [dict(type="EMAHook", momentum=0.1)]
 default_hooks = dict(
     checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=3, max_keep_ckpts=3, save_best="mIoU"),
@@ -89,13 +100,12 @@ default_hooks = dict(
 )
 log_processor = dict(by_epoch=False)
 visualizer = dict(type="SegLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")])
-env_cfg = dict(mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0))
 """
+)
 
 # Epochs with checkpoints inside them, batches of one aspect ratio, random samplers of boxes, several scales
 DET = """
-_base_ = "mmdet::_base_/models/mask-rcnn_r50_fpn.py"
-default_scope = "mmdet"
+_base_ = "mst_transfer::det_configs/mst_maskrcnn_sample.py"
 _pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
@@ -104,42 +114,22 @@ _pipeline = [
     dict(type="PhotoMetricDistortion"),
     dict(type="PackDetInputs"),
 ]
-_test = [
-    dict(type="LoadImageFromFile"),
-    dict(type="Resize", scale=(64, 48), keep_ratio=True),
-    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
-    dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
-]
 _dataset = dict(
-    type="CocoDataset",
     data_root={root!r},
     ann_file="boxes.json",
     data_prefix=dict(img="images/"),
     metainfo=dict(classes=("square",), palette=[(220, 20, 60)]),
-    filter_cfg=dict(filter_empty_gt=True, min_size=4),
-    pipeline=_pipeline,
+    filter_cfg=dict(min_size=4),
 )
-train_dataloader = dict(
-    batch_size=2, num_workers=0, persistent_workers=True, sampler=dict(type="DefaultSampler", shuffle=True),
-    batch_sampler=dict(type="AspectRatioBatchSampler"), dataset=_dataset,
-)
-val_dataloader = dict(
-    batch_size=1, num_workers=0, sampler=dict(type="DefaultSampler", shuffle=False), drop_last=False,
-    dataset=dict(_dataset, pipeline=_test, test_mode=True, indices=2),
-)
+train_dataloader = dict(batch_size=2, num_workers=0, dataset=dict(_dataset, pipeline=_pipeline))
+val_dataloader = dict(num_workers=0, dataset=dict(_dataset, indices=2))
 test_dataloader = val_dataloader
-val_evaluator = dict(
-    type="mst_transfer.CocoMetric", backend="pycocotools", ann_file={root!r} + "/boxes.json", metric=["bbox"]
-)
+val_evaluator = dict(backend="pycocotools", ann_file={root!r} + "/boxes.json", metric=["bbox"])
 test_evaluator = val_evaluator
 model = dict(
-    data_preprocessor=dict(mean=[127.0] * 3, std=[60.0] * 3),
-    backbone=dict(
-        _delete_=True, type="mst_transfer.TimmViTPyramid", arch="vit_tiny_patch16_224", img_size=32, patch_size=8,
-        embed_dim=24, depth=4, num_heads=2, drop_path_rate=0.2,
-    ),
+    backbone=dict(img_size=32, embed_dim=24, num_heads=2, drop_path_rate=0.2, checkpoint=None),
     neck=dict(in_channels=[24] * 4, out_channels=16),
-    rpn_head=dict(in_channels=16, feat_channels=16, anchor_generator=dict(scales=[4], ratios=[0.5, 1.0])),
+    rpn_head=dict(in_channels=16, feat_channels=16, anchor_generator=dict(ratios=[0.5, 1.0])),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=16),
         bbox_head=dict(in_channels=16, fc_out_channels=32, num_classes=1),
@@ -152,39 +142,44 @@ model = dict(
     ),
     test_cfg=dict(rpn=dict(nms_pre=32, max_per_img=16), rcnn=dict(max_per_img=5)),
 )
-optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=0.001))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=5),
     dict(type="MultiStepLR", by_epoch=True, begin=0, end=6, milestones=[3, 5], gamma=0.1),
 ]
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=6, val_interval=3)
-val_cfg = dict(type="ValLoop")
-test_cfg = dict(type="TestLoop")
-default_hooks = dict(
-    checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=2, max_keep_ckpts=2),
-    logger=dict(type="LoggerHook", interval=1),
-)
-visualizer = dict(type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")])
-env_cfg = dict(mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0))
+train_cfg = dict(max_epochs=6, val_interval=3)
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=2, max_keep_ckpts=2), logger=dict(interval=1))
+visualizer = dict(_delete_=True, type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")])  # one a run
 """
 
 
-def make_pictures(folder: Path, count: int = 11) -> None:
-    """Light squares on dark ground, wide and tall; their masks, and boxes and polygons in COCO's format."""
+def make_pictures(
+    folder: Path,
+    count: int,
+    sizes: Sequence[tuple[int, int]] = ((64, 48), (48, 64), (48, 64)),
+    sides: tuple[int, int] = (14, 28),
+) -> None:
+    """Light squares on dark ground; their masks, and boxes and polygons in COCO's format.
+
+    Args:
+        folder: new; gets ``images/``, ``masks/`` and ``boxes.json``.
+        count: pictures.
+        sizes: height and width of one after the other, again and again.
+        sides: the least and greatest side of a square.
+    """
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True)
     rng = np.random.default_rng(0)
     images, annotations = [], []
     for index in range(count):
-        height, width = ((48, 64), (64, 48))[index % 3 == 0]
-        x, y, side = int(rng.integers(0, 20)), int(rng.integers(0, 20)), int(rng.integers(14, 28))
+        height, width = sizes[index % len(sizes)]
+        x, y = rng.integers(0, min(*sizes[0]) - sides[1], 2).tolist()
+        side = int(rng.integers(sides[0], sides[1] + 1))
         mask = np.zeros((height, width), np.uint8)
         mask[y : y + side, x : x + side] = 1
-        noise = rng.integers(20, 60, (height, width, 3))
-        picture = np.clip(mask[..., None] * 160 + noise, 0, 255).astype(np.uint8)
-        cv2.imwrite(str(folder / "images" / f"{index:02d}.png"), picture)
-        cv2.imwrite(str(folder / "masks" / f"{index:02d}_mask.png"), mask)
-        images.append(dict(id=index, file_name=f"{index:02d}.png", width=width, height=height))
+        picture = np.clip(mask[..., None] * 160 + rng.integers(20, 60, (height, width, 3)), 0, 255).astype(np.uint8)
+        cv2.imwrite(str(folder / "images" / f"{index}.jpg"), picture)
+        cv2.imwrite(str(folder / "masks" / f"{index}.png"), mask)
+        images.append(dict(id=index, file_name=f"{index}.jpg", width=width, height=height))
         corners = [x, y, x + side, y, x + side, y + side, x, y + side]
         box = dict(bbox=[x, y, side, side], area=side * side, iscrowd=0, segmentation=[corners])
         annotations.append(dict(box, id=index, image_id=index, category_id=1))

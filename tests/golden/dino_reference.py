@@ -1,75 +1,29 @@
 """What DINO's published code gives on the inputs of :mod:`dino_inputs`; nothing here is computed by us.
 
-Its modules are imported from a checkout. They ask for a GPU at a few places, which are bypassed; a process group
-of one process is set up for its collective operations.
+All functions take its modules, which ``dino_code`` imports from a checkout.
 """
 
 import argparse
-import importlib
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from unittest import mock
 
 import dino_inputs as inputs
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 
-MODULES = ("utils", "vision_transformer", "main_dino", "eval_linear", "eval_knn")
+sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-
-@contextmanager
-def imported(checkout: str | Path) -> Iterator[SimpleNamespace]:
-    """DINO's modules, for as long as the context lasts: names such as ``utils`` would be in others' way.
-
-    Raises:
-        FileNotFoundError: the folder holds no DINO.
-    """
-    checkout = Path(checkout)
-    if not (checkout / "main_dino.py").is_file():
-        raise FileNotFoundError(f"{checkout} holds no main_dino.py: give a checkout of facebookresearch/dino")
-    before = {name: sys.modules.pop(name, None) for name in MODULES}
-    sys.path.insert(0, str(checkout))
-    try:
-        yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
-    finally:
-        sys.path.remove(str(checkout))
-        for name in MODULES:
-            sys.modules.pop(name, None)
-            if before[name] is not None:
-                sys.modules[name] = before[name]
-
-
-@contextmanager
-def on_the_cpu(dino: SimpleNamespace) -> Iterator[None]:
-    """Lets code that was written for GPUs and several processes run in one process without either."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(torch.Tensor, "cuda", lambda self, **_: self),
-        mock.patch.object(torch.cuda, "synchronize", lambda: None),
-        mock.patch.object(torch.cuda.amp, "autocast", lambda enabled: nullcontext()),
-        mock.patch.object(dino.utils.SmoothedValue, "synchronize_between_processes", lambda self: None),
-        mock.patch.object(torch.hub, "list", lambda _: []),
-    ):
-        dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=0, world_size=1)
-        try:
-            yield
-        finally:
-            dist.destroy_process_group()
+from benchmarks.dino_step import dino_code  # noqa: E402, F401 - for those who import this module
 
 
 def compute(dino: SimpleNamespace) -> tuple[dict[str, Tensor], dict[str, object]]:
     """All golden tensors, and what is not a tensor."""
-    with on_the_cpu(dino):
-        tensors = vit(dino) | head(dino) | loss(dino) | schedules(dino)
-        trained, groups, cancelled = train(dino)
-        defaults = vars(dino.main_dino.get_args_parser().parse_args([]))
+    tensors = vit(dino) | head(dino) | loss(dino) | schedules(dino)
+    trained, groups, cancelled = train(dino)
+    defaults = vars(dino.main_dino.get_args_parser().parse_args([]))
     return tensors | trained, dict(defaults=defaults, groups=groups, cancelled=cancelled)
 
 

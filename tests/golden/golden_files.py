@@ -14,12 +14,14 @@ HERE = Path(__file__).parent
 TOLERANCE = 1e-5  # between machines, of values that are computed again
 
 
-def command_line(doc: str | None, *projects: str, required: bool = True) -> argparse.ArgumentParser:
+def command_line(doc: str | None, *projects: str, required: bool = True, check: bool = False):
     """A parser that takes a checkout of each project: ``facebookresearch/dino`` as ``--dino``."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     for project in projects:
         name = project.rpartition("/")[2].lower()
         parser.add_argument(f"--{name}", type=Path, required=required, help=f"checkout of {project}")
+    if check:
+        parser.add_argument("--check", action="store_true", help="write nothing: compute again and compare")
     return parser
 
 
@@ -35,16 +37,21 @@ def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def write(path: str | Path, tensors: dict[str, Tensor], **metadata: Any) -> None:
-    """Writes a golden file; metadata that are no text become JSON."""
-    tensors = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
-    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
-    save_file(tensors, HERE / path, metadata=texts)
-    print(f"{HERE / path}: {len(tensors)} tensors, {(HERE / path).stat().st_size / 1000:.0f} kB")
+def write(path: str | Path, tensors: dict[str, Tensor], *, check: bool = False, **metadata: Any) -> bool:
+    """Writes a golden file; metadata that are no text become JSON.
 
+    Args:
+        check: compares the tensors with those that are stored instead, and prints the largest difference of each part.
 
-def largest_difference(path: str | Path, tensors: dict[str, Tensor]) -> float:
-    """The largest difference of computed values from those that are stored; prints that of each part."""
+    Returns:
+        Whether the file now holds these values, up to ``TOLERANCE``.
+    """
+    if not check:
+        tensors = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+        texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
+        save_file(tensors, HERE / path, metadata=texts)
+        print(f"{HERE / path}: {len(tensors)} tensors, {(HERE / path).stat().st_size / 1000:.0f} kB")
+        return True
     stored, _ = read(path)
     if stored.keys() != tensors.keys():
         raise ValueError(f"{path} holds other names: {sorted(stored.keys() ^ tensors.keys())[:5]}; write it again")
@@ -52,9 +59,8 @@ def largest_difference(path: str | Path, tensors: dict[str, Tensor]) -> float:
     for name, tensor in stored.items():
         difference = (tensor.double() - tensors[name].double()).abs().max().item()
         parts[name.split("/")[0]] = max(parts.get(name.split("/")[0], 0.0), difference)
-    for name, difference in parts.items():
-        print(f"{path}: {name}: largest difference {difference:.1e}")
-    return max(parts.values())
+    print("\n".join(f"{path}: {name}: largest difference {difference:.1e}" for name, difference in parts.items()))
+    return max(parts.values()) <= TOLERANCE
 
 
 def show_table(rows: Sequence[Sequence[str]], markdown: Path | None) -> None:

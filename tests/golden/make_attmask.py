@@ -35,11 +35,8 @@ def smallest_draws(draws: Tensor):
     return choose
 
 
-def main(argv: list[str] | None = None) -> None:
-    checkout = command_line(__doc__, "gkakogeorgiou/attmask").parse_args(argv).attmask
-    if not (checkout / "attmask.py").is_file():
-        raise FileNotFoundError(f"{checkout} holds no attmask.py: give a checkout of gkakogeorgiou/attmask")
-    sys.path.insert(0, str(checkout))
+def main() -> None:
+    sys.path.insert(0, str(command_line(__doc__, "gkakogeorgiou/attmask").parse_args().attmask))
     attmask = importlib.import_module("attmask")
     generator, tensors = torch.Generator().manual_seed(0), {}
     for num_patches in GRIDS:

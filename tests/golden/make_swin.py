@@ -37,8 +37,6 @@ LARGEST = 20_000  # values; larger tensors, all of heads and decoders, are left 
 
 def package(name: str, folder: Path) -> str:
     """Makes a folder's modules importable, without what its ``__init__`` imports."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}: give a checkout of the project's repository")
     module = types.ModuleType(name)
     module.__path__ = [str(folder)]
     sys.modules[name] = module
@@ -170,12 +168,12 @@ def with_prefix(model: nn.Module, prefix: str) -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in model.state_dict().items()}
 
 
-def main(argv: list[str] | None = None) -> None:
+def main() -> None:
     makers = {"swin_transformer": official, "transformer_ssl": moby, "simmim": simmim, "mmpretrain": mmpretrain}
     projects = ("microsoft/Swin-Transformer", "SwinTransformer/Transformer-SSL", "microsoft/SimMIM")
     parser = command_line(__doc__, *projects, "open-mmlab/mmpretrain", required=False)
     parser.add_argument("--transformers", action="store_true", help="write the file of the installed transformers")
-    args = vars(parser.parse_args(argv))
+    args = vars(parser.parse_args())
     with torch.no_grad():
         for name, make in makers.items():
             torch.manual_seed(0)

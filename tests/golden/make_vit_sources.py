@@ -24,7 +24,7 @@ import timm.models.vision_transformer as timm_vit
 import torch
 from golden_files import command_line
 from golden_files import write as write_golden
-from source_examples import FOLDER, PLAIN, SHARED_TABLE, flatten, views
+from source_examples import FOLDER, SHARED_TABLE, SourceExample, example, flatten, views
 from source_examples import randomise as randomise_with
 from timm.layers import to_2tuple
 from torch import Tensor, nn
@@ -32,18 +32,7 @@ from torch import Tensor, nn
 randomise = partial(randomise_with, scales=("gamma", "ls"))
 SIZE = dict(embed_dim=16, depth=2, num_heads=2, mlp_ratio=2)
 SQUARE, WIDE = (16, 16), (12, 24)
-Example = dict[str, Any]
-DINO_NAMES, PLAIN_VIT, BEIT = "timm, DINO, DeiT, MST", "vit_tiny_patch16_224", "beit_base_patch16_224"
-
-
-def example(
-    source: str, content: dict, pairs: list, arch: str = PLAIN_VIT, interpolation: str = "timm", option: str = "",
-    **arch_kwargs: Any,
-) -> Example:  # fmt: skip
-    """What :func:`write` takes, by the names of a ``SourceExample``."""
-    kwargs = PLAIN | arch_kwargs
-    names = dict(source=source, arch=arch, arch_kwargs=kwargs, interpolation=interpolation, option=option)
-    return dict(content=content, views=pairs, metadata=names)
+DINO_NAMES, BEIT = "timm, DINO, DeiT, MST", "beit_base_patch16_224"
 
 
 @contextlib.contextmanager
@@ -72,7 +61,7 @@ def head() -> dict[str, Tensor]:
     return {"head.mlp.0.weight": torch.ones(4, 16), "head.last_layer.weight_g": torch.ones(8, 1)}
 
 
-def dino(folder: Path) -> dict[str, Example]:
+def dino(folder: Path) -> list[SourceExample]:
     with imports_from(folder):
         module = importlib.import_module("vision_transformer")
         norm = partial(nn.LayerNorm, eps=1e-6)
@@ -84,13 +73,12 @@ def dino(folder: Path) -> dict[str, Example]:
         "teacher": prefixed("backbone.", teacher.state_dict()) | head(),
         "dino_loss": {"center": torch.zeros(1, 8)},
     }
-    return {
-        "dino_full": example(DINO_NAMES, full, pairs, interpolation="dino"),
-        "dino_backbone": example(DINO_NAMES, teacher.state_dict(), pairs, interpolation="dino", option="dino"),
-    }
+    dino = partial(example, source=DINO_NAMES, views=pairs, interpolation="dino")
+    backbone = dino("dino_backbone", content=teacher.state_dict(), option="dino")
+    return [dino("dino_full", content=full), backbone]
 
 
-def dinov2(folder: Path) -> dict[str, Example]:
+def dinov2(folder: Path) -> list[SourceExample]:
     with imports_from(folder), mock.patch.dict("os.environ", XFORMERS_DISABLED="1"):
         module = importlib.import_module("dinov2.models.vision_transformer")
         block = partial(module.Block, attn_class=module.MemEffAttention)
@@ -106,14 +94,19 @@ def dinov2(folder: Path) -> dict[str, Example]:
         ]
     teacher = prefixed("backbone.", chunked.state_dict()) | prefixed("dino_", head()) | prefixed("ibot_", head())
     arch = "vit_giant_patch14_reg4_dinov2"
-    return {
-        "dinov2_training": example("DINOv2", {"teacher": teacher}, patches[0], interpolation="dino", init_values=1.0),
-        "dinov2_registers": example("DINOv2", registers.state_dict(), patches[1], arch, mlp_ratio=3.0, init_values=1.0),
-    }
+    options = dict(source="DINOv2", init_values=1.0)
+    training = example(
+        "dinov2_training", content={"teacher": teacher}, views=patches[0], interpolation="dino", **options
+    )
+    content = registers.state_dict()
+    return [
+        training,
+        example("dinov2_registers", content=content, views=patches[1], arch=arch, mlp_ratio=3.0, **options),
+    ]
 
 
-def dinov3(folder: Path) -> dict[str, Example]:
-    examples = {}
+def dinov3(folder: Path) -> list[SourceExample]:
+    examples = []
     with imports_from(folder):
         module = importlib.import_module("dinov3.models.vision_transformer")
         size = {name: value for name, value in SIZE.items() if name != "mlp_ratio"}
@@ -126,11 +119,11 @@ def dinov3(folder: Path) -> dict[str, Example]:
             pairs = views(lambda x, m=model: m.forward_features(x)["x_norm_patchtokens"], SQUARE, WIDE)
             plus = "_plus" if ffn == "swiglu" else ""
             arch = f"vit_small{plus}_patch16_dinov3_qkvb"
-            examples[f"dinov3_{ffn}"] = example("DINOv3", model.state_dict(), pairs, arch)
+            examples.append(example(f"dinov3_{ffn}", "DINOv3", model.state_dict(), pairs, arch))
     return examples
 
 
-def ibot(folder: Path) -> dict[str, Example]:
+def ibot(folder: Path) -> list[SourceExample]:
     with imports_from(folder):
         module = importlib.import_module("models.vision_transformer")
         build = partial(module.VisionTransformer, img_size=[16], patch_size=4, qkv_bias=True, **SIZE)
@@ -142,10 +135,10 @@ def ibot(folder: Path) -> dict[str, Example]:
         "teacher": prefixed("backbone.", teacher.state_dict()) | head(),
         "ibot_loss": {"center": torch.zeros(1, 8), "center2": torch.zeros(1, 1, 8)},
     }
-    return {"ibot_full": example(DINO_NAMES, full, pairs, interpolation="dino")}
+    return [example("ibot_full", DINO_NAMES, full, pairs, interpolation="dino")]
 
 
-def mae(folder: Path) -> dict[str, Example]:
+def mae(folder: Path) -> list[SourceExample]:
     def block(*args: Any, qk_scale: None = None, **kwargs: Any) -> nn.Module:
         return timm_vit.Block(*args, **kwargs)
 
@@ -165,10 +158,10 @@ def mae(folder: Path) -> dict[str, Example]:
             return tokens[:, 1:].gather(1, restore[..., None].expand(-1, -1, tokens.shape[-1]))
 
         pairs = views(features, SQUARE)
-    return {"mae": example("MAE", {"model": model.state_dict()}, pairs)}
+    return [example("mae", "MAE", {"model": model.state_dict()}, pairs)]
 
 
-def moco(folder: Path) -> dict[str, Example]:
+def moco(folder: Path) -> list[SourceExample]:
     with imports_from(folder), mock.patch.object(timm_vit.VisionTransformer, "num_tokens", 1, create=True):
         module = importlib.import_module("vits")
         norm = partial(nn.LayerNorm, eps=1e-6)
@@ -179,11 +172,11 @@ def moco(folder: Path) -> dict[str, Example]:
     state = prefixed("module.base_encoder.", base.state_dict())
     state |= prefixed("module.momentum_encoder.", momentum.state_dict())
     state["module.predictor.0.weight"] = torch.ones(2, 2)
-    return {"moco_v3": example("MoCo v3", {"state_dict": state}, pairs)}
+    return [example("moco_v3", "MoCo v3", {"state_dict": state}, pairs)]
 
 
-def beit(folder: Path) -> dict[str, Example]:
-    examples: dict[str, Example] = {}
+def beit(folder: Path) -> list[SourceExample]:
+    examples = []
     norm = partial(nn.LayerNorm, eps=1e-6)
     options = dict(img_size=16, patch_size=4, norm_layer=norm, qkv_bias=True, init_values=0.1, **SIZE)
     no_mask = torch.zeros(1, 16, dtype=torch.bool)
@@ -196,7 +189,8 @@ def beit(folder: Path) -> dict[str, Example]:
             randomise(model, 11 if version == "beit" else 12)
             pairs = views(lambda x, m=model: m.forward_features(x, no_mask)[:, 1:], SQUARE)
             content = {"model": model.state_dict()}
-            examples[f"{version}_pretraining"] = example("BEiT, SimMIM", content, pairs, BEIT, **SHARED_TABLE)
+            name = f"{version}_pretraining"
+            examples.append(example(name, "BEiT, SimMIM", content, pairs, BEIT, **SHARED_TABLE))
             if version == "beit":
                 tuned = importlib.import_module("modeling_finetune").VisionTransformer(
                     use_rel_pos_bias=True, use_abs_pos_emb=False, num_classes=4, **options
@@ -204,11 +198,11 @@ def beit(folder: Path) -> dict[str, Example]:
                 randomise(tuned, 13)
                 pairs = views(lambda x, m=tuned: m.get_intermediate_layers(x)[-1][:, 1:], SQUARE)
                 content = {"model": tuned.state_dict()}
-                examples["beit_finetuned"] = example("BEiT, SimMIM", content, pairs, BEIT, init_values=0.1)
+                examples.append(example("beit_finetuned", "BEiT, SimMIM", content, pairs, BEIT, init_values=0.1))
     return examples
 
 
-def simmim(folder: Path) -> dict[str, Example]:
+def simmim(folder: Path) -> list[SourceExample]:
     with imports_from(folder):
         module = importlib.import_module("models.simmim")
         options = dict(img_size=16, patch_size=4, num_classes=0, qkv_bias=True, init_values=0.1, use_abs_pos_emb=False)
@@ -219,10 +213,10 @@ def simmim(folder: Path) -> dict[str, Example]:
         model = randomise(module.SimMIM(encoder, encoder_stride=4), 14)
         no_mask = torch.zeros(1, 4, 4)
         pairs = views(lambda x: encoder(x, no_mask).flatten(2).transpose(1, 2), SQUARE)
-    return {"simmim_vit": example("BEiT, SimMIM", {"model": model.state_dict()}, pairs, BEIT, **SHARED_TABLE)}
+    return [example("simmim_vit", "BEiT, SimMIM", {"model": model.state_dict()}, pairs, BEIT, **SHARED_TABLE)]
 
 
-def mmpretrain(folder: Path) -> dict[str, Example]:
+def mmpretrain(folder: Path) -> list[SourceExample]:
     """Its package imports what transfer needs not; only the backbones' own modules are taken."""
     import mst_transfer  # noqa: F401  (stands in for mmcv's compiled operations)
 
@@ -254,11 +248,11 @@ def mmpretrain(folder: Path) -> dict[str, Example]:
     states[0]["state_dict"]["neck.decoder_pred.bias"] = torch.ones(2)
     giant, source = "vit_giant_patch14_dinov2", "mmpretrain, mmseg ViT"
     tables = dict(use_rel_pos_bias=True, use_fc_norm=False, init_values=0.1)
-    return {
-        "mmpretrain_vit": example(source, states[0], pairs[0]),
-        "mmpretrain_swiglu": example(source, states[1], pairs[1], giant, mlp_ratio=3.0, init_values=1.0),
-        "mmpretrain_beit": example(source, states[2], pairs[2], BEIT, **tables),
-    }
+    return [
+        example("mmpretrain_vit", source, states[0], pairs[0]),
+        example("mmpretrain_swiglu", source, states[1], pairs[1], giant, mlp_ratio=3.0, init_values=1.0),
+        example("mmpretrain_beit", source, states[2], pairs[2], BEIT, **tables),
+    ]
 
 
 MAKERS = {  # commit and maker of each checkout
@@ -274,26 +268,24 @@ MAKERS = {  # commit and maker of each checkout
 }
 
 
-def write(name: str, made: Example, checkout: str) -> None:
+def write(made: SourceExample, checkout: str) -> None:
     """Writes one example; see ``source_examples.py`` for the layout."""
-    tensors = {f"checkpoint/{key}": tensor for key, tensor in flatten(made["content"]).items()}
-    for number, (image, tokens) in enumerate(made["views"]):
+    tensors = {f"checkpoint/{key}": tensor for key, tensor in flatten(made.content).items()}
+    for number, (image, tokens) in enumerate(made.views):
         tensors |= {f"view{number}/image": image, f"view{number}/tokens": tokens}
-    write_golden(FOLDER / f"{name}.safetensors", tensors, checkout=checkout, **made["metadata"])
+    names = {name: getattr(made, name) for name in ("source", "arch", "arch_kwargs", "interpolation", "option")}
+    write_golden(FOLDER / f"{made.name}.safetensors", tensors, checkout=checkout, **names)
 
 
-def main(argv: list[str] | None = None) -> None:
+def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--checkouts", type=Path, required=True, help="folder with one checkout of each code")
     parser.add_argument("--only", nargs="+", choices=MAKERS, default=list(MAKERS), help="checkouts to take")
-    args = parser.parse_args(argv)
-    FOLDER.mkdir(exist_ok=True)
+    args = parser.parse_args()
     for checkout in args.only:
-        folder, (commit, make) = args.checkouts.resolve() / checkout, MAKERS[checkout]
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{folder} is missing: check out {checkout} there, at commit {commit}")
-        for name, made in make(folder).items():
-            write(name, made, f"{checkout} {commit}")
+        commit, make = MAKERS[checkout]
+        for made in make(args.checkouts.resolve() / checkout):
+            write(made, f"{checkout} {commit}")
 
 
 if __name__ == "__main__":

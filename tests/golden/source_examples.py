@@ -7,10 +7,9 @@ patch tokens behind the last norm. Those of installed packages are made when ask
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +72,20 @@ class SourceExample:
                 (vit.forward_features(image)[:, -tokens.shape[1] :] - tokens).abs().max().item()
                 for image, tokens in self.views
             )
+
+
+def example(
+    name: str,
+    source: str,
+    content: dict[str, Any],
+    views: list[tuple[Tensor, Tensor]],
+    arch: str = "vit_tiny_patch16_224",
+    interpolation: str = "timm",
+    option: str = "",
+    **arch_kwargs: Any,
+) -> SourceExample:
+    """An example of the size of ``PLAIN``."""
+    return SourceExample(name, source, content, arch, PLAIN | arch_kwargs, views, interpolation, option)
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
@@ -144,23 +157,3 @@ def views(features: Callable[[Tensor], Tensor], *sizes: tuple[int, int]) -> list
         with torch.no_grad():
             pairs.append((image, features(image)))
     return pairs
-
-
-@dataclass(frozen=True)
-class LiveExample:
-    """An example that an installed package makes.
-
-    Attributes:
-        name: of the example.
-        package: that has to be installed.
-        make: the example.
-    """
-
-    name: str
-    package: str
-    make: Callable[[], SourceExample] = field(repr=False)
-
-    @property
-    def available(self) -> bool:
-        """Whether the package is installed."""
-        return importlib.util.find_spec(self.package) is not None

@@ -12,23 +12,25 @@ import importlib
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
-from mmengine.structures import PixelData
 from torch import Tensor, nn
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "mst_transfer")]
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(folder) for folder in (TESTS, TESTS / "golden", TESTS / "mst_transfer")]
 
 from golden_files import show_table  # noqa: E402
 from golden_swin import PROJECTS, golden_swin  # noqa: E402
-from live_sources import LIVE_EXAMPLES  # noqa: E402
+from live_sources import LIVE_EXAMPLES, MISSING  # noqa: E402
+from narrow_nets import random_samples  # noqa: E402
 from source_examples import golden_examples  # noqa: E402
 
 from mst_transfer.checkpoint import BackboneMetadata, LoadReport, load_backbone, save_backbone  # noqa: E402
@@ -47,21 +49,13 @@ OPTIMIZER = dict(
 
 @dataclass(frozen=True)
 class Case:
-    """One example as an adapter takes it.
-
-    Attributes:
-        name: of the example.
-        backbone: the adapter's config, without checkpoint.
-        write: writes the checkpoint into a folder and returns its path.
-        difference: largest difference of the adapter's features from the source's.
-        widths: channels of the adapter's maps.
-    """
+    """One example as an adapter takes it."""
 
     name: str
-    backbone: dict[str, Any]
-    write: Callable[[Path], Path]
-    difference: Callable[[nn.Module], float]
-    widths: tuple[int, ...]
+    backbone: dict[str, Any]  # the adapter's config, without checkpoint
+    write: Callable[[Path], Path]  # writes the checkpoint into a folder
+    difference: Callable[[nn.Module], float]  # of the adapter's features from the source's, the largest
+    widths: tuple[int, ...]  # channels of the adapter's maps
 
 
 @dataclass(frozen=True)
@@ -150,14 +144,12 @@ OWN = ("vit_tiny_patch16_224", "swin_tiny_patch4_window7_224")
 
 
 def makers() -> dict[str, Callable[[], Case]]:
-    """What makes each case, by name; those of packages that are not installed are named on stderr and left out."""
+    """What makes each case, by name; those of transformers are left out where it is not installed."""
     found: dict[str, Callable[[], Case]] = {f"mst_{arch}": partial(own_case, arch) for arch in OWN}
     found |= {example.name: partial(vit_case, example) for example in golden_examples()}
-    for live in LIVE_EXAMPLES:
-        if live.available:
-            found[live.name] = lambda live=live: vit_case(replace(live.make(), name=live.name))
-        else:
-            print(f"{live.name}: left out, {live.package} is not installed", file=sys.stderr)
+    found |= {name: lambda make=make: vit_case(make()) for name, make in LIVE_EXAMPLES.items() if name not in MISSING}
+    if MISSING:
+        print(f"{len(MISSING)} examples are left out: transformers is not installed", file=sys.stderr)
     return found | {f"swin_{project}": partial(swin_case, project) for project in PROJECTS}
 
 
@@ -179,9 +171,7 @@ def load(case: Case, folder: Path) -> tuple[nn.Module, LoadReport, dict[str, Any
 
 def detector_config(backbone: dict[str, Any], widths: tuple[int, ...]) -> dict[str, Any]:
     """A small Mask R-CNN: ViTDet's pyramid on one map, FPN on four."""
-    from mmengine.config import Config
-
-    cfg = Config.fromfile("det_configs/_base_/maskrcnn_swin_tiny.py").model
+    cfg = Config.fromfile("det_configs/_base_/maskrcnn_swin_tiny.py")
     neck: dict[str, Any] = dict(type="FPN", in_channels=list(widths), out_channels=16, num_outs=5)
     if len(widths) == 1:
         patch = int(backbone.get("patch_size", 16))
@@ -197,9 +187,8 @@ def detector_config(backbone: dict[str, Any], widths: tuple[int, ...]) -> dict[s
             mask_head=dict(in_channels=16, conv_out_channels=16, num_convs=1, num_classes=3),
         ),
     )
-    whole = Config(dict(model=cfg))
-    whole.merge_from_dict(dict(model=changes))
-    return whole.model
+    cfg.merge_from_dict(dict(model=changes))
+    return cfg.model
 
 
 def segmentor_config(backbone: dict[str, Any], widths: tuple[int, ...]) -> dict[str, Any]:
@@ -222,24 +211,7 @@ def segmentor_config(backbone: dict[str, Any], widths: tuple[int, ...]) -> dict[
     )
 
 
-def detection_samples() -> list[Any]:
-    """One image with two instances."""
-    from mmdet.testing import demo_mm_inputs
-
-    shape = (3, SIDE, SIDE)
-    return demo_mm_inputs(1, [shape], num_items=[2], num_classes=3, with_mask=True)["data_samples"]
-
-
-def segmentation_samples() -> list[Any]:
-    """Random labels."""
-    from mmseg.structures import SegDataSample
-
-    labels = torch.randint(0, 3, (1, SIDE, SIDE))
-    metainfo = dict(img_shape=(SIDE, SIDE))
-    return [SegDataSample(gt_sem_seg=PixelData(data=labels), metainfo=metainfo) for _ in range(2)]
-
-
-def step(library: str, config: dict[str, Any], samples: list[Any]) -> str:
+def step(library: str, config: dict[str, Any]) -> str:
     """``yes`` if a training step gives finite losses and moves every trained tensor of the backbone."""
     init_default_scope(library)
     importlib.import_module(f"{library}.models")
@@ -249,6 +221,7 @@ def step(library: str, config: dict[str, Any], samples: list[Any]) -> str:
     model.train()
     optimizer = build_optim_wrapper(model, OPTIMIZER)
     before = {name: p.detach().clone() for name, p in model.backbone.named_parameters() if p.requires_grad}
+    samples = random_samples(library, (SIDE, SIDE), 3, number=1 if library == "mmdet" else 2)
     images = [torch.randint(0, 256, (3, SIDE, SIDE), dtype=torch.uint8) for _ in samples]
     losses: dict[str, Tensor] = model.train_step(dict(inputs=images, data_samples=samples), optimizer)
     if not all(torch.isfinite(loss).all() for loss in losses.values()):
@@ -263,16 +236,12 @@ def measure(case: Case) -> Result:
         module, report, backbone = load(case, Path(folder))
         with torch.no_grad():
             difference = case.difference(module)
-        return Result(
-            case.name,
-            report.scheme or "MST",
-            len(report.loaded) + len(report.resized),
-            len(module.vit.state_dict()),
-            len(report.missing),
-            difference,
-            step("mmdet", detector_config(backbone, case.widths), detection_samples()),
-            step("mmseg", segmentor_config(backbone, case.widths), segmentation_samples()),
-        )
+        loaded, total = len(report.loaded) + len(report.resized), len(module.vit.state_dict())
+        steps = [
+            step("mmdet", detector_config(backbone, case.widths)),
+            step("mmseg", segmentor_config(backbone, case.widths)),
+        ]
+        return Result(case.name, report.scheme or "MST", loaded, total, len(report.missing), difference, *steps)
 
 
 def cells(result: Result) -> list[str]:

@@ -1,10 +1,11 @@
 """DINO's own code beside ours, on full-size networks: needs a checkout of it, which MST_DINO_CHECKOUT names."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
-from dino_reference import imported
+from dino_reference import dino_code
 
 from mst_transfer.checkpoint import load_backbone
 from mst_transfer.models.backbones.vit import TimmViT
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 def vit_small(tmp_path_factory):
     """DINO's ViT-S/16, randomly initialised as DINO does, and a file laid out as its ``checkpoint.pth``."""
     assert CHECKOUT is not None
-    with imported(CHECKOUT) as dino:
+    with dino_code(Path(CHECKOUT)) as dino:
         torch.manual_seed(0)
         net = dino.vision_transformer.vit_small(patch_size=16).eval().requires_grad_(False)
     for name, parameter in net.named_parameters():

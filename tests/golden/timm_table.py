@@ -15,6 +15,7 @@ import argparse
 import re
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,17 +41,12 @@ _INTO_THE_STREAM = re.compile(r"patch_embed|pos_embed|_token|\.(proj|fc2)\.(weig
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an architecture's state dict.
-
-    Attributes:
-        verdict: ``right``, ``refused`` or ``wrong``.
-        detail: the architecture that was inferred and the difference, or why it was refused.
-    """
+    """What became of an architecture's state dict."""
 
     name: str
     family: str
-    verdict: str
-    detail: str
+    verdict: str  # ``right``, ``refused`` or ``wrong``
+    detail: str  # the architecture that was inferred and the difference, or why it was refused
 
 
 def every_name() -> dict[str, str]:
@@ -156,17 +152,11 @@ def examine_all(chosen: dict[str, str]) -> list[Outcome]:
 
 def counts(outcomes: Iterable[Outcome]) -> list[list[str]]:
     """A header, a row for each family, and their sum."""
-    rows: dict[str, list[int]] = {}
-    for outcome in outcomes:
-        for key in (outcome.family, "all"):
-            row = rows.setdefault(key, [0] * 4)
-            row[0] += 1
-            row[1 + ("right", "refused", "wrong").index(outcome.verdict)] += 1
-    rows["all"] = rows.pop("all")
-    return [
-        ["timm's module", "architectures", "right", "refused", "wrong"],
-        *([name, *map(str, row)] for name, row in rows.items()),
-    ]
+    found = Counter((key, verdict) for one in outcomes for key in (one.family, "all") for verdict in (one.verdict, ""))
+    rows = [name for name in (*FAMILIES, "all") if found[name, ""]]
+    numbers = [[str(found[name, verdict]) for verdict in ("", "right", "refused", "wrong")] for name in rows]
+    header = ["timm's module", "architectures", "right", "refused", "wrong"]
+    return [header, *([name, *row] for name, row in zip(rows, numbers, strict=True))]
 
 
 def main() -> int:

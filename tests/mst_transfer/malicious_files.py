@@ -8,6 +8,7 @@ import pickle
 import tarfile
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,6 @@ def object_array(canary: Path) -> Path:
     return path
 
 
-def write_zip(content: Any, path: Path) -> None:
-    torch.save(content, path)
-
-
 def write_legacy(content: Any, path: Path) -> None:
     """torch before 1.6."""
     torch.save(content, path, _use_new_zipfile_serialization=False)
@@ -68,21 +65,12 @@ def write_pickle(content: Any, path: Path) -> None:
     path.write_bytes(pickle.dumps(content))
 
 
-def write_tar(content: Any, path: Path) -> None:
-    """torch before 0.1.10: a tar whose members are pickles."""
+def write_tar(content: Any, path: Path, harmless: tuple[str, ...] = ("sys_info", "storages", "tensors")) -> None:
+    """torch before 0.1.10: a tar whose members are pickles, all but the harmless ones with the content."""
     with tarfile.open(path, "w") as tar:
         for name in ("sys_info", "storages", "tensors", "pickle"):
-            data = pickle.dumps(content if name == "pickle" else {} if name == "sys_info" else 0, protocol=2)
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-
-
-def write_tar_of_harmful_storages(content: Any, path: Path) -> None:
-    """As above, but already the first member that is read does the harm."""
-    with tarfile.open(path, "w") as tar:
-        for name in ("sys_info", "storages", "tensors", "pickle"):
-            data = pickle.dumps(content, protocol=2)
+            plain = {} if name == "sys_info" else 0
+            data = pickle.dumps(plain if name in harmless else content, protocol=2)
             member = tarfile.TarInfo(name)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
@@ -99,11 +87,11 @@ def write_zip_with_pickle_in_version(content: Any, path: Path) -> None:
 
 
 FORMATS: dict[str, Callable[[Any, Path], None]] = {
-    "zip": write_zip,
+    "zip": torch.save,
     "legacy": write_legacy,
     "pickle": write_pickle,
     "tar": write_tar,
-    "tar_storages": write_tar_of_harmful_storages,
+    "tar_storages": partial(write_tar, harmless=()),
     "zip_by_hand": write_zip_with_pickle_in_version,
 }
 

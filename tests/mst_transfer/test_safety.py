@@ -30,7 +30,6 @@ from mst_transfer.cli.main import main
 from mst_transfer.compat.untrusted_files import RefusedFileError
 
 REFUSALS = (ValueError, RuntimeError, SafetensorError)  # RefusedFileError and BackboneRefusedError are ValueErrors
-HARMS = ("os.system", "eval", "exec", "open", "path", "pickle_in_pickle", "getattr_chain", "torch_hub", "numpy_object")
 
 
 @pytest.fixture(params=["torch decides", "torch is told to run everything"])
@@ -74,15 +73,14 @@ def doors() -> dict[str, Callable[[Path], Any]]:
     }
 
 
-@pytest.mark.parametrize("name", HARMS)
-def test_the_files_are_harmful(name: str, tmp_path: Path) -> None:
+def test_the_files_are_harmful(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
-    harm = malicious_files.harms(canary)[name]
-    canary.unlink(missing_ok=True)
-    content = pickle.dumps(harm)
-    with contextlib.suppress(RuntimeError):  # the hub's repository has no such model; it has run by then
-        pickle.loads(content)
-    assert canary.exists()
+    for name, harm in malicious_files.harms(canary).items():
+        canary.unlink(missing_ok=True)
+        content = pickle.dumps(harm)
+        with contextlib.suppress(RuntimeError):  # the hub's repository has no such model; it has run by then
+            pickle.loads(content)
+        assert canary.exists(), name
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
@@ -101,23 +99,15 @@ def test_harmful_pickles_are_refused_at_every_door(format_name: str, canary: Pat
                 assert not canary.exists(), f"{harm_name} as {format_name} ran in {door}"
 
 
-def test_files_under_a_wrong_ending_are_not_run(canary: Path) -> None:
-    """A pickle called .safetensors is none; safetensors called .pth are no pickle."""
+def test_other_harmful_files_are_refused_at_every_door(canary: Path) -> None:
+    """A pickle called .safetensors is none; safetensors called .pth are no pickle; TorchScript, arrays of objects."""
     harm = malicious_files.harms(canary)["eval"]
     torch.save(harm, canary.parent / "a.safetensors")
     save_file({"cls_token": torch.zeros(1, 1, 24)}, canary.parent / "b.pth")
-    for read in doors().values():
-        for name in ("a.safetensors", "b.pth"):
-            with pytest.raises(REFUSALS):
-                read(canary.parent / name)
-
-
-def test_torchscript_and_object_arrays_are_refused(canary: Path) -> None:
     malicious_files.write_torchscript(canary.parent / "script.pth")
-    arrays = {"model": np.array([malicious_files.harms(canary)["eval"]], dtype=object)}
-    torch.save(arrays, canary.parent / "arrays.pth")
+    torch.save({"model": np.array([harm], dtype=object)}, canary.parent / "arrays.pth")
     for read in doors().values():
-        for name in ("script.pth", "arrays.pth"):
+        for name in ("a.safetensors", "b.pth", "script.pth", "arrays.pth"):
             with pytest.raises(REFUSALS):
                 read(canary.parent / name)
 
@@ -295,14 +285,3 @@ def test_no_module_can_execute_what_it_reads(folder: str, root: Path) -> None:
 )  # fmt: skip
 def test_the_walk_sees(line: str) -> None:
     assert list(unsafe_calls(ast.parse(line)))
-
-
-def test_worker_results_stay_in_the_process() -> None:
-    """mmengine's datasets pickle their own list for their workers; what they unpickle is what they pickled."""
-    from mmengine.dataset import BaseDataset
-
-    dataset = BaseDataset(lazy_init=True, pipeline=[], serialize_data=True)
-    dataset.data_list = [dict(img_path="a.jpg", text="c__builtin__\neval\n(S'1'\ntR.")]
-    dataset.data_bytes, dataset.data_address = dataset._serialize_data()
-    dataset._fully_initialized = True
-    assert dataset.get_data_info(0)["text"].startswith("c__builtin__")

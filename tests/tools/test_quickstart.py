@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from untouched_folders import contents
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "quickstart.sh"
 
@@ -57,10 +58,6 @@ def used(tmp_path, root):
         )
 
     return out, run
-
-
-def contents(folder):
-    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("options", [[], ["--seed", "1"], ["--resume"]])

@@ -11,22 +11,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import NoReturn
 
-from mst_transfer.compat.ops.boxes import nms, softnms
+from mst_transfer.compat.ops import boxes, deform_conv, focal_loss, roi
 from mst_transfer.compat.ops.common import OpNotAvailableError, advice
-from mst_transfer.compat.ops.deform_conv import (
-    deform_conv_backward_input,
-    deform_conv_backward_parameters,
-    deform_conv_forward,
-    modulated_deform_conv_backward,
-    modulated_deform_conv_forward,
-)
-from mst_transfer.compat.ops.focal_loss import sigmoid_focal_loss_backward, sigmoid_focal_loss_forward
-from mst_transfer.compat.ops.roi import (
-    roi_align_backward,
-    roi_align_forward,
-    roi_pool_backward,
-    roi_pool_forward,
-)
 
 
 def get_compiler_version() -> str:
@@ -41,25 +27,6 @@ def get_compiling_cuda_version() -> str:
     return "not compiled by mmcv"
 
 
-PROVIDED: tuple[Callable, ...] = (
-    nms,
-    softnms,
-    roi_align_forward,
-    roi_align_backward,
-    roi_pool_forward,
-    roi_pool_backward,
-    deform_conv_forward,
-    deform_conv_backward_input,
-    deform_conv_backward_parameters,
-    modulated_deform_conv_forward,
-    modulated_deform_conv_backward,
-    sigmoid_focal_loss_forward,
-    sigmoid_focal_loss_backward,
-    get_compiler_version,
-    get_compiling_cuda_version,
-)
-
-
 def _unavailable(name: str) -> Callable[..., NoReturn]:
     def unavailable(*args: object, **kwargs: object) -> NoReturn:
         raise OpNotAvailableError(advice(name))
@@ -69,9 +36,7 @@ def _unavailable(name: str) -> Callable[..., NoReturn]:
 
 
 class ExtensionModule(ModuleType):
-    """Stands for ``mmcv._ext``: the provided operators, and for any other public name one that raises when
-    called.
-    """
+    """Stands for ``mmcv._ext``: the provided operators; any other public name is one that raises when called."""
 
     def __getattr__(self, name: str) -> Callable[..., NoReturn]:
         if name.startswith("_"):
@@ -80,10 +45,12 @@ class ExtensionModule(ModuleType):
 
 
 def make_module(spec: ModuleSpec) -> ModuleType:
-    """The module object for ``mmcv._ext``."""
+    """The module object for ``mmcv._ext``, with the public functions of the modules beside this one."""
     module = ExtensionModule(spec.name, __doc__)
-    for function in PROVIDED:
-        setattr(module, function.__name__, function)
+    vars(module).update({one.__name__: one for one in (get_compiler_version, get_compiling_cuda_version)})
+    for source in (boxes, deform_conv, focal_loss, roi):
+        own = {name: one for name, one in vars(source).items() if getattr(one, "__module__", "") == source.__name__}
+        vars(module).update({name: one for name, one in own.items() if not name.startswith("_")})
     return module
 
 

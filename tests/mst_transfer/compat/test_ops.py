@@ -1,6 +1,5 @@
 """mmcv's operators from torchvision, against golden values of a compiled mmcv and against plain loops."""
 
-import importlib.util
 import math
 import os
 import pkgutil
@@ -9,34 +8,20 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import ops_golden
 import pytest
 import torch
 
 from mst_transfer.compat import ops
 
-GOLDEN_DIR = Path(__file__).with_name("golden")
 pytestmark = pytest.mark.skipif(ops.backend() == "compiled", reason="a compiled mmcv is installed: ours is not in use")
 
 
-@pytest.fixture(scope="module")
-def results() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Ours and the golden ones, by name of the case."""
-    spec = importlib.util.spec_from_file_location("ops_golden", GOLDEN_DIR / "ops_golden.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    golden = dict(np.load(module.FILE))
+def test_values_equal_the_compiled_ones() -> None:
+    """Of every golden case; kept boxes and the forward pass of RoIAlign bit for bit."""
+    golden, ours = dict(np.load(ops_golden.FILE)), ops_golden.run_cases()
     golden.pop("versions")
-    return module.run_cases(), golden
-
-
-def test_every_golden_case_is_run(results) -> None:
-    ours, golden = results
     assert ours.keys() == golden.keys() and len(golden) > 60
-
-
-def test_values_equal_the_compiled_ones(results) -> None:
-    """Kept boxes and the forward pass of RoIAlign bit for bit."""
-    ours, golden = results
     for name, expected in golden.items():
         exact = name.startswith(("nms", "batched_nms")) or name.startswith("roi_align") and name.endswith("forward")
         tolerance = dict(rtol=0, atol=0) if exact else dict(rtol=1e-5, atol=1e-5)
