@@ -111,7 +111,8 @@ def write_atomically(
             umask = os.umask(0)
             os.umask(umask)
             os.chmod(temporary, 0o666 & ~umask)
-            _sync(temporary)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
             with renaming():
                 os.replace(temporary, path)
                 sync_folder(path.parent)
@@ -178,19 +179,13 @@ def remove_stale_temporaries(folder: str | os.PathLike) -> list[str]:
     return removed
 
 
-def _sync(path: str) -> None:
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
-
-
 def _lock(handle: int) -> bool:
     """Whether no other process has the file locked; it is then ours. The system lets go of a killed process's."""
-    if fcntl is None:
-        return True
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:  # a file system without locks
-        return True
+        pass
     return True

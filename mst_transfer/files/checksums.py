@@ -42,26 +42,6 @@ class BrokenCheckpointError(ValueError):
         self.path, self.reason = Path(path), reason
 
 
-class _HashingFile:
-    """A file for ``torch.save``, which hides errors of the system behind one of its own: the first one is kept."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.sha256 = file, hashlib.sha256()
-        self.error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        try:
-            size = self.file.write(data)
-        except OSError as error:
-            self.error = self.error or error
-            raise
-        self.sha256.update(data)
-        return size
-
-    def flush(self) -> None:
-        """The file is flushed where it is closed."""
-
-
 def write_checkpoint(path: str | os.PathLike, content: Any, make_folder: bool = True) -> None:
     """``torch.save`` under a temporary name, then renamed, with its checksum in the list.
 
@@ -75,16 +55,14 @@ def write_checkpoint(path: str | os.PathLike, content: Any, make_folder: bool = 
     """
     import torch
 
-    def save(temporary: str) -> str:
-        with open(temporary, "wb") as file:
-            hashing = _HashingFile(file)
-            try:
-                torch.save(content, hashing)  # type: ignore[arg-type]
-            except Exception:
-                if hashing.error is not None:
-                    raise hashing.error from None
-                raise
-        return str(hashing.sha256.hexdigest())
+    def save(temporary: str) -> None:
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(content, file)
+        except RuntimeError as error:  # raised by torch while it handles one of the system, which says more
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
     _write_listed(path, save, content_size(content), make_folder)
 
@@ -97,7 +75,7 @@ def write_safetensors(path: str | os.PathLike, tensors: "dict[str, Tensor]", met
     """
     from safetensors.torch import save_file
 
-    def save(temporary: str) -> str:
+    def save(temporary: str) -> None:
         try:
             save_file(tensors, temporary, metadata=metadata)
         except Exception as error:  # safetensors has an error of its own, which the system's is a part of
@@ -105,7 +83,6 @@ def write_safetensors(path: str | os.PathLike, tensors: "dict[str, Tensor]", met
             if number is None:
                 raise
             raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
-        return sha256_of(temporary)
 
     _write_listed(path, save, content_size(tensors))
 
@@ -220,12 +197,13 @@ def _sha256(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def _write_listed(path: str | os.PathLike, save: Callable[[str], str], needed: int, make_folder: bool = True) -> None:
-    """Writes a file with ``save``, which returns its checksum, and lists it."""
+def _write_listed(path: str | os.PathLike, save: Callable[[str], None], needed: int, make_folder: bool = True) -> None:
+    """Writes a file with ``save``, and lists it."""
     digests: list[str] = []
 
     def write(temporary: str) -> None:
-        digests.append(save(temporary))
+        save(temporary)
+        digests.append(sha256_of(temporary))
 
     write_atomically(path, write, needed, make_folder, renaming=lambda: _listed(Path(path), digests[0]))
 
