@@ -28,11 +28,7 @@ MARK = "dino_pos_embed"  # buffer beside a ViT in checkpoints of whole models, t
 
 
 def check_interpolation(interpolation: str) -> None:
-    """Refuses an unknown name.
-
-    Raises:
-        ValueError: names the value and those that are known.
-    """
+    """Raises ValueError for an unknown name."""
     if interpolation not in INTERPOLATIONS:
         raise ValueError(f"pos_embed_interpolation={interpolation!r} is not supported; allowed: {INTERPOLATIONS}")
 
@@ -121,21 +117,17 @@ def _add_pos_embed_as_dino(vit: Any, x: Tensor) -> Tensor:
 def fit_pos_embed(
     model: nn.Module, pos_embed: Tensor, grid: tuple[int, int] | None, interpolation: str, source: str
 ) -> tuple[Tensor, str]:
-    """Resamples a checkpoint's ``pos_embed`` to the model's grid.
+    """Resamples a checkpoint's ``pos_embed`` [1, P + N, D] to the grid of a timm ViT.
 
     Args:
-        model: a timm ViT.
-        pos_embed: [1, P + N, D].
         grid: rows and columns that it was made for; None: a square.
-        interpolation: ``timm`` or ``dino``.
-        source: the file's name, for messages.
 
     Returns:
         The embeddings, and what was done, e.g. ``14x14 -> 6x8``; empty if nothing.
 
     Raises:
-        BackboneRefusedError: if it has another number of dimensions, or if the number of tokens is
-            not that of the grid and the model's prefix.
+        BackboneRefusedError: if its shape is another, or the number of tokens not that of the grid and the model's
+            prefix.
     """
     vit: Any = model
     if pos_embed.ndim != 3 or len(pos_embed) != 1:

@@ -66,10 +66,6 @@ def _rename_dinov2(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return fold_class_position(rename_all(tensors, _DINOV2_RULES))
 
 
-def _is_dinov3(tensors: Mapping[str, Tensor]) -> bool:
-    return "storage_tokens" in tensors or "rope_embed.periods" in tensors
-
-
 def _rename_dinov3(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     renamed = rename_all({name: t for name, t in tensors.items() if not name.endswith("bias_mask")}, _DINOV3_RULES)
     for name in [name for name in renamed if name.endswith(".attn.qkv.bias")]:
@@ -105,39 +101,44 @@ def is_moco_v3(tensors: Mapping[str, Tensor]) -> bool:
     return expected.shape == found.shape and torch.allclose(found.float(), expected, atol=1e-3)
 
 
-def _is_mae(tensors: Mapping[str, Tensor]) -> bool:
-    return "decoder_pos_embed" in tensors and "decoder_embed.weight" in tensors
-
-
 def _is_beit(tensors: Mapping[str, Tensor]) -> bool:
     """Queries and values have biases, keys none; or attention adds a table of relative positions."""
     return "blocks.0.attn.q_bias" in tensors or any(name.endswith("relative_position_bias_table") for name in tensors)
 
 
-def _is_ibot(tensors: Mapping[str, Tensor]) -> bool:
-    return "masked_embed" in tensors
-
-
-def _as_dino(tensors: Mapping[str, Tensor]) -> str:
-    return "dino"
-
-
-DINOV3 = Source("DINOv3", ANCHOR, _rename_dinov3, _is_dinov3, num_heads={384: 6, 768: 12, 1024: 16, 1280: 20, 4096: 32})
-DINOV2 = Source(
-    "DINOv2",
-    ANCHOR,
-    _rename_dinov2,
-    _is_dinov2,
-    interpolation=_dinov2_interpolation,
-    num_heads={384: 6, 768: 12, 1024: 16, 1536: 24},
-)
 MOCO_V3 = Source("MoCo v3", ANCHOR, dict, is_moco_v3, num_heads={384: 12, 768: 12})
 TIMM_LIKE_SOURCES = (  # those with the surest marks first
-    DINOV3,
-    DINOV2,
-    Source("iBOT", ANCHOR, dict, _is_ibot, interpolation=_as_dino, num_heads={192: 3, 384: 6, 768: 12, 1024: 16}),
+    Source(
+        "DINOv3",
+        ANCHOR,
+        _rename_dinov3,
+        lambda tensors: "storage_tokens" in tensors or "rope_embed.periods" in tensors,
+        num_heads={384: 6, 768: 12, 1024: 16, 1280: 20, 4096: 32},
+    ),
+    Source(
+        "DINOv2",
+        ANCHOR,
+        _rename_dinov2,
+        _is_dinov2,
+        interpolation=_dinov2_interpolation,
+        num_heads={384: 6, 768: 12, 1024: 16, 1536: 24},
+    ),
+    Source(
+        "iBOT",
+        ANCHOR,
+        dict,
+        lambda tensors: "masked_embed" in tensors,
+        interpolation=lambda tensors: "dino",
+        num_heads={192: 3, 384: 6, 768: 12, 1024: 16},
+    ),
     Source("BEiT, SimMIM", ANCHOR, dict, _is_beit),
-    Source("MAE", ANCHOR, dict, _is_mae, num_heads={768: 12, 1024: 16, 1280: 16}),
+    Source(
+        "MAE",
+        ANCHOR,
+        dict,
+        lambda tensors: {"decoder_pos_embed", "decoder_embed.weight"} <= tensors.keys(),
+        num_heads={768: 12, 1024: 16, 1280: 16},
+    ),
     MOCO_V3,
     Source("timm, DINO, DeiT, MST", ANCHOR, dict),
 )

@@ -240,9 +240,9 @@ def test_what_timms_swin_does_not_compute_is_refused(official, more, message):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("stages.0.blocks.0.attn.w_msa.logit_scale", "Swin Transformer V2.*only the first version"),
-        ("encoder.layers.0.blocks.0.attention.self.logit_scale", "Swin Transformer V2"),
-        ("layers.0.blocks.0.attn.logit_scale", "Swin Transformer V2"),
+        ("stages.0.blocks.0.attn.w_msa.logit_scale", "mmpretrain, Swin V2.*only the first version"),
+        ("encoder.layers.0.blocks.0.attention.self.logit_scale", "transformers, Swin V2"),
+        ("layers.0.blocks.0.attn.logit_scale", "timm, Swin V2"),
         ("layers.0.blocks.0.spatial_mlp.weight", "Swin-MLP"),
     ],
 )
