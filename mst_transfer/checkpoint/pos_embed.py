@@ -11,7 +11,7 @@ Shapes: N patches of a grid of h rows and w columns, P prefix tokens (class, reg
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import MethodType
 from typing import Any
 
@@ -100,18 +100,24 @@ def prefix_tokens(vit: Any, batch: int) -> list[Tensor]:
     return [token.expand(batch, -1, -1) for token in tokens if token is not None]
 
 
-def _add_pos_embed_as_dino(vit: Any, x: Tensor) -> Tensor:
-    """Patch embeddings [B, h, w, D] → tokens [B, P + N, D] with position embeddings."""
-    B, h, w, _ = x.shape
-    tokens = x.flatten(1, 2)
-    prefix = prefix_tokens(vit, B)
+def add_pos_embed(vit: Any, patches: Tensor, resample: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """Patch embeddings [B, N, D] → a timm ViT's tokens [B, P + N, D], with position embeddings if it has any.
+
+    Args:
+        resample: takes the position embeddings and the number of prefix tokens among them.
+    """
+    prefix = prefix_tokens(vit, patches.shape[0])
     if vit.pos_embed is None:
-        return torch.cat([*prefix, tokens], dim=1)
-    num_prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
-    pos_embed = resample_pos_embed(vit.pos_embed, (h, w), vit.patch_embed.grid_size, num_prefix, "dino")
+        return torch.cat([*prefix, patches], dim=1)
     if vit.no_embed_class:
-        return vit.pos_drop(torch.cat([*prefix, tokens + pos_embed], dim=1))
-    return vit.pos_drop(torch.cat([*prefix, tokens], dim=1) + pos_embed)
+        return vit.pos_drop(torch.cat([*prefix, patches + resample(vit.pos_embed, 0)], dim=1))
+    return vit.pos_drop(torch.cat([*prefix, patches], dim=1) + resample(vit.pos_embed, vit.num_prefix_tokens))
+
+
+def _add_pos_embed_as_dino(vit: Any, x: Tensor) -> Tensor:
+    """Patch embeddings [B, h, w, D] → tokens."""
+    grids = x.shape[1:3], vit.patch_embed.grid_size
+    return add_pos_embed(vit, x.flatten(1, 2), lambda embed, prefix: resample_pos_embed(embed, *grids, prefix, "dino"))
 
 
 def fit_pos_embed(

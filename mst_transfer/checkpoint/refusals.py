@@ -53,11 +53,7 @@ def check_architecture(
 
 
 def check_num_heads(family: Family, model: nn.Module, tensors: Mapping[str, Tensor], file: BackboneFile) -> None:
-    """Compares heads with what the publishers of a foreign scheme use at this width; shapes do not tell them.
-
-    Raises:
-        BackboneRefusedError: they differ.
-    """
+    """Refuses other heads than the publishers of a foreign scheme have at this width; shapes do not tell them."""
     heads, width = family.num_heads(model), len(tensors[family.anchor])
     expected = file.num_heads.get(width, heads)
     if heads != expected:
@@ -69,11 +65,7 @@ def check_num_heads(family: Family, model: nn.Module, tensors: Mapping[str, Tens
 
 
 def check_strangers(family: Family, model: nn.Module, tensors: Mapping[str, Tensor], file: BackboneFile) -> None:
-    """Refuses trunk tensors that the model has no place for.
-
-    Raises:
-        BackboneRefusedError: names them.
-    """
+    """Refuses trunk tensors that the model has no place for."""
     names = set(model.state_dict())
     strangers = [name for name in tensors if name not in names and is_under(name, family.trunk)]
     if strangers:
@@ -87,11 +79,7 @@ def check_strangers(family: Family, model: nn.Module, tensors: Mapping[str, Tens
 
 
 def check_numbers(tensors: Mapping[str, Tensor], source: str) -> None:
-    """Refuses tensors with NaN or infinite values, as a pre-training that diverged leaves them.
-
-    Raises:
-        BackboneRefusedError: names them.
-    """
+    """Refuses tensors with NaN or infinite values, as a pre-training that diverged leaves them."""
     broken = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
     if broken:
         raise BackboneRefusedError(

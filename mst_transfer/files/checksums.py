@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -28,13 +28,7 @@ _CHUNK = 1 << 20
 
 
 class BrokenCheckpointError(ValueError):
-    """A checkpoint is cut short or changed; ``reason`` says how it shows.
-
-    Args:
-        path: the file.
-        reason: how the damage shows.
-        advice: what to do.
-    """
+    """A checkpoint is cut short or changed; ``reason`` says how it shows, ``advice`` what to do."""
 
     def __init__(self, path: str | os.PathLike, reason: str, advice: str | None = None) -> None:
         advice = advice or "copy it again from where it is whole, or take another checkpoint"
@@ -42,16 +36,11 @@ class BrokenCheckpointError(ValueError):
         self.path, self.reason = Path(path), reason
 
 
-def write_checkpoint(path: str | os.PathLike, content: Any, make_folder: bool = True) -> None:
+def write_checkpoint(path: str | os.PathLike, content: Any) -> None:
     """``torch.save`` under a temporary name, then renamed, with its checksum in the list.
 
-    Args:
-        path: The file. An older file is replaced.
-        content: What ``torch.save`` takes.
-        make_folder: Make the file's folder if it is missing.
-
     Raises:
-        FileNotWrittenError: No space, no right, no folder. An older file stays as it was.
+        FileNotWrittenError: No space, no right. An older file stays as it was.
     """
     import torch
 
@@ -64,7 +53,7 @@ def write_checkpoint(path: str | os.PathLike, content: Any, make_folder: bool = 
                 raise error.__context__ from None
             raise
 
-    _write_listed(path, save, content_size(content), make_folder)
+    _write_listed(path, save, content_size(content))
 
 
 def write_safetensors(path: str | os.PathLike, tensors: "dict[str, Tensor]", metadata: dict[str, str]) -> None:
@@ -90,22 +79,10 @@ def write_safetensors(path: str | os.PathLike, tensors: "dict[str, Tensor]", met
 def content_size(content: Any) -> int:
     """Bytes of all tensors in nested containers, each storage counted once."""
     from torch import Tensor
+    from torch.utils._pytree import tree_leaves
 
-    sizes: dict[int, int] = {}
-
-    def walk(value: Any) -> None:
-        if isinstance(value, Tensor):
-            storage = value.untyped_storage()
-            sizes[storage.data_ptr()] = storage.nbytes()
-        elif isinstance(value, Mapping):
-            for item in value.values():
-                walk(item)
-        elif isinstance(value, list | tuple):
-            for item in value:
-                walk(item)
-
-    walk(content)
-    return sum(sizes.values())
+    storages = [leaf.untyped_storage() for leaf in tree_leaves(content) if isinstance(leaf, Tensor)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def move_checkpoint(source: Path, target: Path) -> None:
@@ -197,7 +174,7 @@ def _sha256(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def _write_listed(path: str | os.PathLike, save: Callable[[str], None], needed: int, make_folder: bool = True) -> None:
+def _write_listed(path: str | os.PathLike, save: Callable[[str], None], needed: int) -> None:
     """Writes a file with ``save``, and lists it."""
     digests: list[str] = []
 
@@ -205,7 +182,7 @@ def _write_listed(path: str | os.PathLike, save: Callable[[str], None], needed: 
         save(temporary)
         digests.append(sha256_of(temporary))
 
-    write_atomically(path, write, needed, make_folder, renaming=lambda: _listed(Path(path), digests[0]))
+    write_atomically(path, write, needed, renaming=lambda: _listed(Path(path), digests[0]))
 
 
 @contextmanager
@@ -246,4 +223,4 @@ def _write_list(folder: Path, listed: dict[str, list[str]]) -> None:
     if not content:
         path.unlink(missing_ok=True)
     elif not path.is_file() or path.read_bytes() != content:
-        write_atomically(path, lambda temporary: Path(temporary).write_bytes(content), len(content), make_folder=False)
+        write_atomically(path, lambda temporary: Path(temporary).write_bytes(content), len(content))

@@ -30,13 +30,8 @@ _BLOCK = re.compile(r"^layers\.(\d+)\.blocks\.(\d+)(?:\.|$)")
 class SwinFamily:
     """timm's ``SwinTransformer``; members are those of :class:`~mst_transfer.checkpoint.families.vit.ViTFamily`."""
 
-    name = "Swin"
     trunk: tuple[str, ...] = ("patch_embed", "absolute_pos_embed", "layers", "norm")
     anchor = f"layers.0.blocks.0.attn.{TABLE}"
-
-    def takes(self, model: nn.Module) -> bool:
-        """Whether the model's first block has a table of relative position biases."""
-        return self.anchor in model.state_dict()
 
     def describe(self, tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Any]:
         """Width of the first stage, blocks and heads of every stage; patches of another size are resampled."""

@@ -24,21 +24,15 @@ class ViTFamily:
     """Vision Transformers of one width, with blocks in one list.
 
     Attributes:
-        name: in words, for messages.
         trunk: top-level names of tensors without which the features would differ.
         anchor: a tensor that every model of the family has.
     """
 
-    name = "ViT"
     trunk: tuple[str, ...] = (
         *("patch_embed", "pos_embed", "cls_token", "dist_token", "reg_token", "norm_pre", "blocks", "norm"),
         *("rel_pos_bias", "cls_norm", "rope"),
     )
     anchor = "patch_embed.proj.weight"
-
-    def takes(self, model: nn.Module) -> bool:
-        """Whether the model has a patch embedding."""
-        return self.anchor in model.state_dict()
 
     def describe(self, tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Any]:
         """What a checkpoint and a model must have in common: width and depth; patches of another size are resampled.

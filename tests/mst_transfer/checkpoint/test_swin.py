@@ -259,13 +259,9 @@ def test_published_classes_of_swin_v2_bear_the_names_that_are_refused():
     assert "encoder.layers.0.blocks.0.attention.self.logit_scale" in transformers.Swinv2Model(config).state_dict()
 
 
-def test_vit_file_is_refused_for_a_swin(saved):
-    with pytest.raises(BackboneRefusedError):
-        load_backbone(build(), saved[1])
-
-
-def test_swin_file_is_refused_for_a_vit(official):
-    tensors, saved, _ = official
+def test_swin_and_vit_refuse_each_others_files(saved, official):
+    tensors, write, _ = official
     vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, embed_dim=4, depth=1, num_heads=1, patch_size=4)
-    with pytest.raises(BackboneRefusedError):
-        load_backbone(vit, saved(tensors))
+    for model, path in ((build(), saved[1]), (vit, write(tensors))):
+        with pytest.raises(BackboneRefusedError):
+            load_backbone(model, path)
