@@ -68,10 +68,6 @@ def use_pos_embed_interpolation(vit: nn.Module, interpolation: str) -> None:
     timm offers no option for it, so the method that adds the embeddings is replaced on this one object; copies of
     the object follow, its tensors stay as they are.
 
-    Args:
-        vit: a timm ``VisionTransformer``.
-        interpolation: ``timm`` or ``dino``.
-
     Raises:
         ValueError: ``dino`` for another class, whose position embeddings are of another kind.
     """

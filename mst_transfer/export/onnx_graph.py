@@ -5,10 +5,6 @@ Needs the packages of ``pip install 'mst-transfer[export]'``.
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +24,7 @@ Size = tuple[int, int]  # height and width in pixels
 
 
 def require_packages() -> None:
-    """Are the optional packages there?
-
-    Raises:
-        ConversionError: names the command that installs them.
-    """
+    """Raises ConversionError with the command that installs what is missing."""
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if imported(name)[0] is None]
     if missing:
         raise ConversionError(
@@ -72,35 +64,20 @@ def write(original: SourceModel, path: Path, size: Size | None = None, with_norm
             2: patch * torch.export.Dim("rows", min=1, max=2**12),
             3: patch * torch.export.Dim("columns", min=1, max=2**12),
         }
-    with _quiet():
-        program = torch.onnx.export(
-            model.eval(),
-            (image,),
-            dynamo=True,
-            dynamic_shapes=(sizes,),
-            input_names=["image"],
-            output_names=list(outputs_of(original)),
-            opset_version=OPSET,
-            verbose=False,
-        )
+    program = torch.onnx.export(
+        model.eval(),
+        (image,),
+        dynamo=True,
+        dynamic_shapes=(sizes,),
+        input_names=["image"],
+        output_names=list(outputs_of(original)),
+        opset_version=OPSET,
+        verbose=False,
+    )
     if program is None:
         raise ConversionError("torch.onnx.export returned no program")
     program.save(str(path), external_data=False)
     _write_properties(original, path, size, with_normalisation)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's notes on its own insides."""
-    logger = logging.getLogger("onnxscript")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _module(original: SourceModel, size: Size | None) -> tuple[nn.Module, Size]:

@@ -127,18 +127,9 @@ def _load_with_transformers(path: Path) -> Any:
         ConversionError: transformers would leave a tensor random, or does not use one.
     """
     from transformers import TimmWrapperModel
-    from transformers.utils import logging
 
     wrapper: Any = TimmWrapperModel
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        model, info = wrapper.from_pretrained(path, output_loading_info=True, local_files_only=True)
-    finally:
-        logging.set_verbosity(level)
-        if bar:
-            logging.enable_progress_bar()
+    model, info = wrapper.from_pretrained(path, output_loading_info=True, local_files_only=True)
     if info["missing_keys"] or info["unexpected_keys"]:
         raise ConversionError(
             f"transformers misses {list(info['missing_keys'])} in {path}, unused: {list(info['unexpected_keys'])}"

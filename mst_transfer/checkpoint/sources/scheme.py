@@ -44,11 +44,7 @@ class Source:
 
 
 def rename_all(tensors: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
-    """Applies rules to all names, each rule to what the one before has left.
-
-    Args:
-        tensors: under any names.
-        rules: regular expressions and their replacements.
+    """Applies regular expressions and their replacements to all names, each to what the one before has left.
 
     Raises:
         ValueError: if two tensors get the same name.

@@ -39,11 +39,7 @@ _DINOV3_RULES = (
 
 
 def fold_class_position(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Adds the class token's position embedding to it where there are register tokens, which have none.
-
-    Args:
-        tensors: ``pos_embed`` [1, 1 + N, D] and ``cls_token`` [1, 1, D] under timm's names.
-    """
+    """Adds the class token's ``pos_embed`` [1, 1 + N, D] to it where there are register tokens, which have none."""
     folded = dict(tensors)
     if {"reg_token", "pos_embed", "cls_token"} <= set(tensors):
         folded["cls_token"] = tensors["cls_token"] + tensors["pos_embed"][:, :1]

@@ -134,9 +134,9 @@ def test_old_and_new_timm_are_told_apart():
     """Merging stays at the start of a stage if it is there already."""
     new = build().state_dict()
     assert from_official(new).keys() == new.keys()
-    old = {name.replace("layers.1.down", "layers.0.down"): tensor for name, tensor in new.items()}
-    old = {name.replace("layers.2.down", "layers.1.down"): tensor for name, tensor in old.items()}
-    old = {name.replace("layers.3.down", "layers.2.down"): tensor for name, tensor in old.items()}
+    old = new
+    for stage in (1, 2, 3):
+        old = {name.replace(f"layers.{stage}.down", f"layers.{stage - 1}.down"): tensor for name, tensor in old.items()}
     assert all(torch.equal(tensor, new[name]) for name, tensor in from_official(old).items())
 
 
