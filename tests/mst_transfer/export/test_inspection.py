@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 from backbones_to_convert import KINDS, make_model
-from small_vit import dino_full, make_metadata, make_vit
+from small_vit import SMALL, dino_full, make_metadata, make_vit
 
 from mst_transfer.checkpoint import save_backbone
 from mst_transfer.export.inspection import inspect
