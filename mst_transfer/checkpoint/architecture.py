@@ -9,24 +9,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import timm
 from torch import Tensor
 
 from mst_transfer.checkpoint.errors import BackboneRefusedError, list_names
 from mst_transfer.checkpoint.families.infer_swin import infer_swin
 from mst_transfer.checkpoint.families.infer_vit import infer_vit
 from mst_transfer.checkpoint.families.swin import SwinFamily
+from mst_transfer.checkpoint.metadata import skeleton
 from mst_transfer.checkpoint.read import find_backbone
 from mst_transfer.checkpoint.recognise import BackboneFile, is_derived_tensor, is_head_tensor
 from mst_transfer.checkpoint.timm_names import to_names_of_model
 
 
 def architecture_of(path: str | Path | BackboneFile, role: str | None = "teacher") -> tuple[str, dict[str, Any]]:
-    """Architecture of a checkpoint.
-
-    Args:
-        path: see :func:`mst_transfer.checkpoint.load_backbone`.
-        role: likewise.
+    """Architecture of a checkpoint; arguments as of :func:`mst_transfer.checkpoint.load_backbone`.
 
     Returns:
         Name and overrides for ``timm.create_model``.
@@ -58,7 +54,7 @@ def infer_architecture(tensors: Mapping[str, Tensor], source: str) -> tuple[str,
     infer = infer_swin if SwinFamily.anchor in tensors else infer_vit
     try:
         arch, options = infer(tensors, source)
-        model = timm.create_model(arch, pretrained=False, num_classes=0, device="meta", **options)
+        model = skeleton(arch, **options)
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError) as error:
         raise BackboneRefusedError(
             f"{source} leaves its architecture open: its tensors have names of a backbone, but not the shapes "

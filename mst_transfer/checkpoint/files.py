@@ -42,9 +42,6 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def read_pickle(path: Path) -> dict[str, Tensor]:
     """Reads all tensors of a ``.pth`` file without running any code that it may contain.
 
-    Args:
-        path: a file written by ``torch.save``.
-
     Returns:
         Tensors under dotted names; nested dictionaries give the parts of the names.
 
@@ -70,24 +67,12 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def _load_weights_only(path: Path) -> Any:
-    """Loads with an allow-list; that of mmengine's checkpoints only for a file that asks for it.
-
-    Tensors are mapped from the file, not read, where its format allows: an optimizer's state costs nothing then.
-    """
+    """Maps tensors from the file where its format allows: an optimizer's state, which is not read, costs nothing."""
     mapped = zipfile.is_zipfile(path)
     if mapped:
         _check_archive(path)
-
-    def load(*allowed: Any) -> Any:
-        with torch.serialization.safe_globals(list(allowed)):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-
-    try:
-        return load(argparse.Namespace)
-    except pickle.UnpicklingError as error:
-        if "mmengine." not in _reason(error):
-            raise
-        return load(argparse.Namespace, *allowed_types())
+    with torch.serialization.safe_globals([argparse.Namespace, *allowed_types()]):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
 
 
 def _reason(error: Exception) -> str:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import timm
+
 from mst_transfer.checkpoint.pos_embed import check_interpolation
 
 FORMAT = "mst_transfer.backbone"
@@ -17,6 +19,11 @@ ROLES = ("teacher", "student")
 MAX_SIZE = 100_000
 _NOT_OF_ARCHITECTURES = ("pretrained", "checkpoint", "cache_dir")
 _JSON_FIELDS = ("arch_kwargs", "img_size", "mean", "std", "provenance")
+
+
+def skeleton(arch: str, **options: Any) -> Any:
+    """timm's model of an architecture, without head and without memory for its tensors."""
+    return timm.create_model(arch, pretrained=False, num_classes=0, device="meta", **options)
 
 
 @dataclass(frozen=True)

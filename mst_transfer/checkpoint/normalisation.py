@@ -82,14 +82,9 @@ def _of_timm(arch: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def timm_remark(model: nn.Module, metadata: BackboneMetadata | None) -> str:
-    """What to say of a foreign file if timm's weights of the model's architecture are normalised otherwise than usual.
+    """A line on a foreign file if timm's weights of the model's architecture are normalised otherwise than ImageNet's.
 
-    Args:
-        model: a timm model.
-        metadata: of the file; None for a foreign one.
-
-    Returns:
-        A line; empty if the file says it, or if ImageNet's are timm's too.
+    It is empty if the file has metadata, or if ImageNet's are timm's too.
     """
     config: Any = getattr(model, "pretrained_cfg", None)
     if metadata is not None or not isinstance(config, Mapping) or not config.get("mean"):

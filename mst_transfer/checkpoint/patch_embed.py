@@ -23,7 +23,7 @@ def fit_patch_embed(weight: Tensor, shape: Sequence[int], source: str) -> tuple[
     Args:
         weight: [D, channels, rows, columns].
         shape: what the model has; D may not differ.
-        source: the file's name, for messages.
+        source: for messages.
 
     Returns:
         The weight, and what was done, e.g. ``8x8 -> 16x16``; empty if nothing.
@@ -34,23 +34,16 @@ def fit_patch_embed(weight: Tensor, shape: Sequence[int], source: str) -> tuple[
     changes = []
     if weight.shape[1] != shape[1]:
         changes.append(f"{weight.shape[1]} -> {shape[1]} channels")
-        weight = _adapt_channels(weight, shape[1], source)
+        if weight.shape[1] == 1:
+            weight = weight.expand(-1, shape[1], -1, -1) / shape[1]
+        elif weight.shape[1] == 3:
+            weight = adapt_input_conv(shape[1], weight)
+        else:
+            raise BackboneRefusedError(
+                f"{source}: patch_embed.proj.weight takes {weight.shape[1]} channels, the model {shape[1]}; only 1 or "
+                f"3 can be adapted to another number. Build the model with in_chans={weight.shape[1]}"
+            )
     if weight.shape[2:] != tuple(shape[2:]):
-        changes.append(f"{_size(weight.shape)} -> {_size(shape)}")
+        changes.append(f"{weight.shape[2]}x{weight.shape[3]} -> {shape[2]}x{shape[3]}")
         weight = resample_patch_embed(weight, list(shape[2:]))
     return weight, ", ".join(changes)
-
-
-def _adapt_channels(weight: Tensor, channels: int, source: str) -> Tensor:
-    if weight.shape[1] == 1:
-        return weight.expand(-1, channels, -1, -1) / channels
-    if weight.shape[1] == 3:
-        return adapt_input_conv(channels, weight)
-    raise BackboneRefusedError(
-        f"{source}: patch_embed.proj.weight takes {weight.shape[1]} channels, the model {channels}; only 1 or 3 can be "
-        f"adapted to another number. Build the model with in_chans={weight.shape[1]}"
-    )
-
-
-def _size(shape: Sequence[int]) -> str:
-    return f"{shape[2]}x{shape[3]}"

@@ -11,7 +11,7 @@ Shapes: N patches of a grid of h rows and w columns, P prefix tokens (class, reg
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import MethodType
 from typing import Any
 
@@ -28,11 +28,7 @@ MARK = "dino_pos_embed"  # buffer beside a ViT in checkpoints of whole models, t
 
 
 def check_interpolation(interpolation: str) -> None:
-    """Refuses an unknown name.
-
-    Raises:
-        ValueError: names the value and those that are known.
-    """
+    """Raises ValueError for an unknown name."""
     if interpolation not in INTERPOLATIONS:
         raise ValueError(f"pos_embed_interpolation={interpolation!r} is not supported; allowed: {INTERPOLATIONS}")
 
@@ -72,10 +68,6 @@ def use_pos_embed_interpolation(vit: nn.Module, interpolation: str) -> None:
     timm offers no option for it, so the method that adds the embeddings is replaced on this one object; copies of
     the object follow, its tensors stay as they are.
 
-    Args:
-        vit: a timm ``VisionTransformer``.
-        interpolation: ``timm`` or ``dino``.
-
     Raises:
         ValueError: ``dino`` for another class, whose position embeddings are of another kind.
     """
@@ -104,38 +96,40 @@ def prefix_tokens(vit: Any, batch: int) -> list[Tensor]:
     return [token.expand(batch, -1, -1) for token in tokens if token is not None]
 
 
-def _add_pos_embed_as_dino(vit: Any, x: Tensor) -> Tensor:
-    """Patch embeddings [B, h, w, D] → tokens [B, P + N, D] with position embeddings."""
-    B, h, w, _ = x.shape
-    tokens = x.flatten(1, 2)
-    prefix = prefix_tokens(vit, B)
+def add_pos_embed(vit: Any, patches: Tensor, resample: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """Patch embeddings [B, N, D] → a timm ViT's tokens [B, P + N, D], with position embeddings if it has any.
+
+    Args:
+        resample: takes the position embeddings and the number of prefix tokens among them.
+    """
+    prefix = prefix_tokens(vit, patches.shape[0])
     if vit.pos_embed is None:
-        return torch.cat([*prefix, tokens], dim=1)
-    num_prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
-    pos_embed = resample_pos_embed(vit.pos_embed, (h, w), vit.patch_embed.grid_size, num_prefix, "dino")
+        return torch.cat([*prefix, patches], dim=1)
     if vit.no_embed_class:
-        return vit.pos_drop(torch.cat([*prefix, tokens + pos_embed], dim=1))
-    return vit.pos_drop(torch.cat([*prefix, tokens], dim=1) + pos_embed)
+        return vit.pos_drop(torch.cat([*prefix, patches + resample(vit.pos_embed, 0)], dim=1))
+    return vit.pos_drop(torch.cat([*prefix, patches], dim=1) + resample(vit.pos_embed, vit.num_prefix_tokens))
+
+
+def _add_pos_embed_as_dino(vit: Any, x: Tensor) -> Tensor:
+    """Patch embeddings [B, h, w, D] → tokens."""
+    grids = x.shape[1:3], vit.patch_embed.grid_size
+    return add_pos_embed(vit, x.flatten(1, 2), lambda embed, prefix: resample_pos_embed(embed, *grids, prefix, "dino"))
 
 
 def fit_pos_embed(
     model: nn.Module, pos_embed: Tensor, grid: tuple[int, int] | None, interpolation: str, source: str
 ) -> tuple[Tensor, str]:
-    """Resamples a checkpoint's ``pos_embed`` to the model's grid.
+    """Resamples a checkpoint's ``pos_embed`` [1, P + N, D] to the grid of a timm ViT.
 
     Args:
-        model: a timm ViT.
-        pos_embed: [1, P + N, D].
         grid: rows and columns that it was made for; None: a square.
-        interpolation: ``timm`` or ``dino``.
-        source: the file's name, for messages.
 
     Returns:
         The embeddings, and what was done, e.g. ``14x14 -> 6x8``; empty if nothing.
 
     Raises:
-        BackboneRefusedError: if it has another number of dimensions, or if the number of tokens is
-            not that of the grid and the model's prefix.
+        BackboneRefusedError: if its shape is another, or the number of tokens not that of the grid and the model's
+            prefix.
     """
     vit: Any = model
     if pos_embed.ndim != 3 or len(pos_embed) != 1:

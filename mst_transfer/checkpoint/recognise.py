@@ -66,12 +66,10 @@ def is_derived_tensor(name: str) -> bool:
 
 
 def recognise(tensors: Mapping[str, Tensor], role: str | None, source: str) -> BackboneFile:
-    """Finds the backbone among the tensors of a file and gives it timm's names.
+    """Finds the backbone among all tensors of a file and gives it timm's names.
 
     Args:
-        tensors: all tensors of the file under dotted names.
         role: ``teacher`` or ``student``, where the file holds several networks; None: the only one, else the teacher.
-        source: the file's name, for messages.
 
     Raises:
         ValueError: if there is no backbone, or none of that role.

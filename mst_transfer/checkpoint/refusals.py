@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import timm
 from torch import Tensor, nn
 
 from mst_transfer.checkpoint.errors import BackboneRefusedError, is_under, list_names
+from mst_transfer.checkpoint.metadata import BackboneMetadata, skeleton
 
 if TYPE_CHECKING:
     from mst_transfer.checkpoint.families import Family
-    from mst_transfer.checkpoint.metadata import BackboneMetadata
     from mst_transfer.checkpoint.recognise import BackboneFile
 
 
@@ -27,10 +26,7 @@ def check_architecture(
     """Compares what a checkpoint and a model must have in common, and the heads that metadata name.
 
     Args:
-        family: the model's.
-        model: a timm model.
-        tensors: the file's tensors without those left out on purpose.
-        file: the file.
+        tensors: the file's without those left out on purpose.
         unused: module paths that the model has removed on purpose; removed blocks count to its depth.
         skipped: names of the file that were left out on purpose.
 
@@ -47,7 +43,7 @@ def check_architecture(
     wanted = family.describe(model.state_dict(), [*model.state_dict(), *unused])
     heads, metadata = family.num_heads(model), file.metadata
     if metadata is not None and heads is not None:  # which leave no trace in shapes
-        checkpoint["heads"] = metadata.arch_kwargs.get("num_heads") or _default_heads(family, metadata)
+        checkpoint["heads"] = metadata.arch_kwargs.get("num_heads") or family.num_heads(skeleton(metadata.arch))
         wanted["heads"] = heads
     if checkpoint != wanted:
         raise BackboneRefusedError(
@@ -57,11 +53,7 @@ def check_architecture(
 
 
 def check_num_heads(family: Family, model: nn.Module, tensors: Mapping[str, Tensor], file: BackboneFile) -> None:
-    """Compares heads with what the publishers of a foreign scheme use at this width; shapes do not tell them.
-
-    Raises:
-        BackboneRefusedError: they differ.
-    """
+    """Refuses other heads than the publishers of a foreign scheme have at this width; shapes do not tell them."""
     heads, width = family.num_heads(model), len(tensors[family.anchor])
     expected = file.num_heads.get(width, heads)
     if heads != expected:
@@ -73,11 +65,7 @@ def check_num_heads(family: Family, model: nn.Module, tensors: Mapping[str, Tens
 
 
 def check_strangers(family: Family, model: nn.Module, tensors: Mapping[str, Tensor], file: BackboneFile) -> None:
-    """Refuses trunk tensors that the model has no place for.
-
-    Raises:
-        BackboneRefusedError: names them.
-    """
+    """Refuses trunk tensors that the model has no place for."""
     names = set(model.state_dict())
     strangers = [name for name in tensors if name not in names and is_under(name, family.trunk)]
     if strangers:
@@ -91,11 +79,7 @@ def check_strangers(family: Family, model: nn.Module, tensors: Mapping[str, Tens
 
 
 def check_numbers(tensors: Mapping[str, Tensor], source: str) -> None:
-    """Refuses tensors with NaN or infinite values, as a pre-training that diverged leaves them.
-
-    Raises:
-        BackboneRefusedError: names them.
-    """
+    """Refuses tensors with NaN or infinite values, as a pre-training that diverged leaves them."""
     broken = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
     if broken:
         raise BackboneRefusedError(
@@ -108,13 +92,8 @@ def arch_remark(model: nn.Module, metadata: BackboneMetadata | None) -> str:
     """What to say if the model is another architecture than the checkpoint's although all shapes are equal.
 
     Such architectures differ in what leaves no tensors: the activation, the epsilon of the norms, pooling.
-
-    Args:
-        model: a timm model.
-        metadata: the file's metadata, None for a foreign file.
     """
-    config = getattr(model, "pretrained_cfg", None) or {}
-    arch = config.get("architecture") if isinstance(config, Mapping) else getattr(config, "architecture", None)
+    arch = (getattr(model, "pretrained_cfg", None) or {}).get("architecture")
     if metadata is None or not arch or arch == metadata.arch.split(".")[0]:
         return ""
     return f"the checkpoint was made by arch={metadata.arch!r}, the model is arch={arch!r}: the shapes agree only"
@@ -122,10 +101,6 @@ def arch_remark(model: nn.Module, metadata: BackboneMetadata | None) -> str:
 
 def _in_words(description: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in description.items())
-
-
-def _default_heads(family: Family, metadata: BackboneMetadata) -> Any:
-    return family.num_heads(timm.create_model(metadata.arch, pretrained=False, num_classes=0, device="meta"))
 
 
 def _advice(metadata: BackboneMetadata | None) -> str:

@@ -27,10 +27,7 @@ def is_timm_name(path: str | Path) -> bool:
 
 
 def read_published(address: str) -> tuple[dict[str, Tensor], BackboneMetadata]:
-    """Takes published weights from timm's cache, or fetches them.
-
-    Args:
-        address: ``timm://NAME``, with the tag of the weights or without for timm's default.
+    """Takes weights from timm's cache, or fetches them: those of ``timm://NAME``, with or without a tag.
 
     Returns:
         The backbone's tensors without head, and metadata made from timm's.
@@ -58,10 +55,7 @@ def read_published(address: str) -> tuple[dict[str, Tensor], BackboneMetadata]:
 def _cached_or_reachable(name: str) -> dict[str, str]:
     """What timm's config is to say of the weights: the file where the hub's cache has it, which is then not asked.
 
-    Asks once, for five seconds at most, whether the hub answers: its own library tries each file six times.
-
-    Raises:
-        Exception: The network's, if the weights are not in the cache and the hub does not answer.
+    Otherwise asks once, for five seconds at most, whether the hub answers: its own library tries each file six times.
     """
     from huggingface_hub import hf_hub_url, try_to_load_from_cache
     from huggingface_hub.utils import get_session

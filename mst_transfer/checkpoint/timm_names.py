@@ -27,11 +27,7 @@ _TABLE = "attn.relative_position_bias_table"
 
 
 def to_names_of_model(tensors: Mapping[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Gives tensors the names by which a model asks for them.
-
-    Args:
-        tensors: of a checkpoint, under the names of any of timm's ViTs.
-        model: of timm.
+    """Gives tensors, under the names of any of timm's ViTs, those by which a model asks for them.
 
     Returns:
         The tensors, and names of biases that were left out because the model has no place for them and they have no

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.to != "onnx" and (args.size or args.with_normalisation):
         parser.error("--size and --with-normalisation are for --to onnx")
     from mst_transfer.configs.keys import parse_cfg_options
-    from mst_transfer.export.convert import Options, check_out, convert, target_named
+    from mst_transfer.export.convert import check_out, convert, target_named
     from mst_transfer.export.source_model import read_source_model
 
     try:
@@ -52,8 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     original = read_source_model(
         args.checkpoint, role=args.role, arch=args.arch, arch_kwargs=arch_kwargs, mean=args.mean, std=args.std
     )
-    options = Options(tuple(args.size) if args.size else None, args.with_normalisation)
-    agreement = convert(original, target, args.out, dtype=args.dtype, overwrite=args.overwrite, options=options)
+    of_graphs = dict(size=args.size and tuple(args.size), with_normalisation=args.with_normalisation)
+    options = of_graphs if args.to == "onnx" else {}
+    agreement = convert(original, target, args.out, dtype=args.dtype, overwrite=args.overwrite, **options)
     print("\n".join(agreement.lines()))
     for remark in (*original.remarks, *agreement.remarks):
         print(f"note: {remark}")

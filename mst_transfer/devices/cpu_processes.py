@@ -15,13 +15,7 @@ from torch.distributed.nn.functional import all_reduce
 
 @MODEL_WRAPPERS.register_module()
 class CPUDistributedDataParallel(MMDistributedDataParallel):
-    """mmengine's wrapper without the device id that a Runner always passes, which DDP refuses on the CPU.
-
-    Args:
-        module: The model.
-        device_ids: Ignored.
-        **kwargs: Passed on.
-    """
+    """mmengine's wrapper without the device id that a Runner always passes, which DDP refuses on the CPU."""
 
     def __init__(self, module: nn.Module, device_ids: list[int] | None = None, **kwargs: Any) -> None:
         super().__init__(module=module, **kwargs)

@@ -134,11 +134,8 @@ def _attention_suits(query: Tensor, key: Tensor, value: Tensor) -> bool:
         query.ndim == 4
         and query.shape[-2] >= _MIN_TOKENS
         and query.shape == key.shape == value.shape
-        and query.device.type == "cpu"
-        and query.dtype == key.dtype == value.dtype == torch.float32
         and not (torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad))
-        and not torch.is_autocast_enabled("cpu")
-        and not (torch.jit.is_tracing() or torch.compiler.is_compiling())
+        and _plain(query, key, value)
     )
 
 
@@ -148,10 +145,13 @@ def _arguments(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> tup
 
 
 def _suits(inputs: Tensor, weight: Tensor) -> bool:
+    return inputs.numel() * len(weight) >= _MIN_MULTIPLICATIONS and _plain(inputs, weight)
+
+
+def _plain(*tensors: Tensor) -> bool:
+    """Whether tensors are of float32 on the CPU, and computed with now, without autocast."""
     return (
-        inputs.device.type == "cpu"
-        and inputs.dtype == weight.dtype == torch.float32
-        and inputs.numel() * len(weight) >= _MIN_MULTIPLICATIONS
+        all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
         and not torch.is_autocast_enabled("cpu")
         and not (torch.jit.is_tracing() or torch.compiler.is_compiling())
     )

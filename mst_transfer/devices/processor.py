@@ -4,11 +4,7 @@ from pathlib import Path
 
 
 def cpu_info(field: str) -> str:
-    """A line of Linux's ``/proc/cpuinfo``, of the first core; empty if there is none.
-
-    Args:
-        field: such as ``model name`` or ``vendor_id``.
-    """
+    """A line of Linux's ``/proc/cpuinfo`` such as ``model name``, of the first core; empty if there is none."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mst_transfer.export.source_model import ConversionError, SourceModel
 from mst_transfer.export.verify import Agreement
+from mst_transfer.files.atomic_files import give_usual_permissions
 from mst_transfer.files.checksums import move_checkpoint
 
 TARGETS = {  # by name on the command line: module and its Target
@@ -26,36 +28,21 @@ TARGETS = {  # by name on the command line: module and its Target
 
 
 @dataclass(frozen=True)
-class Options:
-    """What some targets let a user choose.
-
-    Attributes:
-        size: height and width in pixels of a graph that takes no other; None: the checkpoint's own.
-        with_normalisation: whether a graph takes bytes (0 to 255) and normalises them itself.
-    """
-
-    size: tuple[int, int] | None = None
-    with_normalisation: bool = False
-
-
-@dataclass(frozen=True)
 class Target:
     """A layout that another library loads.
 
     Attributes:
         name: on the command line.
         suffixes: of its files; empty for a folder.
-        what: in words, for help and messages.
-        write: writes a backbone to a path; refuses what the layout has no place for.
-        verify: loads the path again and compares; raises if anything differs.
+        write: writes a backbone to a path, with the target's options; refuses what the layout has no place for.
+        verify: takes the same, loads the path again and compares; raises if anything differs.
         usage: lines of Python that load the path.
     """
 
     name: str
     suffixes: tuple[str, ...]
-    what: str
-    write: Callable[[SourceModel, Path, Options], None]
-    verify: Callable[[SourceModel, Path, Options], Agreement]
+    write: Callable[..., None]
+    verify: Callable[..., Agreement]
     usage: Callable[[SourceModel, Path], str]
 
 
@@ -95,20 +82,15 @@ def convert(
     *,
     dtype: str | None = None,
     overwrite: bool = False,
-    options: Options | None = None,
+    **options: Any,
 ) -> Agreement:
     """Writes a backbone for a target and checks what was written.
 
     Args:
-        original: the backbone.
-        target: what to write it for.
         out: the file, or the folder if the target writes one.
         dtype: precision of the stored tensors; None: as they are. The comparison is then with the rounded backbone.
         overwrite: whether ``out`` may exist.
-        options: what only some targets know.
-
-    Returns:
-        The comparison.
+        **options: of the target: those of :func:`mst_transfer.export.onnx_graph.write`.
 
     Raises:
         ConversionError: the target cannot hold the backbone, or computes other features; nothing is left behind.
@@ -117,10 +99,9 @@ def convert(
     if dtype is not None and target.name == "onnx":
         raise ConversionError("dtype is for files of weights; a graph is written in float32")
     rounded = original.rounded(dtype)
-    options = options or Options()
     with staged(out) as temporary:
-        target.write(rounded, temporary, options)
-        return target.verify(rounded, temporary, options)
+        target.write(rounded, temporary, **options)
+        return target.verify(rounded, temporary, **options)
 
 
 @contextmanager
@@ -128,27 +109,17 @@ def staged(out: Path) -> Iterator[Path]:
     """A path to write a file or a folder to; it becomes ``out`` if the block ends without an exception.
 
     The path has the name of ``out`` (libraries look at suffixes) and lies in a temporary folder beside it, so that the
-    final step is a rename.
-
-    Args:
-        out: the file or folder to be made, or replaced at the end; its parents are made.
+    final step is a rename. Parents of ``out`` are made.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
         temporary = folder / out.name
         yield temporary
-        _give_usual_permissions(temporary)
+        for file in [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]:
+            give_usual_permissions(file)
         if out.is_dir():
             os.replace(out, folder / "replaced")
         move_checkpoint(temporary, out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _give_usual_permissions(path: Path) -> None:
-    """What ``open`` and ``mkdir`` give by default, whatever a library gave to its files."""
-    umask = os.umask(0)
-    os.umask(umask)
-    for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
-        os.chmod(file, (0o777 if file.is_dir() else 0o666) & ~umask)

@@ -13,9 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mst_transfer.export.convert import Options, Target
+from mst_transfer.export.convert import Target
 from mst_transfer.export.source_model import ConversionError, SourceModel
-from mst_transfer.export.verify import OUR_READER, Agreement, compare_at, imported, plain_bicubic, read_back, two_sizes
+from mst_transfer.export.verify import (
+    OUR_READER,
+    Agreement,
+    compare_at,
+    features,
+    imported,
+    plain_bicubic,
+    read_back,
+    two_sizes,
+)
 
 PREFIX = "backbone.net."  # the ViT inside SimpleFeaturePyramid
 
@@ -41,7 +50,7 @@ def names_of(original: SourceModel) -> dict[str, Tensor]:
     return {PREFIX + name: tensor for name, tensor in original.tensors.items()}
 
 
-def write(original: SourceModel, path: Path, options: Options) -> None:
+def write(original: SourceModel, path: Path) -> None:
     """Writes ``{"model": {"backbone.net.…": …}}``."""
     tensors = {name: tensor.contiguous() for name, tensor in names_of(original).items()}
     torch.save({"model": tensors, "meta": original.metadata.to_strings()}, path)
@@ -55,7 +64,7 @@ def without_class_token(original: SourceModel, size: tuple[int, int]) -> Any:
     return bare.model(size, plain_bicubic, class_token=False, global_pool="", final_norm=False)
 
 
-def verify(original: SourceModel, path: Path, options: Options) -> Agreement:
+def verify(original: SourceModel, path: Path) -> Agreement:
     """Loads the file with detectron2 if it can be imported, else with our reader."""
     loaded = read_back(original, path)
     remark = (
@@ -70,27 +79,18 @@ def verify(original: SourceModel, path: Path, options: Options) -> Agreement:
     @torch.no_grad()
     def found(size: tuple[int, int], image: Tensor) -> Tensor:
         if model is None:
-            return _tokens(loaded, size, image)
+            return features(without_class_token(loaded, size), image)
         tokens: Tensor = model(image)["last_feat"].flatten(2).transpose(1, 2)
         return tokens
 
-    differences = compare_at(two_sizes(original), lambda size, image: _tokens(original, size, image), found)
+    differences = compare_at(
+        two_sizes(original), lambda size, image: features(without_class_token(original, size), image), found
+    )
     return Agreement(by, differences, (*unasked, remark))
 
 
-@torch.no_grad()
-def _tokens(original: SourceModel, size: tuple[int, int], image: Tensor) -> Tensor:
-    tokens: Tensor = without_class_token(original, size).forward_features(image)
-    return tokens
-
-
 def build(vit: Any, original: SourceModel, tensors: dict[str, Tensor]) -> Any:
-    """detectron2's ViT with windows off, holding a file's tensors.
-
-    Args:
-        vit: the class.
-        original: the backbone.
-        tensors: under the file's names.
+    """detectron2's ViT (the class is given) with windows off, holding a file's tensors.
 
     Raises:
         ConversionError: the class misses a tensor.
@@ -124,4 +124,4 @@ def usage(original: SourceModel, path: Path) -> str:
     )
 
 
-TARGET = Target("detectron2", (".pth",), "the ViT of detectron2's ViTDet", write, verify, usage)
+TARGET = Target("detectron2", (".pth",), write, verify, usage)

@@ -11,40 +11,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mst_transfer.checkpoint.pos_embed import prefix_tokens
+from mst_transfer.checkpoint.pos_embed import add_pos_embed
 
 CUBIC = -0.75  # coefficient of torch's cubic without smoothing
 
 
 class Normalised(nn.Module):
-    """Bytes to normalised floats, then a model.
-
-    Args:
-        model: takes normalised images.
-        mean: RGB, on a scale of 0 to 1.
-        std: likewise.
-    """
+    """Bytes to floats, normalised by a mean and a standard deviation on a scale of 0 to 1, then a model."""
 
     def __init__(self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         self.model = model
-        self.scale: Tensor
-        self.shift: Tensor
-        self.register_buffer("scale", 1 / (255 * torch.tensor(std).view(1, 3, 1, 1)))
-        self.register_buffer("shift", -torch.tensor(mean).view(1, 3, 1, 1) / torch.tensor(std).view(1, 3, 1, 1))
+        self.mean = nn.Buffer(torch.tensor(mean).view(1, 3, 1, 1))
+        self.std = nn.Buffer(torch.tensor(std).view(1, 3, 1, 1))
 
     def forward(self, image: Tensor) -> Any:
         """uint8 image [B, 3, H, W] → what the model returns."""
-        return self.model(image.float() * self.scale + self.shift)
+        return self.model((image.float() / 255 - self.mean) / self.std)
+
+
+def class_and_patches(vit: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens [B, P + h w, D] → class token [B, D] (without one the mean of the patches), patch tokens [B, h w, D]."""
+    patch_tokens = tokens[:, vit.num_prefix_tokens :]
+    return (patch_tokens.mean(1) if getattr(vit, "cls_token", None) is None else tokens[:, 0]), patch_tokens
 
 
 class AnySizeViT(nn.Module):
-    """A timm ``VisionTransformer`` whose position embeddings follow the image in the graph itself.
-
-    Args:
-        vit: the model.
-        interpolation: ``timm`` or ``dino`` (:mod:`mst_transfer.checkpoint.pos_embed`).
-    """
+    """A timm ``VisionTransformer`` whose position embeddings follow the image in the graph, as timm or DINO do."""
 
     def __init__(self, vit: nn.Module, interpolation: str) -> None:
         super().__init__()
@@ -52,24 +45,17 @@ class AnySizeViT(nn.Module):
         self.interpolation = interpolation
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Image → class token [B, D] (without one the mean of the patches), patch tokens [B, h w, D]."""
+        """Image → see :func:`class_and_patches`."""
         vit = self.vit
         patches = vit.patch_embed.norm(vit.patch_embed.proj(image).flatten(2).transpose(1, 2))
         h, w = image.shape[2] // vit.patch_embed.patch_size[0], image.shape[3] // vit.patch_embed.patch_size[1]
-        prefix = prefix_tokens(vit, image.shape[0])
-        if vit.pos_embed is None:
-            tokens = torch.cat([*prefix, patches], dim=1)
-        else:
-            num_prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
-            fixed, grid = vit.pos_embed[:, :num_prefix], vit.pos_embed[:, num_prefix:]
-            grid = self._resample(grid.unflatten(1, tuple(vit.patch_embed.grid_size)), h, w)
-            if vit.no_embed_class:
-                tokens = torch.cat([*prefix, patches + grid], dim=1)
-            else:
-                tokens = torch.cat([*prefix, patches], dim=1) + torch.cat([fixed, grid], dim=1)
-        tokens = vit.norm(vit.blocks(vit.norm_pre(tokens)))
-        patch_tokens = tokens[:, vit.num_prefix_tokens :]
-        return (tokens[:, 0] if vit.cls_token is not None else patch_tokens.mean(1)), patch_tokens
+
+        def resample(pos_embed: Tensor, num_prefix: int) -> Tensor:
+            grid = pos_embed[:, num_prefix:].unflatten(1, tuple(vit.patch_embed.grid_size))
+            return torch.cat([pos_embed[:, :num_prefix], self._resample(grid, h, w)], dim=1)
+
+        tokens = add_pos_embed(vit, patches, resample)
+        return class_and_patches(vit, vit.norm(vit.blocks(vit.norm_pre(tokens))))
 
     def _resample(self, grid: Tensor, h: Any, w: Any) -> Tensor:
         """[1, rows, columns, D] → [1, h w, D]."""
@@ -85,12 +71,8 @@ class AnySizeViT(nn.Module):
 def dino_weights(new: Sequence[Any], old: Sequence[int]) -> tuple[Tensor, Tensor]:
     """DINO's resampling as two matrices, [new rows, old rows] and [new columns, old columns].
 
-    Bicubic at a scale of (new + 0.1) / old on both sides; identities where both sides are as they were, since DINO
-    leaves the embeddings alone then.
-
-    Args:
-        new: rows and columns after; may be symbolic.
-        old: rows and columns before.
+    Bicubic at a scale of (new + 0.1) / old on both sides; identities where both sides, which may be symbolic, are as
+    they were, since DINO leaves the embeddings alone then.
     """
     targets = [torch.arange(side) for side in new]
     same = torch.ones(())
@@ -128,11 +110,8 @@ class Tokens(nn.Module):
                 setattr(module, "fused_attn", False)  # noqa: B010 - known to some of timm's modules only
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Image → class token (without one the mean of the patches), patch tokens."""
-        tokens = self.model.forward_features(image)
-        patch_tokens = tokens[:, self.model.num_prefix_tokens :]
-        has_class = getattr(self.model, "cls_token", None) is not None
-        return (tokens[:, 0] if has_class else patch_tokens.mean(1)), patch_tokens
+        """Image → see :func:`class_and_patches`."""
+        return class_and_patches(self.model, self.model.forward_features(image))
 
 
 class Map(nn.Module):

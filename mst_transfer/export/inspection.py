@@ -19,8 +19,7 @@ def inspect(path: str | Path, role: str | None = None) -> dict[str, Any]:
     """Reads a file and says what it holds and whether it would load.
 
     Args:
-        path: see :func:`mst_transfer.checkpoint.read_backbone`.
-        role: ``teacher`` or ``student``, where the file holds both; None: the only one, else the teacher.
+        path, role: see :func:`mst_transfer.checkpoint.read_backbone`.
 
     Returns:
         Facts by topic, of plain types: ``file``, ``names``, ``architecture``, ``weights``, ``load``, ``use``.

@@ -11,7 +11,7 @@ from torch import Tensor
 from mst_transfer.checkpoint.sources.openmmlab import NAMES
 from mst_transfer.checkpoint.sources.scheme import from_timm
 from mst_transfer.checkpoint.sources.swin import to_mm
-from mst_transfer.export.convert import Options, Target
+from mst_transfer.export.convert import Target
 from mst_transfer.export.source_model import ConversionError, SourceModel
 from mst_transfer.export.verify import (
     OUR_READER,
@@ -45,13 +45,13 @@ def names_of(original: SourceModel) -> dict[str, Tensor]:
     return from_timm(original.tensors, NAMES, "mmpretrain's VisionTransformer")
 
 
-def write(original: SourceModel, path: Path, options: Options) -> None:
+def write(original: SourceModel, path: Path) -> None:
     """Writes what mmengine's ``init_cfg=dict(type="Pretrained", prefix="backbone.")`` takes."""
     tensors = {PREFIX + name: tensor.contiguous() for name, tensor in names_of(original).items()}
     torch.save({"meta": original.metadata.to_strings(), "state_dict": tensors}, path)
 
 
-def verify(original: SourceModel, path: Path, options: Options) -> Agreement:
+def verify(original: SourceModel, path: Path) -> Agreement:
     """Loads the file with our reader, and with mmdet (Swin), or mmpretrain if it can be imported (ViT)."""
     loaded = read_back(original, path)
     state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
@@ -161,6 +161,4 @@ def usage(original: SourceModel, path: Path) -> str:
     return f'backbone=dict(type="{kind}", {words}, {init})'
 
 
-TARGET = Target(
-    "mmpretrain", (".pth",), "mmpretrain's VisionTransformer; Swin: also mmdet and mmseg", write, verify, usage
-)
+TARGET = Target("mmpretrain", (".pth",), write, verify, usage)

@@ -5,49 +5,36 @@ Needs the packages of ``pip install 'mst-transfer[export]'``.
 
 from __future__ import annotations
 
-import importlib
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mst_transfer.export.convert import Options, Target
+from mst_transfer.export.convert import Target
 from mst_transfer.export.graph_models import AnySizeViT, Map, Normalised, Tokens
 from mst_transfer.export.source_model import ConversionError, SourceModel
-from mst_transfer.export.verify import Agreement, features, largest_difference, size_in_words, two_sizes
+from mst_transfer.export.verify import Agreement, imported, largest_difference, size_in_words, two_sizes
 from mst_transfer.files.checksums import sha256_of
 
 OPSET = 18  # the first whose Resize smooths
 LARGEST_FILE = 2**31 - 2**24  # bytes; protobuf's limit, less the graph
 BATCHES = (1, 3)
+Size = tuple[int, int]  # height and width in pixels
 
 
 def require_packages() -> None:
-    """Are the optional packages there?
-
-    Raises:
-        ConversionError: names the command that installs them.
-    """
-    missing = []
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            missing.append(name)
+    """Raises ConversionError with the command that installs what is missing."""
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if imported(name)[0] is None]
     if missing:
         raise ConversionError(
             f"{', '.join(missing)} not installed, needed for ONNX: pip install 'mst-transfer[export]'"
         )
 
 
-def takes_any_size(original: SourceModel, options: Options) -> bool:
+def takes_any_size(original: SourceModel, size: Size | None) -> bool:
     """Whether the graph takes images of any size: plain ViTs do, unless one size is asked for."""
-    return options.size is None and original.is_vit()
+    return size is None and original.is_vit()
 
 
 def outputs_of(original: SourceModel) -> tuple[str, str]:
@@ -55,119 +42,102 @@ def outputs_of(original: SourceModel) -> tuple[str, str]:
     return ("pooled", "map") if original.is_swin() else ("cls_token", "patch_tokens")
 
 
-def write(original: SourceModel, path: Path, options: Options) -> None:
-    """Exports the graph and writes what is known of it into its properties."""
+def write(original: SourceModel, path: Path, size: Size | None = None, with_normalisation: bool = False) -> None:
+    """Exports the graph and writes what is known of it into its properties.
+
+    Args:
+        size: height and width in pixels of a graph that takes no other; None: any, else the checkpoint's own.
+        with_normalisation: whether the graph takes bytes (0 to 255) and normalises them itself.
+    """
     require_packages()
     size_in_bytes = sum(tensor.numel() * 4 for tensor in original.tensors.values())
     if size_in_bytes > LARGEST_FILE:
         raise ConversionError(f"the graph would have {size_in_bytes / 2**30:.1f} GiB; one file of ONNX holds 2 at most")
-    model, shape = _module(original, options)
+    model, shape = _module(original, size)
     image = torch.zeros(2, 3, *shape)
-    if options.with_normalisation:
+    if with_normalisation:
         model, image = Normalised(model, original.metadata.mean, original.metadata.std), image.to(torch.uint8)
     sizes: dict[int, Any] = {0: torch.export.Dim("batch", min=1, max=2**16)}
-    if takes_any_size(original, options):
+    if takes_any_size(original, size):
         patch = original.metadata.patch_size
         sizes |= {
             2: patch * torch.export.Dim("rows", min=1, max=2**12),
             3: patch * torch.export.Dim("columns", min=1, max=2**12),
         }
-    with _quiet():
-        program = torch.onnx.export(
-            model.eval(),
-            (image,),
-            dynamo=True,
-            dynamic_shapes=(sizes,),
-            input_names=["image"],
-            output_names=list(outputs_of(original)),
-            opset_version=OPSET,
-            verbose=False,
-        )
+    program = torch.onnx.export(
+        model.eval(),
+        (image,),
+        dynamo=True,
+        dynamic_shapes=(sizes,),
+        input_names=["image"],
+        output_names=list(outputs_of(original)),
+        opset_version=OPSET,
+        verbose=False,
+    )
     if program is None:
         raise ConversionError("torch.onnx.export returned no program")
     program.save(str(path), external_data=False)
-    _write_properties(original, path, options)
+    _write_properties(original, path, size, with_normalisation)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's notes on its own insides."""
-    logger = logging.getLogger("onnxscript")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _module(original: SourceModel, options: Options) -> tuple[nn.Module, tuple[int, int]]:
+def _module(original: SourceModel, size: Size | None) -> tuple[nn.Module, Size]:
     """What is exported, and the size of the example image."""
-    native = original.metadata.img_size
-    if takes_any_size(original, options):
-        patch = original.metadata.patch_size
+    patch = original.metadata.patch_size
+    if takes_any_size(original, size):
         return AnySizeViT(original.model(), original.metadata.pos_embed_interpolation), (6 * patch, 5 * patch)
-    size = options.size or native
-    stride = original.metadata.patch_size
-    if size[0] % stride or size[1] % stride or min(size) < stride:
-        raise ConversionError(f"size={size_in_words(size)}: both sides must be multiples of the patch, {stride}")
-    model = original.model(size)
-    return (Map(model) if original.is_swin() else Tokens(model)), size
+    size = size or original.metadata.img_size
+    if size[0] % patch or size[1] % patch or min(size) < patch:
+        raise ConversionError(f"size={size_in_words(size)}: both sides must be multiples of the patch, {patch}")
+    return _of_one_size(original, size), size
 
 
-def properties_of(original: SourceModel, options: Options) -> dict[str, str]:
-    """What the graph says about itself; numbers as text, with commas."""
-    metadata = original.metadata
-    size = (
-        "any multiple of the patch"
-        if takes_any_size(original, options)
-        else size_in_words(options.size or metadata.img_size)
-    )
+def _of_one_size(original: SourceModel, size: Size) -> nn.Module:
+    return (Map if original.is_swin() else Tokens)(original.model(size))
+
+
+def _write_properties(original: SourceModel, path: Path, size: Size | None, with_normalisation: bool) -> None:
+    """Has the graph say what is known of it; numbers as text, with commas."""
+    import onnx
+
+    metadata, any_size = original.metadata, takes_any_size(original, size)
     source = {"source_sha256": sha256_of(original.path)} if original.path.is_file() else {}
-    return source | {
+    properties = source | {
         "arch": metadata.arch,
         "arch_kwargs": metadata.to_strings()["arch_kwargs"],
         "patch_size": str(metadata.patch_size),
         "img_size": size_in_words(metadata.img_size),
-        "input_size": size,
-        "input": "RGB, uint8, 0 to 255" if options.with_normalisation else "RGB, (value / 255 - mean) / std",
+        "input_size": "any multiple of the patch" if any_size else size_in_words(size or metadata.img_size),
+        "input": "RGB, uint8, 0 to 255" if with_normalisation else "RGB, (value / 255 - mean) / std",
         "mean": ",".join(map(str, metadata.mean)),
         "std": ",".join(map(str, metadata.std)),
         "pos_embed_interpolation": metadata.pos_embed_interpolation,
         "source": original.path.name,
     }
-
-
-def _write_properties(original: SourceModel, path: Path, options: Options) -> None:
-    import onnx
-
     model = onnx.load(str(path))
-    onnx.helper.set_model_props(model, properties_of(original, options))
+    onnx.helper.set_model_props(model, properties)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
 
 
-def verify(original: SourceModel, path: Path, options: Options) -> Agreement:
+def verify(original: SourceModel, path: Path, size: Size | None = None, with_normalisation: bool = False) -> Agreement:
     """Runs the graph with onnxruntime at two sizes and two batch sizes, or at its only size with two batch sizes."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    any_size = takes_any_size(original, options)
-    sizes = two_sizes(original) if any_size else (options.size or original.metadata.img_size,)
+    any_size = takes_any_size(original, size)
+    sizes = two_sizes(original) if any_size else (size or original.metadata.img_size,)
     differences: dict[str, float] = {}
-    for size in sizes:
-        model = original.model(size)
+    for shape in sizes:
+        model = _of_one_size(original, shape)
         for batch in BATCHES:
-            given, image = _images(original, size, batch, options)
+            given, image = _images(original, shape, batch, with_normalisation)
             found = session.run(None, {"image": given.numpy()})
-            what = f"{size_in_words(size)}, batch {batch}"
-            pairs = zip(outputs_of(original), _expected(original, model, image), found, strict=True)
-            largest = [
+            what = f"{size_in_words(shape)}, batch {batch}"
+            with torch.no_grad():
+                pairs = zip(outputs_of(original), model(image), found, strict=True)
+            differences[what] = max(
                 largest_difference(f"{name} at {what}", ours, torch.from_numpy(theirs)) for name, ours, theirs in pairs
-            ]
-            differences[what] = max(largest)
+            )
     if any_size:
         remark = f"sides of images must be multiples of {original.metadata.patch_size}"
     else:
@@ -176,21 +146,13 @@ def verify(original: SourceModel, path: Path, options: Options) -> Agreement:
     return Agreement(f"onnxruntime {onnxruntime.__version__}", differences, (remark,))
 
 
-def _images(original: SourceModel, size: tuple[int, int], batch: int, options: Options) -> tuple[Tensor, Tensor]:
+def _images(original: SourceModel, size: Size, batch: int, with_normalisation: bool) -> tuple[Tensor, Tensor]:
     """What the graph is given, and the same for the original."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8, generator=generator)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (original.metadata.mean, original.metadata.std))
     normalised = (pixels.float() / 255 - mean) / std
-    return (pixels if options.with_normalisation else normalised), normalised
-
-
-def _expected(original: SourceModel, model: Any, image: Tensor) -> tuple[Tensor, Tensor]:
-    found = features(model, image)
-    if original.is_swin():
-        return found.mean((1, 2)), found.permute(0, 3, 1, 2)
-    patch_tokens = found[:, model.num_prefix_tokens :]
-    return (found[:, 0] if "cls_token" in original.tensors else patch_tokens.mean(1)), patch_tokens
+    return (pixels if with_normalisation else normalised), normalised
 
 
 def usage(original: SourceModel, path: Path) -> str:
@@ -198,4 +160,4 @@ def usage(original: SourceModel, path: Path) -> str:
     return f'onnxruntime.InferenceSession("{path}").run(None, {{"image": image}})  # {", ".join(outputs_of(original))}'
 
 
-TARGET = Target("onnx", (".onnx",), "a graph for onnxruntime; needs mst-transfer[export]", write, verify, usage)
+TARGET = Target("onnx", (".onnx",), write, verify, usage)

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,7 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from mst_transfer.checkpoint import (
-    BackboneFile,
-    BackboneMetadata,
-    architecture_of,
-    find_backbone,
-    load_backbone,
-)
+from mst_transfer.checkpoint import BackboneFile, BackboneMetadata, architecture_of, find_backbone, load_backbone
 from mst_transfer.checkpoint.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalisation_of
 from mst_transfer.checkpoint.pos_embed import resample_pos_embed
 from mst_transfer.files.checksums import sha256_of
@@ -73,7 +67,10 @@ class SourceModel:
         if img_size is not None and img_size != self.metadata.img_size:
             self.resize(model, img_size)
             if "pos_embed" in self.tensors:
-                model.pos_embed.data.copy_(self._pos_embed(model, resample))
+                way = resample or partial(resample_pos_embed, interpolation=self.metadata.pos_embed_interpolation)
+                num_prefix = 0 if getattr(model, "no_embed_class", False) else model.num_prefix_tokens
+                grids = model.patch_embed.grid_size, self.metadata.grid_size
+                model.pos_embed.data.copy_(way(self.tensors["pos_embed"].float(), *grids, num_prefix))
         return model.eval()
 
     def resize(self, model: Any, img_size: tuple[int, int]) -> None:
@@ -81,13 +78,6 @@ class SourceModel:
         if hasattr(model, "set_input_size"):
             windows = {"window_size": self.window_size()} if isinstance(model, SwinTransformer) else {}
             model.set_input_size(img_size=img_size, **windows)
-
-    def _pos_embed(self, vit: Any, resample: Resample | None) -> Tensor:
-        num_prefix = 0 if getattr(vit, "no_embed_class", False) else vit.num_prefix_tokens
-        pos_embed, new, old = self.tensors["pos_embed"].float(), vit.patch_embed.grid_size, self.metadata.grid_size
-        if resample is not None:
-            return resample(pos_embed, new, old, num_prefix)
-        return resample_pos_embed(pos_embed, new, old, num_prefix, self.metadata.pos_embed_interpolation)
 
     def rounded(self, dtype: str | None) -> SourceModel:
         """The same backbone with its tensors in another precision; None leaves it as it is.
@@ -128,9 +118,6 @@ class SourceModel:
     def require_plain_mlp(self, layout: str) -> None:
         """Refuses a ViT whose MLP is not two layers with an exact GELU between them, which names hardly show.
 
-        Args:
-            layout: the library that computes no other, for messages.
-
         Raises:
             ConversionError: names what the MLP is.
         """
@@ -155,7 +142,6 @@ def read_source_model(
     """Reads a file of any layout that :mod:`mst_transfer.checkpoint` knows, and checks it against its architecture.
 
     Args:
-        path: the file.
         role: ``teacher`` or ``student``, where the file holds both; None: the only one, else the teacher.
         arch: timm model name; None: from the file's metadata, else inferred from its tensors.
         arch_kwargs: overrides for ``timm.create_model``, on top of what the metadata or the tensors say.

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from mst_transfer.checkpoint import save_backbone
-from mst_transfer.export.convert import Options, Target
+from mst_transfer.export.convert import Target
 from mst_transfer.export.inspection import config_lines
 from mst_transfer.export.source_model import ConversionError, SourceModel, read_source_model
 from mst_transfer.export.verify import (
@@ -36,7 +36,7 @@ from mst_transfer.export.verify import (
 WEIGHTS = "model.safetensors"
 
 
-def write_file(original: SourceModel, path: Path, options: Options) -> None:
+def write_file(original: SourceModel, path: Path) -> None:
     """Writes the tensors under timm's names, as safetensors or with ``torch.save``."""
     tensors = {name: tensor.contiguous() for name, tensor in original.tensors.items()}
     if path.suffix == ".safetensors":
@@ -45,7 +45,7 @@ def write_file(original: SourceModel, path: Path, options: Options) -> None:
         torch.save(tensors, path)
 
 
-def verify_file(original: SourceModel, path: Path, options: Options) -> Agreement:
+def verify_file(original: SourceModel, path: Path) -> Agreement:
     """Loads the file with timm, which itself checks that no tensor is missing or left over."""
     arguments = {"num_classes": 0, **original.metadata.arch_kwargs, "checkpoint_path": str(path)}
     create = partial(timm.create_model, original.metadata.arch, **arguments)
@@ -101,14 +101,14 @@ def config_of(original: SourceModel) -> dict[str, Any]:
     }
 
 
-def write_folder(original: SourceModel, path: Path, options: Options) -> None:
+def write_folder(original: SourceModel, path: Path) -> None:
     """Writes ``config.json`` and ``model.safetensors``."""
     path.mkdir()
-    write_file(original, path / WEIGHTS, options)
+    write_file(original, path / WEIGHTS)
     (path / "config.json").write_text(json.dumps(config_of(original), indent=2) + "\n", encoding="utf-8")
 
 
-def verify_folder(original: SourceModel, path: Path, options: Options) -> Agreement:
+def verify_folder(original: SourceModel, path: Path) -> Agreement:
     """Loads the folder with timm, and with transformers if it can be imported."""
     read_back(original, path / WEIGHTS)
     create = partial(timm.create_model, f"local-dir:{path}", pretrained=True, num_classes=0)
@@ -127,18 +127,9 @@ def _load_with_transformers(path: Path) -> Any:
         ConversionError: transformers would leave a tensor random, or does not use one.
     """
     from transformers import TimmWrapperModel
-    from transformers.utils import logging
 
     wrapper: Any = TimmWrapperModel
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        model, info = wrapper.from_pretrained(path, output_loading_info=True, local_files_only=True)
-    finally:
-        logging.set_verbosity(level)
-        if bar:
-            logging.enable_progress_bar()
+    model, info = wrapper.from_pretrained(path, output_loading_info=True, local_files_only=True)
     if info["missing_keys"] or info["unexpected_keys"]:
         raise ConversionError(
             f"transformers misses {list(info['missing_keys'])} in {path}, unused: {list(info['unexpected_keys'])}"
@@ -155,12 +146,12 @@ def folder_usage(original: SourceModel, path: Path) -> str:
     )
 
 
-def write_own(original: SourceModel, path: Path, options: Options) -> None:
+def write_own(original: SourceModel, path: Path) -> None:
     """Writes a backbone checkpoint: tensors and metadata (:mod:`mst_transfer.checkpoint`)."""
     save_backbone(path, original.tensors, original.metadata)
 
 
-def verify_own(original: SourceModel, path: Path, options: Options) -> Agreement:
+def verify_own(original: SourceModel, path: Path) -> Agreement:
     """Loads the file into a fresh model with nothing but its metadata to go by."""
     again = read_source_model(path)
     if again.metadata != original.metadata:
@@ -181,10 +172,6 @@ def own_usage(original: SourceModel, path: Path) -> str:
     return config_lines(facts, str(path), metadata.role)
 
 
-TIMM = Target(
-    "timm", (".safetensors", ".pth"), "timm.create_model(…, checkpoint_path=OUT)", write_file, verify_file, file_usage
-)
-HUGGING_FACE = Target(
-    "hf", (), "a folder for timm and for transformers.AutoModel", write_folder, verify_folder, folder_usage
-)
-MST = Target("mst", (".safetensors",), "this package's own file, with metadata", write_own, verify_own, own_usage)
+TIMM = Target("timm", (".safetensors", ".pth"), write_file, verify_file, file_usage)
+HUGGING_FACE = Target("hf", (), write_folder, verify_folder, folder_usage)
+MST = Target("mst", (".safetensors",), write_own, verify_own, own_usage)

@@ -84,12 +84,10 @@ def features(model: nn.Module, image: Tensor) -> Tensor:
 
 
 def largest_difference(what: str, expected: Tensor, found: Tensor, tolerance: float = TOLERANCE) -> float:
-    """The largest absolute difference of two feature tensors.
+    """The largest absolute difference of the original's features and those of the written file.
 
     Args:
         what: what is compared, for the message.
-        expected: the original's.
-        found: those of the written file.
         tolerance: allowed, relative to the largest absolute feature or to 1.
 
     Raises:
@@ -101,9 +99,8 @@ def largest_difference(what: str, expected: Tensor, found: Tensor, tolerance: fl
     largest = float(difference.max())
     scale = max(1.0, float(expected.abs().max()))
     if not largest <= tolerance * scale:  # also for NaN
-        place = [
-            int(index) for index in torch.unravel_index(difference.nan_to_num(torch.inf).argmax(), difference.shape)
-        ]
+        worst = difference.nan_to_num(torch.inf).argmax()
+        place = [int(index) for index in torch.unravel_index(worst, difference.shape)]
         raise ConversionError(
             f"{what}: the written file computes other features than the original: largest difference {largest:.3g} at "
             f"{place} of {list(difference.shape)} (allowed: {tolerance * scale:.1e}). Nothing was kept"
@@ -124,7 +121,6 @@ def compare_at(
     """Largest differences at several image sizes.
 
     Args:
-        sizes: heights and widths.
         expected: (size, image) → the original's features.
         found: (size, image) → the features of the written file.
 
@@ -178,10 +174,8 @@ def resampling_remark(
     """What to say if a library resamples otherwise than the checkpoint is meant to be; empty if it does not.
 
     Args:
-        original: the backbone.
-        size: height and width other than its own.
+        size: height and width other than the checkpoint's own.
         resample: the library's way.
-        library: its name.
     """
     if "pos_embed" not in original.tensors:
         return ()

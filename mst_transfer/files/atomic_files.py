@@ -34,13 +34,7 @@ ADVICE = {
 
 
 class FileNotWrittenError(OSError):
-    """A file could not be written; what stood under its name before is unchanged, and nothing half-written is left.
-
-    Args:
-        path: the file.
-        error: the reason.
-        needed: its size in bytes, if known.
-    """
+    """A file could not be written; what stood under its name before is unchanged, and nothing half-written is left."""
 
     def __init__(self, path: str | os.PathLike, error: OSError, needed: int | None = None) -> None:
         super().__init__(error.errno, os.strerror(error.errno or 0))
@@ -82,16 +76,14 @@ def write_atomically(
     path: str | os.PathLike,
     write: Callable[[str], object],
     needed: int | None = None,
-    make_folder: bool = True,
     renaming: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> None:
     """Writes a file under a temporary name beside it, flushes it to the disk, then renames it.
 
     Args:
-        path: The file. An older file is replaced.
+        path: The file; its folder is made, an older file is replaced.
         write: Called with the temporary path, which it must fill.
         needed: The file's size in bytes, if known: for the message.
-        make_folder: Make the file's folder if it is missing.
         renaming: Gives a context that the rename happens in.
 
     Raises:
@@ -99,8 +91,7 @@ def write_atomically(
     """
     path = Path(path)
     try:
-        if make_folder:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     except OSError as error:
         raise FileNotWrittenError(path, error, needed) from error
@@ -108,10 +99,9 @@ def write_atomically(
         try:
             _lock(handle)
             write(temporary)
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(temporary, 0o666 & ~umask)
-            _sync(temporary)
+            give_usual_permissions(temporary)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
             with renaming():
                 os.replace(temporary, path)
                 sync_folder(path.parent)
@@ -130,6 +120,13 @@ def write_atomically(
 def write_text_atomically(path: str | os.PathLike, text: str) -> None:
     """Writes a small UTF-8 file; see :func:`write_atomically`."""
     write_atomically(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"), len(text))
+
+
+def give_usual_permissions(path: str | os.PathLike) -> None:
+    """Gives a file or folder what ``open`` or ``mkdir`` would have, instead of what ``tempfile`` or a library gave."""
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(path, (0o777 if os.path.isdir(path) else 0o666) & ~umask)
 
 
 def sync_folder(folder: Path) -> None:
@@ -178,19 +175,13 @@ def remove_stale_temporaries(folder: str | os.PathLike) -> list[str]:
     return removed
 
 
-def _sync(path: str) -> None:
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
-
-
 def _lock(handle: int) -> bool:
     """Whether no other process has the file locked; it is then ours. The system lets go of a killed process's."""
-    if fcntl is None:
-        return True
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:  # a file system without locks
-        return True
+        pass
     return True

@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -28,13 +28,7 @@ _CHUNK = 1 << 20
 
 
 class BrokenCheckpointError(ValueError):
-    """A checkpoint is cut short or changed; ``reason`` says how it shows.
-
-    Args:
-        path: the file.
-        reason: how the damage shows.
-        advice: what to do.
-    """
+    """A checkpoint is cut short or changed; ``reason`` says how it shows, ``advice`` what to do."""
 
     def __init__(self, path: str | os.PathLike, reason: str, advice: str | None = None) -> None:
         advice = advice or "copy it again from where it is whole, or take another checkpoint"
@@ -42,51 +36,24 @@ class BrokenCheckpointError(ValueError):
         self.path, self.reason = Path(path), reason
 
 
-class _HashingFile:
-    """A file for ``torch.save``, which hides errors of the system behind one of its own: the first one is kept."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.sha256 = file, hashlib.sha256()
-        self.error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        try:
-            size = self.file.write(data)
-        except OSError as error:
-            self.error = self.error or error
-            raise
-        self.sha256.update(data)
-        return size
-
-    def flush(self) -> None:
-        """The file is flushed where it is closed."""
-
-
-def write_checkpoint(path: str | os.PathLike, content: Any, make_folder: bool = True) -> None:
+def write_checkpoint(path: str | os.PathLike, content: Any) -> None:
     """``torch.save`` under a temporary name, then renamed, with its checksum in the list.
 
-    Args:
-        path: The file. An older file is replaced.
-        content: What ``torch.save`` takes.
-        make_folder: Make the file's folder if it is missing.
-
     Raises:
-        FileNotWrittenError: No space, no right, no folder. An older file stays as it was.
+        FileNotWrittenError: No space, no right. An older file stays as it was.
     """
     import torch
 
-    def save(temporary: str) -> str:
-        with open(temporary, "wb") as file:
-            hashing = _HashingFile(file)
-            try:
-                torch.save(content, hashing)  # type: ignore[arg-type]
-            except Exception:
-                if hashing.error is not None:
-                    raise hashing.error from None
-                raise
-        return str(hashing.sha256.hexdigest())
+    def save(temporary: str) -> None:
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(content, file)
+        except RuntimeError as error:  # raised by torch while it handles one of the system, which says more
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
-    _write_listed(path, save, content_size(content), make_folder)
+    _write_listed(path, save, content_size(content))
 
 
 def write_safetensors(path: str | os.PathLike, tensors: "dict[str, Tensor]", metadata: dict[str, str]) -> None:
@@ -97,7 +64,7 @@ def write_safetensors(path: str | os.PathLike, tensors: "dict[str, Tensor]", met
     """
     from safetensors.torch import save_file
 
-    def save(temporary: str) -> str:
+    def save(temporary: str) -> None:
         try:
             save_file(tensors, temporary, metadata=metadata)
         except Exception as error:  # safetensors has an error of its own, which the system's is a part of
@@ -105,7 +72,6 @@ def write_safetensors(path: str | os.PathLike, tensors: "dict[str, Tensor]", met
             if number is None:
                 raise
             raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
-        return sha256_of(temporary)
 
     _write_listed(path, save, content_size(tensors))
 
@@ -113,22 +79,10 @@ def write_safetensors(path: str | os.PathLike, tensors: "dict[str, Tensor]", met
 def content_size(content: Any) -> int:
     """Bytes of all tensors in nested containers, each storage counted once."""
     from torch import Tensor
+    from torch.utils._pytree import tree_leaves
 
-    sizes: dict[int, int] = {}
-
-    def walk(value: Any) -> None:
-        if isinstance(value, Tensor):
-            storage = value.untyped_storage()
-            sizes[storage.data_ptr()] = storage.nbytes()
-        elif isinstance(value, Mapping):
-            for item in value.values():
-                walk(item)
-        elif isinstance(value, list | tuple):
-            for item in value:
-                walk(item)
-
-    walk(content)
-    return sum(sizes.values())
+    storages = [leaf.untyped_storage() for leaf in tree_leaves(content) if isinstance(leaf, Tensor)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def move_checkpoint(source: Path, target: Path) -> None:
@@ -220,14 +174,15 @@ def _sha256(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def _write_listed(path: str | os.PathLike, save: Callable[[str], str], needed: int, make_folder: bool = True) -> None:
-    """Writes a file with ``save``, which returns its checksum, and lists it."""
+def _write_listed(path: str | os.PathLike, save: Callable[[str], None], needed: int) -> None:
+    """Writes a file with ``save``, and lists it."""
     digests: list[str] = []
 
     def write(temporary: str) -> None:
-        digests.append(save(temporary))
+        save(temporary)
+        digests.append(sha256_of(temporary))
 
-    write_atomically(path, write, needed, make_folder, renaming=lambda: _listed(Path(path), digests[0]))
+    write_atomically(path, write, needed, renaming=lambda: _listed(Path(path), digests[0]))
 
 
 @contextmanager
@@ -268,4 +223,4 @@ def _write_list(folder: Path, listed: dict[str, list[str]]) -> None:
     if not content:
         path.unlink(missing_ok=True)
     elif not path.is_file() or path.read_bytes() != content:
-        write_atomically(path, lambda temporary: Path(temporary).write_bytes(content), len(content), make_folder=False)
+        write_atomically(path, lambda temporary: Path(temporary).write_bytes(content), len(content))

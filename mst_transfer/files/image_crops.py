@@ -16,12 +16,8 @@ def resize(image: Image, height: int, width: int) -> Image:
 
     OpenCV's ``INTER_CUBIC`` would neither antialias nor use the same cubic (1.4 to 2.8 grey levels away).
 
-    Args:
-        image: [H, W, 3], contiguous.
-        height, width: of the result in pixels.
-
     Returns:
-        [height, width, 3], contiguous.
+        [height, width, 3], contiguous as the image must be.
     """
     if image.shape[:2] == (height, width):
         return image
@@ -33,16 +29,7 @@ def resize(image: Image, height: int, width: int) -> Image:
 
 
 def resized_crop(image: Image, top: int, left: int, height: int, width: int, size: int) -> Image:
-    """Cuts a box and resizes it to a square; see :func:`resize`.
-
-    Args:
-        image: [H, W, 3].
-        top, left, height, width: the box in pixels, inside the image.
-        size: side of the result.
-
-    Returns:
-        [size, size, 3], contiguous.
-    """
+    """Cuts a box inside the image, in pixels, and resizes it to [size, size, 3], contiguous; see :func:`resize`."""
     return resize(np.ascontiguousarray(image[top : top + height, left : left + width]), size, size)
 
 

@@ -23,6 +23,7 @@ import PIL.Image
 MAX_PIXELS = 178_956_970  # where PIL refuses by default: 0.5 GB of 8-bit RGB
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"  # how such files begin
 FLOATS = "floating-point images have no fixed range; store them with 8 or 16 bits"
 _WHOLE_BYTES = 2**26  # files up to here are read at once; of larger ones the header first
 _MAX_BYTES_A_PIXEL = 16  # four channels of 32 bits
@@ -46,13 +47,8 @@ class UnreadableImageError(ValueError):
 
 def shown_path(path: str | os.PathLike[str]) -> str:
     """A path in one line of valid text: line breaks and bytes that are no UTF-8 are written as ``\\n``, ``\\xff``."""
-    text = os.fspath(path).replace("\\", "\\\\")
-    text = "".join(char if char.isprintable() or 0xDC80 <= ord(char) <= 0xDCFF else _escape(char) for char in text)
-    return "".join(f"\\x{ord(char) - 0xDC00:02x}" if 0xDC80 <= ord(char) <= 0xDCFF else char for char in text)
-
-
-def _escape(char: str) -> str:
-    return char.encode("unicode_escape").decode("ascii")
+    text = os.fsencode(os.fspath(path).replace("\\", "\\\\")).decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def read_image_file(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, *, any_format: bool = False) -> bytes:
@@ -137,9 +133,9 @@ def declared_size(file: BinaryIO) -> tuple[int, int]:
     """
     file.seek(0)
     head = file.read(30)  # the frequent formats here: PIL takes 60 to 190 µs for a JPEG's header, this 4, decoding 200
-    if head[:3] == b"\xff\xd8\xff":
+    if head.startswith(JPEG):
         size = _jpeg_size(file)
-    elif head[:8] == b"\x89PNG\r\n\x1a\n":
+    elif head.startswith(PNG):
         size = (_big(head[16:20]), _big(head[20:24])) if head[12:16] == b"IHDR" else None
     elif head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         size = _webp_size(head)  # PIL before 13 makes a canvas of that size on opening
@@ -207,12 +203,13 @@ def check_complete(data: bytes) -> None:
     Raises:
         UnreadableImageError: the file is truncated or broken.
     """
-    is_jpeg, is_png = data[:3] == b"\xff\xd8\xff", data[:8] == b"\x89PNG\r\n\x1a\n"
-    if is_jpeg and data[-2:] == b"\xff\xd9" or is_png and data[-8:-4] == b"IEND":
-        return
-    if data[:4] in (b"II*\0", b"MM\0*") or data[:4] == b"RIFF":  # OpenCV refuses these by itself
-        return
-    check_by_decoding(data)
+    if not ends_well(data) and data[:4] not in (b"II*\0", b"MM\0*", b"RIFF"):  # OpenCV refuses these by itself
+        check_by_decoding(data)
+
+
+def ends_well(data: bytes) -> bool:
+    """Whether it is a JPEG or PNG file with the end that it must have."""
+    return data.startswith(JPEG) and data[-2:] == b"\xff\xd9" or data.startswith(PNG) and data[-8:-4] == b"IEND"
 
 
 def check_by_decoding(data: bytes) -> None:

@@ -15,9 +15,11 @@ from mst_transfer.files.image_crops import Image
 from mst_transfer.files.image_files import (
     FLOATS,
     IMAGE_EXTENSIONS,
+    JPEG,
     MAX_PIXELS,
     UnreadableImageError,
     declared_size,
+    ends_well,
     open_with_pil,
     read_image_file,
     shown_path,
@@ -134,29 +136,21 @@ def read_image(
         data = read_image_file(path, max_pixels)
         image = _decode_opencv(data, exif_orientation, None if exif_orientation else reduction)
         return _decode_pil(data, exif_orientation) if image is None else image
-    except (MemoryError, OSError) as error:
-        if isinstance(error, MemoryError) or error.errno is not None:
-            raise
-        raise UnreadableImageError(_message(path, error)) from error
+    except MemoryError:
+        raise
     except Exception as error:  # PIL's decoders raise nearly every type on broken files
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         if isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem:
             raise MemoryError(f"no memory for image '{shown_path(path)}'") from error
-        raise UnreadableImageError(_message(path, error)) from error
+        raise UnreadableImageError(f"Cannot read image '{shown_path(path)}': {error}") from error
 
 
-def _message(path: str | os.PathLike[str], error: Exception) -> str:
-    return f"Cannot read image '{shown_path(path)}': {error}"
-
-
-def _decode_opencv(
-    data: bytes, exif_orientation: bool, reduction: Callable[[int, int], int] | None = None
-) -> Image | None:
+def _decode_opencv(data: bytes, exif_orientation: bool, reduction: Callable[[int, int], int] | None) -> Image | None:
     """RGB image of a complete JPEG or PNG; None where PIL has to look."""
-    is_jpeg = data[:3] == b"\xff\xd8\xff" and data[-2:] == b"\xff\xd9"
-    is_png = data[:8] == b"\x89PNG\r\n\x1a\n" and data[-8:-4] == b"IEND"
-    if not (is_jpeg or is_png):
+    if not ends_well(data):
         return None
-    if is_jpeg and reduction is not None:
+    if reduction is not None and data.startswith(JPEG):
         image = _decode_reduced(data, reduction)
         if image is not None:
             return image

@@ -1,7 +1,4 @@
-"""Families of models: what loading compares, resamples and requires differs between them.
-
-The first family that takes a model is its family.
-"""
+"""Families of models: what loading compares, resamples and requires differs between them."""
 
 from torch import nn
 
@@ -11,18 +8,16 @@ from mst_transfer.checkpoint.families.vit import ViTFamily
 Family = SwinFamily | ViTFamily
 FAMILIES: tuple[Family, ...] = (SwinFamily(), ViTFamily())
 
-__all__ = ["FAMILIES", "Family", "family_of"]
-
 
 def family_of(model: nn.Module) -> Family:
-    """The family that a model belongs to.
+    """The first family whose anchor a model has.
 
     Raises:
-        ValueError: if it belongs to none.
+        ValueError: if it has none.
     """
+    state = model.state_dict()
     for family in FAMILIES:
-        if family.takes(model):
+        if family.anchor in state:
             return family
     anchors = " or ".join(repr(family.anchor) for family in FAMILIES)
-    names = " or ".join(family.name for family in FAMILIES)
-    raise ValueError(f"{type(model).__name__} has no {anchors}: give a timm {names}")
+    raise ValueError(f"{type(model).__name__} has no {anchors}: give a timm Swin or ViT")

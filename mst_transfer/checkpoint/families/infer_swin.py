@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import timm
 from torch import Tensor
 
 from mst_transfer.checkpoint.errors import BackboneRefusedError
 from mst_transfer.checkpoint.families.swin import TABLE, depths_of, square_window
+from mst_transfer.checkpoint.metadata import skeleton
 
 _VARIANTS = {  # width, blocks and heads of the stages
     "swin_tiny": (96, (2, 2, 6, 2), (3, 6, 12, 24)),
@@ -21,11 +21,7 @@ _LARGE_WINDOWS = ("swin_base", "swin_large")  # which timm has with window 12 to
 
 
 def infer_swin(tensors: Mapping[str, Tensor], source: str) -> tuple[str, dict[str, Any]]:
-    """An architecture name of timm, and the overrides with which it has a checkpoint's shapes.
-
-    Args:
-        tensors: of the backbone, under timm's names.
-        source: the file's name, for messages.
+    """An architecture name of timm, and the overrides with which it has the shapes of tensors under timm's names.
 
     Returns:
         E.g. ``("swin_base_patch4_window7_224", {"window_size": 6, "img_size": 192})``. ``img_size`` is the smallest
@@ -39,7 +35,7 @@ def infer_swin(tensors: Mapping[str, Tensor], source: str) -> tuple[str, dict[st
     variant = next((name for name, known in _VARIANTS.items() if known == tuple(shape.values())), "swin_tiny")
     large = options["window_size"] == 12 and variant in _LARGE_WINDOWS
     arch = f"{variant}_patch4_window{'12_384' if large else '7_224'}"
-    own = _options(timm.create_model(arch, pretrained=False, num_classes=0, device="meta").state_dict(), arch)
+    own = _options(skeleton(arch).state_dict(), arch)
     return arch, {name: value for name, value in options.items() if own[name] != value}
 
 

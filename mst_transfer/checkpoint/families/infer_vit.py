@@ -11,6 +11,7 @@ import timm
 from torch import Tensor
 
 from mst_transfer.checkpoint.errors import BackboneRefusedError
+from mst_transfer.checkpoint.metadata import skeleton
 from mst_transfer.checkpoint.sources.timm_like import MOCO_V3, is_moco_v3
 from mst_transfer.checkpoint.timm_names import has_effect
 
@@ -25,14 +26,10 @@ _BLOCK = re.compile(r"^blocks\.(\d+)\.")
 
 
 def infer_vit(tensors: Mapping[str, Tensor], source: str) -> tuple[str, dict[str, Any]]:
-    """An architecture name of timm, and the overrides with which it has a checkpoint's shapes.
+    """An architecture name of timm, and the overrides with which it has the shapes of tensors under timm's names.
 
     Only what names and shapes settle is inferred. Rotations, relative positions that are added to keys, the kind of a
     GELU and the epsilon of a norm leave no tensors: files that may have other ones than their kin are refused.
-
-    Args:
-        tensors: of the backbone, under timm's names.
-        source: the file's name, for messages.
 
     Returns:
         E.g. ``("vit_small_patch14_dinov2", {"img_size": 224})``.
@@ -46,23 +43,22 @@ def infer_vit(tensors: Mapping[str, Tensor], source: str) -> tuple[str, dict[str
     if "rope.periods" in tensors or (not absolute and with_class and _registers(tensors) == _DINOV3_REGISTERS):
         return _infer_dinov3(tensors, source)
     if not absolute and not tabled:
-        raise _unclear(source, "no position embedding: its positions may be rotary or added in the attention", _ROTARY)
+        what = "no position embedding: its positions may be rotary or added in the attention"
+        raise _unclear(source, what, "vit_small_patch16_rope_224")
     if tabled or "blocks.0.attn.q_bias" in tensors:
         if gated:
-            raise _unclear(source, "a SwiGLU beside biases of queries and values, as EVA-02 with its rotations", _EVA)
+            what = "a SwiGLU beside biases of queries and values, as EVA-02 with its rotations"
+            raise _unclear(source, what, "eva02_small_patch14_224")
         return _infer_beit(tensors, source)
     if "blocks.0.gamma_1" in tensors:
-        raise _unclear(source, "timm's names of Eva models, whose rotary positions leave no tensors", _ROTARY)
+        what = "timm's names of Eva models, whose rotary positions leave no tensors"
+        raise _unclear(source, what, "vit_small_patch16_rope_224")
     if not with_class and not {"fc_norm.weight", "blocks.0.attn.qkv.bias"} <= tensors.keys():
-        raise _unclear(source, "no class token: such models differ in their GELU or in where norms stand", _NO_CLASS)
+        what = "no class token: such models differ in their GELU or in where norms stand"
+        raise _unclear(source, what, "vit_base_patch16_siglip_gap_224")
     if gated and "blocks.0.ls1.gamma" not in tensors:
         raise _unclear(source, "a gated MLP without LayerScale: its activation is unknown", "aimv2_large_patch14_224")
     return _infer_plain(tensors, source)
-
-
-_ROTARY = "vit_small_patch16_rope_224"
-_EVA = "eva02_small_patch14_224"
-_NO_CLASS = "vit_base_patch16_siglip_gap_224"
 
 
 def _unclear(source: str, what: str, example: str) -> BackboneRefusedError:
@@ -137,6 +133,7 @@ def _infer_plain(tensors: Mapping[str, Tensor], source: str) -> tuple[str, dict[
 def _plain_options(tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]:
     options = _common_options(tensors)
     grid, without_class = _grid(tensors, source)
+    averaged = "norm.weight" not in tensors and "fc_norm.weight" in tensors  # fc_norm stands behind the pooling
     if _GATE in tensors:  # timm's class has both halves in one tensor
         options["mlp_ratio"] *= 2
     return options | {
@@ -146,7 +143,7 @@ def _plain_options(tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]
         "no_embed_class": without_class,
         "class_token": "cls_token" in tensors,
         "qkv_bias": "blocks.0.attn.qkv.bias" in tensors,
-        "global_pool": _pooling(tensors),
+        "global_pool": "token" if "cls_token" in tensors and not averaged else "avg",
     }
 
 
@@ -169,13 +166,6 @@ def _plain_arch(tensors: Mapping[str, Tensor]) -> str:
     if "blocks.0.ls1.gamma" in tensors and patch == 14:
         wanted = [f"vit_{size}_patch14_{registers}dinov2", *wanted]
     return next((name for name in wanted if timm.is_model(name)), "vit_base_patch16_224")
-
-
-def _pooling(tensors: Mapping[str, Tensor]) -> str:
-    """A final norm behind the pooling, ``fc_norm``, comes with averaging."""
-    if "norm.weight" not in tensors and "fc_norm.weight" in tensors:
-        return "avg"
-    return "token" if "cls_token" in tensors else "avg"
 
 
 def _infer_beit(tensors: Mapping[str, Tensor], source: str) -> tuple[str, dict[str, Any]]:
@@ -203,11 +193,8 @@ def _beit_options(tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]:
 
 
 def _infer_dinov3(tensors: Mapping[str, Tensor], source: str) -> tuple[str, dict[str, Any]]:
-    width = _width(tensors)
-    if "rope.periods" in tensors:
-        heads = width // (4 * len(tensors["rope.periods"]))
-    else:
-        heads = _customary_heads(_DINOV3_HEADS, width, source)
+    width, periods = _width(tensors), tensors.get("rope.periods")
+    heads = _customary_heads(_DINOV3_HEADS, width, source) if periods is None else width // (4 * len(periods))
     size = _DINOV3_SIZES.get(width, "base")
     if size == "small" and _is_gated(tensors):
         size = "small_plus"
@@ -266,7 +253,7 @@ def _named(
     heads: int,
 ) -> tuple[str, dict[str, Any]]:
     """The architecture, and those options of the tensors in which its own differ."""
-    model: Any = timm.create_model(arch, pretrained=False, num_classes=0, device="meta")
+    model = skeleton(arch)
     own = options_of(model.state_dict(), arch) | {"num_heads": model.blocks[0].attn.num_heads}
     found = options_of(tensors, source) | {"num_heads": heads}
     return arch, {name: value for name, value in found.items() if own[name] != value}

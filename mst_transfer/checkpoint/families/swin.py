@@ -12,16 +12,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from timm.layers import resize_rel_pos_bias_table
 from torch import Tensor, nn
 
 from mst_transfer.checkpoint.errors import BackboneRefusedError
+from mst_transfer.checkpoint.metadata import BackboneMetadata, skeleton
 from mst_transfer.checkpoint.patch_embed import fit_patch_embed
-
-if TYPE_CHECKING:
-    from mst_transfer.checkpoint.metadata import BackboneMetadata
 
 PROJECTION = "patch_embed.proj.weight"
 TABLE = "relative_position_bias_table"
@@ -32,13 +30,8 @@ _BLOCK = re.compile(r"^layers\.(\d+)\.blocks\.(\d+)(?:\.|$)")
 class SwinFamily:
     """timm's ``SwinTransformer``; members are those of :class:`~mst_transfer.checkpoint.families.vit.ViTFamily`."""
 
-    name = "Swin"
     trunk: tuple[str, ...] = ("patch_embed", "absolute_pos_embed", "layers", "norm")
     anchor = f"layers.0.blocks.0.attn.{TABLE}"
-
-    def takes(self, model: nn.Module) -> bool:
-        """Whether the model's first block has a table of relative position biases."""
-        return self.anchor in model.state_dict()
 
     def describe(self, tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Any]:
         """Width of the first stage, blocks and heads of every stage; patches of another size are resampled."""
@@ -72,7 +65,7 @@ class SwinFamily:
                 tensors[PROJECTION], model.state_dict()[PROJECTION].shape, source
             )
             resized |= {PROJECTION: change} if change else {}
-        old_windows = dict(windows_of(_build(metadata))) if metadata else {}
+        old_windows = dict(windows_of(skeleton(metadata.arch, **metadata.arch_kwargs))) if metadata else {}
         for name, new in windows_of(model):
             if name not in tensors:
                 continue
@@ -85,11 +78,7 @@ class SwinFamily:
 
 
 def depths_of(names: Sequence[str]) -> tuple[int, ...]:
-    """Number of blocks of every stage.
-
-    Args:
-        names: of tensors or modules, timm's.
-    """
+    """Number of blocks of every stage, from timm's names of tensors or modules."""
     blocks = [(int(match.group(1)), int(match.group(2))) for match in map(_BLOCK.match, names) if match]
     stages = max((stage for stage, _ in blocks), default=-1) + 1
     return tuple(max((block for at, block in blocks if at == stage), default=-1) + 1 for stage in range(stages))
@@ -108,8 +97,6 @@ def square_window(table: Tensor, what: str, otherwise: Window | None = None) -> 
     """The window of a table, taken to be square as all published ones are.
 
     Args:
-        table: [(2h - 1) * (2w - 1), heads].
-        what: the table's name, for messages.
         otherwise: a window that is taken if the table is not a square one's but has its size.
 
     Raises:
@@ -124,10 +111,3 @@ def square_window(table: Tensor, what: str, otherwise: Window | None = None) -> 
         f"{what} has {len(table)} rows, which is not (2 w - 1)^2 of a square window w; give the model the checkpoint's "
         "window_size=(height, width)"
     )
-
-
-def _build(metadata: BackboneMetadata) -> nn.Module:
-    """The model that wrote a checkpoint of ours, without memory for its weights."""
-    import timm
-
-    return timm.create_model(metadata.arch, pretrained=False, num_classes=0, device="meta", **metadata.arch_kwargs)

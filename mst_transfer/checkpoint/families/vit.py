@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from timm.layers import resize_rel_pos_bias_table
 from torch import Tensor, nn
 
 from mst_transfer.checkpoint.errors import BackboneRefusedError
+from mst_transfer.checkpoint.metadata import BackboneMetadata
 from mst_transfer.checkpoint.patch_embed import fit_patch_embed
 from mst_transfer.checkpoint.pos_embed import fit_pos_embed
-
-if TYPE_CHECKING:
-    from mst_transfer.checkpoint.metadata import BackboneMetadata
 
 _BLOCK = re.compile(r"^blocks\.(\d+)(?:\.|$)")
 _TABLE = "relative_position_bias_table"
@@ -26,28 +24,21 @@ class ViTFamily:
     """Vision Transformers of one width, with blocks in one list.
 
     Attributes:
-        name: in words, for messages.
         trunk: top-level names of tensors without which the features would differ.
         anchor: a tensor that every model of the family has.
     """
 
-    name = "ViT"
     trunk: tuple[str, ...] = (
         *("patch_embed", "pos_embed", "cls_token", "dist_token", "reg_token", "norm_pre", "blocks", "norm"),
         *("rel_pos_bias", "cls_norm", "rope"),
     )
     anchor = "patch_embed.proj.weight"
 
-    def takes(self, model: nn.Module) -> bool:
-        """Whether the model has a patch embedding."""
-        return self.anchor in model.state_dict()
-
     def describe(self, tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Any]:
         """What a checkpoint and a model must have in common: width and depth; patches of another size are resampled.
 
         Args:
-            tensors: of a checkpoint or a model, under timm's names.
-            names: those names, and the names of tensors that are left out on purpose.
+            names: those of the tensors, and of others that are left out on purpose.
         """
         projection = tensors[self.anchor]  # [D, channels, p, p]
         blocks = [int(match.group(1)) for match in map(_BLOCK.match, names) if match]
@@ -70,13 +61,6 @@ class ViTFamily:
         source: str,
     ) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Resamples patch embedding, position embedding and tables of relative positions to the model.
-
-        Args:
-            model: which is to take the tensors.
-            tensors: of the checkpoint, under timm's names; left as they are.
-            metadata: of the checkpoint, None for a foreign file.
-            interpolation: how position embeddings are to be resampled.
-            source: the file's name, for messages.
 
         Returns:
             All tensors, and what was done to which, e.g. ``{"pos_embed": "14x14 -> 6x8"}``.

@@ -14,6 +14,7 @@ from torch import Tensor
 from mst_transfer.checkpoint.sources.scheme import Source, merge_qkv, rename_all
 from mst_transfer.checkpoint.sources.timm_like import fold_class_position
 
+# blocks of a Swin, whose patch embedding is the same, differ
 _LAYER = re.compile(r"^(encoder\.layer|layers|layer|model\.layer)\.\d+\.(?!blocks\.|downsample\.)")
 _RULES = (
     (r"^(?:encoder\.layer|layers|layer|model\.layer)\.(\d+)\.", r"blocks.\1."),
@@ -42,7 +43,6 @@ _RULES = (
 
 
 def _matches(tensors: Mapping[str, Tensor]) -> bool:
-    """Its Swin Transformers have the same patch embedding; their blocks stand in stages."""
     return any(map(_LAYER.match, tensors))
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from mst_transfer.checkpoint.sources.scheme import Source, rename_all, to_timm
+from mst_transfer.checkpoint.sources.scheme import Source, rename_all, rules_of
 
-_LAYER = re.compile(r"^layers\.\d+\.(ln|norm|attn\.)")
+_LAYER = re.compile(r"^layers\.\d+\.(ln|norm|attn\.)")  # blocks of a Swin, whose patch embedding is the same, differ
 NAMES = (
     ("cls_token", "cls_token"),
     ("pos_embed", "pos_embed"),
@@ -38,18 +37,15 @@ _READ_ONLY = (  # mmseg's, BEiT's, SwiGLU's and others that are not written
 )
 
 
-def _matches(tensors: Mapping[str, Tensor]) -> bool:
-    """Its Swin Transformers have the same patch embedding; their blocks stand in stages."""
-    return any(map(_LAYER.match, tensors))
-
-
 def _rename(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Renames; mmseg's ViT has no bias in its patch embedding unless told so, timm's always has: zero."""
-    renamed = rename_all(to_timm(tensors, NAMES), _READ_ONLY)
+    renamed = rename_all(tensors, [*rules_of(NAMES), *_READ_ONLY])
     weight = renamed["patch_embed.proj.weight"]
     if "norm_pre.weight" not in renamed:
         renamed.setdefault("patch_embed.proj.bias", torch.zeros(len(weight), dtype=weight.dtype))
     return renamed
 
 
-OPENMMLAB = Source("mmpretrain, mmseg ViT", "patch_embed.projection.weight", _rename, _matches)
+OPENMMLAB = Source(
+    "mmpretrain, mmseg ViT", "patch_embed.projection.weight", _rename, lambda tensors: any(map(_LAYER.match, tensors))
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,16 +15,6 @@ from mst_transfer.checkpoint.errors import BackboneNotCoveredError, BackboneRefu
 _PART = re.compile(r"^((?:layers\.\d+\.)?blocks\.\d+\.attn)\.([qkv])\.(weight|bias)$")
 Rules = Sequence[tuple[str, str]]
 Names = Sequence[tuple[str, str]]  # a library's and timm's; ``#`` is a number, ``*`` the rest of a name
-
-
-def always(tensors: Mapping[str, Tensor]) -> bool:
-    """The anchor says it all."""
-    return True
-
-
-def as_timm(tensors: Mapping[str, Tensor]) -> str:
-    """Position embeddings are resampled as timm does."""
-    return "timm"
 
 
 @dataclass(frozen=True)
@@ -46,81 +37,53 @@ class Source:
     name: str
     anchor: str
     rename: Callable[[dict[str, Tensor]], dict[str, Tensor]]
-    matches: Callable[[Mapping[str, Tensor]], bool] = always
+    matches: Callable[[Mapping[str, Tensor]], bool] = lambda tensors: True
     beside: tuple[str, ...] = ()
-    interpolation: Callable[[Mapping[str, Tensor]], str] = as_timm
+    interpolation: Callable[[Mapping[str, Tensor]], str] = lambda tensors: "timm"
     num_heads: Mapping[int, int] = field(default_factory=dict)
 
 
 def rename_all(tensors: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
-    """Applies rules to all names, each rule to what the one before has left.
-
-    Args:
-        tensors: under any names.
-        rules: regular expressions and their replacements.
+    """Applies regular expressions and their replacements to all names, each to what the one before has left.
 
     Raises:
         ValueError: if two tensors get the same name.
     """
-    compiled = [(re.compile(pattern), replacement) for pattern, replacement in rules]
-
-    def renamed(name: str) -> str:
-        for pattern, replacement in compiled:
-            name = pattern.sub(replacement, name)
-        return name
-
-    return _renamed_by(renamed, tensors)
-
-
-def to_timm(tensors: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
-    """Gives tensors timm's names by the first row that fits; those without a row keep theirs.
-
-    Raises:
-        ValueError: if two tensors get the same name.
-    """
-    rows = _compiled(names)
-    return _renamed_by(lambda name: _by_row(name, rows) or name, tensors)
-
-
-def from_timm(tensors: Mapping[str, Tensor], names: Names, library: str) -> dict[str, Tensor]:
-    """Gives timm's tensors a library's names, by the table that :func:`to_timm` reads them with.
-
-    Raises:
-        BackboneRefusedError: a tensor has no row: the library has no place for it.
-    """
-    rows = _compiled([(timms, theirs) for theirs, timms in names])
-    strangers = [name for name in tensors if _by_row(name, rows) is None]
-    if strangers:
-        raise BackboneRefusedError(
-            f"{library} has no place for {len(strangers)} of the backbone's tensors, e.g. {strangers[0]}: without them "
-            "its features would differ. Choose another target"
-        )
-    return _renamed_by(lambda name: str(_by_row(name, rows)), tensors)
-
-
-def _renamed_by(rename: Callable[[str], str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if (new := rename(name)) in renamed:
+        new = name
+        for pattern, replacement in rules:
+            new = re.sub(pattern, replacement, new)
+        if new in renamed:
             raise ValueError(f"two tensors of the file would be named {new!r}, one of them is {name!r}")
         renamed[new] = tensor
     return renamed
 
 
-def _compiled(names: Names) -> list[tuple[re.Pattern[str], str]]:
-    """Patterns for whole names, and templates for :meth:`str.format`."""
-    return [
-        (
-            re.compile(re.escape(old).replace(r"\#", r"(\d+)").replace(r"\*", "(.+)")),
-            new.replace("#", "{}").replace("*", "{}"),
+def rules_of(names: Names) -> list[tuple[str, str]]:
+    """Rules that give whole names of a table's left side those of its right side."""
+    rules = []
+    for old, new in names:
+        groups = itertools.count(1)
+        pattern = re.escape(old).replace(r"\#", r"(\d+)").replace(r"\*", "(.+)")
+        rules.append((f"^{pattern}$", re.sub(r"[#*]", lambda _: f"\\{next(groups)}", new)))  # noqa: B023 - used here
+    return rules
+
+
+def from_timm(tensors: Mapping[str, Tensor], names: Names, library: str) -> dict[str, Tensor]:
+    """Gives timm's tensors a library's names, by the table of :func:`rules_of` that they are read with.
+
+    Raises:
+        BackboneRefusedError: a tensor has no row: the library has no place for it.
+    """
+    rules = rules_of([(timms, theirs) for theirs, timms in names])
+    strangers = [name for name in tensors if not any(re.match(pattern, name) for pattern, _ in rules)]
+    if strangers:
+        raise BackboneRefusedError(
+            f"{library} has no place for {len(strangers)} of the backbone's tensors, e.g. {strangers[0]}: without them "
+            "its features would differ. Choose another target"
         )
-        for old, new in names
-    ]
-
-
-def _by_row(name: str, rows: Sequence[tuple[re.Pattern[str], str]]) -> str | None:
-    fits = ((pattern.fullmatch(name), new) for pattern, new in rows)
-    return next((new.format(*match.groups()) for match, new in fits if match), None)
+    return rename_all(tensors, rules)
 
 
 def merge_qkv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

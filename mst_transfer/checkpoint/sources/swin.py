@@ -13,13 +13,13 @@ Shapes: C channels of a map that is merged; a merged patch has 4 C, from (row, c
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NoReturn
 
 from torch import Tensor
 
 from mst_transfer.checkpoint.errors import BackboneRefusedError
-from mst_transfer.checkpoint.sources.scheme import Source, from_timm, merge_qkv, rename_all, to_timm
+from mst_transfer.checkpoint.sources.scheme import Source, from_timm, merge_qkv, rename_all, rules_of
 
 _DERIVED = ("attn_mask", "relative_position_index", "relative_coords_table")
 _STAGE = re.compile(r"^layers\.(\d+)\.")
@@ -75,7 +75,7 @@ def from_official(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def from_mm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Names of mmdet, mmseg and mmpretrain, whose patch merging is ordered by channel, then position."""
-    renamed = to_timm(tensors, _MM_NAMES)
+    renamed = rename_all(tensors, rules_of(_MM_NAMES))
     return from_official({n: position_first(t) if _MERGING.match(n) else t for n, t in renamed.items()})
 
 
@@ -100,16 +100,11 @@ def from_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return from_official(merge_qkv(rename_all(tensors, _HF_NAMES)))
 
 
-def _refuse(what: str) -> Callable[[Mapping[str, Tensor]], NoReturn]:
-    """A renaming that refuses what is no Swin of the first version."""
-
-    def refuse(tensors: Mapping[str, Tensor]) -> NoReturn:
-        raise BackboneRefusedError(
-            f"this is a {what}: only the first version of the Swin Transformer is supported. Choose a checkpoint of "
-            "it, such as swin_tiny_patch4_window7_224"
-        )
-
-    return refuse
+def _refuse(tensors: Mapping[str, Tensor]) -> NoReturn:
+    raise BackboneRefusedError(
+        "only the first version of the Swin Transformer is supported. Choose a checkpoint of it, such as "
+        "swin_tiny_patch4_window7_224"
+    )
 
 
 def position_first(merging: Tensor) -> Tensor:
@@ -149,8 +144,6 @@ def _name_last_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 _TABLE = "relative_position_bias_table"
-_refuse_v2 = _refuse("Swin Transformer V2 (its attention has a logit_scale)")
-_refuse_mlp = _refuse("Swin-MLP (its blocks have spatial_mlp instead of attention)")
 SWIN_SOURCES = (
     Source("timm Swin, Swin, MoBY, SimMIM, MST", f"layers.0.blocks.0.attn.{_TABLE}", from_official),
     Source("mmdet, mmseg, mmpretrain Swin", f"stages.0.blocks.0.attn.w_msa.{_TABLE}", from_mm),
@@ -158,8 +151,8 @@ SWIN_SOURCES = (
     Source(
         "transformers 5 Swin", f"encoder.layers.0.blocks.0.attention.relative_position_bias.{_TABLE}", from_hugging_face
     ),
-    Source("timm, Swin V2", "layers.0.blocks.0.attn.logit_scale", _refuse_v2),
-    Source("mmpretrain, Swin V2", "stages.0.blocks.0.attn.w_msa.logit_scale", _refuse_v2),
-    Source("transformers, Swin V2", "encoder.layers.0.blocks.0.attention.self.logit_scale", _refuse_v2),
-    Source("Swin-MLP", "layers.0.blocks.0.spatial_mlp.weight", _refuse_mlp),
+    Source("timm, Swin V2", "layers.0.blocks.0.attn.logit_scale", _refuse),
+    Source("mmpretrain, Swin V2", "stages.0.blocks.0.attn.w_msa.logit_scale", _refuse),
+    Source("transformers, Swin V2", "encoder.layers.0.blocks.0.attention.self.logit_scale", _refuse),
+    Source("Swin-MLP", "layers.0.blocks.0.spatial_mlp.weight", _refuse),
 )

@@ -39,11 +39,7 @@ _DINOV3_RULES = (
 
 
 def fold_class_position(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Adds the class token's position embedding to it where there are register tokens, which have none.
-
-    Args:
-        tensors: ``pos_embed`` [1, 1 + N, D] and ``cls_token`` [1, 1, D] under timm's names.
-    """
+    """Adds the class token's ``pos_embed`` [1, 1 + N, D] to it where there are register tokens, which have none."""
     folded = dict(tensors)
     if {"reg_token", "pos_embed", "cls_token"} <= set(tensors):
         folded["cls_token"] = tensors["cls_token"] + tensors["pos_embed"][:, :1]
@@ -64,10 +60,6 @@ def _dinov2_interpolation(tensors: Mapping[str, Tensor]) -> str:
 
 def _rename_dinov2(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return fold_class_position(rename_all(tensors, _DINOV2_RULES))
-
-
-def _is_dinov3(tensors: Mapping[str, Tensor]) -> bool:
-    return "storage_tokens" in tensors or "rope_embed.periods" in tensors
 
 
 def _rename_dinov3(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -105,39 +97,44 @@ def is_moco_v3(tensors: Mapping[str, Tensor]) -> bool:
     return expected.shape == found.shape and torch.allclose(found.float(), expected, atol=1e-3)
 
 
-def _is_mae(tensors: Mapping[str, Tensor]) -> bool:
-    return "decoder_pos_embed" in tensors and "decoder_embed.weight" in tensors
-
-
 def _is_beit(tensors: Mapping[str, Tensor]) -> bool:
     """Queries and values have biases, keys none; or attention adds a table of relative positions."""
     return "blocks.0.attn.q_bias" in tensors or any(name.endswith("relative_position_bias_table") for name in tensors)
 
 
-def _is_ibot(tensors: Mapping[str, Tensor]) -> bool:
-    return "masked_embed" in tensors
-
-
-def _as_dino(tensors: Mapping[str, Tensor]) -> str:
-    return "dino"
-
-
-DINOV3 = Source("DINOv3", ANCHOR, _rename_dinov3, _is_dinov3, num_heads={384: 6, 768: 12, 1024: 16, 1280: 20, 4096: 32})
-DINOV2 = Source(
-    "DINOv2",
-    ANCHOR,
-    _rename_dinov2,
-    _is_dinov2,
-    interpolation=_dinov2_interpolation,
-    num_heads={384: 6, 768: 12, 1024: 16, 1536: 24},
-)
 MOCO_V3 = Source("MoCo v3", ANCHOR, dict, is_moco_v3, num_heads={384: 12, 768: 12})
 TIMM_LIKE_SOURCES = (  # those with the surest marks first
-    DINOV3,
-    DINOV2,
-    Source("iBOT", ANCHOR, dict, _is_ibot, interpolation=_as_dino, num_heads={192: 3, 384: 6, 768: 12, 1024: 16}),
+    Source(
+        "DINOv3",
+        ANCHOR,
+        _rename_dinov3,
+        lambda tensors: "storage_tokens" in tensors or "rope_embed.periods" in tensors,
+        num_heads={384: 6, 768: 12, 1024: 16, 1280: 20, 4096: 32},
+    ),
+    Source(
+        "DINOv2",
+        ANCHOR,
+        _rename_dinov2,
+        _is_dinov2,
+        interpolation=_dinov2_interpolation,
+        num_heads={384: 6, 768: 12, 1024: 16, 1536: 24},
+    ),
+    Source(
+        "iBOT",
+        ANCHOR,
+        dict,
+        lambda tensors: "masked_embed" in tensors,
+        interpolation=lambda tensors: "dino",
+        num_heads={192: 3, 384: 6, 768: 12, 1024: 16},
+    ),
     Source("BEiT, SimMIM", ANCHOR, dict, _is_beit),
-    Source("MAE", ANCHOR, dict, _is_mae, num_heads={768: 12, 1024: 16, 1280: 16}),
+    Source(
+        "MAE",
+        ANCHOR,
+        dict,
+        lambda tensors: {"decoder_pos_embed", "decoder_embed.weight"} <= tensors.keys(),
+        num_heads={768: 12, 1024: 16, 1280: 16},
+    ),
     MOCO_V3,
     Source("timm, DINO, DeiT, MST", ANCHOR, dict),
 )

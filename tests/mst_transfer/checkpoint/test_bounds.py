@@ -17,34 +17,17 @@ from mst_transfer.checkpoint import BackboneMetadata, read_backbone
 from mst_transfer.checkpoint.architecture import infer_architecture
 
 
-def doubled_dicts(path: Path) -> None:
-    """2^40 names for one tensor."""
+def nested(keys: str, depth: int) -> Any:
     content: Any = torch.zeros(1)
-    for _ in range(40):
-        content = {"a": content, "b": content}
-    torch.save(content, path)
+    for _ in range(depth):
+        content = dict.fromkeys(keys, content)
+    return content
 
 
 def own_child(path: Path) -> None:
     content: dict = {}
     content["a"] = content
     torch.save(content, path)
-
-
-def deep(path: Path) -> None:
-    content: Any = torch.zeros(1)
-    for _ in range(300):
-        content = {"a": content}
-    torch.save(content, path)
-
-
-def deep_lists(path: Path) -> None:
-    """A pickle written by hand: a million lists, each in the next."""
-    path.write_bytes(b"\x80\x02" + b"]" * 1_000_000 + b"a" * 999_999 + b".")
-
-
-def expanded(path: Path) -> None:
-    torch.save({"cls_token": torch.zeros(1, 1, 1).expand(10**5, 10**4, 24)}, path)
 
 
 def zipped_again(path: Path, change: Callable[[bytes], bytes], compression: int = zipfile.ZIP_STORED) -> None:
@@ -83,12 +66,8 @@ def claimed_record(path: Path) -> None:
     path.write_bytes(data)
 
 
-def meta(path: Path) -> None:
-    torch.save({"x": torch.empty(10**12, device="meta")}, path)
-
-
-def sparse(path: Path) -> None:
-    torch.save({"x": torch.sparse_coo_tensor(torch.zeros(2, 1, dtype=torch.long), [1.0], (10**6, 10**6))}, path)
+def saving(make: Callable[[], Any]) -> Callable[[Path], None]:
+    return lambda path: torch.save({"x": make()}, path)
 
 
 def header(path: Path, content: bytes, claimed: int | None = None) -> None:
@@ -100,24 +79,24 @@ def tensor_of(size: int, offsets: tuple[int, int]) -> bytes:
 
 
 BOMBS: dict[str, Callable[[Path], None]] = {
-    "doubled_dicts.pth": doubled_dicts,
+    "doubled_dicts.pth": saving(lambda: nested("ab", 40)),  # 2^40 names for one tensor
     "own_child.pth": own_child,
-    "deep.pth": deep,
-    "deep_lists.pth": deep_lists,
-    "expanded.pth": expanded,
+    "deep.pth": saving(lambda: nested("a", 300)),
+    "deep_lists.pth": lambda path: path.write_bytes(b"\x80\x02" + b"]" * 1_000_000 + b"a" * 999_999 + b"."),
+    "expanded.pth": saving(lambda: torch.zeros(1, 1, 1).expand(10**5, 10**4, 24)),
     "packed.pth": packed,
     "claimed_shape.pth": claimed_shape,
     "claimed_record.pth": claimed_record,
-    "meta.pth": meta,
-    "sparse.pth": sparse,
+    "meta.pth": saving(lambda: torch.empty(10**12, device="meta")),
+    "sparse.pth": saving(lambda: torch.sparse_coo_tensor(torch.zeros(2, 1).long(), [1.0], (10**6, 10**6))),
     "header_2gb.safetensors": lambda path: header(path, b"{}", 2**31),
     "header_2_63.safetensors": lambda path: header(path, b"{}", 2**63),
     "header_depth.safetensors": lambda path: header(path, b'{"__metadata__":' + b"[" * 10**6 + b"]" * 10**6 + b"}"),
     "header_digits.safetensors": lambda path: header(path, b'{"a": ' + b"9" * 10**6 + b"}"),
     "claimed_size.safetensors": lambda path: header(path, tensor_of(2**40, (0, 2**42))),
     "overlap.safetensors": lambda path: header(path, tensor_of(2, (0, 4)) + b" " * 100),
-    "empty.pth": lambda path: path.write_bytes(b""),
-    "empty.safetensors": lambda path: path.write_bytes(b""),
+    "empty.pth": Path.touch,
+    "empty.safetensors": Path.touch,
     "zeros.pth": lambda path: path.write_bytes(bytes(10**6)),
 }
 READ = """

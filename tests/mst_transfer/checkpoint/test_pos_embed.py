@@ -1,11 +1,11 @@
 """Position embeddings on another grid: timm's resampling, DINO's, and what a checkpoint says about it."""
 
 import copy
-import math
 
 import pytest
 import torch
 import torch.nn.functional as F
+from keys_cubic import resampled
 from small_vit import dino_full, make_metadata, make_vit
 
 from mst_transfer.checkpoint import BackboneRefusedError, load_backbone, save_backbone
@@ -29,26 +29,9 @@ def test_pos_embed_is_resampled_as_timm_does(saved, size):
     torch.testing.assert_close(other.pos_embed, model.pos_embed)
 
 
-def dino_resampled(pos_embed, old, rows, columns):
-    """Bicubic convolution (Keys, a = -0.75) with DINO's scale, cell by cell, borders repeated; no smoothing."""
-
-    def kernel(x):
-        x = abs(x)
-        if x <= 1:
-            return 1.25 * x**3 - 2.25 * x**2 + 1
-        return -0.75 * (x**3 - 5 * x**2 + 8 * x - 4) if x < 2 else 0.0
-
-    def weights(new):
-        matrix = torch.zeros(new, old)
-        for i in range(new):
-            place = (i + 0.5) * old / (new + 0.1) - 0.5
-            for j in range(math.floor(place) - 1, math.floor(place) + 3):
-                matrix[i, min(max(j, 0), old - 1)] += kernel(place - j)
-        return matrix
-
-    grid = pos_embed[0, 1:].reshape(old, old, -1)
-    grid = torch.einsum("yi,xj,ijd->yxd", weights(rows), weights(columns), grid)
-    return torch.cat([pos_embed[:, :1], grid.reshape(1, rows * columns, -1)], dim=1)
+def dino_resampled(pos_embed, rows, columns):
+    """With DINO's scale."""
+    return resampled(pos_embed, (4, 4), (rows, columns), more=0.1)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (16, 48), (24, 24)])
@@ -58,7 +41,7 @@ def test_pos_embed_is_resampled_as_the_metadata_say(tmp_path, size):
     save_backbone(tmp_path / "dino.safetensors", model.state_dict(), metadata)
     other = make_vit(img_size=size)
     report = load_backbone(other, tmp_path / "dino.safetensors")
-    expected = dino_resampled(model.pos_embed, 4, size[0] // 8, size[1] // 8)
+    expected = dino_resampled(model.pos_embed, size[0] // 8, size[1] // 8)
     torch.testing.assert_close(other.pos_embed, expected, atol=1e-5, rtol=1e-5)
     assert report.pos_embed_interpolation == "dino"
     assert report.resized["pos_embed"] == f"4x4 -> {size[0] // 8}x{size[1] // 8} (dino)"
@@ -79,7 +62,7 @@ def test_forward_pass_resamples_as_dino(options, size):
     state = model.state_dict()
     first = state["pos_embed"][:, :num_prefix]
     padded = torch.cat([torch.zeros(1, 1, 24), state["pos_embed"][:, num_prefix:]], dim=1)
-    grid = padded if size == (32, 32) else dino_resampled(padded, 4, size[0] // 8, size[1] // 8)
+    grid = padded if size == (32, 32) else dino_resampled(padded, size[0] // 8, size[1] // 8)
     fixed.load_state_dict(state | {"pos_embed": torch.cat([first, grid[:, 1:]], dim=1)})
     images = torch.randn(2, 3, *size)
     as_timm = model.forward_features(images)

@@ -134,9 +134,9 @@ def test_old_and_new_timm_are_told_apart():
     """Merging stays at the start of a stage if it is there already."""
     new = build().state_dict()
     assert from_official(new).keys() == new.keys()
-    old = {name.replace("layers.1.down", "layers.0.down"): tensor for name, tensor in new.items()}
-    old = {name.replace("layers.2.down", "layers.1.down"): tensor for name, tensor in old.items()}
-    old = {name.replace("layers.3.down", "layers.2.down"): tensor for name, tensor in old.items()}
+    old = new
+    for stage in (1, 2, 3):
+        old = {name.replace(f"layers.{stage}.down", f"layers.{stage - 1}.down"): tensor for name, tensor in old.items()}
     assert all(torch.equal(tensor, new[name]) for name, tensor in from_official(old).items())
 
 
@@ -240,9 +240,9 @@ def test_what_timms_swin_does_not_compute_is_refused(official, more, message):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("stages.0.blocks.0.attn.w_msa.logit_scale", "Swin Transformer V2.*only the first version"),
-        ("encoder.layers.0.blocks.0.attention.self.logit_scale", "Swin Transformer V2"),
-        ("layers.0.blocks.0.attn.logit_scale", "Swin Transformer V2"),
+        ("stages.0.blocks.0.attn.w_msa.logit_scale", "mmpretrain, Swin V2.*only the first version"),
+        ("encoder.layers.0.blocks.0.attention.self.logit_scale", "transformers, Swin V2"),
+        ("layers.0.blocks.0.attn.logit_scale", "timm, Swin V2"),
         ("layers.0.blocks.0.spatial_mlp.weight", "Swin-MLP"),
     ],
 )
@@ -259,13 +259,9 @@ def test_published_classes_of_swin_v2_bear_the_names_that_are_refused():
     assert "encoder.layers.0.blocks.0.attention.self.logit_scale" in transformers.Swinv2Model(config).state_dict()
 
 
-def test_vit_file_is_refused_for_a_swin(saved):
-    with pytest.raises(BackboneRefusedError):
-        load_backbone(build(), saved[1])
-
-
-def test_swin_file_is_refused_for_a_vit(official):
-    tensors, saved, _ = official
+def test_swin_and_vit_refuse_each_others_files(saved, official):
+    tensors, write, _ = official
     vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, embed_dim=4, depth=1, num_heads=1, patch_size=4)
-    with pytest.raises(BackboneRefusedError):
-        load_backbone(vit, saved(tensors))
+    for model, path in ((build(), saved[1]), (vit, write(tensors))):
+        with pytest.raises(BackboneRefusedError):
+            load_backbone(model, path)

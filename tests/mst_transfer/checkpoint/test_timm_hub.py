@@ -7,10 +7,7 @@ from safetensors.torch import save_file
 
 from mst_transfer.checkpoint import load_backbone, read_backbone
 
-NAME, REPOSITORY = (
-    "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
-    "models--timm--vit_tiny_patch16_224.augreg_in21k_ft_in1k",
-)
+NAME = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 
 
 @pytest.fixture
@@ -19,7 +16,7 @@ def cache(tmp_path, monkeypatch):
     from huggingface_hub import constants
 
     revision = "0" * 40
-    folder = tmp_path / REPOSITORY
+    folder = tmp_path / f"models--timm--{NAME}"
     (folder / "refs").mkdir(parents=True)
     (folder / "refs" / "main").write_text(revision)
     snapshot = folder / "snapshots" / revision
@@ -36,7 +33,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.mark.parametrize("address", [f"timm://{NAME}", f"timm:/{NAME}", "timm://vit_tiny_patch16_224"])
 def test_weights_come_from_timms_cache(cache, address):
     tensors, metadata = read_backbone(address)
-    assert metadata.arch in NAME or metadata.arch == NAME
+    assert metadata.arch == address.rpartition("/")[2]
     assert (metadata.patch_size, metadata.img_size, metadata.embed_dim) == (16, (224, 224), 192)
     assert metadata.mean == (0.5, 0.5, 0.5) and metadata.provenance["tag"] == "augreg_in21k_ft_in1k"
     assert metadata.pos_embed_interpolation == "timm"
@@ -51,12 +48,8 @@ def test_weights_come_from_timms_cache(cache, address):
     ("address", "message"),
     [
         ("timm://vit_tiny_patch61_224", "no model 'vit_tiny_patch61_224'; near: vit_tiny_patch16_224"),
-        ("timm://vit_small_patch16_224.dino", "could not get the weights.*without a network|could not get the weights"),
-        (
-            "timm://vit_tiny_patch16_224.nonsense",
-            r"could not get the weights.*timm.list_pretrained\('vit_tiny_patch16_224",
-        ),
-        ("timm://vit_tiny_patch14_dinov2", "no model"),
+        ("timm://vit_small_patch16_224.dino", "could not get the weights"),
+        ("timm://vit_tiny_patch16_224.nonsense", r"could not get .*timm.list_pretrained\('vit_tiny_patch16_224"),
     ],
 )
 def test_what_cannot_be_had_is_refused_with_the_next_step(cache, address, message):

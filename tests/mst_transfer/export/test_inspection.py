@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 from backbones_to_convert import KINDS, make_model
-from small_vit import dino_full, make_metadata, make_vit
+from small_vit import SMALL, dino_full, make_metadata, make_vit
 
 from mst_transfer.checkpoint import save_backbone
 from mst_transfer.export.inspection import inspect
@@ -26,6 +26,7 @@ def test_our_own_file(saved) -> None:
     }
     expected = dict(arch="vit_tiny_patch16_224", known_from="metadata", width=24, depth=2, heads=3, patch=8)
     expected |= dict(grid=[4, 4], class_token=True, registers=0, layer_scale=False, positions="absolute")
+    expected["arch_kwargs"] = SMALL
     assert expected.items() <= facts["architecture"].items()
     weights = facts["weights"]
     assert weights["parameters"] == sum(parameter.numel() for parameter in model.parameters())

@@ -9,7 +9,7 @@ from backbones_to_convert import make_original
 
 from mst_transfer.checkpoint.pos_embed import resample_pos_embed
 from mst_transfer.export import graph_models, onnx_graph
-from mst_transfer.export.convert import Options, convert
+from mst_transfer.export.convert import convert
 from mst_transfer.export.graph_models import AnySizeViT, Map, Tokens, dino_weights
 from mst_transfer.export.onnx_graph import TARGET
 
@@ -61,7 +61,7 @@ def test_the_modules_of_one_size_are_the_original(kind, tmp_path) -> None:
 
 def test_a_graph_takes_any_size_and_batch(original, onnxruntime, tmp_path) -> None:
     dino = replace(original, metadata=replace(original.metadata, pos_embed_interpolation="dino"))
-    agreement = convert(dino, TARGET, tmp_path / "out.onnx", options=Options(with_normalisation=True))
+    agreement = convert(dino, TARGET, tmp_path / "out.onnx", with_normalisation=True)
     assert {"32x32, batch 1", "40x48, batch 3"} <= set(agreement.differences)
     session = onnxruntime.InferenceSession(str(tmp_path / "out.onnx"), providers=["CPUExecutionProvider"])
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (dino.metadata.mean, dino.metadata.std))
@@ -83,7 +83,7 @@ def test_a_graph_takes_any_size_and_batch(original, onnxruntime, tmp_path) -> No
 )
 def test_graphs_of_every_family(kind, size, onnxruntime, tmp_path) -> None:
     original = make_original(kind, tmp_path)
-    agreement = convert(original, TARGET, tmp_path / "out.onnx", options=Options(size=size))
+    agreement = convert(original, TARGET, tmp_path / "out.onnx", size=size)
     assert max(agreement.differences.values()) < 1e-4
     assert any("only: two batch sizes" in remark for remark in agreement.remarks) == (kind != "registers")
 
@@ -110,7 +110,7 @@ def test_arguments_that_a_graph_cannot_have_are_refused(original, onnxruntime, m
     with pytest.raises(ValueError, match="dtype is for files of weights"):
         convert(original, TARGET, tmp_path / "out.onnx", dtype="float16")
     with pytest.raises(ValueError, match="size=30x32: both sides must be multiples of the patch, 8"):
-        convert(original, TARGET, tmp_path / "out.onnx", options=Options(size=(30, 32)))
+        convert(original, TARGET, tmp_path / "out.onnx", size=(30, 32))
     monkeypatch.setattr(onnx_graph, "LARGEST_FILE", 1000)
     with pytest.raises(ValueError, match="one file of ONNX holds 2"):
         convert(original, TARGET, tmp_path / "out.onnx")

@@ -97,10 +97,9 @@ def test_a_folder_without_the_right_to_write(tmp_path: Path) -> None:
         write_checkpoint(tmp_path / "x.pth", SMALL)
 
 
-def test_a_missing_folder_is_made_only_where_that_is_wanted(tmp_path: Path) -> None:
-    with pytest.raises(FileNotWrittenError, match="No such file or directory.*who removed or unmounted"):
-        write_checkpoint(tmp_path / "gone" / "x.pth", SMALL, make_folder=False)
+def test_a_missing_folder_is_made(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "made" / "x.pth", SMALL)
+    assert verify_checkpoint(tmp_path / "made" / "x.pth")
 
 
 def killed_while_writing(path: Path, seconds: float) -> None:
