@@ -1,11 +1,9 @@
 """Layer-wise learning rate decay for fine-tuning: the nearer to the image, the smaller the steps.
 
-Layer k of n gets ``lr * layer_decay_rate ** (n - 1 - k)``; everything outside the backbone belongs to layer
-n - 1 and keeps ``lr``. A backbone takes part by having ``get_layer_depth(param_name, prefix) -> (k, n)``,
-as all adapters of this package and those of mmpretrain do, instead of being known here by name (the
-constructors of mmdet and mmseg know a few class names). As in BEiT, MAE and ViTDet, vectors (norms, biases)
-and the parameters that the backbone names in ``no_weight_decay()`` (class token, position embeddings) are
-not decayed.
+Layer k of n gets ``lr * layer_decay_rate ** (n - 1 - k)``; everything outside the backbone belongs to layer n - 1 and
+keeps ``lr``. A backbone takes part by having ``get_layer_depth(param_name, prefix) -> (k, n)``, as all adapters of this
+package and those of mmpretrain do. As in BEiT, MAE and ViTDet, vectors (norms, biases) and the parameters that the
+backbone names in ``no_weight_decay()`` (class token, position embeddings) are not decayed.
 """
 
 from __future__ import annotations
@@ -59,9 +57,8 @@ def plan_parameters(
     if not hasattr(backbone, "get_layer_depth"):
         raise ValueError(
             f"{type(model).__name__}.backbone is a {type(backbone).__name__} without "
-            "get_layer_depth(param_name, prefix) -> (layer, num_layers): layer decay cannot order its "
-            "parameters. Use an mst_transfer backbone, or drop "
-            "constructor='mst_transfer.LayerDecayOptimWrapperConstructor'."
+            "get_layer_depth(param_name, prefix): layer decay cannot order its parameters. Use an mst_transfer "
+            "backbone, or drop constructor='mst_transfer.LayerDecayOptimWrapperConstructor'."
         )
     undecayed = {f"backbone.{name}" for name in getattr(backbone, "no_weight_decay", set)()}
     keys = sorted(custom_keys or {}, key=len, reverse=True)
@@ -86,9 +83,8 @@ def plan_parameters(
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Builds the optimizer with one parameter group for each (layer, learning rate, weight decay).
 
-    Options, under ``optim_wrapper.paramwise_cfg``: ``layer_decay_rate`` (required, in (0, 1]; 1 = no decay)
-    and ``custom_keys``, as for mmengine's own constructor but on top of the layer's rate. The plan is
-    logged as a table.
+    Options, under ``optim_wrapper.paramwise_cfg``: ``layer_decay_rate`` (required, in (0, 1]; 1 = no decay) and
+    ``custom_keys``, as for mmengine's own constructor but on top of the layer's rate. The plan is logged as a table.
     """
 
     def _validate_cfg(self) -> None:

@@ -28,8 +28,7 @@ def changing_buffers(model: nn.Module) -> list[Tensor]:
 class NonfiniteHook(Hook):
     """Puts buffers back after a step that was left out, keeps averages of weights and logs free of it, and records it.
 
-    Args:
-        limit: so many steps in a row end the run.
+    So many steps in a row as ``limit`` says end the run.
     """
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:

@@ -18,10 +18,7 @@ class RunRecordHook(Hook):
     """Keeps a run's seconds, and the figures of its last validation, from one start to the next.
 
     Before the first step it warns of schedulers that the run is too short for, and keeps that in ``unfinished``.
-
-    Args:
-        start: When this process began, ``time.time()``.
-        stretch: Of the batch plan.
+    ``start`` is when this process began, ``time.time()``; ``stretch`` is the batch plan's.
     """
 
     priority = "VERY_HIGH"  # before a checkpoint is written because a figure is the best so far

@@ -68,7 +68,7 @@ def measure(cfg: Any, name: str, shape: tuple[int, int] | None = None) -> Comple
     """Counts a config's model.
 
     Args:
-        cfg: An mmengine ``Config`` of a detector or segmentor.
+        cfg: Of a detector or segmentor.
         name: What the table calls it.
         shape: Height and width of the image in pixels. None: 800 x 1280 for detectors, or the square that theirs are
             padded to; the size of the training crops for segmentors.

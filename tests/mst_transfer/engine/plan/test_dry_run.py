@@ -210,7 +210,7 @@ def report(**changes: object) -> DryRunReport:
 
 
 def test_the_whole_run_waits_for_what_its_workers_cannot_load_meanwhile() -> None:
-    assert report().wait == pytest.approx(0.5) and report().train_seconds == pytest.approx(150)
+    assert report().wait == pytest.approx(0.5)
     assert report(num_workers=4).wait == 0 and report(num_workers=0).wait == 3.0
     assert "100 steps: about 2 min" in str(report())
     assert "about 2.8 h" in str(report(num_steps_of_run=6667)) and "days" in str(report(num_steps_of_run=200_000))
