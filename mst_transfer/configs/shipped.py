@@ -50,10 +50,7 @@ def _nearest(name: str, root: Path) -> str:
 
 
 def resolve_config(name: str) -> Path:
-    """Path of a config given on the command line.
-
-    Args:
-        name: A path, or ``mst_transfer::NAME``, or the NAME of a shipped config where there is no such file here.
+    """Path of a config given as a path, ``mst_transfer::NAME``, or NAME of a shipped one where there is no such file.
 
     Raises:
         FileNotFoundError: Neither a file nor a shipped config.

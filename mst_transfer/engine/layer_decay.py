@@ -8,12 +8,10 @@ backbone names in ``no_weight_decay()`` (class token, position embeddings) are n
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
 
@@ -84,7 +82,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Builds the optimizer with one parameter group for each (layer, learning rate, weight decay).
 
     Options, under ``optim_wrapper.paramwise_cfg``: ``layer_decay_rate`` (required, in (0, 1]; 1 = no decay) and
-    ``custom_keys``, as for mmengine's own constructor but on top of the layer's rate. The plan is logged as a table.
+    ``custom_keys``, as for mmengine's own constructor but on top of the layer's rate. See ``mst params``.
     """
 
     def _validate_cfg(self) -> None:
@@ -109,18 +107,4 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             group = groups.setdefault(tuple(rates.values()), dict(rates, params=[], param_names=[]))
             group["params"].append(plan.parameter)
             group["param_names"].append(plan.name)
-        ordered = [groups[key] for key in sorted(groups)]
-        print_log(format_table(ordered), logger="current", level=logging.INFO)
-        params.extend(ordered)
-
-
-def format_table(groups: list[dict]) -> str:
-    """Layer, learning rate, weight decay, number of tensors and of values of each group, as aligned text."""
-    lines = ["parameter groups", f"{'layer':>7} {'lr':>11} {'decay':>8} {'tensors':>8} {'values':>12}  first"]
-    for group in groups:
-        values = sum(parameter.numel() for parameter in group["params"])
-        lines.append(
-            f"{group['layer']:>7} {group['lr']:>11.4g} {group['weight_decay']:>8.4g} "
-            f"{len(group['params']):>8} {values:>12,}  {group['param_names'][0]}"
-        )
-    return "\n".join(lines)
+        params.extend(groups[key] for key in sorted(groups))

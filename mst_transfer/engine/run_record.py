@@ -41,7 +41,7 @@ class RunRecordHook(Hook):
         """Now it is known how many iterations an epoch has."""
         cfg = runner.cfg
         num_epochs = (cfg.get("train_cfg") or {}).get("max_epochs")
-        self.unfinished = unfinished_schedules(cfg.get("param_scheduler"), runner.max_iters, num_epochs, self._stretch)
+        self.unfinished = unfinished_schedules(cfg, runner.max_iters, num_epochs, self._stretch)
         for sentence in self.unfinished:
             runner.logger.warning(sentence)
 

@@ -16,8 +16,7 @@ from mst_transfer.devices.onednn_products import quick_products
 from mst_transfer.engine.checkpoints import check_coverage
 from mst_transfer.engine.image_checks import ImageChecks, check_pipelines
 from mst_transfer.engine.losses_in_fp32 import losses_in_fp32
-from mst_transfer.engine.nonfinite import guarded
-from mst_transfer.engine.nonfinite_hook import NonfiniteHook
+from mst_transfer.engine.nonfinite import NonfiniteHook, guarded
 from mst_transfer.runs.nonfinite_steps import DEFAULT_LIMIT
 from mst_transfer.runs.resuming_runner import ResumingRunner
 from mst_transfer.runs.stop_hook import StopHook

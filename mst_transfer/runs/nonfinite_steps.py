@@ -33,11 +33,9 @@ def lower_loss_scale(scaler: Any, new_scale: float | None = None) -> bool:
 
 
 class NonfiniteSteps:
-    """Keeps count for a run, in its message hub; the same in every process, since what it is told is.
+    """Keeps count in a runner's message hub; the same in every process, since what it is told is.
 
-    Args:
-        runner: mmengine's.
-        limit: so many steps in a row end the run; positive.
+    So many steps in a row as ``limit`` says, at least 1, end the run.
     """
 
     def __init__(self, runner: Any, limit: int = DEFAULT_LIMIT) -> None:

@@ -1,7 +1,7 @@
 """Runs of all three tasks that last seconds: data, configs, and how each is started in this process."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -169,27 +169,37 @@ env_cfg = dict(mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0))
 """
 
 
-def make_pictures(folder: Path, count: int = 11) -> None:
-    """Light squares on dark ground, wide and tall; their masks, and boxes and polygons in COCO's format."""
+def make_pictures(
+    folder: Path,
+    count: int = 11,
+    sizes: Sequence[tuple[int, int]] = ((64, 48), (48, 64), (48, 64)),
+    classes: Sequence[str] = ("square",),
+    unlabelled: int = 0,
+) -> None:
+    """Light squares on dark ground, of these heights and widths in turn; boxes and polygons in COCO's format, masks.
+
+    Up to ``unlabelled`` upper rows of each mask are 255.
+    """
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True)
     rng = np.random.default_rng(0)
     images, annotations = [], []
     for index in range(count):
-        height, width = ((48, 64), (64, 48))[index % 3 == 0]
+        height, width = sizes[index % len(sizes)]
         x, y, side = int(rng.integers(0, 20)), int(rng.integers(0, 20)), int(rng.integers(14, 28))
         mask = np.zeros((height, width), np.uint8)
         mask[y : y + side, x : x + side] = 1
         noise = rng.integers(20, 60, (height, width, 3))
         picture = np.clip(mask[..., None] * 160 + noise, 0, 255).astype(np.uint8)
         cv2.imwrite(str(folder / "images" / f"{index:02d}.png"), picture)
+        mask[: int(rng.integers(0, unlabelled)) if unlabelled else 0] = 255
         cv2.imwrite(str(folder / "masks" / f"{index:02d}_mask.png"), mask)
         images.append(dict(id=index, file_name=f"{index:02d}.png", width=width, height=height))
         corners = [x, y, x + side, y, x + side, y + side, x, y + side]
         box = dict(bbox=[x, y, side, side], area=side * side, iscrowd=0, segmentation=[corners])
-        annotations.append(dict(box, id=index, image_id=index, category_id=1))
-    boxes = dict(images=images, annotations=annotations, categories=[dict(id=1, name="square")])
-    (folder / "boxes.json").write_text(json.dumps(boxes))
+        annotations.append(dict(box, id=index, image_id=index, category_id=1 + index % len(classes)))
+    categories = [dict(id=number, name=name) for number, name in enumerate(classes, 1)]
+    (folder / "boxes.json").write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
 
 
 def write_config(task: str, folder: Path) -> Path:

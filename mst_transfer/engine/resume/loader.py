@@ -55,8 +55,7 @@ class SeededDataset(Dataset):
 class ExactLoader(DataLoader):
     """A loader as another one, with exact batches and seeded samples; workers start when a batch is asked for.
 
-    Args:
-        loader: as mmengine builds it from a config. It must not have been iterated: some samplers remember.
+    The other must not have been iterated: some samplers remember.
     """
 
     def __init__(self, loader: DataLoader) -> None:
