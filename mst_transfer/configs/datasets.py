@@ -1,4 +1,4 @@
-"""Finds the datasets of a config, their kinds and their classes."""
+"""Finds the datasets of a config, their kinds and their classes; and the entries of other sections."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ def unique_datasets(cfg: Any, loaders: Sequence[str] = LOADERS) -> Iterator[tupl
         if dataset not in seen:
             seen.append(dataset)
             yield place, dataset
+
+
+def items(node: Mapping[str, Any], name: str, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Place in the config and content of each entry of a section that holds one, a list of them, or none."""
+    section, place = node.get(name) or [], f"{place}{name}"
+    if not isinstance(section, list | tuple):
+        yield place, section
+        return
+    for index, item in enumerate(section):
+        yield f"{place}.{index}", item
 
 
 def unwrap(place: str, dataset: Any) -> Iterator[tuple[str, Any]]:

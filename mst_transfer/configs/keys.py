@@ -3,8 +3,7 @@
 A top-level name of a config is accepted if
 
 - mmengine's Runner or the libraries read it (``LIVE_KEYS``, ``VARIABLES``),
-- some file of the config reads it itself (a helper variable, like ``max_epochs`` in
-  ``dict(max_epochs=max_epochs)``),
+- some file of the config reads it itself (a helper variable, like ``max_epochs`` in ``dict(max_epochs=max_epochs)``),
 - a ``_base_`` of another package (``mmdet::...``) defines it,
 - it starts with an underscore, or the config lists it in ``allowed_keys``,
 - a run saved it: its variables were read when the run began.
@@ -45,35 +44,22 @@ class UnknownConfigKeyError(ValueError):
 
 @functools.cache
 def runner_keys() -> frozenset[str]:
-    """Names of the arguments of mmengine's Runner, read from its source: importing it takes seconds.
-
-    Raises:
-        RuntimeError: The source is not where mmengine has it; reinstall it.
-    """
+    """Names of the arguments of mmengine's Runner, read from its source: importing it takes seconds."""
     import mmengine
 
-    path = Path(str(mmengine.__file__)).parent / "runner" / "runner.py"
-    if not path.is_file():
-        raise RuntimeError(f"mmengine is incomplete: {path} does not exist. Next step: pip install -U mmengine")
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ClassDef) and node.name == "Runner":
-            init = next(part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__")
-            names = [argument.arg for argument in (*init.args.args, *init.args.kwonlyargs)]
-            return frozenset(names) - {"self", "cfg"}
-    raise RuntimeError(f"mmengine is incomplete: {path} has no Runner. Next step: pip install -U mmengine")
+    source = (Path(str(mmengine.__file__)).parent / "runner" / "runner.py").read_text(encoding="utf-8")
+    (runner,) = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == "Runner")
+    (init,) = (node for node in runner.body if isinstance(node, ast.FunctionDef) and node.name == "__init__")
+    return frozenset(argument.arg for argument in (*init.args.args, *init.args.kwonlyargs)) - {"self", "cfg"}
 
 
-def check_config(cfg: Any, allowed_extra: Iterable[str] = ()) -> None:
-    """Refuses a config with unknown top-level keys.
-
-    Args:
-        cfg: An ``mmengine.Config``.
-        allowed_extra: Further names that the caller reads.
+def check_config(cfg: Any) -> None:
+    """Refuses an mmengine ``Config`` with unknown top-level keys.
 
     Raises:
         UnknownConfigKeyError: Names each unknown key, the nearest known one and the ways out.
     """
-    known = _live_keys(cfg) | VARIABLES | frozenset(allowed_extra)
+    known = _live_keys(cfg) | VARIABLES
     suspects = [key for key in cfg if key not in known and not key.startswith("_")]
     if suspects and cfg.filename:
         if Path(cfg.filename).suffix == ".json":
@@ -98,15 +84,14 @@ def check_cfg_options(cfg: Any, options: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         cfg: The ``mmengine.Config`` that they are to change.
-        options: Dotted path → value. A leading ``+`` allows a new key:
-            ``+optim_wrapper.clip_grad.max_norm=1``.
+        options: Dotted path → value. A leading ``+`` allows a new key: ``+optim_wrapper.clip_grad.max_norm=1``.
 
     Returns:
         The options without the plus signs, ready for ``cfg.merge_from_dict``.
 
     Raises:
-        UnknownConfigKeyError: Names the first part that does not exist, the nearest one and the ways out; or
-            the paths to which a variable was copied.
+        UnknownConfigKeyError: Names the first part that does not exist, the nearest one and the ways out; or the paths
+            to which a variable was copied.
     """
     for option in options:
         path = option.removeprefix("+")
@@ -172,7 +157,7 @@ def _copies(cfg: Any, live: Iterable[str], name: str, value: Any) -> list[str]:
 
     def walk(node: Any, path: str) -> Iterator[str]:
         text = isinstance(node, str) and isinstance(value, str) and len(value) > 2 and node.startswith(value)
-        same = isinstance(value, dict | list | tuple) and bool(value) and _plain(node) == _plain(value)
+        same = isinstance(value, dict | list | tuple) and bool(value) and node == value
         if path.rpartition(".")[2] == name or text or same:
             yield path
             return
@@ -182,15 +167,8 @@ def _copies(cfg: Any, live: Iterable[str], name: str, value: Any) -> list[str]:
     return [path for key in cfg if key in live for path in walk(cfg[key], key)]
 
 
-def _plain(node: Any) -> Any:
-    """The value with lists for tuples."""
-    if isinstance(node, Mapping):
-        return {key: _plain(value) for key, value in node.items()}
-    return [_plain(value) for value in node] if isinstance(node, list | tuple) else node
-
-
 def _children(node: Any) -> list[str]:
-    if isinstance(node, Mapping) or hasattr(node, "keys"):
+    if hasattr(node, "keys"):  # a Config, or a mapping
         return [str(key) for key in node.keys()]
     if isinstance(node, Sequence) and not isinstance(node, str):
         return [str(index) for index in range(len(node))]
@@ -224,9 +202,7 @@ def _names_read_or_inherited(path: Path) -> set[str]:
 
 
 def _names_read(tree: ast.AST) -> set[str]:
-    """Names that a file reads: plain, and as ``_base_.name``, also inside strings like
-    ``'{{_base_.name}}'``.
-    """
+    """Names that a file reads: plain, and as ``_base_.name``, also inside strings like ``'{{_base_.name}}'``."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
@@ -239,8 +215,7 @@ def _names_read(tree: ast.AST) -> set[str]:
 
 
 def parse_cfg_options(items: Iterable[str]) -> dict[str, Any]:
-    """Reads ``KEY=VALUE`` words of a command line as mmengine does: numbers, booleans, None, lists, tuples,
-    text.
+    """Reads ``KEY=VALUE`` words of a command line as mmengine does: numbers, booleans, None, lists, tuples, text.
 
     Raises:
         ValueError: A word has no ``=``, or brackets that make no list or tuple.

@@ -17,11 +17,7 @@ class WrongKindError(ValueError):
 
 
 def config_kind(cfg: Any) -> str | None:
-    """``PRETRAINING``, ``DETECTION`` or ``SEGMENTATION`` by the scopes that a config names; None if they are others.
-
-    Args:
-        cfg: An ``mmengine.Config``.
-    """
+    """``PRETRAINING``, ``DETECTION`` or ``SEGMENTATION`` by the scopes that a config names; None if they are others."""
     parts = [cfg.get(name) or {} for name in ("model", "train_cfg")]
     scopes = [str(part.get("type", "")).partition(".")[0] for part in parts]
     scopes += [str(parts[0].get("_scope_")), str(cfg.get("default_scope"))]

@@ -23,8 +23,7 @@ _HOW_TO_GET = {
 def set_folder(root: str) -> tuple[str, Path]:
     """Name and folder of the data set that a ``data_root`` is of: ``data/sample/coco/`` → data/sample.
 
-    The last known name counts, so that folders further up may be called anything; the sample data hold a
-    ``coco`` and a ``cityscapes`` of their own.
+    The last known name counts: folders further up may be called anything. The sample data have a ``coco`` of their own.
     """
     path = Path(root)
     for end in range(len(path.parts), 0, -1):
@@ -64,7 +63,7 @@ def check_pretraining_paths(cfg: Any, begins: bool = True) -> list[str]:
     folders = list(_image_folders(cfg, dataset))
     faults = [(place, path, fault) for place, path in folders if (fault := _folder_fault(path, extensions))]
     lines = [f"  {path} {fault}   ({place})" for place, path, fault in faults]
-    lines += [f"  {fault}" for fault in _weights_faults(cfg, ["model.init_from", "load_from"])] if begins else []
+    lines += [f"  {fault}" for fault in _weights_faults(cfg, "model.init_from", "load_from")] if begins else []
     if faults:
         places = " ".join(dict.fromkeys(f"{place}=FOLDER" for place, _, _ in faults))
         lines += how_to_get(path for _, path, _ in faults)
@@ -83,7 +82,7 @@ def check_load_from(cfg: Any) -> None:
     Raises:
         FileNotFoundError: It is not.
     """
-    for fault in _weights_faults(cfg, ["load_from"]):
+    for fault in _weights_faults(cfg, "load_from"):
         raise FileNotFoundError(f"{fault}. Next step: name a checkpoint that is there, or load_from=None")
 
 
@@ -115,7 +114,7 @@ def _folder_fault(path: str, extensions: Sequence[str]) -> str | None:
     return None if holds_image(path, extensions) else f"holds no image ({', '.join(extensions)})"
 
 
-def _weights_faults(cfg: Any, places: Iterable[str]) -> Iterator[str]:
+def _weights_faults(cfg: Any, *places: str) -> Iterator[str]:
     for place in places:
         path = cfg
         for name in place.split("."):

@@ -207,7 +207,6 @@ def _check(node: Any, place: str, depth: int) -> None:
             raise ValueError(f"{place}={node!r} is not the name of something registered: Name or package.Name")
         if node.rpartition(".")[2] in _EVALUATING or (above == "nms" and node not in _NMS):
             raise ValueError(f"{place}={node!r} would run texts of the config as Python")
-    for name, value in (
-        node.items() if isinstance(node, dict) else enumerate(node if isinstance(node, list | tuple) else ())
-    ):
+    children = enumerate(node) if isinstance(node, list | tuple) else node.items() if isinstance(node, dict) else ()
+    for name, value in children:
         _check(value, f"{place}.{name}" if place else str(name), depth + 1)

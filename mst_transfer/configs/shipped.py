@@ -12,8 +12,7 @@ FOLDER_SCOPES = {"det_configs": "mmdet", "seg_configs": "mmseg", "pretrain": "pr
 def config_root() -> Path:
     """The folder that holds det_configs/, seg_configs/ and pretrain/configs/.
 
-    A wheel carries them inside the package; a checkout, also one installed with ``pip install -e``, has
-    them beside it.
+    A wheel carries them inside the package; a checkout, also one installed with ``pip install -e``, beside it.
     """
     package = Path(__file__).resolve().parent.parent
     shipped = package / ".mim" / "configs"
@@ -21,19 +20,14 @@ def config_root() -> Path:
 
 
 def available_configs() -> list[str]:
-    """Names of all shipped configs, e.g. ``det_configs/mst_maskrcnn_coco.py``, without those in ``_base_``
-    folders.
-    """
+    """Names of all shipped configs, e.g. ``det_configs/mst_maskrcnn_coco.py``, without those in ``_base_`` folders."""
     root = config_root()
     paths = (path.relative_to(root) for folder in CONFIG_FOLDERS for path in (root / folder).rglob("*.py"))
     return sorted(path.as_posix() for path in paths if "_base_" not in path.parts and path.name != "__init__.py")
 
 
 def shipped_config(name: str) -> Path:
-    """Path of a shipped config.
-
-    Args:
-        name: Its name below ``config_root()``, e.g. ``det_configs/mst_maskrcnn_coco.py``.
+    """Path of a shipped config, by its name below ``config_root()``, e.g. ``det_configs/mst_maskrcnn_coco.py``.
 
     Raises:
         FileNotFoundError: There is none; the message names the nearest ones.
@@ -56,11 +50,7 @@ def _nearest(name: str, root: Path) -> str:
 
 
 def resolve_config(name: str) -> Path:
-    """Path of a config given on the command line.
-
-    Args:
-        name: A path, or ``mst_transfer::NAME``, or the NAME of a shipped config (used where no such file
-            exists here).
+    """Path of a config given as a path, ``mst_transfer::NAME``, or NAME of a shipped one where there is no such file.
 
     Raises:
         FileNotFoundError: Neither a file nor a shipped config.

@@ -29,11 +29,6 @@ class WeightsRefusedError(ValueError):
 def check_coverage(model: Any, weights: dict[str, Any], path: str) -> str | None:
     """Compares weights that a run begins with (``load_from``) with its model; mmengine takes whatever fits.
 
-    Args:
-        model: a detector or segmentor, without a distributed wrapper.
-        weights: name -> tensor, of the checkpoint.
-        path: the checkpoint's, for the message.
-
     Returns:
         A sentence about what stays random outside the backbone; None if everything was found.
 

@@ -33,8 +33,7 @@ class ImageChecks:
         if options is False:
             return None
         known = [field.name for field in fields(cls)]
-        unknown = sorted(set(options or {}) - set(known))
-        if unknown:
+        if unknown := sorted(set(options or {}) - set(known)):
             raise ValueError(f"{OPTIONS} has no option {', '.join(unknown)}; it has {', '.join(known)}")
         checks = cls(**(options or {}))
         for name in ("max_pixels", "max_aspect_ratio"):
@@ -47,10 +46,7 @@ class ImageChecks:
 def check_pipelines(dataset: Any, checks: ImageChecks, list_file: Path | None) -> None:
     """Makes every pipeline of a data set, inside those that repeat, join or mix others too, check image files.
 
-    Args:
-        dataset: of mmengine's kind; one in test mode leaves out no sample.
-        checks: what is checked.
-        list_file: names the samples that are left out; None if none may be.
+    ``list_file`` gets the names of the samples that are left out: none in test mode, or without such a file.
     """
     inner = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
     if isinstance(inner, Sequence) and inner[0] is not None:

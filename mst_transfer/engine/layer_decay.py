@@ -1,21 +1,17 @@
 """Layer-wise learning rate decay for fine-tuning: the nearer to the image, the smaller the steps.
 
-Layer k of n gets ``lr * layer_decay_rate ** (n - 1 - k)``; everything outside the backbone belongs to layer
-n - 1 and keeps ``lr``. A backbone takes part by having ``get_layer_depth(param_name, prefix) -> (k, n)``,
-as all adapters of this package and those of mmpretrain do, instead of being known here by name (the
-constructors of mmdet and mmseg know a few class names). As in BEiT, MAE and ViTDet, vectors (norms, biases)
-and the parameters that the backbone names in ``no_weight_decay()`` (class token, position embeddings) are
-not decayed.
+Layer k of n gets ``lr * layer_decay_rate ** (n - 1 - k)``; everything outside the backbone belongs to layer n - 1 and
+keeps ``lr``. A backbone takes part by having ``get_layer_depth(param_name, prefix) -> (k, n)``, as all adapters of this
+package and those of mmpretrain do. As in BEiT, MAE and ViTDet, vectors (norms, biases) and the parameters that the
+backbone names in ``no_weight_decay()`` (class token, position embeddings) are not decayed.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
 
@@ -59,9 +55,8 @@ def plan_parameters(
     if not hasattr(backbone, "get_layer_depth"):
         raise ValueError(
             f"{type(model).__name__}.backbone is a {type(backbone).__name__} without "
-            "get_layer_depth(param_name, prefix) -> (layer, num_layers): layer decay cannot order its "
-            "parameters. Use an mst_transfer backbone, or drop "
-            "constructor='mst_transfer.LayerDecayOptimWrapperConstructor'."
+            "get_layer_depth(param_name, prefix): layer decay cannot order its parameters. Use an mst_transfer "
+            "backbone, or drop constructor='mst_transfer.LayerDecayOptimWrapperConstructor'."
         )
     undecayed = {f"backbone.{name}" for name in getattr(backbone, "no_weight_decay", set)()}
     keys = sorted(custom_keys or {}, key=len, reverse=True)
@@ -86,9 +81,8 @@ def plan_parameters(
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Builds the optimizer with one parameter group for each (layer, learning rate, weight decay).
 
-    Options, under ``optim_wrapper.paramwise_cfg``: ``layer_decay_rate`` (required, in (0, 1]; 1 = no decay)
-    and ``custom_keys``, as for mmengine's own constructor but on top of the layer's rate. The plan is
-    logged as a table.
+    Options, under ``optim_wrapper.paramwise_cfg``: ``layer_decay_rate`` (required, in (0, 1]; 1 = no decay) and
+    ``custom_keys``, as for mmengine's own constructor but on top of the layer's rate. See ``mst params``.
     """
 
     def _validate_cfg(self) -> None:
@@ -113,18 +107,4 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             group = groups.setdefault(tuple(rates.values()), dict(rates, params=[], param_names=[]))
             group["params"].append(plan.parameter)
             group["param_names"].append(plan.name)
-        ordered = [groups[key] for key in sorted(groups)]
-        print_log(format_table(ordered), logger="current", level=logging.INFO)
-        params.extend(ordered)
-
-
-def format_table(groups: list[dict]) -> str:
-    """Layer, learning rate, weight decay, number of tensors and of values of each group, as aligned text."""
-    lines = ["parameter groups", f"{'layer':>7} {'lr':>11} {'decay':>8} {'tensors':>8} {'values':>12}  first"]
-    for group in groups:
-        values = sum(parameter.numel() for parameter in group["params"])
-        lines.append(
-            f"{group['layer']:>7} {group['lr']:>11.4g} {group['weight_decay']:>8.4g} "
-            f"{len(group['params']):>8} {values:>12,}  {group['param_names'][0]}"
-        )
-    return "\n".join(lines)
+        params.extend(groups[key] for key in sorted(groups))

@@ -13,24 +13,11 @@ from torch import nn
 _HALVES = (torch.float16, torch.bfloat16)
 
 
-def losses_in_fp32(model: nn.Module) -> list[str]:
-    """Makes every loss module of a model see float32 where it would get half precision.
-
-    Returns:
-        Names of the loss modules.
-    """
-    names = []
-    for name, module in model.named_modules():
-        if is_loss(module):
-            names.append(name)
-            if not any(hook is _cast for hook in module._forward_pre_hooks.values()):
-                module.register_forward_pre_hook(_cast, with_kwargs=True)
-    return names
-
-
-def is_loss(module: nn.Module) -> bool:
-    """Whether it is one of mmdet's or mmseg's losses, torch's, or one's own called ``…Loss``."""
-    return ".losses." in type(module).__module__ or type(module).__name__.endswith("Loss")
+def losses_in_fp32(model: nn.Module) -> None:
+    """Makes a model's losses (mmdet's, mmseg's, torch's, one's own called ``…Loss``) see float32 for half precision."""
+    for module in model.modules():
+        if ".losses." in type(module).__module__ or type(module).__name__.endswith("Loss"):
+            module.register_forward_pre_hook(_cast, with_kwargs=True)
 
 
 def _cast(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:

@@ -62,22 +62,17 @@ def backbone_checkpoint(cfg: Any) -> str:
 def command(world_size: int = 1) -> str:
     """The command of this process as one would type it again, with the data root that it found its data under.
 
-    Args:
-        world_size: Number of processes. If the launchers of ``tools/`` started several on this node, the command is
-            theirs.
+    If the launchers of ``tools/`` started ``world_size`` processes on this node, the command is theirs.
     """
     program, *words = sys.argv
     script = Path(program)
+    start, given = ["mst" if script.name == "main.py" else script.name], POSITIONALS.get(script.name)
     if script.parent.name == "tools":
-        given = POSITIONALS.get(script.name)
+        start = ["python", f"tools/{script.name}"]
         on_one_node = os.environ.get("LOCAL_WORLD_SIZE") == str(world_size)
         if given and on_one_node and words[-2:] == ["--launcher", "pytorch"] and not words[0].startswith("-"):
             words = [*words[:given], str(world_size), *words[given:-2]]
             start = ["bash", f"tools/dist_{script.stem}.sh"]
-        else:
-            start = ["python", f"tools/{script.name}"]
-    else:
-        start = ["mst" if script.name == "main.py" else script.name]
     root = os.environ.get(DATA_ROOT_VARIABLE)
     variable = f"{DATA_ROOT_VARIABLE}={shlex.quote(root)} " if root else ""
     return variable + shlex.join([*start, *words])

@@ -1,7 +1,7 @@
 """Trains and tests detectors (mmdet) and segmentors (mmseg) from a config.
 
-Everything that a user can get wrong is found by ``load_run_config`` and ``check_inputs``, before any process
-group, dataset or model is made; their ``ValueError`` and ``FileNotFoundError`` say the next step.
+Everything that a user can get wrong is found by ``load_run_config`` and ``check_inputs``, before any process group,
+dataset or model is made; their ``ValueError`` and ``FileNotFoundError`` say the next step.
 """
 
 import time
@@ -46,8 +46,7 @@ def load_run_config(
 
     Args:
         config: Path, ``mst_transfer::NAME`` or NAME of a shipped config.
-        work_dir: Where checkpoints and logs go; the default is the config's, or ``work_dirs/<config's
-            name>``.
+        work_dir: Where checkpoints and logs go; the default is the config's, or ``work_dirs/<config's name>``.
         seed: Seed of every random draw; the default is the config's, or 0.
         resume: Checkpoint to go on from; ``auto`` takes the newest whole one in the work dir, if there is one.
         amp: Mixed precision.

@@ -18,10 +18,7 @@ class RunRecordHook(Hook):
     """Keeps a run's seconds, and the figures of its last validation, from one start to the next.
 
     Before the first step it warns of schedulers that the run is too short for, and keeps that in ``unfinished``.
-
-    Args:
-        start: When this process began, ``time.time()``.
-        stretch: Of the batch plan.
+    ``start`` is when this process began, ``time.time()``; ``stretch`` is the batch plan's.
     """
 
     priority = "VERY_HIGH"  # before a checkpoint is written because a figure is the best so far
@@ -44,7 +41,7 @@ class RunRecordHook(Hook):
         """Now it is known how many iterations an epoch has."""
         cfg = runner.cfg
         num_epochs = (cfg.get("train_cfg") or {}).get("max_epochs")
-        self.unfinished = unfinished_schedules(cfg.get("param_scheduler"), runner.max_iters, num_epochs, self._stretch)
+        self.unfinished = unfinished_schedules(cfg, runner.max_iters, num_epochs, self._stretch)
         for sentence in self.unfinished:
             runner.logger.warning(sentence)
 

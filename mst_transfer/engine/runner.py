@@ -16,8 +16,7 @@ from mst_transfer.devices.onednn_products import quick_products
 from mst_transfer.engine.checkpoints import check_coverage
 from mst_transfer.engine.image_checks import ImageChecks, check_pipelines
 from mst_transfer.engine.losses_in_fp32 import losses_in_fp32
-from mst_transfer.engine.nonfinite import guarded
-from mst_transfer.engine.nonfinite_hook import NonfiniteHook
+from mst_transfer.engine.nonfinite import NonfiniteHook, guarded
 from mst_transfer.runs.nonfinite_steps import DEFAULT_LIMIT
 from mst_transfer.runs.resuming_runner import ResumingRunner
 from mst_transfer.runs.stop_hook import StopHook
@@ -55,7 +54,11 @@ class TransferRunner(ResumingRunner):
         """Builds the exact counterpart of the config's loop, and the hooks that only a run that trains needs."""
         checks = ImageChecks.of(self.cfg)
         if isinstance(loop, dict) and self.cfg.get(EXACT_RESUME, True):
-            loop = self._exact(loop)
+            if (exact := exact_train_cfg(loop)) is None:
+                self.logger.warning(
+                    f"train_cfg.type={loop.get('type')!r} is a loop of its own: whether it resumes exactly is up to it"
+                )
+            loop = exact or loop
         self._may_skip = True  # only what is built here may leave out samples
         try:
             built = super().build_train_loop(loop)
@@ -69,19 +72,11 @@ class TransferRunner(ResumingRunner):
             )
         return built
 
-    def _exact(self, loop: dict[str, Any]) -> dict[str, Any]:
-        exact = exact_train_cfg(loop)
-        if exact is None:
-            self.logger.warning(
-                f"train_cfg.type={loop.get('type')!r} is a loop of its own: whether it resumes exactly is up to it"
-            )
-        return exact or loop
-
     def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper:
         """Builds the kind that the config says, guarded if there is a guard for it."""
-        if isinstance(optim_wrapper, dict):
-            optim_wrapper = guarded(optim_wrapper)
-        built = super().build_optim_wrapper(optim_wrapper)
+        if not isinstance(optim_wrapper, dict):  # built already
+            return super().build_optim_wrapper(optim_wrapper)
+        built = super().build_optim_wrapper(guarded(optim_wrapper))
         if isinstance(built, AmpOptimWrapper):
             losses_in_fp32(self.model)
         return built

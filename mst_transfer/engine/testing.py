@@ -66,11 +66,7 @@ def run_testing(cfg: Any, checkpoint: str, augmented: bool = False) -> dict[str,
 
 
 def check_classes(checkpoint: Any, tested: Any) -> str | None:
-    """Compares the classes that a checkpoint was trained on with those that it is to be tested on.
-
-    Args:
-        checkpoint: content of a checkpoint; nothing is known of one without ``meta.dataset_meta.classes``.
-        tested: ``metainfo`` of the test set.
+    """Compares the classes that a checkpoint's content names, if it does, with those of a test set's ``metainfo``.
 
     Returns:
         A warning if names differ, which may be other spellings; None if they agree.
@@ -95,10 +91,7 @@ def check_classes(checkpoint: Any, tested: Any) -> str | None:
 
 
 def with_augmentation(cfg: Any) -> Any:
-    """A copy of a config whose test set comes augmented and whose model averages.
-
-    Args:
-        cfg: An mmengine ``Config`` of a segmentor.
+    """A copy of a segmentor's config whose test set comes augmented and whose model averages.
 
     Raises:
         ValueError: The config has no ``tta_pipeline`` or ``tta_model``, or is a detector's.

@@ -111,9 +111,7 @@ def _named_checkpoint(resume: str) -> str:
 def find_checkpoint(work_dir: str | os.PathLike, resume: str) -> str | None:
     """Finds the checkpoint that ``--resume`` means, the same in every process: the main one decides, and says why.
 
-    Args:
-        work_dir: of the run.
-        resume: ``auto`` for the newest whole one in ``work_dir``, or a path or address.
+    ``auto`` is the newest whole one in ``work_dir``, all else a path or address.
 
     Returns:
         Its path or address; None if there is none to go on from.

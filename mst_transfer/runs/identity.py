@@ -53,22 +53,17 @@ def _flatten(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 def differences(theirs: Mapping[str, str], ours: Mapping[str, str]) -> list[str]:
     """Lists one line for each name whose value is another."""
-    names = sorted(
-        name
-        for name in {*theirs, *ours}
-        if theirs.get(name) != ours.get(name) and FREE.isdisjoint(name.split("."))  # of an older release's checkpoint
-    )
-    nothing = "not set"
-    return [f"{name}: {theirs.get(name, nothing)} in the checkpoint, {ours.get(name, nothing)} now" for name in names]
+    older = {name for name in theirs if not FREE.isdisjoint(name.split("."))}  # what an older release compared
+    none = "not set"
+    return [
+        f"{name}: {theirs.get(name, none)} in the checkpoint, {ours.get(name, none)} now"
+        for name in sorted({*theirs, *ours} - older)
+        if theirs.get(name) != ours.get(name)
+    ]
 
 
 def check_identity(meta: Mapping[str, Any], cfg: Mapping[str, Any], checkpoint: str) -> str | None:
-    """Compares a checkpoint's run with the config's.
-
-    Args:
-        meta: of the checkpoint.
-        cfg: of this run.
-        checkpoint: its path, for the message.
+    """Compares the run of a checkpoint, by its meta, with this run's config.
 
     Returns:
         A warning if they differ and the config says ``exact_resume=False``; None if there is nothing to say, as for a

@@ -1,9 +1,8 @@
 """Process groups: one process, many GPUs, many CPU processes; started by torchrun or by Slurm.
 
-mmengine's own start-up calls ``torch.cuda.set_device`` and wraps the model with a device id, which fails
-without a GPU. A Runner skips its start-up if the group stands already, so a program calls
-``init_distributed`` first and gives the Runner ``launcher`` and, where it isn't None,
-``model_wrapper_cfg``.
+mmengine's own start-up calls ``torch.cuda.set_device`` and wraps the model with a device id, which fails without a GPU.
+A Runner skips it if the group stands already: a program calls ``init_distributed`` first and gives the Runner
+``launcher`` and, where it isn't None, ``model_wrapper_cfg``.
 """
 
 import datetime
@@ -13,19 +12,16 @@ import subprocess
 from typing import Any
 
 LAUNCHERS = ("none", "pytorch", "slurm")
-DEFAULT_PORT = "29500"
+TIMEOUT = datetime.timedelta(minutes=30)  # of a collective operation's wait for the other processes
 
 
-def init_distributed(launcher: str, timeout_seconds: int = 1800) -> None:
-    """Joins the process group that the launcher describes: NCCL where there are GPUs, gloo where there are
-    none.
+def init_distributed(launcher: str) -> None:
+    """Joins the process group that the launcher describes: NCCL where there are GPUs, gloo where there are none.
 
-    Does nothing for ``none``, or if the group stands already.
+    Does nothing if the group stands already.
 
     Args:
-        launcher: ``none`` (this process alone), ``pytorch`` (torchrun) or ``slurm`` (srun, one task a
-            process).
-        timeout_seconds: How long a collective operation waits for the other processes.
+        launcher: ``none`` (this process alone), ``pytorch`` (torchrun) or ``slurm`` (srun, one task a process).
 
     Raises:
         ValueError: Unknown launcher, or this node has fewer GPUs than processes.
@@ -53,16 +49,15 @@ def init_distributed(launcher: str, timeout_seconds: int = 1800) -> None:
         torch.cuda.set_device(local_rank)
     else:
         _share_cores()
-    timeout = datetime.timedelta(seconds=timeout_seconds)
-    store = _store_of_attempt(timeout)
+    store = _store_of_attempt()
     if store is None:
-        dist.init_process_group(backend, timeout=timeout)
+        dist.init_process_group(backend, timeout=TIMEOUT)
     else:
         rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=world_size)
+        dist.init_process_group(backend, timeout=TIMEOUT, store=store, rank=rank, world_size=world_size)
 
 
-def _store_of_attempt(timeout: datetime.timedelta) -> Any:
+def _store_of_attempt() -> Any:
     """The agreed-on place of a group that torchrun has started again; None for a first start.
 
     torchrun's static rendezvous keeps one store over restarts: under the same names the new processes would find the
@@ -74,7 +69,7 @@ def _store_of_attempt(timeout: datetime.timedelta) -> Any:
     from torch.distributed import PrefixStore, TCPStore
 
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return PrefixStore(f"attempt_{attempt}", TCPStore(address, port, is_master=False, timeout=timeout))
+    return PrefixStore(f"attempt_{attempt}", TCPStore(address, port, is_master=False, timeout=TIMEOUT))
 
 
 def _check_environment(launcher: str) -> None:
@@ -98,24 +93,17 @@ def _take_slurm_environment() -> None:
     os.environ["WORLD_SIZE"] = os.environ["SLURM_NTASKS"]
     os.environ["LOCAL_RANK"] = os.environ.get("SLURM_LOCALID", "0")
     os.environ.setdefault("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", "1"))
-    os.environ.setdefault("MASTER_PORT", _slurm_port())
+    # A port that all tasks of a job agree on and that jobs on one node rarely share
+    os.environ.setdefault("MASTER_PORT", str(20000 + int(os.environ.get("SLURM_JOB_ID") or 9500) % 20000))
     if "MASTER_ADDR" not in os.environ:
         os.environ["MASTER_ADDR"] = _first_slurm_host(os.environ["SLURM_NODELIST"])
-
-
-def _slurm_port() -> str:
-    """A port that all tasks of a job agree on and that jobs on one node rarely share."""
-    job = os.environ.get("SLURM_JOB_ID", "")
-    return str(20000 + int(job) % 20000) if job.isdigit() else DEFAULT_PORT
 
 
 def _first_slurm_host(node_list: str) -> str:
     if "[" not in node_list:
         return node_list.split(",")[0]
-    names = subprocess.run(
-        ["scontrol", "show", "hostnames", node_list], check=True, capture_output=True, text=True
-    ).stdout.split()
-    return names[0]
+    command = ["scontrol", "show", "hostnames", node_list]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[0]
 
 
 def _share_cores() -> None:
@@ -133,20 +121,15 @@ def num_cores() -> int:
 
 
 def model_wrapper_cfg(find_unused_parameters: bool = False) -> dict[str, Any] | None:
-    """The ``model_wrapper_cfg`` that a Runner's config needs here.
-
-    Args:
-        find_unused_parameters: As in ``DistributedDataParallel``.
+    """The ``model_wrapper_cfg`` of a Runner's config for a CPU-only process group.
 
     Returns:
-        A config for a CPU-only process group; None where mmengine's default is right (one process, or GPUs).
+        None where mmengine's default is right (one process, or GPUs).
     """
     import torch
     import torch.distributed as dist
 
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_backend() != "gloo":
-        return None
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() or not (dist.is_available() and dist.is_initialized()):
         return None
     from mst_transfer.devices.cpu_processes import CPUDistributedDataParallel
 
@@ -170,12 +153,11 @@ def world_size() -> int:
 
 
 def shutdown_distributed() -> None:
-    """Leaves the process group, together with the other processes. The last call of a program that joined
-    one.
+    """Leaves the process group, together with the other processes. The last call of a program that joined one.
 
-    A process that just ends while its neighbours, or gloo's own threads, still hold parts of the group is
-    now and then aborted ("terminate called without an active exception"), and torchrun calls the run
-    failed. Let go of the model first: what still refers to the group keeps its threads alive.
+    A process that just ends while its neighbours, or gloo's own threads, still hold parts of the group is now and then
+    aborted ("terminate called without an active exception"), and torchrun calls the run failed. Let go of the model
+    first: what still refers to the group keeps its threads alive.
     """
     import torch.distributed as dist
 

@@ -14,11 +14,6 @@ TOTAL = "nonfinite_steps"
 LEFT_OUT = "left_out_steps"  # what logs call their number so far, those of a loss scale that was too high among them
 
 
-def record_path(work_dir: str, step: int, rank: int) -> Path:
-    """Where a process writes what it knows about a step."""
-    return Path(work_dir) / f"nonfinite_step_{step}_rank_{rank}.json"
-
-
 def finite(values: Mapping[str, Any]) -> dict[str, float]:
     """What logs may average: one number among them that is not finite would spoil the mean of many steps."""
     numbers = {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
@@ -38,14 +33,9 @@ def lower_loss_scale(scaler: Any, new_scale: float | None = None) -> bool:
 
 
 class NonfiniteSteps:
-    """Keeps count for a run; the same in every process, since what it is told is.
+    """Keeps count in a runner's message hub; the same in every process, since what it is told is.
 
-    Args:
-        runner: mmengine's; its message hub carries the counts over checkpoints.
-        limit: so many steps in a row end the run.
-
-    Raises:
-        ValueError: ``limit`` is not positive.
+    So many steps in a row as ``limit`` says, at least 1, end the run.
     """
 
     def __init__(self, runner: Any, limit: int = DEFAULT_LIMIT) -> None:
@@ -87,14 +77,9 @@ class NonfiniteSteps:
         hub, rank = self.runner.message_hub, get_rank()
         hub.update_info(IN_A_ROW, self.in_a_row + 1)
         hub.update_info(TOTAL, int(hub.runtime_info.get(TOTAL, 0)) + 1)
-        record = dict(
-            step=step,
-            rank=rank,
-            seed=self.runner.seed,
-            logged={name: str(value) for name, value in values.items()},
-            samples=list(samples),
-        )
-        path = record_path(self.runner.work_dir, step, rank)
+        logged = {name: str(value) for name, value in values.items()}
+        record = dict(step=step, rank=rank, seed=self.runner.seed, logged=logged, samples=list(samples))
+        path = Path(self.runner.work_dir) / f"nonfinite_step_{step}_rank_{rank}.json"
         write_text_atomically(path, json.dumps(record, indent=1))
         if is_main_process():
             self.runner.logger.warning(

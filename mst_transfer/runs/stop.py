@@ -42,12 +42,7 @@ Result = TypeVar("Result")
 
 
 class StoppedBySignal(Exception):  # noqa: N818 - no error
-    """A run has stopped because it was told to, in every process.
-
-    Args:
-        message: what was saved, and how to go on.
-        status: exit status of the program.
-    """
+    """A run has stopped because it was told to, in every process: with what was saved, and the exit ``status``."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -130,11 +125,7 @@ def agreed() -> int:
 
 
 def agree_now(device: Any = "cpu") -> int:
-    """Brings the wishes of all processes together at once; every process must call it.
-
-    Args:
-        device: that the group's backend can reduce on.
-    """
+    """Brings the wishes of all processes together at once, on a device that can reduce; every process must call it."""
     import torch
     import torch.distributed as dist
 

@@ -92,15 +92,12 @@ class StopHook(Hook):
 
 
 def save_now(runner: Any, done: int, saved_at: int = -1) -> str:
-    """Saves a checkpoint between the regular ones, by the run's checkpoint hook.
+    """Saves a checkpoint between the regular ones, by the run's checkpoint hook, and says where.
 
     Args:
         runner: mmengine's.
         done: steps of training.
         saved_at: the step of the newest checkpoint; it is not saved again.
-
-    Returns:
-        Where it is, in words.
     """
     hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
     if hook is None:

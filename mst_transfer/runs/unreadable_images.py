@@ -28,16 +28,12 @@ class TooManyUnreadableError(UnreadableImageError):
 class UnreadableLimit:
     """How many images of a data set may be unreadable.
 
-    Args:
-        max_share: of its images, in [0, 1].
-        min_count: so few never stop a run, whatever their share.
-
     Raises:
         ValueError: out of range.
     """
 
-    max_share: float = 0.01
-    min_count: int = 10
+    max_share: float = 0.01  # of its images, in [0, 1]
+    min_count: int = 10  # so few never stop a run, whatever their share
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_share <= 1:
@@ -46,12 +42,7 @@ class UnreadableLimit:
             raise ValueError(f"min_unreadable={self.min_count} must be at least 0")
 
     def check(self, found: Mapping[str, str], num_images: int, list_file: str | os.PathLike[str]) -> None:
-        """Compares what was found so far with the limit.
-
-        Args:
-            found: file → reason.
-            num_images: of the data set.
-            list_file: where all are named.
+        """Compares the files found so far, with their reasons, with the limit; ``list_file`` names all.
 
         Raises:
             TooManyUnreadableError: gives examples and the way out.
@@ -116,11 +107,7 @@ class UnreadableImagesHook(Hook):
     """Logs and counts the images that training skips, and stops a run with too many of them.
 
     Workers name them in the list of their process. Each process judges its own at every step, all together at the end
-    of an epoch.
-
-    Args:
-        max_unreadable_share: of the data set's images that may be unreadable, in [0, 1].
-        min_unreadable: so few never stop a run.
+    of an epoch. For the arguments see :class:`UnreadableLimit`.
     """
 
     def __init__(self, max_unreadable_share: float = 0.01, min_unreadable: int = 10) -> None:

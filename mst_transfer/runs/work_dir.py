@@ -117,11 +117,7 @@ def earlier_checkpoints(work_dir: str | os.PathLike, writes_backbones: bool = Fa
 
 
 def check_unused(work_dir: str | os.PathLike, writes_backbones: bool = False) -> None:
-    """Refuses to start a new run among an earlier run's checkpoints.
-
-    Args:
-        work_dir: of the new run.
-        writes_backbones: whether it writes backbone files, as a pre-training does: an earlier one's count, too.
+    """Refuses to start a new run among an earlier run's checkpoints, or backbones if it writes such as a pre-training.
 
     Raises:
         UsedWorkDirError: names them, and the ways out.

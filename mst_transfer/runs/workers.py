@@ -55,11 +55,7 @@ class DataLoadingError(RuntimeError):
 
 
 class WorkerStart:
-    """Prepares a worker for signals, as its loader's ``worker_init_fn``.
-
-    Args:
-        inner: what the loader did before.
-    """
+    """Prepares a worker for signals, as its loader's ``worker_init_fn``, after ``inner``, the loader's own."""
 
     def __init__(self, inner: Callable[[int], Any] | None) -> None:
         self.inner = inner
@@ -87,14 +83,7 @@ def _end_by_parent(parent: int) -> None:
 
 
 def watch(loader: Any) -> Any:
-    """Makes the workers of a torch ``DataLoader`` heed their parent alone, and the loader not wait for ever.
-
-    Args:
-        loader: not yet iterated. Without workers nothing changes.
-
-    Returns:
-        The same.
-    """
+    """Makes the workers of a new torch ``DataLoader`` heed their parent alone, and it not wait for ever; returns it."""
     if loader.num_workers and not isinstance(loader.worker_init_fn, WorkerStart):
         loader.worker_init_fn = WorkerStart(loader.worker_init_fn)
         loader.timeout = loader.timeout or DEFAULT_TIMEOUT
@@ -114,14 +103,13 @@ def dismiss(loader: Any) -> None:
 
 
 def explain(error: BaseException) -> DataLoadingError | None:
-    """Says what a loader's fault means, and what to do.
+    """Says what a loader's fault means, and what to do. Workers that hang are killed, so that the program can end.
 
     Args:
         error: as it was raised, by the loader or, for workers that have died, anywhere.
 
     Returns:
-        The error to show; None if this is no fault of a worker, or one that names its image itself. Workers that hang
-        are killed, so that the program can end.
+        The error to show; None if this is no fault of a worker, or one that names its image itself.
     """
     if isinstance(error, UnreadableImageError):
         return None

@@ -157,6 +157,8 @@ def make_pictures(
     count: int,
     sizes: Sequence[tuple[int, int]] = ((64, 48), (48, 64), (48, 64)),
     sides: tuple[int, int] = (14, 28),
+    classes: Sequence[str] = ("square",),
+    unlabelled: int = 0,
 ) -> None:
     """Light squares on dark ground; their masks, and boxes and polygons in COCO's format.
 
@@ -165,6 +167,8 @@ def make_pictures(
         count: pictures.
         sizes: height and width of one after the other, again and again.
         sides: the least and greatest side of a square.
+        classes: of one after the other, in the boxes.
+        unlabelled: less than so many upper rows of each mask are 255.
     """
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True)
@@ -177,14 +181,15 @@ def make_pictures(
         mask = np.zeros((height, width), np.uint8)
         mask[y : y + side, x : x + side] = 1
         picture = np.clip(mask[..., None] * 160 + rng.integers(20, 60, (height, width, 3)), 0, 255).astype(np.uint8)
+        mask[: int(rng.integers(0, unlabelled)) if unlabelled else 0] = 255
         cv2.imwrite(str(folder / "images" / f"{index}.jpg"), picture)
         cv2.imwrite(str(folder / "masks" / f"{index}.png"), mask)
         images.append(dict(id=index, file_name=f"{index}.jpg", width=width, height=height))
         corners = [x, y, x + side, y, x + side, y + side, x, y + side]
         box = dict(bbox=[x, y, side, side], area=side * side, iscrowd=0, segmentation=[corners])
-        annotations.append(dict(box, id=index, image_id=index, category_id=1))
-    boxes = dict(images=images, annotations=annotations, categories=[dict(id=1, name="square")])
-    (folder / "boxes.json").write_text(json.dumps(boxes))
+        annotations.append(dict(box, id=index, image_id=index, category_id=1 + index % len(classes)))
+    categories = [dict(id=number, name=name) for number, name in enumerate(classes, 1)]
+    (folder / "boxes.json").write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
 
 
 def write_config(task: str, folder: Path) -> Path:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mst_transfer.configs.datasets import items
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -72,13 +74,11 @@ def readers(model: Mapping[str, Any], widths: Sequence[int]) -> Iterator[tuple[s
     Raises:
         ValueError: if a head takes a map that there is not.
     """
-    if neck := model.get("neck"):
-        yield ("model.neck.0", neck[0], list(widths)) if isinstance(neck, list) else ("model.neck", neck, list(widths))
+    for path, neck in items(model, "neck", "model."):
+        yield path, neck, list(widths)
         return
     for name in ("decode_head", "auxiliary_head"):
-        heads = model.get(name) or []
-        for number, head in enumerate(heads if isinstance(heads, list) else [heads]):
-            path = f"model.{name}.{number}" if isinstance(heads, list) else f"model.{name}"
+        for path, head in items(model, name, "model."):
             chosen = head.get("in_index", -1)
             try:
                 yield path, head, [widths[i] for i in ([chosen] if isinstance(chosen, int) else chosen)]

@@ -3,25 +3,16 @@
 from collections.abc import Iterator
 from typing import Any
 
+from mst_transfer.configs.datasets import LOADERS
 from mst_transfer.runs import launch
 
 GLOO_SYNC_BN = "mst_transfer.GlooSyncBN"
 SAME_BUFFERS_HOOK = "mst_transfer.SameBuffersHook"
 SEGMENTOR = "mst_transfer.SlideEncoderDecoder"
-DATALOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 
 def adapt_to_devices(cfg: Any, world_size: int, on_cuda: bool) -> list[str]:
-    """Changes ``cfg`` in place so that it runs on this machine.
-
-    Args:
-        cfg: An mmengine ``Config`` for a Runner.
-        world_size: Number of processes.
-        on_cuda: Whether they run on GPUs.
-
-    Returns:
-        One sentence for each change.
-    """
+    """Changes ``cfg`` in place so that it runs in ``world_size`` processes here; returns a sentence for each change."""
     notices = []
     if world_size == 1 or not on_cuda:
         synced = [node for node in all_dicts(cfg.model) if node.get("type") in ("SyncBN", "mmcv.SyncBN")]
@@ -39,7 +30,7 @@ def adapt_to_devices(cfg: Any, world_size: int, on_cuda: bool) -> list[str]:
         if wrapper is not None:
             cfg.model_wrapper_cfg = wrapper
             notices.append(f"{world_size} processes on the CPU, joined by gloo")
-    for name in DATALOADERS:
+    for name in LOADERS:
         loader = cfg.get(name)
         if loader and loader.get("num_workers") == 0 and loader.get("persistent_workers"):
             loader["persistent_workers"] = False

@@ -38,9 +38,7 @@ def infer_classes(cfg: Any, former: int | None = None) -> list[str]:
     mmdet numbers classes in the order of the file, so that is the order taken; files of one run must agree. Data
     that are not there are left to the preflight checks.
 
-    Args:
-        cfg: an mmengine ``Config``.
-        former: number of classes that the heads may have had; None is that of the dataset's class, 80 for COCO.
+    The heads may have had ``former`` classes; None: as many as the dataset's class, 80 for COCO.
 
     Returns:
         Sentences that say what was set; empty if nothing was open.

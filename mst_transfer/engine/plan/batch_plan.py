@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mst_transfer.configs.datasets import items
+
 AUTO = "auto"
 WANTED = "_accumulate"  # entry of a config between its reading and the start of the run, where processes are counted
 # Entries of a scheduler that count iterations, for the kinds whose course is a function of them.
@@ -71,11 +73,9 @@ class BatchPlan:
 
 
 def want_accumulation(cfg: Any, accumulate: str | int) -> None:
-    """Notes in a config that its run shall accumulate; :func:`apply_batch_plan` follows once processes are counted.
+    """Notes in a config that its run shall accumulate so many batches, or ``auto``: what makes the recipe's batch.
 
-    Args:
-        cfg: An mmengine ``Config``.
-        accumulate: Number of batches, or ``auto``: what makes the batch the recipe's.
+    :func:`apply_batch_plan` follows once processes are counted.
 
     Raises:
         ValueError: The config already accumulates, or ``auto`` has no batch to aim at.
@@ -166,12 +166,9 @@ def _stretch(cfg: Any, count: int) -> Iterator[str]:
         if loop.get("dynamic_intervals"):
             loop.dynamic_intervals = [(at * count, every * count) for at, every in loop.dynamic_intervals]
             yield "train_cfg.dynamic_intervals"
-    schedulers = cfg.get("param_scheduler") or []
-    several = isinstance(schedulers, list | tuple)
-    for index, scheduler in enumerate(schedulers if several else [schedulers]):
+    for path, scheduler in items(cfg, "param_scheduler"):
         if scheduler.get("by_epoch", True):
             continue
-        path = f"param_scheduler.{index}" if several else "param_scheduler"
         kind = str(scheduler.get("type"))
         if not any(kind in (f"{name}LR", f"{name}Momentum", f"{name}ParamScheduler") for name in STRETCHABLE):
             raise ValueError(
@@ -205,8 +202,7 @@ def check_batch_norm(cfg: Any, plan: BatchPlan) -> None:
     if plan.per_process * plan.processes > 1:
         return
     for name in ("decode_head", "auxiliary_head"):
-        heads = (cfg.get("model") or {}).get(name) or []
-        for head in heads if isinstance(heads, list) else [heads]:
+        for _, head in items(cfg.get("model") or {}, name):
             kind, norm = str(head.get("type")).rpartition(".")[2], (head.get("norm_cfg") or {}).get("type", "")
             if kind in ("UPerHead", "PSPHead") and 1 in head.get("pool_scales", (1, 2, 3, 6)) and norm.endswith("BN"):
                 raise ValueError(

@@ -65,11 +65,9 @@ class Complexity:
 
 
 def measure(cfg: Any, name: str, shape: tuple[int, int] | None = None) -> Complexity:
-    """Counts a config's model.
+    """Counts the model of a detector's or segmentor's config, which the table calls ``name``.
 
     Args:
-        cfg: An mmengine ``Config`` of a detector or segmentor.
-        name: What the table calls it.
         shape: Height and width of the image in pixels. None: 800 x 1280 for detectors, or the square that theirs are
             padded to; the size of the training crops for segmentors.
 

@@ -41,9 +41,6 @@ def dry_run(cfg: Any, num_steps: int = 3) -> DryRunReport:
         cfg: from ``load_run_config``; changed in place, not fit for a run afterwards.
         num_steps: number of batches to train on.
 
-    Returns:
-        What was measured. Its text is the report.
-
     Raises:
         RunRefusedError: if a model or checkpoint is refused, memory is too small, or a loss is not finite; the
             message says what to change.
@@ -69,9 +66,8 @@ def dry_run(cfg: Any, num_steps: int = 3) -> DryRunReport:
             raise RunRefusedError(advice) from error
         finally:
             close_logs(folder)
-    report.facts += unfinished_schedules(
-        cfg.get("param_scheduler"), report.num_steps_of_run, recipe.train_cfg.get("max_epochs"), batch.stretch
-    )
+    num_epochs = recipe.train_cfg.get("max_epochs")
+    report.facts += unfinished_schedules(cfg, report.num_steps_of_run, num_epochs, batch.stretch)
     launch.shutdown_distributed()
     wrong = [f"{name}={value}" for step in report.losses for name, value in step.items() if not math.isfinite(value)]
     if wrong:

@@ -37,11 +37,6 @@ class DryRunReport:
             return self.load_seconds
         return max(self.load_seconds / self.num_workers - median(self.step_seconds), 0.0)
 
-    @property
-    def train_seconds(self) -> float:
-        """Estimated training time of the whole run, without validation."""
-        return self.num_steps_of_run * (median(self.step_seconds) + self.wait)
-
     def rows(self) -> list[tuple[str, str]]:
         """Name and value of each line of the table."""
         step, memory = median(self.step_seconds), "memory growth (CPU)" if self.device == "CPU" else "GPU memory"
@@ -57,17 +52,15 @@ class DryRunReport:
         ]
         if self.accumulation > 1:
             rows.append(("accumulation", f"{self.accumulation} steps make one of the optimizer"))
-        total = self.train_seconds
+        total = self.num_steps_of_run * (step + self.wait)
         if self.val_seconds is not None:
             validation = self.num_validations * self.num_val_batches * self.val_seconds
             total += validation
+            count = f"{self.num_validations} × {self.num_val_batches}"
             rows += [
                 ("validation batch", f"{self.val_seconds:.3g} s, the largest image"),
                 ("peak, validation", f"{self.val_memory / _GIB:.2f} GiB {memory}"),
-                (
-                    "validations",
-                    f"{self.num_validations} × {self.num_val_batches} batches: at most {duration(validation)}",
-                ),
+                ("validations", f"{count} batches: at most {duration(validation)}"),
             ]
         whole = f"{self.num_steps_of_run} steps: about {duration(total)} if all were of this size"
         return [*rows, ("whole run", whole), ("loss", _losses(self.losses))]
@@ -95,12 +88,7 @@ def _losses(losses: list[dict[str, float]]) -> str:
 
 
 def out_of_memory_advice(cfg: Any, error: BaseException) -> str | None:
-    """What to change when memory was too small; None for any other error.
-
-    Args:
-        cfg: the config of the run.
-        error: what was raised.
-    """
+    """What to change in a run's config when memory was too small; None for any other error."""
     text = str(error)
     signs = ("out of memory", "can't allocate memory", "not enough memory")
     if not (isinstance(error, MemoryError) or any(sign in text for sign in signs)):
@@ -115,6 +103,4 @@ def out_of_memory_advice(cfg: Any, error: BaseException) -> str | None:
         ways.append("model.backbone.with_cp=True (recomputes activations: less memory, about a third more time)")
     ways.append("a smaller crop or scale in the pipelines (crop_size, scale), and data_preprocessor.size with it")
     first = (text or type(error).__name__).splitlines()[0][:200]
-    return f"out of memory at batch size {batch_size} a process: {first}\nNext step, one of:\n" + "\n".join(
-        f"- {way}" for way in ways
-    )
+    return f"out of memory at batch size {batch_size} a process: {first}\nNext step, one of:\n- " + "\n- ".join(ways)

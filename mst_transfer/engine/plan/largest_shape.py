@@ -14,9 +14,6 @@ def at_largest_shape(dataset: Any) -> None:
 
     ``RandomChoiceResize`` keeps its largest scale, ``RandomResize`` the top of its range, and ``RandomChoice`` the
     branch with the largest scale.
-
-    Args:
-        dataset: config of a dataset, wrapped or not.
     """
     places = [dataset, *(inner for _, inner in unwrap("", dataset))]
     while isinstance(places[0].get("dataset"), dict):  # pipelines of wrappers, such as those of mosaics

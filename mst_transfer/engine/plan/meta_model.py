@@ -11,9 +11,6 @@ from torch import nn
 def build_meta_model(cfg: Any) -> nn.Module:
     """The detector or segmentor of a config, in evaluation mode, on the meta device. No weights are read.
 
-    Args:
-        cfg: An mmengine ``Config`` with ``default_scope`` mmdet or mmseg; it is left as it is.
-
     Raises:
         ValueError: The config has no model, is of another library, or the model cannot be built.
     """

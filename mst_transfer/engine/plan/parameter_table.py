@@ -34,10 +34,7 @@ class ParameterRow:
 
 
 def parameter_rows(cfg: Any) -> list[ParameterRow]:
-    """One row for each parameter of a config's model, in the model's order.
-
-    Args:
-        cfg: An mmengine ``Config`` of a detector or segmentor with one optimizer.
+    """One row for each parameter of the model of a detector's or segmentor's config, in the model's order.
 
     Raises:
         ValueError: There is no model or no optimizer, or a trainable parameter is in none of its groups.
@@ -45,9 +42,7 @@ def parameter_rows(cfg: Any) -> list[ParameterRow]:
     from mmengine.optim import build_optim_wrapper
 
     if "optimizer" not in (cfg.get("optim_wrapper") or {}):
-        raise ValueError(
-            f"{cfg.filename}: the config has no optim_wrapper.optimizer, so nothing says how it would train"
-        )
+        raise ValueError(f"{cfg.filename}: no optim_wrapper.optimizer, so nothing says how it would train")
     model = build_meta_model(cfg).train()
     options = copy.deepcopy(cfg.optim_wrapper)
     options.type = "OptimWrapper"  # mixed precision needs a GPU and changes no rate

@@ -9,31 +9,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mst_transfer.configs.datasets import items
+
 _WARM_UPS = ("LinearLR", "ConstantLR")
 _SHARE = 10  # a tenth of the run is advised for a warm-up that does not fit
 _SHORTEST = 2  # iterations; mmengine's schedulers of one begin, and stay where they began
 
 
-def unfinished_schedules(schedulers: Any, num_iters: int, num_epochs: int | None = None, stretch: int = 1) -> list[str]:
+def unfinished_schedules(
+    cfg: Mapping[str, Any], num_iters: int, num_epochs: int | None = None, stretch: int = 1
+) -> list[str]:
     """One sentence, with the ``--cfg-options`` that mends it, for each scheduler that reaches beyond the run.
 
     Args:
-        schedulers: ``param_scheduler`` of a config, its counts of iterations multiplied by ``stretch``: see
+        cfg: The config, its counts of iterations multiplied by ``stretch``: see
             :func:`~mst_transfer.engine.plan.batch_plan.apply_batch_plan`.
         num_iters: Iterations of the run.
         num_epochs: Its epochs, if its loop counts them.
         stretch: Iterations that make one of those that the config's author counted.
     """
-    several = isinstance(schedulers, list | tuple)
     sentences = []
-    for index, scheduler in enumerate(schedulers if several else [schedulers or {}]):
-        by_epoch = scheduler.get("by_epoch", True)
-        length = num_epochs if by_epoch else num_iters
-        path = f"param_scheduler.{index}" if several else "param_scheduler"
-        if length and isinstance(scheduler, Mapping):
-            sentences += _beyond(
-                path, scheduler, length, "epoch" if by_epoch else "iteration", 1 if by_epoch else stretch
-            )
+    for path, scheduler in items(cfg, "param_scheduler"):
+        if scheduler.get("by_epoch", True):
+            sentences += _beyond(path, scheduler, num_epochs, "epoch", 1) if num_epochs else []
+        else:
+            sentences += _beyond(path, scheduler, num_iters, "iteration", stretch)
     return sentences
 
 

@@ -12,27 +12,18 @@ from mst_transfer.runs.counter_random import Stream, derive_key, seed_sample
 
 _OWN = ("_inner", "seed")
 # Options of the loader that an exact one stands in for
-_KEPT: tuple[str, ...] = (
-    "num_workers",
-    "collate_fn",
-    "pin_memory",
-    "timeout",
-    "worker_init_fn",
-    "multiprocessing_context",
-)
-_KEPT += ("generator", "prefetch_factor", "persistent_workers")
+_KEPT = (
+    "num_workers collate_fn pin_memory timeout worker_init_fn multiprocessing_context generator prefetch_factor "
+    "persistent_workers"
+).split()
 
 
 class SeededDataset(Dataset):
-    """A data set whose sample ``(epoch, index)`` draws the same random numbers wherever it is loaded.
+    """A map-style data set whose sample ``(epoch, index)`` draws the same random numbers wherever it is loaded.
 
     The global generators are seeded before each sample, so that all below it is covered: pipelines, data sets that
     mix several images, the random replacement of a sample whose pipeline gave nothing. For everything else it is the
     data set that it wraps: attributes are read from and written to that.
-
-    Args:
-        dataset: any map-style data set.
-        seed: base of all draws.
     """
 
     def __init__(self, dataset: Any, seed: int = 0) -> None:
@@ -64,8 +55,7 @@ class SeededDataset(Dataset):
 class ExactLoader(DataLoader):
     """A loader as another one, with exact batches and seeded samples; workers start when a batch is asked for.
 
-    Args:
-        loader: as mmengine builds it from a config. It must not have been iterated: some samplers remember.
+    The other must not have been iterated: some samplers remember.
     """
 
     def __init__(self, loader: DataLoader) -> None:

@@ -65,7 +65,6 @@ class ExactBatchSampler(SeekableBatches):
         drop_last: leave out an incomplete last batch.
         aspect_unit: as many consecutive samples of the stream are all wide or all tall, like mmdet's
             ``AspectRatioBatchSampler`` with that batch size; None: no grouping.
-        rank, world_size: of this process; None asks mmengine.
 
     Raises:
         ValueError: there is no whole batch and ``drop_last``, or no sample.
@@ -79,12 +78,8 @@ class ExactBatchSampler(SeekableBatches):
         infinite: bool = False,
         drop_last: bool = False,
         aspect_unit: int | None = None,
-        rank: int | None = None,
-        world_size: int | None = None,
     ) -> None:
-        this_rank, this_world_size = get_dist_info()
-        self.rank = this_rank if rank is None else rank
-        self.world_size = this_world_size if world_size is None else world_size
+        self.rank, self.world_size = get_dist_info()
         self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
         self.infinite, self.drop_last, self.aspect_unit = infinite, drop_last, aspect_unit
         self.num_samples, self.global_batch = len(dataset), batch_size * self.world_size
@@ -156,9 +151,6 @@ class ForeignBatchSampler(SeekableBatches):
     """Batches of a sampler that we do not know, entered by drawing its indices in vain, but loading no sample.
 
     Exact if its order follows from its epoch and the global generators. The number of processes must not change.
-
-    Args:
-        batches: what the sampler's batches come from.
     """
 
     def __init__(self, batches: Any) -> None:
@@ -184,11 +176,7 @@ class ForeignBatchSampler(SeekableBatches):
 
 
 def exact_batches(batches: Any, dataset: Sized) -> SeekableBatches:
-    """The exact counterpart of what a config's ``sampler`` and ``batch_sampler`` were built to.
-
-    Args:
-        batches: the batch sampler of a loader.
-        dataset: its data set.
+    """The exact counterpart of a loader's batch sampler, on its data set.
 
     Returns:
         For mmengine's ``DefaultSampler`` and ``InfiniteSampler``, also below mmdet's ``AspectRatioBatchSampler``, an

@@ -47,28 +47,27 @@ def test_configs_of_other_projects_are_known_by_their_parts() -> None:
         check_kind(Config(dict(default_scope="mmdet")), DETECTION)
 
 
-@pytest.mark.parametrize("words", [["train"], ["train", "--check-only"], ["params"], ["complexity"]])
-def test_heads_are_not_trained_from_a_pretraining_config(words: list[str], nowhere: Path, capsys) -> None:
-    assert mst([words[0], SAMPLE, *words[1:]]) == 1
-    error = capsys.readouterr().err
-    assert "is a pre-training config" in error and "mst-pretrain" in error and len(error.splitlines()) == 1
-    assert left(nowhere) == []
+def run(command: str, config: str) -> int:
+    """``mst VERB``, or ``mst-pretrain``, with options."""
+    program, *words = command.split()
+    return pretrain([config, *words]) if program == "mst-pretrain" else mst([words[0], config, *words[1:]])
 
 
-@pytest.mark.parametrize("words", [[], ["--check-only"]])
-def test_no_backbone_is_pretrained_from_a_detectors_config(words: list[str], nowhere: Path, capsys) -> None:
-    assert pretrain([DETECTOR, *words]) == 1
-    error = capsys.readouterr().err
-    assert "is a detection config" in error and "mst train" in error and len(error.splitlines()) == 1
-    assert left(nowhere) == []
+PRETRAINING_REFUSED = dict.fromkeys(["mst train", "mst train --check-only", "mst params", "mst complexity"], SAMPLE)
+DETECTION_REFUSED = dict.fromkeys(["mst-pretrain", "mst-pretrain --check-only"], DETECTOR)
 
 
-@pytest.mark.parametrize("command", ["check", "check-only", "run"])
+@pytest.mark.parametrize(("command", "config"), (PRETRAINING_REFUSED | DETECTION_REFUSED).items())
+def test_a_config_of_another_kind_is_refused(command: str, config: str, nowhere: Path, capsys) -> None:
+    assert run(command, config) == 1
+    error, kind = capsys.readouterr().err, KINDS[config.split("/")[0]]
+    assert f"is a {kind} config" in error and ("mst-pretrain" if config == SAMPLE else "mst train") in error
+    assert len(error.splitlines()) == 1 and left(nowhere) == []
+
+
+@pytest.mark.parametrize("command", ["mst check", "mst-pretrain --check-only", "mst-pretrain"])
 def test_missing_images_of_a_pretraining_are_all_that_is_said(command: str, nowhere: Path, capsys) -> None:
-    if command == "check":
-        assert mst(["check", SAMPLE]) == 1
-    else:
-        assert pretrain([SAMPLE, "--check-only"] if command == "check-only" else [SAMPLE]) == 1
+    assert run(command, SAMPLE) == 1
     out, error = capsys.readouterr()
     assert out == "" and "data/sample/photos does not exist" in error and "mst sample-data data/sample" in error
     assert "train_dataloader.dataset.data_root" in error and len(error.splitlines()) < 8
@@ -140,8 +139,7 @@ def test_files_that_are_no_configs_are_one_message(
     name: str, text: str, words: list[str], command: str, nowhere: Path, capsys
 ) -> None:
     (nowhere / name).write_text(text)
-    run = pretrain if command == "mst-pretrain" else lambda given: mst([command.split()[1], *given])
-    assert run([name]) == 1
+    assert run(command, name) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"{command}: ") and all(word in error for word in words)
 

@@ -94,9 +94,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_no_run_saves_is_refused(
-    name: str, tmp_path: Path, canary: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_what_no_run_saves_is_refused(name: str, tmp_path: Path, canary: Path, monkeypatch, capsys) -> None:
     write(tmp_path, f"open({str(canary)!r}, 'w').close()\n", "evil.py")
     monkeypatch.syspath_prepend(str(tmp_path))
     path = write(tmp_path, REFUSED[name].replace("CANARY", str(canary)))

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from mmengine.hooks import Hook
 
 from mst_transfer.runs import launch
 from mst_transfer.runs.checkpoint_hook import CheckpointNotSavedError, SafeCheckpointHook
@@ -23,20 +24,20 @@ from mst_transfer.runs.unreadable_images import (
 Job = tuple[str, list[str]]
 
 
-class Recorder:
-    """A hook's worth of memory: which images a process trained on, as they came out of the pipeline, and losses."""
+class Recorder(Hook):
+    """Notes which images a process trains on, as they come out of the pipeline, and losses."""
 
     def __init__(self) -> None:
         self.images: list[list[str]] = []
         self.pixels: list[list[float]] = []
         self.losses: list[dict[str, float]] = []
 
-    def before(self, runner: Any, data_batch: dict) -> None:
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         self.images.append([Path(sample.img_path).name for sample in data_batch["data_samples"]])
         weights = torch.linspace(0.5, 1.5, data_batch["inputs"][0].numel(), dtype=torch.float64)
         self.pixels.append([float(image.double().flatten() @ weights) for image in data_batch["inputs"]])
 
-    def after(self, outputs: dict[str, torch.Tensor]) -> None:
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         self.losses.append({name: float(value) for name, value in outputs.items()})
 
 
@@ -50,8 +51,6 @@ def run_jobs(jobs: list[Job], launcher: str) -> list[dict[str, Any]]:
     Returns:
         Of each: its metrics, and of a training the images, losses and the final weights and buffers of this process.
     """
-    from mmengine.hooks import Hook
-
     from mst_transfer.cli.main import main
     from mst_transfer.engine import run
 
@@ -61,15 +60,7 @@ def run_jobs(jobs: list[Job], launcher: str) -> list[dict[str, Any]]:
 
     def build_and_record(*args: Any) -> Any:
         runner, recorder = build(*args), Recorder()
-
-        class RecordHook(Hook):
-            def before_train_iter(self, runner, batch_idx, data_batch=None):
-                recorder.before(runner, data_batch)
-
-            def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-                recorder.after(outputs)
-
-        runner.register_hook(RecordHook())
+        runner.register_hook(recorder)
         kept.update(runner=runner, recorder=recorder)
         return runner
 

@@ -1,11 +1,9 @@
 """Small data sets and models whose training can be split: squares to detect and to segment."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
+import tiny_tasks
 
 COMMON = """
 _base_ = {bases!r}
@@ -26,50 +24,21 @@ optim_wrapper = dict(
     type="OptimWrapper", optimizer=dict(type="SGD", lr={lr}, momentum=0.9, weight_decay=0.05), **{decay!r}
 )
 param_scheduler = [dict(type="MultiStepLR", by_epoch=True, milestones=[1], gamma=0.5)]
-train_cfg = dict(by_epoch=True, max_epochs={epochs}, val_interval=1)
+train_cfg = dict(by_epoch=True, max_epochs=2, val_interval=1)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 default_hooks = dict(checkpoint=dict(type="CheckpointHook", interval=1), logger=dict(type="LoggerHook", interval=1))
 env_cfg = dict(mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0))
 """
 VIT = dict(arch="vit_tiny_patch16_224", embed_dim=24, depth=4, num_heads=3, checkpoint=None)
-DECAY = dict(
-    constructor="mst_transfer.LayerDecayOptimWrapperConstructor",
-    paramwise_cfg=dict(layer_decay_rate=0.7),
-)
-
-
-def draw(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """An image, its mask with a light square (1) on dark ground (0) and unlabelled pixels (255), the square's box."""
-    side = int(rng.integers(14, 30))
-    x, y = int(rng.integers(0, width - side)), int(rng.integers(0, height - side))
-    mask = np.zeros((height, width), np.uint8)
-    mask[y : y + side, x : x + side] = 1
-    image = np.clip(mask[..., None] * 140 + rng.integers(20, 80, (height, width, 3)), 0, 255).astype(np.uint8)
-    mask[: int(rng.integers(0, 12))] = 255
-    return image, mask, [x, y, side, side]
+DECAY = dict(constructor="mst_transfer.LayerDecayOptimWrapperConstructor", paramwise_cfg=dict(layer_decay_rate=0.7))
 
 
 def write_data(root: Path, num_train: int, num_val: int) -> None:
     """Training images of 64 × 64 and validation images of several sizes, with masks and COCO annotations."""
-    rng = np.random.default_rng(7)
-    for split, count in dict(train=num_train, val=num_val).items():
-        for folder in ("images", "masks"):
-            (root / split / folder).mkdir(parents=True)
-        images, annotations = [], []
-        for index in range(count):
-            height, width = (64, 64) if split == "train" else (48 + 8 * (index % 3), 64 + 8 * (index % 2))
-            image, mask, box = draw(rng, height, width)
-            cv2.imwrite(str(root / split / "images" / f"{index}.png"), image)
-            cv2.imwrite(str(root / split / "masks" / f"{index}.png"), mask)
-            images.append(dict(id=index, file_name=f"{index}.png", height=height, width=width))
-            x, y, w, h = box
-            outline = [[x, y, x + w, y, x + w, y + h, x, y + h]]
-            annotations.append(dict(id=index + 1, image_id=index, category_id=1 + index % 2, bbox=box, area=w * h))
-            annotations[-1].update(iscrowd=0, segmentation=outline)
-        categories = [dict(id=1, name="cat"), dict(id=2, name="dog")]
-        content = dict(images=images, annotations=annotations, categories=categories)
-        (root / f"{split}.json").write_text(json.dumps(content))
+    several = [(48 + 8 * (index % 3), 64 + 8 * (index % 2)) for index in range(6)]
+    for split, count, sizes in (("train", num_train, [(64, 64)]), ("val", num_val, several)):
+        tiny_tasks.make_pictures(root / split, count, sizes, classes=("cat", "dog"), unlabelled=12)
 
 
 def write_seg_config(path: Path, root: Path, norm: dict | None, vit: bool) -> Path:
@@ -82,7 +51,6 @@ def write_seg_config(path: Path, root: Path, norm: dict | None, vit: bool) -> Pa
             type="BaseSegDataset",
             data_root=str(root / split),
             data_prefix=dict(img_path="images", seg_map_path="masks"),
-            img_suffix=".png",
             metainfo=dict(classes=("dark", "light"), palette=[(0, 0, 0), (255, 255, 255)]),
             pipeline=[*load, *transforms, dict(type="PackSegInputs")],
         )
@@ -94,17 +62,13 @@ def write_seg_config(path: Path, root: Path, norm: dict | None, vit: bool) -> Pa
     model = dict(
         type="EncoderDecoder",
         data_preprocessor=dict(
-            type="SegDataPreProcessor",
-            mean=[127.0] * 3,
-            std=[60.0] * 3,
-            size=(48, 48),
-            bgr_to_rgb=True,
+            type="SegDataPreProcessor", mean=[127.0] * 3, std=[60.0] * 3, bgr_to_rgb=True, size=(48, 48),
             seg_pad_val=255,
         ),
         backbone=backbone,
         decode_head=dict(head, norm_cfg=norm, dropout_ratio=0.0),
         test_cfg=dict(mode="whole"),
-    )
+    )  # fmt: skip
     text = COMMON.format(
         bases=[],
         scope="mmseg",
@@ -114,7 +78,6 @@ def write_seg_config(path: Path, root: Path, norm: dict | None, vit: bool) -> Pa
         model=model,
         lr=0.05,
         decay=DECAY if vit else {},
-        epochs=2,
     )
     path.write_text(text)
     return path
@@ -128,15 +91,15 @@ def write_det_config(path: Path, root: Path, model: dict[str, Any], bases: list[
         load = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations", with_bbox=True, with_mask=True)]
         return dict(
             type="CocoDataset",
-            data_root=str(root),
-            ann_file=f"{split}.json",
-            data_prefix=dict(img=f"{split}/images/"),
+            data_root=str(root / split),
+            ann_file="boxes.json",
+            data_prefix=dict(img="images/"),
             metainfo=dict(classes=("cat", "dog")),
             pipeline=[*load, *transforms, dict(type="PackDetInputs", meta_keys=keys)],
         )
 
     resize = dict(type="Resize", scale=(64, 64), keep_ratio=True)
-    metric = dict(ann_file=str(root / "val.json"), metric=["bbox", "segm"] if bases else "bbox", classwise=True)
+    metric = dict(ann_file=f"{root}/val/boxes.json", metric=["bbox", "segm"] if bases else "bbox", classwise=True)
     text = COMMON.format(
         bases=bases,
         scope="mmdet",
@@ -149,7 +112,6 @@ def write_det_config(path: Path, root: Path, model: dict[str, Any], bases: list[
         model=model,
         lr=0.02,
         decay=DECAY,
-        epochs=2,
     )
     path.write_text(text)
     return path
@@ -157,7 +119,6 @@ def write_det_config(path: Path, root: Path, model: dict[str, Any], bases: list[
 
 def fcos() -> dict[str, Any]:
     """A small FCOS, whose loss is normalised over all processes."""
-    strides = [4, 8, 16, 32]
     return dict(
         type="FCOS",
         data_preprocessor=dict(
@@ -166,19 +127,13 @@ def fcos() -> dict[str, Any]:
         backbone=dict(VIT, type="mst_transfer.TimmViTPyramid", img_size=64, patch_size=16),
         neck=dict(type="FPN", in_channels=[24] * 4, out_channels=16, num_outs=4),
         bbox_head=dict(
-            type="FCOSHead",
-            num_classes=2,
-            in_channels=16,
-            feat_channels=16,
-            stacked_convs=1,
-            strides=strides,
-            regress_ranges=((-1, 8), (8, 16), (16, 32), (32, 1e8)),
-            norm_cfg=dict(type="GN", num_groups=4),
+            type="FCOSHead", num_classes=2, in_channels=16, feat_channels=16, stacked_convs=1, strides=[4, 8, 16, 32],
+            regress_ranges=((-1, 8), (8, 16), (16, 32), (32, 1e8)), norm_cfg=dict(type="GN", num_groups=4),
         ),
         test_cfg=dict(
             nms_pre=100, min_bbox_size=0, score_thr=0.01, nms=dict(type="nms", iou_threshold=0.5), max_per_img=20
         ),
-    )
+    )  # fmt: skip
 
 
 def mask_rcnn() -> dict[str, Any]:

@@ -14,9 +14,9 @@ from untouched_folders import contents, refusal
 
 from mst_transfer.cli.main import main
 from mst_transfer.engine import checkpoints
-from mst_transfer.files.checksums import verify_checkpoint
+from mst_transfer.files.checksums import verify_checkpoint, write_checkpoint
 
-ONE_EPOCH = ["--cfg-options", "train_cfg.max_epochs=1"]
+ONE_EPOCH = ["train_cfg.max_epochs=1"]
 
 
 def flip(path: Path) -> None:
@@ -29,52 +29,40 @@ def weights(path: Path) -> dict:
     return torch.load(path, weights_only=True)["state_dict"]
 
 
-def test_a_broken_newest_checkpoint_is_passed_over(
-    tiny_seg_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_broken_newest_checkpoint_is_passed_over(tiny_seg_config: Path, tmp_path: Path, train, capsys) -> None:
     run = tmp_path / "run"
-    words = ["train", str(tiny_seg_config), "--work-dir", str(run)]
-    assert main(words) == 0
+    train()
     assert all(verify_checkpoint(path) for path in run.glob("*.pth"))
     expected = weights(run / "epoch_2.pth")
     flip(run / "epoch_2.pth")
-    assert main([*words, "--resume", str(run / "epoch_2.pth")]) == 1
-    said = capsys.readouterr().err
+    said = train("--resume", str(run / "epoch_2.pth"), status=1)
     assert "does not match its checksum" in said and f"Next step: --resume {run / 'epoch_1.pth'}" in said
     assert main(["test", str(tiny_seg_config), str(run / "epoch_2.pth"), "--work-dir", str(tmp_path / "t")]) == 1
     assert "epoch_2.pth is broken" in capsys.readouterr().err
-    assert main([*words, "--resume"]) == 0
-    said = capsys.readouterr().err
+    said = train("--resume")
     assert "epoch_2.pth is broken (its content does not" in said and f"going on from {run / 'epoch_1.pth'}" in said
     torch.testing.assert_close(weights(run / "epoch_2.pth"), expected, rtol=0, atol=0)
 
-    assert main(words) == 1  # neither --resume nor --fresh
-    assert (
-        "holds checkpoints of an earlier run: epoch_1.pth, epoch_2.pth. Next step: --resume" in capsys.readouterr().err
-    )
-    assert main([*words, "--resume", "--cfg-options", "model.decode_head.channels=4"]) == 1
-    assert "model.decode_head.channels: 8 in the checkpoint, 4 now" in capsys.readouterr().err
-    assert main([*words, "--fresh", *ONE_EPOCH]) == 0
+    said = train(status=1)  # neither --resume nor --fresh
+    assert "holds checkpoints of an earlier run: epoch_1.pth, epoch_2.pth. Next step: --resume" in said
+    train("--fresh", options=ONE_EPOCH)
     assert {path.name for path in run.glob("*.pth")} == {"epoch_1.pth"}
     torch.testing.assert_close(weights(run / "earlier_1" / "epoch_2.pth"), expected, rtol=0, atol=0)
 
 
-def test_a_full_disk_ends_the_run_with_one_message(
-    tiny_seg_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_full_disk_ends_the_run_with_one_message(tmp_path: Path, train) -> None:
     with small_disk(tmp_path / "disk", 20_000) as disk:
-        words = ["train", str(tiny_seg_config), "--work-dir", str(disk / "run")]
-        assert main([*words, *ONE_EPOCH]) == 0
+        train(into="disk/run", options=ONE_EPOCH)
         size = (disk / "run" / "epoch_1.pth").stat().st_size
         used = sum(path.stat().st_size for path in disk.rglob("*") if path.is_file())
         remount(disk, f"size={(used + size // 2) // 1000 + 200}k")
         (disk / "ballast").write_bytes(bytes(size // 8))
-        assert main([*words, "--resume"]) == 1
-        assert "Next step: make space" in capsys.readouterr().err
+        assert "Next step: make space" in train("--resume", into="disk/run", status=1)
         assert {path.name for path in (disk / "run").glob("*.pth")} == {"epoch_1.pth"}
         assert verify_checkpoint(disk / "run" / "epoch_1.pth") and not list((disk / "run").glob(".*.tmp"))
         remount(disk, "size=40m")
-        assert main([*words, "--resume"]) == 0 and verify_checkpoint(disk / "run" / "epoch_2.pth")
+        train("--resume", into="disk/run")
+        assert verify_checkpoint(disk / "run" / "epoch_2.pth")
 
 
 @pytest.mark.parametrize(
@@ -98,8 +86,6 @@ def test_our_hook_stands_in_for_mmengines_alone(hooks: dict | None, kind: str) -
 
 
 def test_the_main_process_decides_for_all(tmp_path: Path) -> None:
-    from mst_transfer.files.checksums import write_checkpoint
-
     for step in (1, 2):
         write_checkpoint(tmp_path / f"epoch_{step}.pth", dict(x=torch.zeros(500)))
     flip(tmp_path / "epoch_2.pth")
@@ -109,21 +95,20 @@ def test_the_main_process_decides_for_all(tmp_path: Path) -> None:
     assert "No space left" in first[3] and "go on with --resume" in first[3]
 
 
-def test_weights_to_begin_with_cover_the_backbone(tiny_seg_config: Path, tmp_path: Path, capsys) -> None:
+def test_weights_to_begin_with_cover_the_backbone(tmp_path: Path, train) -> None:
     """``load_from``, which mmengine loads as far as it fits."""
-    assert main(["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "first"), *ONE_EPOCH]) == 0
-    whole = torch.load(tmp_path / "first" / "epoch_1.pth", weights_only=True)["state_dict"]
+    train(options=ONE_EPOCH)
+    whole = weights(tmp_path / "run" / "epoch_1.pth")
     for name, status in (("backbone.layer1.0.conv1.weight", 1), ("decode_head.conv_seg.weight", 0)):
         part = tmp_path / f"without_{name}.pth"
         torch.save(dict(state_dict={key: one for key, one in whole.items() if key != name}, meta={}), part)
-        folder = tmp_path / name
-        words = ["train", str(tiny_seg_config), "--work-dir", str(folder), *ONE_EPOCH, f"load_from={part}"]
-        capsys.readouterr()
-        assert main(words) == status
-        said = capsys.readouterr()
-        assert str(part) in said.out + said.err and name in said.out + said.err
+        said = train(into=name, options=[*ONE_EPOCH, f"load_from={part}"], status=status)
         if status == 0:
-            assert json.loads((folder / "results.json").read_text())["load_from"] == str(part)
+            said = next((tmp_path / name).glob("*/*.log")).read_text()
+            assert json.loads((tmp_path / name / "results.json").read_text())["load_from"] == str(part)
+        assert f"{part} lacks 1 tensors of this model's backbone, such as {name}" in said or (
+            f"{part} covers the backbone; 1 other tensors, such as {name}" in said
+        )
 
 
 REFUSALS = (
@@ -134,11 +119,11 @@ REFUSALS = (
 )
 
 
-def test_a_refused_resume_leaves_the_work_dir_as_it_was(tiny_seg_config: Path, tmp_path: Path) -> None:
+def test_a_refused_resume_leaves_the_work_dir_as_it_was(tiny_seg_config: Path, tmp_path: Path, train) -> None:
     """One that goes on writes its config."""
     run = tmp_path / "run"
     words = ["train", str(tiny_seg_config), "--work-dir", str(run)]
-    assert main([*words, *ONE_EPOCH]) == 0
+    train(options=ONE_EPOCH)
     time.sleep(1 - time.time() % 1)  # mmengine names the folder of a log by the second
     before = contents(run)
     for reason, options in REFUSALS:

@@ -1,6 +1,7 @@
 """Runs over data sets with bad images: training skips, counts, names and stops; validation and test name the file."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from group_members import read_lists_together
 from mmengine.config import Config
 from PIL import Image
 from process_groups import run_group
+from untouched_folders import refusal
 
 from mst_transfer.cli.main import main
 from mst_transfer.datasets.load_image import LoadImage, LoadSegMap
@@ -17,37 +19,27 @@ from mst_transfer.engine.image_checks import ImageChecks
 from mst_transfer.runs.unreadable_images import read_list
 
 
-def images_of(config: Path) -> Path:
-    return Path(Config.fromfile(config).train_dataloader.dataset.data_root) / "images"
-
-
-def with_other_validation(config: Path, tmp_path: Path) -> list[str]:
-    """Options that validate on a copy, so that only training images are bad."""
-    import shutil
-
-    root = images_of(config).parent
-    shutil.copytree(root, tmp_path / "val")
-    return [f"{part}_dataloader.dataset.data_root={tmp_path / 'val'}" for part in ("val", "test")]
-
-
 @pytest.fixture
-def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The checks before a run look at some files only: the bad ones are among the others."""
+def images(tiny_seg_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Of training alone: validation is on a copy, and the checks before a run, which look at some files, see none."""
     monkeypatch.setattr(run, "check_inputs", lambda cfg, training: [])
+    root = Path(Config.fromfile(tiny_seg_config).train_dataloader.dataset.data_root)
+    shutil.copytree(root, tmp_path / "val")
+    with tiny_seg_config.open("a") as file:
+        data = f"dict(_dataset, data_root={str(tmp_path / 'val')!r})"
+        file.write(f"val_dataloader = test_dataloader = dict(val_dataloader, dataset={data})")
+    return sorted((root / "images").iterdir())
 
 
-@pytest.mark.usefixtures("unchecked")
-def test_training_skips_counts_and_names(tiny_seg_config: Path, tmp_path: Path) -> None:
-    options = with_other_validation(tiny_seg_config, tmp_path)
-    images = sorted(images_of(tiny_seg_config).iterdir())
+def test_training_skips_counts_and_names(images: list[Path], tmp_path: Path, train) -> None:
     images[1].write_bytes(b"no image")
-    mask = next((images_of(tiny_seg_config).parent / "masks").glob(f"{images[2].stem}.*"))
+    mask = images[2].parent.parent / "masks" / f"{images[2].stem}.png"
     mask.write_bytes(mask.read_bytes()[:50])
     losses = []
     for num_workers in (0, 2):
         work_dir = tmp_path / f"with_{num_workers}"
-        words = ["train", str(tiny_seg_config), "--work-dir", str(work_dir), "--cfg-options", *options]
-        assert main([*words, f"train_dataloader.num_workers={num_workers}", "train_cfg.max_epochs=1"]) == 0
+        options = [f"train_dataloader.num_workers={num_workers}", "train_cfg.max_epochs=1"]
+        train(into=work_dir.name, options=options)
         counted = json.loads((work_dir / "results.json").read_text())["unreadable_images"]
         assert counted == {"skipped": 2, "list": "unreadable_images.txt"}
         found = read_list(work_dir / "unreadable_images.txt")
@@ -61,43 +53,31 @@ def test_training_skips_counts_and_names(tiny_seg_config: Path, tmp_path: Path) 
     assert "LoadImageFromFile" in (work_dir / "tiny_seg.py").read_text()  # as it was written
 
 
-@pytest.mark.usefixtures("unchecked")
-def test_validation_and_test_name_the_file(
-    tiny_seg_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    options = with_other_validation(tiny_seg_config, tmp_path)
-    words = [str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), "--cfg-options", *options]
-    words += ["train_cfg.max_epochs=1", "val_dataloader.num_workers=1"]
-    assert main(["train", *words]) == 0
-    bad = sorted((tmp_path / "val" / "images").iterdir())[4]
+def test_validation_and_test_name_the_file(images: list[Path], tiny_seg_config: Path, tmp_path: Path, train) -> None:
+    options = ["train_cfg.max_epochs=1", "val_dataloader.num_workers=1"]
+    train(options=options)
+    bad = tmp_path / "val" / "images" / images[4].name
     bad.write_bytes(b"")
-    assert main(["train", *words]) == 1
-    capsys.readouterr()
-    assert main(["test", words[0], str(tmp_path / "run" / "epoch_1.pth"), *words[1:]]) == 1
-    said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith(f"mst test: {bad} cannot be read: the file is empty. Only training may leave out an image")
+    said = f"{bad} cannot be read: the file is empty. Only training may leave out an image"
+    assert said in train(into="again", options=options, status=1)
+    words = [str(tiny_seg_config), str(tmp_path / "run" / "epoch_1.pth"), "--work-dir", str(tmp_path / "tested")]
+    assert refusal(main, ["test", *words]).splitlines()[-1].startswith(f"mst test: {said}")
 
 
-@pytest.mark.usefixtures("unchecked")
-def test_too_many_stop_the_run(tiny_seg_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    options = with_other_validation(tiny_seg_config, tmp_path)
-    for path in sorted(images_of(tiny_seg_config).iterdir())[:3]:
+def test_too_many_stop_the_run(images: list[Path], tmp_path: Path, train) -> None:
+    for path in images[:3]:
         path.write_bytes(b"")
-    words = ["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), "--cfg-options", *options]
-    assert main([*words, "+image_checks.min_unreadable=1", "+image_checks.max_unreadable_share=0.2"]) == 1
-    said = capsys.readouterr().err.strip().splitlines()[-1]
+    said = train(options=["+image_checks.min_unreadable=1", "+image_checks.max_unreadable_share=0.2"], status=1)
     assert "of 8 images cannot be read, more than 1 (max_unreadable_share=0.2, min_unreadable=1)" in said
     assert f"All are named in {tmp_path / 'run' / 'unreadable_images.txt'}" in said
-    for path in sorted(images_of(tiny_seg_config).iterdir())[3:]:
+    for path in images[3:]:
         path.write_bytes(b"x")
-    assert main(words) == 1
-    assert "100 samples in a row cannot be read" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert "100 samples in a row cannot be read" in train(status=1)
 
 
-def test_options_are_checked(tiny_seg_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    words = ["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), "--cfg-options"]
-    assert main([*words, "+image_checks.max_pixel=3"]) == 1
-    assert "image_checks has no option max_pixel; it has max_pixels, max_aspect_ratio" in capsys.readouterr().err
+def test_options_are_checked(train) -> None:
+    said = train(options=["+image_checks.max_pixel=3"], status=1)
+    assert "image_checks has no option max_pixel; it has max_pixels, max_aspect_ratio" in said
     for wrong in (dict(max_pixels=0), dict(max_unreadable_share=-1), dict(min_unreadable=-1), dict(max_aspect_ratio=0)):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             ImageChecks.of(Config(dict(image_checks=wrong)))
@@ -130,20 +110,17 @@ def test_loaders_are_replaced_wherever_they_are(tiny_seg_config: Path, tmp_path:
 
 
 def test_checks_can_be_turned_off(tiny_seg_config: Path, tmp_path: Path) -> None:
-    cfg = run.load_run_config(
-        str(tiny_seg_config), work_dir=str(tmp_path / "run"), cfg_options={"+image_checks": False}
-    )
+    options = {"+image_checks": False}
+    cfg = run.load_run_config(str(tiny_seg_config), work_dir=str(tmp_path), cfg_options=options)
     runner = run.build_runner(cfg, [])
     loop = runner.build_train_loop(runner._train_loop)
     assert kinds(loop.dataloader.dataset.pipeline)[:2] == ["LoadImageFromFile", "LoadAnnotations"]
 
 
-@pytest.mark.usefixtures("unchecked")
-def test_a_dry_run_names_the_file(tiny_seg_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    for path in images_of(tiny_seg_config).iterdir():
+def test_a_dry_run_names_the_file(images: list[Path], train) -> None:
+    for path in images:
         Image.fromarray(np.zeros((1, 500, 3), np.uint8)).save(path)
-    assert main(["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), "--dry-run", "1"]) == 1
-    assert "it is 500 × 1: one side is more than" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert "it is 500 × 1: one side is more than" in train("--dry-run", "1", status=1)
 
 
 def test_lists_of_two_processes_become_one(tmp_path: Path) -> None:

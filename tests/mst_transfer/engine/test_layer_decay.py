@@ -7,7 +7,6 @@ import pytest
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from mst_transfer.engine import layer_decay
 from mst_transfer.engine.layer_decay import plan_parameters
 from mst_transfer.models.backbones.vit import TimmViT, TimmViTPyramid
 
@@ -55,13 +54,8 @@ def groups_by_name(wrapper):
     return {name: group for group in wrapper.optimizer.param_groups for name in group["param_names"]}
 
 
-def test_rates_equal_those_worked_out_by_hand(monkeypatch):
-    tables: list[str] = []
-    monkeypatch.setattr(layer_decay, "print_log", lambda text, **_: tables.append(text))
+def test_rates_equal_those_worked_out_by_hand():
     groups = groups_by_name(build(Detector()))
-    rows = [line.split() for line in tables[0].splitlines()[2:]]
-    assert rows[0][:3] == ["0", "0.025", "0"] and rows[-1][:3] == ["5", "0.8", "0.1"]
-    assert sum(int(row[4].replace(",", "")) for row in rows) == sum(p.numel() for p in Detector().parameters())
     for name, (lr, weight_decay) in BY_HAND.items():
         assert groups[name]["lr"] == pytest.approx(lr), name
         assert groups[name]["weight_decay"] == pytest.approx(weight_decay), name

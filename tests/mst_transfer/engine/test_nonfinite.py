@@ -14,10 +14,15 @@ from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper
 from torch import nn
 
-from mst_transfer.cli.main import main
 from mst_transfer.engine.losses_in_fp32 import losses_in_fp32
-from mst_transfer.engine.nonfinite import GuardedAmpOptimWrapper, GuardedOptimWrapper, guarded
-from mst_transfer.engine.nonfinite_hook import WINDOW_START, NonfiniteHook, changing_buffers
+from mst_transfer.engine.nonfinite import (
+    WINDOW_START,
+    GuardedAmpOptimWrapper,
+    GuardedOptimWrapper,
+    NonfiniteHook,
+    changing_buffers,
+    guarded,
+)
 from mst_transfer.runs import stop
 from mst_transfer.runs.nonfinite_steps import NonfiniteSteps
 
@@ -38,18 +43,18 @@ def batch(seed: int) -> torch.Tensor:
 class Run:
     """As much of a Runner as the hook needs."""
 
-    def __init__(self, folder: Path, wrapper_options: dict[str, Any] | None = None, hooks: list | None = None) -> None:
+    def __init__(self, folder: Path, *hooks: Any, **options: Any) -> None:
         self.model = small_model()
-        self.optim_wrapper = GuardedOptimWrapper(optimizer(self.model), **(wrapper_options or {}))
+        self.optim_wrapper = GuardedOptimWrapper(optimizer(self.model), **copy.deepcopy(options))
         self.optim_wrapper.initialize_count_status(self.model, 0, 100)
         self.message_hub = MessageHub.get_instance(f"nonfinite {folder}")
         self.message_hub.runtime_info.clear()
         self.work_dir, self.seed, self.iter, self.epoch, self._resume = str(folder), 3, 0, 0, False
         self.hook = NonfiniteHook(limit=3)
-        self.hooks = [self.hook, *(hooks or [])]
+        self.hooks = [self.hook, *hooks]
         self.logger = self
         self.warnings: list[str] = []
-        for hook in hooks or []:
+        for hook in hooks:
             hook.before_run(self)
         self.hook.before_train(self)
 
@@ -67,6 +72,11 @@ class Run:
             hook.after_train_iter(self, self.iter, data, {"loss_cls": loss.detach()})
         self.iter += 1
 
+    def step_to_infinity(self) -> None:
+        handle = self.model[2].bias.register_hook(lambda gradient: gradient * float("inf"))
+        self.step()
+        handle.remove()
+
     def state(self) -> dict[str, torch.Tensor]:
         states = self.optim_wrapper.optimizer.state_dict()["state"]
         flat = {f"{i}.{k}": torch.as_tensor(v).clone() for i, s in states.items() for k, v in s.items()}
@@ -82,7 +92,7 @@ CLIPS = (None, dict(max_norm=0.1), dict(type="value", clip_value=0.01))
 
 @pytest.mark.parametrize("options", [*(dict(clip_grad=clip) for clip in CLIPS), dict(accumulative_counts=2)])
 def test_steps_that_are_taken_are_mmengines(options: dict, tmp_path: Path) -> None:
-    run, model = Run(tmp_path, copy.deepcopy(options)), small_model()
+    run, model = Run(tmp_path, **options), small_model()
     theirs = OptimWrapper(optimizer(model), **copy.deepcopy(options))
     theirs.initialize_count_status(model, 0, 100)
     for number in range(6):
@@ -94,13 +104,11 @@ def test_steps_that_are_taken_are_mmengines(options: dict, tmp_path: Path) -> No
 @pytest.mark.parametrize("way", ["loss", "loss alone", "gradient", "statistics"])
 @pytest.mark.parametrize("clip", CLIPS)
 def test_a_step_that_is_left_out_touches_nothing(way: str, clip: dict | None, tmp_path: Path) -> None:
-    run = Run(tmp_path, dict(clip_grad=copy.deepcopy(clip)))
+    run = Run(tmp_path, clip_grad=clip)
     run.step(), run.step()
     before = run.state()
     if way == "gradient":  # finite loss, infinite gradient in one parameter
-        handle = run.model[2].bias.register_hook(lambda gradient: gradient * float("inf"))
-        run.step()
-        handle.remove()
+        run.step_to_infinity()
     elif way == "loss alone":  # its gradient is finite
         run.step(plus=float("inf"))
     else:
@@ -114,7 +122,7 @@ def test_a_step_that_is_left_out_touches_nothing(way: str, clip: dict | None, tm
 
 
 def test_one_bad_micro_batch_spoils_its_window_only(tmp_path: Path) -> None:
-    run = Run(tmp_path, dict(accumulative_counts=3))
+    run = Run(tmp_path, accumulative_counts=3)
     for _ in range(3):
         run.step()
     before = run.state()
@@ -131,13 +139,13 @@ def test_one_bad_micro_batch_spoils_its_window_only(tmp_path: Path) -> None:
 
 def test_a_checkpoint_inside_a_window_knows_the_statistics_before_it(tmp_path: Path) -> None:
     """A bad micro-batch, then a checkpoint, then the process dies: the resumed run must put back what was before."""
-    run = Run(tmp_path, dict(accumulative_counts=2))
+    run = Run(tmp_path, accumulative_counts=2)
     run.step(), run.step()
     before = [buffer.clone() for buffer in changing_buffers(run.model)]
     run.step(poison_statistics=True)
     checkpoint: dict = {}
     run.hook.before_save_checkpoint(run, checkpoint)
-    resumed = Run(tmp_path / "resumed", dict(accumulative_counts=2))
+    resumed = Run(tmp_path / "resumed", accumulative_counts=2)
     resumed.model.load_state_dict(run.model.state_dict())
     resumed.iter, resumed._resume = 3, True
     resumed.hook.after_load_checkpoint(resumed, checkpoint)
@@ -166,7 +174,7 @@ def test_too_many_in_a_row_stop_the_run_and_name_the_checkpoint(tmp_path: Path) 
 
 def test_an_average_of_weights_does_not_move_towards_them(tmp_path: Path) -> None:
     average = EMAHook(momentum=0.5)
-    run = Run(tmp_path, hooks=[average])
+    run = Run(tmp_path, average)
     run.step()
     before = copy.deepcopy(average.ema_model.state_dict())
     run.step(float("nan"))
@@ -201,7 +209,7 @@ def test_a_loss_scale_that_is_too_high_is_lowered_and_is_no_fault(amp: GuardedAm
 
 
 def test_the_wish_to_stop_travels_with_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run(tmp_path, dict(accumulative_counts=2))
+    run = Run(tmp_path, accumulative_counts=2)
     with stop.listening():
         monkeypatch.setattr(stop, "wish", lambda: 130)
         run.step()
@@ -233,8 +241,7 @@ class SquareLoss(nn.Module):
 
 def test_losses_get_single_precision_under_autocast() -> None:
     model = nn.ModuleDict(dict(head=nn.Linear(2, 2), loss_dice=SquareLoss()))
-    assert losses_in_fp32(model) == ["loss_dice"] == losses_in_fp32(model)
-    assert len(model["loss_dice"]._forward_pre_hooks) == 1
+    losses_in_fp32(model)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         prediction = model["head"](torch.ones(1, 2))
         loss = model["loss_dice"](prediction, target=prediction.detach() + 1)
@@ -264,11 +271,9 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[[Collection[int]], tuple
     return start
 
 
-def test_a_whole_run_leaves_out_steps_and_stops(tiny_seg_config: Path, tmp_path: Path, poison, capsys) -> None:
+def test_a_whole_run_leaves_out_steps_and_stops(tmp_path: Path, poison, train) -> None:
     _, seen = poison(range(6, 99))
-    words = ["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), "--cfg-options"]
-    assert main([*words, "+max_nonfinite_steps=3"]) == 1
-    said = capsys.readouterr().err
+    said = train(options=["+max_nonfinite_steps=3"], status=1)
     assert re.search(r"mst train: 3 steps in a row, up to step 7.*epoch_1\.pth", said), said
     assert torch.equal(seen[5], seen[7]) and not torch.equal(seen[4], seen[5])
     record = json.loads((tmp_path / "run" / "nonfinite_step_6_rank_0.json").read_text())
@@ -276,12 +281,9 @@ def test_a_whole_run_leaves_out_steps_and_stops(tiny_seg_config: Path, tmp_path:
     assert all(path.endswith(".jpg") for path in record["samples"])
 
 
-def test_logs_hold_means_of_finite_values_and_count_what_was_left_out(
-    tiny_seg_config: Path, tmp_path: Path, poison
-) -> None:
+def test_logs_hold_means_of_finite_values_and_count_what_was_left_out(tmp_path: Path, poison, train) -> None:
     seen, _ = poison((3, 4))
-    words = ["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), "--cfg-options"]
-    assert main([*words, "+optim_wrapper.clip_grad.max_norm=1"]) == 0
+    train(options=["+optim_wrapper.clip_grad.max_norm=1"])
     (log,) = (tmp_path / "run").glob("*/vis_data/scalars.json")
     rows = [row for row in map(json.loads, log.read_text().splitlines()) if "lr" in row]
     assert len(rows) == len(seen) == 8
@@ -293,13 +295,11 @@ def test_logs_hold_means_of_finite_values_and_count_what_was_left_out(
 
 
 def test_an_overflow_is_counted_too(tmp_path: Path) -> None:
-    run = Run(tmp_path, dict(clip_grad=dict(max_norm=0.1)))
+    run = Run(tmp_path, clip_grad=dict(max_norm=0.1))
     run.optim_wrapper.message_hub = run.message_hub
     run.step()
     run.optim_wrapper._leave_out = lambda: True  # as a loss scale that was too high
-    handle = run.model[2].bias.register_hook(lambda gradient: gradient * float("inf"))
-    run.step()
-    handle.remove()
+    run.step_to_infinity()
     scalars = run.message_hub.log_scalars
     assert run.optim_wrapper.excused and not run.warnings
     assert scalars["train/left_out_steps"].current() == 1 and len(scalars["train/grad_norm"].data[0]) == 1

@@ -29,35 +29,33 @@ def scores(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     return values
 
 
-def test_only_the_last_validation_counts(tiny_seg_config: Path, tmp_path: Path, scores: list[dict]) -> None:
+def test_only_the_last_validation_counts(tmp_path: Path, scores: list[dict], train) -> None:
     scores += [dict(mIoU=90.0, early=1.0), {}]
-    words = ["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), "--cfg-options"]
-    options = ["+default_hooks.checkpoint.save_best=mIoU", "+default_hooks.checkpoint.rule=greater"]
-    assert main([*words, *options]) == 0 and read(tmp_path / "run")["metrics"] == {}
+    train(options=["+default_hooks.checkpoint.save_best=mIoU", "+default_hooks.checkpoint.rule=greater"])
+    assert read(tmp_path / "run")["metrics"] == {}
     scores += [dict(mIoU=10.0)]
-    assert main([*words[:-1], "--resume"]) == 0 and read(tmp_path / "run")["metrics"] == dict(mIoU=10.0)
+    train("--resume")
+    assert read(tmp_path / "run")["metrics"] == dict(mIoU=10.0)
     # mmengine's own loop validates nothing after the last epoch: the first epoch's figure is not the second's
-    assert main([*words[:-1], "--resume", "--cfg-options", "+exact_resume=False"]) == 0
+    train("--resume", options=["+exact_resume=False"])
     assert read(tmp_path / "run")["metrics"] == {} and not scores
     best = str(tmp_path / "run" / "best_mIoU_epoch_1.pth")  # knows its own figure, which needs no second validation
-    again = ["--resume", best, "--cfg-options", "train_cfg.max_epochs=1"]
-    assert main(["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "again"), *again]) == 0
+    train("--resume", best, into="again", options=["train_cfg.max_epochs=1"])
     assert read(tmp_path / "again")["metrics"] == dict(mIoU=90.0, early=1.0)
 
 
-def test_minutes_are_of_the_whole_run(tiny_seg_config: Path, tmp_path: Path) -> None:
-    words = ["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run")]
-    assert main([*words, "--cfg-options", "train_cfg.max_epochs=1"]) == 0
+def test_minutes_are_of_the_whole_run(tmp_path: Path, train) -> None:
+    train(options=["train_cfg.max_epochs=1"])
     path = tmp_path / "run" / "epoch_1.pth"
     checkpoint = torch.load(path, weights_only=True)
     assert 0 < checkpoint["meta"][SECONDS] <= 60 * read(tmp_path / "run")["minutes"] + 0.1
     checkpoint["meta"][SECONDS] = 6000.0
     torch.save(checkpoint, tmp_path / "long.pth")
-    assert main([*words[:-1], str(tmp_path / "long"), "--resume", str(tmp_path / "long.pth")]) == 0
+    train("--resume", str(tmp_path / "long.pth"), into="long")
     assert 100 < read(tmp_path / "long")["minutes"] < 110
     assert torch.load(tmp_path / "long" / "epoch_2.pth", weights_only=True)["meta"][SECONDS] > 6000
-    options = [f"load_from={tmp_path / 'long.pth'}", "train_cfg.max_epochs=1"]  # weights only: a run of its own
-    assert main([*words[:-1], str(tmp_path / "new"), "--cfg-options", *options]) == 0
+    # weights only: a run of its own
+    train(into="new", options=[f"load_from={tmp_path / 'long.pth'}", "train_cfg.max_epochs=1"])
     assert read(tmp_path / "new")["minutes"] < 10
 
 

@@ -54,26 +54,16 @@ def test_a_run_whose_checkpoints_are_all_broken_does_not_start_anew(folder: Path
         find_checkpoint(folder, "auto")
 
 
-@pytest.mark.parametrize("pointer", [b"", b"\xff\xfe", b"epoch_11.pth", b"a\0b", None])
-def test_a_pointer_to_nothing_does_no_harm(folder: Path, pointer: bytes | None) -> None:
-    if pointer is None:
-        (folder / "last_checkpoint").unlink()
-    else:
+@pytest.mark.parametrize("pointer", [b"", b"\xff\xfe", b"else/epoch_11.pth", b"a\0b", None, b"else/epoch_8.pth"])
+def test_a_pointer_chooses_and_one_to_nothing_does_no_harm(folder: Path, pointer: bytes | None) -> None:
+    """A named file may have been removed before the next was complete."""
+    (folder / "best_x_epoch_30.pth").touch()
+    (folder / "last_checkpoint").unlink()
+    if pointer is not None:
         (folder / "last_checkpoint").write_bytes(pointer)
-    assert latest_checkpoint(folder) == folder / "epoch_10.pth"
+    assert latest_checkpoint(folder) == folder / ("epoch_8.pth" if pointer == b"else/epoch_8.pth" else "epoch_10.pth")
 
 
 def test_no_checkpoint_is_a_beginning(tmp_path: Path) -> None:
-    assert find_checkpoint(tmp_path, "auto") is None
-    assert find_checkpoint(tmp_path / "missing", "auto") is None
-
-
-def test_the_latest_checkpoint_is_found(tmp_path: Path) -> None:
-    assert latest_checkpoint(tmp_path / "missing") is None
-    for name in ("epoch_2.pth", "epoch_10.pth", "best_x_epoch_3.pth"):
-        (tmp_path / name).touch()
-    assert latest_checkpoint(tmp_path) == tmp_path / "epoch_10.pth"
-    (tmp_path / "last_checkpoint").write_text("elsewhere/epoch_2.pth")  # the folder was moved
-    assert latest_checkpoint(tmp_path) == tmp_path / "epoch_2.pth"
-    (tmp_path / "last_checkpoint").write_text("elsewhere/epoch_11.pth")  # removed before the next was complete
-    assert latest_checkpoint(tmp_path) == tmp_path / "epoch_10.pth"
+    for folder in (tmp_path, tmp_path / "missing"):
+        assert find_checkpoint(folder, "auto") is None and latest_checkpoint(folder) is None

@@ -43,9 +43,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(("nodes", "host"), [("alone", "alone"), ("one,two", "one"), ("node[3-4,7]", "node3")])
-def test_slurm_variables_become_torchruns(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nodes: str, host: str
-) -> None:
+def test_slurm_variables_become_torchruns(monkeypatch, tmp_path: Path, nodes: str, host: str) -> None:
     scontrol = tmp_path / "scontrol"
     scontrol.write_text("#!/bin/sh\nprintf 'node3\\nnode4\\nnode7\\n'\n")
     scontrol.chmod(0o755)

@@ -94,9 +94,7 @@ def test_where_there_are_no_locks_a_sentence_says_so(code: int, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("words", [[], ["--fresh"], ["--resume"]])
-def test_training_refuses_and_touches_nothing(
-    words: list[str], tiny_seg_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_training_refuses_and_touches_nothing(words: list[str], tiny_seg_config: Path, tmp_path: Path, capsys) -> None:
     folder = tmp_path / "run"
     with held(folder) as pid:
         if "--fresh" in words:

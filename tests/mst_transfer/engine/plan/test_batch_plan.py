@@ -1,6 +1,5 @@
 """Accumulated batches: the plan, what it changes in a config, and that the step is that of one large batch."""
 
-import copy
 import json
 import re
 from pathlib import Path
@@ -9,8 +8,6 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mst_transfer.cli.main import main
-from mst_transfer.engine import run
 from mst_transfer.engine.plan import batch_plan
 
 
@@ -69,7 +66,7 @@ def test_the_rate_is_scaled_by_the_batch_of_a_step():
     assert again.lr == cfg.optim_wrapper.optimizer.lr == plan.lr
 
 
-def test_the_optimizer_gets_the_rate_of_the_plan(tiny_seg_config: Path, tmp_path: Path):
+def test_the_optimizer_gets_the_rate_of_the_plan(tiny_seg_config: Path, tmp_path: Path, train):
     """Also of a config that accumulates itself, and in what is logged as base_lr."""
     with tiny_seg_config.open("a") as file:
         file.write(
@@ -77,8 +74,7 @@ def test_the_optimizer_gets_the_rate_of_the_plan(tiny_seg_config: Path, tmp_path
             'optim_wrapper["paramwise_cfg"] = dict(custom_keys={"decode_head": dict(lr_mult=10)})\n'
             "auto_scale_lr = dict(enable=False, base_batch_size=16)\n"
         )
-    words = ["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run"), "--auto-scale-lr"]
-    assert main([*words, "--cfg-options", "train_cfg.max_epochs=1"]) == 0
+    train("--auto-scale-lr", options=["train_cfg.max_epochs=1"])
     rate = 0.01 * 8 / 16
     groups = torch.load(tmp_path / "run" / "epoch_1.pth", weights_only=True)["optimizer"]["param_groups"]
     assert {round(group["lr"], 9) for group in groups} == {rate, 10 * rate}
@@ -149,15 +145,13 @@ def without_batch_norm(text: str) -> str:
     return text.replace("shuffle=True", "shuffle=False") + SCHEDULE
 
 
-def test_an_accumulated_run_equals_one_of_large_batches(tiny_seg_config: Path, tmp_path: Path):
+def test_an_accumulated_run_equals_one_of_large_batches(tiny_seg_config: Path, tmp_path: Path, train):
     """No batch norm, every loss a mean over equally many pixels: the same steps but for rounding, to the last epoch."""
     tiny_seg_config.write_text(without_batch_norm(tiny_seg_config.read_text()))
     weights, logs = {}, {}
-    for name, words in (
-        ("large", ["--cfg-options", "train_dataloader.batch_size=4"]),
-        ("small", ["--accumulate", "auto"]),
-    ):
-        assert main(["train", str(tiny_seg_config), "--work-dir", str(tmp_path / name), *words]) == 0
+    train(into="large", options=["train_dataloader.batch_size=4"])
+    train("--accumulate", "auto", into="small")
+    for name in ("large", "small"):
         saved = torch.load(tmp_path / name / "epoch_2.pth", weights_only=True, map_location="cpu")
         weights[name], logs[name] = saved["state_dict"], next((tmp_path / name).glob("*/*.log")).read_text()
         assert saved["optimizer"]["param_groups"][0]["lr"] == pytest.approx(0.01)
@@ -168,15 +162,11 @@ def test_an_accumulated_run_equals_one_of_large_batches(tiny_seg_config: Path, t
     assert "both are the recipe's" in logs["large"] and "param_scheduler.0.milestones [3] → [6]" in logs["small"]
 
 
-def test_the_option_is_read(tiny_seg_config: Path, capsys: pytest.CaptureFixture):
+def test_the_option_is_read(train, capsys: pytest.CaptureFixture):
     with pytest.raises(SystemExit):
-        main(["train", str(tiny_seg_config), "--accumulate", "0"])
+        train("--accumulate", "0")
     assert "is not a whole number from 1" in capsys.readouterr().err
-    assert main(["train", str(tiny_seg_config), "--accumulate", "auto", "--check-only"]) == 1
-    assert "no auto_scale_lr.base_batch_size" in capsys.readouterr().err
-    cfg = run.load_run_config(str(tiny_seg_config), accumulate=2)
-    before = copy.deepcopy(cfg)
-    assert cfg[batch_plan.WANTED] == 2 and cfg.optim_wrapper == before.optim_wrapper
+    assert "no auto_scale_lr.base_batch_size" in train("--accumulate", "auto", "--check-only", status=1)
 
 
 @pytest.mark.parametrize(

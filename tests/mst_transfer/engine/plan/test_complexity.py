@@ -40,23 +40,20 @@ def swin_macs(side: int, width: int, depths: tuple[int, ...], window: int) -> in
     return total
 
 
-@pytest.mark.parametrize(("side", "width", "heads"), [(224, 384, 6), (512, 192, 3)])
-def test_attention_is_counted_as_worked_out_by_hand(side: int, width: int, heads: int):
+@pytest.mark.parametrize(
+    ("name", "side", "options", "expected"),
+    [
+        ("vit_tiny_patch16_224", 224, dict(embed_dim=384, depth=3, num_heads=6), vit_macs(224, 16, 384, 3)),
+        ("vit_tiny_patch16_224", 512, dict(embed_dim=192, depth=3, num_heads=3), vit_macs(512, 16, 192, 3)),
+        ("swin_tiny_patch4_window7_224", 224, {}, swin_macs(224, 96, (2, 2, 6, 2), 7)),
+    ],
+)
+def test_attention_and_windows_are_counted_as_worked_out_by_hand(name: str, side: int, options: dict, expected: int):
     with torch.device("meta"):
-        model = timm.create_model(
-            "vit_tiny_patch16_224", img_size=side, embed_dim=width, depth=3, num_heads=heads, num_classes=0
-        ).eval()
+        model = timm.create_model(name, img_size=side, num_classes=0, **options).eval()
         image = torch.empty(1, 3, side, side)
     with torch.no_grad():
-        assert complexity.count_macs(lambda: model(image))[1] == vit_macs(side, 16, width, 3)
-
-
-def test_windows_are_counted_as_worked_out_by_hand():
-    with torch.device("meta"):
-        model = timm.create_model("swin_tiny_patch4_window7_224", num_classes=0).eval()
-        image = torch.empty(1, 3, 224, 224)
-    with torch.no_grad():
-        assert complexity.count_macs(lambda: model(image))[1] == swin_macs(224, 96, (2, 2, 6, 2), 7)
+        assert complexity.count_macs(lambda: model(image))[1] == expected
 
 
 def test_vitdets_windows_are_counted_as_worked_out_by_hand(root: Path):

@@ -24,7 +24,7 @@ def swin_on(num_images: int, accumulate: int | str | None, **options) -> tuple[l
     batch_plan.apply_batch_plan(cfg, plan)
     num_epochs = cfg.train_cfg.max_epochs
     num_iters = -(-num_images // 2) * num_epochs
-    return unfinished_schedules(cfg.param_scheduler, num_iters, num_epochs, plan.stretch), cfg
+    return unfinished_schedules(cfg, num_iters, num_epochs, plan.stretch), cfg
 
 
 @pytest.mark.parametrize("accumulate", [None, "auto"])
@@ -59,23 +59,22 @@ def test_a_warm_up_longer_than_the_run_is_named_and_the_option_mends_it(accumula
 )
 def test_what_does_not_fit_in_4_epochs_of_50_iterations(scheduler, option):
     cfg = Config(dict(param_scheduler=scheduler))
-    found = unfinished_schedules(cfg.param_scheduler, 200, 4)
+    found = unfinished_schedules(cfg, 200, 4)
     assert [sentence.split("--cfg-options param_scheduler.")[1] for sentence in found] == ([option] if option else [])
     if option:
         cfg.merge_from_dict(parse_cfg_options([f"param_scheduler.{option}"]))
-        assert unfinished_schedules(cfg.param_scheduler, 200, 4) == []
+        assert unfinished_schedules(cfg, 200, 4) == []
 
 
-def test_training_and_the_dry_run_say_it(tiny_seg_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_training_and_the_dry_run_say_it(tiny_seg_config: Path, tmp_path: Path, train, capsys: pytest.CaptureFixture):
     with tiny_seg_config.open("a") as file:
         file.write('param_scheduler = [dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=9)]\n')
     assert main(["train", str(tiny_seg_config), "--dry-run", "1"]) == 0
     assert "--cfg-options param_scheduler.0.end=2" in capsys.readouterr().out  # 8 iterations
-    assert main(["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "run")]) == 0
+    train()
     (sentence,) = json.loads((tmp_path / "run" / "results.json").read_text())["unfinished_schedules"]
     assert sentence in next((tmp_path / "run").glob("*/*.log")).read_text()
-    words = ["train", str(tiny_seg_config), "--work-dir", str(tmp_path / "mended"), "--cfg-options"]
-    assert main([*words, "param_scheduler.0.end=2"]) == 0
+    train(into="mended", options=["param_scheduler.0.end=2"])
     assert "unfinished_schedules" not in json.loads((tmp_path / "mended" / "results.json").read_text())
     (log,) = (tmp_path / "mended").glob("*/vis_data/scalars.json")
     assert [json.loads(line)["lr"] for line in log.read_text().splitlines() if '"lr"' in line][-1] == 0.01

@@ -8,6 +8,7 @@ import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from torch.utils.data import BatchSampler, RandomSampler, Sampler
 
+from mst_transfer.engine.resume import order
 from mst_transfer.engine.resume.order import ExactBatchSampler, ForeignBatchSampler, exact_batches
 from mst_transfer.runs.counter_random import Stream, derive_key
 
@@ -40,13 +41,20 @@ class Replay(Sampler):
         return len(self.indices)
 
 
+def of_process(rank: int, world_size: int, size: int, batch_size: int, **options: Any) -> ExactBatchSampler:
+    """One process's of several."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(order, "get_dist_info", lambda: (rank, world_size))
+        return ExactBatchSampler(Pictures(size), batch_size, **options)
+
+
 def joined(size: int, count: int, start: int = 0, **options: Any) -> dict[tuple[int, int], list[list[Any]]]:
     """For every split over processes: batches from ``start`` on, of all processes put together."""
     result = {}
     for world_size, batch_size in SPLITS:
         parts = []
         for rank in range(world_size):
-            batches = ExactBatchSampler(Pictures(size), batch_size, rank=rank, world_size=world_size, **options)
+            batches = of_process(rank, world_size, size, batch_size, **options)
             batches.seed = 3
             batches.seek(0, start)
             parts.append(list(islice(batches, count)))
@@ -77,7 +85,7 @@ def test_the_end_of_an_epoch() -> None:
     assert [len(step[0]) for step in tiny.values()] == [1, 2, 3, 4]
     assert [len(step) for step in joined(29, 3, drop_last=True)[2, 6]] == [12, 12]
     with pytest.raises(ValueError, match=r"11 samples make no batch of 12 \(6 a process × 2 processes, drop_last\)"):
-        ExactBatchSampler(Pictures(11), 6, drop_last=True, rank=0, world_size=2)
+        of_process(0, 2, 11, 6, drop_last=True)
 
 
 def test_endless_batches_run_from_epoch_into_epoch() -> None:
