@@ -19,6 +19,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from narrow_nets import narrow_pretraining, narrow_transfer
 
+from mst_transfer.engine.nonfinite import GuardedOptimWrapper
+
 ROOT = Path(__file__).resolve().parents[2]
 FULL_NETS = ("sample", "mini", "camvid", "photos", "study")  # small as they are
 
@@ -88,7 +90,7 @@ def learn(
     """
     length, first, then = counts
     backbone = Config.fromfile(ROOT / life.name).model.backbone
-    with watched_evaluation() as evaluations:
+    with watched_evaluation() as evaluations, all_parameters_learning():
         assert run("train", config, *options, f"train_cfg.{length}={first}") == 0
         assert checkpoints(life) and life.results()["checkpoint"] == str(backbone.checkpoint or "random")
         life.done("train")
@@ -148,6 +150,20 @@ def watched_evaluation() -> Iterator[list[list[str]]]:
         patch.setattr(Evaluator, "process", note)
         patch.setattr(Evaluator, "evaluate", close)
         yield evaluations
+
+
+@contextmanager
+def all_parameters_learning() -> Iterator[None]:
+    """Each step has a gradient of each parameter that is to be trained: DistributedDataParallel needs that."""
+    step = GuardedOptimWrapper.step
+
+    def check(self, **options):
+        assert all(p.grad is not None for group in self.param_groups for p in group["params"] if p.requires_grad)
+        return step(self, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GuardedOptimWrapper, "step", check)
+        yield
 
 
 def run(verb: str, *words: Any) -> int:
