@@ -71,7 +71,9 @@ def _load_weights_only(path: Path) -> Any:
     mapped = zipfile.is_zipfile(path)
     if mapped:
         _check_archive(path)
-    with torch.serialization.safe_globals([argparse.Namespace, *allowed_types()]):
+    # the context takes away whatever it is given, also what was allowed before, for mmengine
+    allowed = {argparse.Namespace, *allowed_types()}.difference(torch.serialization.get_safe_globals())
+    with torch.serialization.safe_globals(list(allowed)):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
 
 

@@ -4,12 +4,14 @@ Everything that a user can get wrong is found by ``load_run_config`` and ``check
 dataset or model is made; their ``ValueError`` and ``FileNotFoundError`` say the next step.
 """
 
+import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from mst_transfer.configs import saved
 from mst_transfer.configs.kind import DETECTION, SEGMENTATION
 from mst_transfer.configs.paths import check_load_from
 from mst_transfer.configs.read import read_config
@@ -22,6 +24,7 @@ from mst_transfer.runs import launch
 DEFAULT_SEED = 0
 TRAINING_LOADERS = ("train_dataloader", "val_dataloader")
 TEST_LOADERS = ("test_dataloader",)
+_number = itertools.count()  # of runs in this process
 
 
 class RunRefusedError(ValueError):
@@ -71,9 +74,9 @@ def load_run_config(
     cfg, options = read_config(config, cfg_options, (DETECTION, SEGMENTATION))
     _say(fit_to_backbone(cfg, options))
     cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs") / Path(config).stem)
-    if cfg.get("experiment_name") is None:
-        # mmengine keys logs by name and second: two runs of a config in one process must not share them
-        cfg.experiment_name = "_".join(Path(cfg.work_dir).absolute().parts[-2:])
+    if cfg.get("experiment_name") is None or Path(config).name == saved.FILE:
+        # mmengine keys logs by name and second: two runs of one process must not share them
+        cfg.experiment_name = "_".join((*Path(cfg.work_dir).absolute().parts[-2:], str(next(_number))))
     cfg.launcher = launcher
     randomness = dict(cfg.get("randomness") or {})
     if seed is not None or randomness.get("seed") is None:

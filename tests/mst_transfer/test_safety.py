@@ -45,7 +45,7 @@ def doors() -> dict[str, Callable[[Path], Any]]:
 
     from mst_transfer.probes.backbones import load_frozen
     from mst_transfer.runs.checkpoints import existing_checkpoint
-    from pretrain.run.warm_start import _load_head
+    from pretrain.run.warm_start import load_head
 
     def pretrained(path: Path) -> None:
         from mmengine.model import BaseModule
@@ -62,7 +62,7 @@ def doors() -> dict[str, Callable[[Path], Any]]:
         "load_backbone": lambda path: load_backbone(make_vit(), path),
         "read_pickle": read_pickle,
         "evaluation": lambda path: load_frozen(path, device="cpu"),
-        "warm start of a head": lambda path: _load_head(torch.nn.Linear(1, 1), str(path), None),
+        "warm start of a head": lambda path: load_head(torch.nn.Linear(1, 1), torch.zeros(1), str(path)),
         "mmengine's load_checkpoint": lambda path: load_checkpoint(torch.nn.Linear(1, 1), str(path)),
         "mmengine's _load_checkpoint": lambda path: _load_checkpoint(existing_checkpoint(str(path))),
         "mmengine's CheckpointLoader": lambda path: CheckpointLoader.load_checkpoint(str(path), map_location="cpu"),

@@ -135,9 +135,11 @@ def test_checkpoints_of_a_runner_are_read_with_their_log_histories(tmp_path):
     model = make_vit()
     content = {"state_dict": with_prefix(model, "teacher.backbone.vit."), "message_hub": hub.state_dict()}
     torch.save(content, tmp_path / "epoch_1.pth")
+    allowed = set(torch.serialization.get_safe_globals())
     tensors, metadata = read_backbone(tmp_path / "epoch_1.pth")
     assert_same_weights(model, tensors)
     assert metadata is None
+    assert set(torch.serialization.get_safe_globals()) == allowed  # mmengine loads its own with these
 
 
 def test_missing_file_says_where_checkpoints_come_from(tmp_path):
