@@ -44,11 +44,11 @@ def features(side: int, window_size: int = 0) -> Callable[[], object]:
 
 
 def step(batch: int, num_local: int) -> Callable[[], object]:
-    """A step of the study's MST in bf16."""
+    """A step of the study's MST."""
     from benchmarks.step import OurStep
 
     vit = dict(patch_size=16, embed_dim=128, depth=6, num_heads=4)
-    ours = OurStep(True, "bfloat16", dict(sizes=(96, 48), out_dim=1024, vit=vit))
+    ours = OurStep(True, None, dict(sizes=(96, 48), out_dim=1024, vit=vit))
     views = {
         "global_crops": torch.randint(0, 256, (batch, 2, 3, 96, 96), dtype=torch.uint8),
         "local_crops": torch.randint(0, 256, (batch, num_local, 3, 48, 48), dtype=torch.uint8),

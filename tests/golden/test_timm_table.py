@@ -28,7 +28,7 @@ def test_an_architecture_is_right_or_refused(verdict, name, tmp_path: Path):
     assert verdict == "right" or "arch=" in outcome.detail or "Choose a checkpoint" in outcome.detail
 
 
-@pytest.mark.slow
+@pytest.mark.walk  # minutes
 def test_no_kind_of_architecture_is_wrong(tmp_path: Path):
     outcomes = [examine(name, family, tmp_path) for name, family in representatives(LARGEST).items()]
     assert len(outcomes) > 80
