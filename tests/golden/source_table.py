@@ -30,7 +30,7 @@ sys.path[:0] = [str(folder) for folder in (TESTS, TESTS / "golden", TESTS / "mst
 from golden_files import show_table  # noqa: E402
 from golden_swin import PROJECTS, golden_swin  # noqa: E402
 from live_sources import LIVE_EXAMPLES, MISSING  # noqa: E402
-from narrow_nets import random_samples  # noqa: E402
+from narrow_nets import narrow, random_samples  # noqa: E402
 from source_examples import golden_examples  # noqa: E402
 
 from mst_transfer.checkpoint import BackboneMetadata, LoadReport, load_backbone, save_backbone  # noqa: E402
@@ -171,24 +171,13 @@ def load(case: Case, folder: Path) -> tuple[nn.Module, LoadReport, dict[str, Any
 
 def detector_config(backbone: dict[str, Any], widths: tuple[int, ...]) -> dict[str, Any]:
     """A small Mask R-CNN: ViTDet's pyramid on one map, FPN on four."""
-    cfg = Config.fromfile("det_configs/_base_/maskrcnn_swin_tiny.py")
-    neck: dict[str, Any] = dict(type="FPN", in_channels=list(widths), out_channels=16, num_outs=5)
+    model = Config.fromfile("det_configs/_base_/maskrcnn_swin_tiny.py").model
+    narrow([model.rpn_head, model.roi_head], {})  # 16 channels
+    model.backbone, model.neck = backbone, dict(type="FPN", in_channels=list(widths), out_channels=16, num_outs=5)
     if len(widths) == 1:
-        patch = int(backbone.get("patch_size", 16))
-        neck = dict(type="mst_transfer.SimpleFeaturePyramid", in_channels=widths[0], out_channels=16, patch_size=patch)
-    changes = dict(
-        backbone=dict(_delete_=True, **backbone),
-        neck=dict(_delete_=True, **neck),
-        rpn_head=dict(in_channels=16, feat_channels=16),
-        roi_head=dict(
-            bbox_roi_extractor=dict(out_channels=16),
-            mask_roi_extractor=dict(out_channels=16),
-            bbox_head=dict(in_channels=16, fc_out_channels=16, num_classes=3),
-            mask_head=dict(in_channels=16, conv_out_channels=16, num_convs=1, num_classes=3),
-        ),
-    )
-    cfg.merge_from_dict(dict(model=changes))
-    return cfg.model
+        pyramid = dict(in_channels=widths[0], out_channels=16, patch_size=int(backbone.get("patch_size", 16)))
+        model.neck = dict(type="mst_transfer.SimpleFeaturePyramid", **pyramid)
+    return model
 
 
 def segmentor_config(backbone: dict[str, Any], widths: tuple[int, ...]) -> dict[str, Any]:

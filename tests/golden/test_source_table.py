@@ -2,15 +2,7 @@
 
 import pytest
 from live_sources import LIVE_EXAMPLES, MISSING
-from mmengine.registry import DefaultScope, init_default_scope
 from source_table import makers, measure
-
-
-@pytest.fixture(autouse=True)
-def scope():
-    before = DefaultScope.get_current_instance()
-    yield
-    init_default_scope(before.scope_name if before else "mmengine")
 
 
 @pytest.mark.parametrize("name", [*sorted(set(makers()) - set(LIVE_EXAMPLES)), *LIVE_EXAMPLES])

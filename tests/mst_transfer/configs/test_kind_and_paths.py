@@ -28,10 +28,6 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def left(folder: Path) -> list[Path]:
-    return list(folder.iterdir())
-
-
 def test_every_shipped_config_has_the_kind_of_its_folder() -> None:
     for name in available_configs():
         assert config_kind(Config.fromfile(config_root() / name)) == KINDS[name.split("/")[0]], name
@@ -62,7 +58,7 @@ def test_a_config_of_another_kind_is_refused(command: str, config: str, nowhere:
     assert run(command, config) == 1
     error, kind = capsys.readouterr().err, KINDS[config.split("/")[0]]
     assert f"is a {kind} config" in error and ("mst-pretrain" if config == SAMPLE else "mst train") in error
-    assert len(error.splitlines()) == 1 and left(nowhere) == []
+    assert len(error.splitlines()) == 1 and not list(nowhere.iterdir())
 
 
 @pytest.mark.parametrize("command", ["mst check", "mst-pretrain --check-only", "mst-pretrain"])
@@ -71,7 +67,7 @@ def test_missing_images_of_a_pretraining_are_all_that_is_said(command: str, nowh
     out, error = capsys.readouterr()
     assert out == "" and "data/sample/photos does not exist" in error and "mst sample-data data/sample" in error
     assert "train_dataloader.dataset.data_root" in error and len(error.splitlines()) < 8
-    assert left(nowhere) == []
+    assert not list(nowhere.iterdir())
 
 
 def test_all_paths_of_a_pretraining_are_said_at_once(nowhere: Path, capsys) -> None:
@@ -117,7 +113,7 @@ def test_the_launcher_looks_first(nowhere: Path, root: Path) -> None:
     words = ["bash", str(root / "tools" / "pretrain.sh"), SAMPLE, "2"]
     done = subprocess.run(words, cwd=nowhere, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1 and done.stderr.count("data/sample/photos does not exist") == 1
-    assert "processes on the CPU" not in done.stderr and left(nowhere) == []
+    assert "processes on the CPU" not in done.stderr and not list(nowhere.iterdir())
 
 
 def test_a_load_from_that_is_not_there_is_said_before_a_head_is_trained(tiny_seg_config: Path, capsys) -> None:
