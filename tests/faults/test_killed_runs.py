@@ -12,6 +12,7 @@ import tiny_tasks
 from compare_runs import check_equal
 from programs import Program, kill_in
 
+KILLS = 20  # and more
 DEADLINE = 300.0  # seconds that a run may take
 STEP = b"eta: "  # in the log, once a step
 FILES_A_SAVE = {"pretrain": 6, "seg": 2, "det": 2}  # checkpoint, pointer; backbones of two networks by two names
@@ -49,19 +50,20 @@ def end_of(program: Program, steps: int | None = None, pause: float = 0.0) -> st
     return "killed" if code else "done"
 
 
-def kill_again_and_again(task: str, folder: Path, kills: int) -> Counter[str]:
+@pytest.mark.parametrize("task", FILES_A_SAVE)
+def test_killed_at_random_moments(task: str, tmp_path: Path) -> None:
     """A run in peace, and runs that are killed and resumed until they have ended; all end alike.
 
     Each is killed with its workers a random number of steps further and a random moment after that, or on the way of a
     file from its temporary name to its final one. Moments are counted in steps and in files, not in seconds, so that
     runs get further on slow machines too.
     """
-    config, chance = tiny_tasks.write_config(task, folder), random.Random(f"{task} {kills}")
-    words = tiny_tasks.command(task, config, folder / "whole", [], resume=False)
-    assert end_of(Program(task, words, folder / "whole.log")) == "done"
+    config, chance = tiny_tasks.write_config(task, tmp_path), random.Random(task)
+    words = tiny_tasks.command(task, config, tmp_path / "whole", [], resume=False)
+    assert end_of(Program(task, words, tmp_path / "whole.log")) == "done"
     ends: Counter[str] = Counter()
-    while ends["killed"] + ends["killed in writing"] < kills:
-        work_dir = folder / f"killed_{ends['done']}"
+    while ends["killed"] + ends["killed in writing"] < KILLS:
+        work_dir = tmp_path / f"killed_{ends['done']}"
         end = ""
         while end != "done":
             options = [f"train_dataloader.num_workers={chance.choice((0, 1, 2))}"]
@@ -76,14 +78,7 @@ def kill_again_and_again(task: str, folder: Path, kills: int) -> Counter[str]:
             else:
                 end = end_of(program).replace("killed", "killed in writing")
             ends[end] += 1
-            assert ends.total() < 10 * kills, f"no progress: {ends}"
-        check_equal(folder / "whole", work_dir)
-    return ends
-
-
-@pytest.mark.parametrize("task", FILES_A_SAVE)
-def test_killed_at_random_moments(task: str, tmp_path: Path) -> None:
-    """Twenty kills and more, a good part of them while a checkpoint is written; weights, optimizer, losses equal."""
-    ends = kill_again_and_again(task, tmp_path, 20)
+            assert ends.total() < 10 * KILLS, f"no progress: {ends}"
+        check_equal(tmp_path / "whole", work_dir)
     print(f"{task}: {dict(ends)}")
     assert ends["killed in writing"] >= 5

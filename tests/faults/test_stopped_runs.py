@@ -71,6 +71,34 @@ def start(task: str, folder: Path, processes: int, prepare: Callable, options: S
     return Program(task, words, folder / "log", processes, prepare)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "processes"),
+    [("pretrain", 1), *(pytest.param(*one, marks=pytest.mark.faults) for one in [("seg", 1), ("det", 2)])],
+)
+def test_a_second_run_is_refused_until_the_first_is_gone(task: str, processes: int, tmp_path: Path) -> None:
+    """Once the first is killed, its heir begins at once."""
+    config = tiny_tasks.write_config(task, tmp_path)
+    work_dir, options = tmp_path / "run", ["train_dataloader.num_workers=1"]  # a worker outlives its parent for a while
+    options += ["default_hooks.checkpoint.interval=1"]
+
+    def begin(name: str, resume: bool, prepare=None) -> Program:
+        words = tiny_tasks.command(task, config, work_dir, options, resume)
+        return Program(task, words, tmp_path / name, processes, prepare)
+
+    first = begin("first", False, programs.slow_steps)
+    first.wait_for("Saving checkpoint at 2 iterations" if task != "det" else "Saving checkpoint at 1 iterations")
+    second = begin("second", True)
+    assert second.end() == [1] * processes, second.tail()
+    said = f"{work_dir} belongs to a run that is going on: process {first.members[0].pid} on "
+    assert second.tail().count(said) == 1, second.tail()
+    for rank in range(processes):
+        assert first.alive(), first.tail()
+        first.send(rank, signal.SIGKILL)
+    assert set(begin("third", True).end()) == {0}, (tmp_path / "third").read_text()[-2000:]
+    assert not (work_dir / ".run_lock").exists()
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize("task", ["pretrain", "seg"])
 def test_an_error_in_one_process_ends_the_other_at_once(task: str, tmp_path: Path) -> None:

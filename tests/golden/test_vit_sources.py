@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import timm
 from live_sources import LIVE_EXAMPLES, MISSING
-from source_examples import SourceExample, flatten, golden_examples, nest
+from source_examples import PLAIN, SourceExample, flatten, golden_examples, nest
+from source_table import makers, measure
 
 from mst_transfer.checkpoint import BackboneRefusedError, load_backbone
 from mst_transfer.checkpoint.architecture import infer_architecture
@@ -65,7 +66,7 @@ def test_a_model_of_another_kind_is_refused(make, tmp_path: Path):
     """A plain ViT of the same size takes none of what it would have to leave out; a BEiT nothing of a plain ViT."""
     example: SourceExample = make()
     plain = example.arch.startswith("vit_tiny")
-    options = dict(img_size=16, patch_size=4, embed_dim=16, depth=2, num_heads=2, mlp_ratio=2, num_classes=0)
+    options = PLAIN | dict(num_classes=0)
     arch = "beit_base_patch16_224" if plain else "vit_tiny_patch16_224"
     if example.arch_kwargs.get("init_values"):
         options["depth"] = 3
@@ -103,3 +104,12 @@ def test_every_scheme_has_an_example():
     names = [scheme.name for scheme in SOURCES]
     assert len(set(names)) == len(names)
     assert {name for name in names if "Swin" not in name} - {"iBOT"} == covered
+
+
+@pytest.mark.parametrize("name", [*sorted(set(makers()) - set(LIVE_EXAMPLES)), *LIVE_EXAMPLES])
+def test_every_source_takes_a_training_step_of_mmdet_and_of_mmseg(name: str):
+    """Those of Swin too."""
+    if name in MISSING:
+        pytest.skip("transformers is not installed")
+    row, sound = measure(makers()[name]())
+    assert sound, row

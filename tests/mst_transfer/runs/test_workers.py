@@ -95,11 +95,7 @@ def test_a_connection_that_a_dying_worker_lost() -> None:
     with pytest.raises(ConnectionError) as caught:
         _try_get_data()
     assert "ended without saying why" in str(explain(caught.value))
-    for other in (
-        ConnectionResetError(104, "Connection reset"),
-        ValueError("shapes"),
-        RuntimeError("timed out in gloo"),
-    ):
+    for other in (ConnectionResetError(104, "Connection reset"), ValueError("shapes"), RuntimeError("timed out")):
         assert explain(other) is None
 
 

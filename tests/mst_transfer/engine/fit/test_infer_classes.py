@@ -200,11 +200,3 @@ def test_datasets_with_classes_of_their_own_refuse_auto(tmp_path):
     write_masks(tmp_path)
     with pytest.raises(ValueError, match="CityscapesDataset has 19 classes of its own.*BaseSegDataset"):
         infer_classes(seg_open(tmp_path, type="CityscapesDataset"))
-
-
-def test_masks_with_named_classes_that_differ_are_refused(tmp_path):
-    write_masks(tmp_path)
-    cfg = seg_open(tmp_path)
-    cfg.val_dataloader.dataset.metainfo = dict(classes=("a", "b", "c"))
-    with pytest.raises(ValueError, match=r"val_dataloader.dataset.metainfo.classes=\[a, b, c\], but train_dataloader"):
-        infer_classes(cfg)
