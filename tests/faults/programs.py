@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def _enter(task: str, words: list[str], log: Path, environment: dict[str, str], 
 def start_script(name: str, words: list[str], log: Path, **environment: str) -> subprocess.Popen:
     """A script of ``tools`` in a session of its own, whose output is added to the log."""
     settings = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, **environment}
-    command = [sys.executable if name.endswith(".py") else "bash", str(TOOLS / name), *words]
+    command = ["bash", str(TOOLS / name), *words]
     with open(log, "a") as handle:
         return subprocess.Popen(command, env=settings, stdout=handle, stderr=handle, start_new_session=True)
 
@@ -153,7 +153,8 @@ def note_weights(self: Any, train: Callable) -> Any:
     return trained
 
 
-def _poison_rank_one(way: str, updates: tuple[int, ...]) -> None:
+def poison_rank_one(way: str, updates: Container[int]) -> None:
+    """Some losses of the second process are no number, or its gradients infinite, in that process alone."""
     import torch
     from mmengine.runner import Runner
 
@@ -179,18 +180,3 @@ def _poison_rank_one(way: str, updates: tuple[int, ...]) -> None:
 
     GuardedOptimWrapper.update_params, GuardedOptimWrapper.step = update_params, poisoned_step
     Runner.train = lambda self: note_weights(self, train)
-
-
-def poison_loss() -> None:
-    """The second process's sixth loss is no number, while gradients stay as they are."""
-    _poison_rank_one("loss", (6,))
-
-
-def poison_gradient() -> None:
-    """The second process's sixth gradient is infinite, in that process alone."""
-    _poison_rank_one("gradient", (6,))
-
-
-def poison_for_good() -> None:
-    """All losses of the second process from the sixth on."""
-    _poison_rank_one("loss", tuple(range(6, 100)))

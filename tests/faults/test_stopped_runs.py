@@ -7,7 +7,8 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
+from functools import partial
 from pathlib import Path
 
 import programs
@@ -70,14 +71,32 @@ def start(task: str, folder: Path, processes: int, prepare: Callable, options: S
     return Program(task, words, folder / "log", processes, prepare)
 
 
-@pytest.mark.faults
-def test_a_second_signal_ends_the_run_at_once(tmp_path: Path) -> None:
-    program = start("pretrain", tmp_path, 1, programs.slow_steps)
-    program.wait_for("lr: ")
-    program.send(0, signal.SIGSTOP)
-    program.send(0, signal.SIGINT), program.send(0, signal.SIGTERM)  # both wait for it
-    program.send(0, signal.SIGCONT)
-    assert program.end()[0] in (-signal.SIGINT, -signal.SIGTERM)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "processes"),
+    [("pretrain", 1), *(pytest.param(*one, marks=pytest.mark.faults) for one in [("seg", 1), ("det", 2)])],
+)
+def test_a_second_run_is_refused_until_the_first_is_gone(task: str, processes: int, tmp_path: Path) -> None:
+    """Once the first is killed, its heir begins at once."""
+    config = tiny_tasks.write_config(task, tmp_path)
+    work_dir, options = tmp_path / "run", ["train_dataloader.num_workers=1"]  # a worker outlives its parent for a while
+    options += ["default_hooks.checkpoint.interval=1"]
+
+    def begin(name: str, resume: bool, prepare=None) -> Program:
+        words = tiny_tasks.command(task, config, work_dir, options, resume)
+        return Program(task, words, tmp_path / name, processes, prepare)
+
+    first = begin("first", False, programs.slow_steps)
+    first.wait_for("Saving checkpoint at 2 iterations" if task != "det" else "Saving checkpoint at 1 iterations")
+    second = begin("second", True)
+    assert second.end() == [1] * processes, second.tail()
+    said = f"{work_dir} belongs to a run that is going on: process {first.members[0].pid} on "
+    assert second.tail().count(said) == 1, second.tail()
+    for rank in range(processes):
+        assert first.alive(), first.tail()
+        first.send(rank, signal.SIGKILL)
+    assert set(begin("third", True).end()) == {0}, (tmp_path / "third").read_text()[-2000:]
+    assert not (work_dir / ".run_lock").exists()
 
 
 @pytest.mark.faults
@@ -89,20 +108,17 @@ def test_an_error_in_one_process_ends_the_other_at_once(task: str, tmp_path: Pat
     assert None not in codes and 0 not in codes, (codes, program.tail())
 
 
-POISONS = {"loss": programs.poison_loss, "gradient": programs.poison_gradient}
-
-
-def start_poisoned(task: str, tmp_path: Path, prepare: Callable, options: list[str]) -> Program:
+def start_poisoned(task: str, tmp_path: Path, way: str, updates: Container[int], *options: str) -> Program:
     """Two processes of detection or segmentation that run for twelve iterations."""
     length = ["train_cfg.max_iters=12", "train_cfg.val_interval=12"] if task == "seg" else ["train_cfg.max_epochs=4"]
-    return start(task, tmp_path, 2, prepare, [*length, *options])
+    return start(task, tmp_path, 2, partial(programs.poison_rank_one, way, updates), [*length, *options])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "way"), [("seg", "loss"), ("det", "gradient")])
 def test_what_is_not_finite_in_one_process_is_left_out_in_both(task: str, way: str, tmp_path: Path) -> None:
     """Both write down what they had, and end with the same weights."""
-    program = start_poisoned(task, tmp_path, POISONS[way], [])
+    program = start_poisoned(task, tmp_path, way, (6,))
     assert program.end() == [0, 0], program.tail()
     run = tmp_path / "run"
     for rank in range(2):
@@ -116,7 +132,7 @@ def test_what_is_not_finite_in_one_process_is_left_out_in_both(task: str, way: s
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["seg", pytest.param("det", marks=pytest.mark.faults)])
 def test_too_many_of_them_end_both_and_name_the_checkpoint(task: str, tmp_path: Path) -> None:
-    program = start_poisoned(task, tmp_path, programs.poison_for_good, ["+max_nonfinite_steps=2"])
+    program = start_poisoned(task, tmp_path, "loss", range(6, 100), "+max_nonfinite_steps=2")
     assert program.end() == [1, 1], program.tail()
     said = re.search(r"mst train: 2 steps in a row, up to step \d+.*last good checkpoint: (\S+)\.", program.tail())
     assert said and Path(said[1]).is_file(), program.tail()

@@ -63,6 +63,17 @@ def write(path: str | Path, tensors: dict[str, Tensor], *, check: bool = False, 
     return max(parts.values()) <= TOLERANCE
 
 
+def agree(what: str, ours: Tensor, theirs: Tensor, tolerance: float, relative: bool = False) -> None:
+    """Asserts that two tensors agree, and prints the largest difference (``pytest tests/golden -rP`` shows it)."""
+    assert ours.shape == theirs.shape, what
+    difference = (ours.double() - theirs.double()).abs()
+    if relative:
+        difference = difference / theirs.double().abs().clamp(min=1e-300)
+    largest, kind = difference.max().item(), "relative" if relative else "absolute"
+    print(f"| {what} | {kind} {tolerance:g} | {largest:.1e} |")
+    assert largest <= tolerance, f"{what}: largest {kind} difference {largest:.3g}, tolerance {tolerance:g}"
+
+
 def show_table(rows: Sequence[Sequence[str]], markdown: Path | None) -> None:
     """Prints a header and rows in columns, and writes them to a Markdown file where one is named."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

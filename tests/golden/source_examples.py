@@ -28,27 +28,16 @@ SHARED_TABLE = dict(use_rel_pos_bias=False, use_shared_rel_pos_bias=True, use_fc
 
 @dataclass(frozen=True)
 class SourceExample:
-    """A checkpoint and what it gives.
-
-    Attributes:
-        name: of the example.
-        source: ``name`` of the scheme in :data:`mst_transfer.checkpoint.sources.SOURCES` that it has to be read by.
-        content: what the file holds: tensors, in nested dictionaries.
-        arch: timm architecture.
-        arch_kwargs: its overrides.
-        views: images [1, 3, H, W] and their patch tokens [1, N, D] behind the last norm.
-        interpolation: how the position embeddings are resampled, as the file shows.
-        option: what the user has to say about it because the file does not show it; else empty.
-    """
+    """A checkpoint and what it gives."""
 
     name: str
-    source: str
-    content: dict[str, Any]
-    arch: str
+    source: str  # name of the scheme in mst_transfer.checkpoint.sources.SOURCES that it has to be read by
+    content: dict[str, Any]  # of the file: tensors, in nested dictionaries
+    arch: str  # of timm, with overrides
     arch_kwargs: dict[str, Any]
-    views: list[tuple[Tensor, Tensor]]
-    interpolation: str = "timm"
-    option: str = ""
+    views: list[tuple[Tensor, Tensor]]  # images [1, 3, H, W] and their patch tokens [1, N, D] behind the last norm
+    interpolation: str = "timm"  # how the position embeddings are resampled, as the file shows
+    option: str = ""  # what the user has to say about it because the file does not show it
 
     def write(self, folder: Path) -> Path:
         """Writes the checkpoint to a ``.pth`` file."""

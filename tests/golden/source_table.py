@@ -30,7 +30,7 @@ sys.path[:0] = [str(folder) for folder in (TESTS, TESTS / "golden", TESTS / "mst
 from golden_files import show_table  # noqa: E402
 from golden_swin import PROJECTS, golden_swin  # noqa: E402
 from live_sources import LIVE_EXAMPLES, MISSING  # noqa: E402
-from narrow_nets import random_samples  # noqa: E402
+from narrow_nets import narrow, random_samples  # noqa: E402
 from source_examples import golden_examples  # noqa: E402
 
 from mst_transfer.checkpoint import BackboneMetadata, LoadReport, load_backbone, save_backbone  # noqa: E402
@@ -56,26 +56,6 @@ class Case:
     write: Callable[[Path], Path]  # writes the checkpoint into a folder
     difference: Callable[[nn.Module], float]  # of the adapter's features from the source's, the largest
     widths: tuple[int, ...]  # channels of the adapter's maps
-
-
-@dataclass(frozen=True)
-class Result:
-    """A row. ``missing`` are what the adapter has beside the checkpoint's own tensors: fresh norms of Swin's stages."""
-
-    name: str
-    source: str
-    loaded: int
-    total: int
-    missing: int
-    difference: float
-    detection: str
-    segmentation: str
-
-    @property
-    def sound(self) -> bool:
-        """Whether every cell says yes."""
-        complete = self.loaded + self.missing == self.total
-        return complete and self.difference <= TOLERANCE and self.detection == self.segmentation == "yes"
 
 
 def vit_case(example: Any) -> Case:
@@ -171,24 +151,13 @@ def load(case: Case, folder: Path) -> tuple[nn.Module, LoadReport, dict[str, Any
 
 def detector_config(backbone: dict[str, Any], widths: tuple[int, ...]) -> dict[str, Any]:
     """A small Mask R-CNN: ViTDet's pyramid on one map, FPN on four."""
-    cfg = Config.fromfile("det_configs/_base_/maskrcnn_swin_tiny.py")
-    neck: dict[str, Any] = dict(type="FPN", in_channels=list(widths), out_channels=16, num_outs=5)
+    model = Config.fromfile("det_configs/_base_/maskrcnn_swin_tiny.py").model
+    narrow([model.rpn_head, model.roi_head], {})  # 16 channels
+    model.backbone, model.neck = backbone, dict(type="FPN", in_channels=list(widths), out_channels=16, num_outs=5)
     if len(widths) == 1:
-        patch = int(backbone.get("patch_size", 16))
-        neck = dict(type="mst_transfer.SimpleFeaturePyramid", in_channels=widths[0], out_channels=16, patch_size=patch)
-    changes = dict(
-        backbone=dict(_delete_=True, **backbone),
-        neck=dict(_delete_=True, **neck),
-        rpn_head=dict(in_channels=16, feat_channels=16),
-        roi_head=dict(
-            bbox_roi_extractor=dict(out_channels=16),
-            mask_roi_extractor=dict(out_channels=16),
-            bbox_head=dict(in_channels=16, fc_out_channels=16, num_classes=3),
-            mask_head=dict(in_channels=16, conv_out_channels=16, num_convs=1, num_classes=3),
-        ),
-    )
-    cfg.merge_from_dict(dict(model=changes))
-    return cfg.model
+        pyramid = dict(in_channels=widths[0], out_channels=16, patch_size=int(backbone.get("patch_size", 16)))
+        model.neck = dict(type="mst_transfer.SimpleFeaturePyramid", **pyramid)
+    return model
 
 
 def segmentor_config(backbone: dict[str, Any], widths: tuple[int, ...]) -> dict[str, Any]:
@@ -230,25 +199,21 @@ def step(library: str, config: dict[str, Any]) -> str:
     return f"unmoved: {still[:3]}" if still else "yes"
 
 
-def measure(case: Case) -> Result:
-    """One row."""
+def measure(case: Case) -> tuple[list[str], bool]:
+    """One row, and whether every cell says yes. Swin's adapter has norms of its stages beside the checkpoint's own."""
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
         module, report, backbone = load(case, Path(folder))
         with torch.no_grad():
             difference = case.difference(module)
-        loaded, total = len(report.loaded) + len(report.resized), len(module.vit.state_dict())
         steps = [
             step("mmdet", detector_config(backbone, case.widths)),
             step("mmseg", segmentor_config(backbone, case.widths)),
         ]
-        return Result(case.name, report.scheme or "MST", loaded, total, len(report.missing), difference, *steps)
-
-
-def cells(result: Result) -> list[str]:
-    """As text."""
-    share = f"{result.loaded} of {result.total - result.missing}"
-    share += f" (+{result.missing} fresh norms)" if result.missing else ""
-    return [result.source, result.name, share, f"{result.difference:.0e}", result.detection, result.segmentation]
+    loaded, fresh = len(report.loaded) + len(report.resized), len(report.missing)
+    total = len(module.vit.state_dict()) - fresh
+    share = f"{loaded} of {total}" + (f" (+{fresh} fresh norms)" if fresh else "")
+    sound = loaded == total and difference <= TOLERANCE and steps == ["yes", "yes"]
+    return [report.scheme or "MST", case.name, share, f"{difference:.0e}", *steps], sound
 
 
 HEADER = ["source", "example", "tensors loaded", "largest difference", "detection step", "segmentation step"]
@@ -262,9 +227,8 @@ def main() -> int:
     args = parser.parse_args()
     MMLogger.get_instance("source_table", log_level="ERROR")  # loads report to the current logger
     results = [measure(make()) for name, make in makers().items() if not args.only or name in args.only]
-    table = [HEADER, *(cells(result) for result in results)]
-    show_table(table, args.markdown)
-    return 0 if results and all(result.sound for result in results) else 1
+    show_table([HEADER, *(row for row, _ in results)], args.markdown)
+    return 0 if results and all(sound for _, sound in results) else 1
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from dino_augmentation import FACTORS, OPERATIONS, STRENGTHS, place
 from golden_files import read
-from torch import Tensor
 
 from pretrain.data.augment import CropPlan, MultiCropOptions, draw_crops
+
+GOLDEN = read("dino_augmentation.safetensors")[0]
 
 
 def drawn(plan: CropPlan) -> dict[str, float]:
@@ -34,15 +35,10 @@ def ours() -> dict[str, list[dict[str, float]]]:
     return {kind: [drawn(sample[i]) for sample in samples] for i, kind in enumerate(inputs.CROP_KINDS)}
 
 
-@pytest.fixture(scope="module")
-def golden_draws() -> dict[str, Tensor]:
-    return read("dino_augmentation.safetensors")[0]
-
-
 @pytest.mark.parametrize("kind", inputs.CROP_KINDS)
-def test_rates(ours, golden_draws, kind):
-    assert sorted({crop["size"] for crop in ours[kind]}) == golden_draws[f"sizes/{kind}"].tolist()
-    for name, theirs in zip(OPERATIONS, golden_draws[f"rates/{kind}"].tolist(), strict=True):
+def test_rates(ours, kind):
+    assert sorted({crop["size"] for crop in ours[kind]}) == GOLDEN[f"sizes/{kind}"].tolist()
+    for name, theirs in zip(OPERATIONS, GOLDEN[f"rates/{kind}"].tolist(), strict=True):
         rate = float(np.mean([name in crop for crop in ours[kind]]))
         pooled = (rate + theirs) / 2
         error = math.sqrt(pooled * (1 - pooled) * 2 / inputs.NUM_DRAWS)
@@ -52,11 +48,11 @@ def test_rates(ours, golden_draws, kind):
 
 @pytest.mark.parametrize("name", STRENGTHS)
 @pytest.mark.parametrize("kind", inputs.CROP_KINDS)
-def test_strengths(ours, golden_draws, kind, name):
+def test_strengths(ours, kind, name):
     """The distance is taken at the golden quantiles; the box's sides are whole pixels, hence the ties."""
     values = np.sort([crop[name] for crop in ours[kind] if name in crop])
-    quantiles = golden_draws[f"quantiles/{kind}/{name}"].numpy()
-    count = golden_draws[f"counts/{kind}/{name}"].item()
+    quantiles = GOLDEN[f"quantiles/{kind}/{name}"].numpy()
+    count = GOLDEN[f"counts/{kind}/{name}"].item()
     below = np.searchsorted(values, quantiles - 1e-9) / len(values)
     up_to = np.searchsorted(values, quantiles + 1e-9, side="right") / len(values)
     distance = np.maximum(below - inputs.QUANTILES, inputs.QUANTILES - up_to).max()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from dino_reference import dino_code
+from golden_files import agree
 
 from mst_transfer.checkpoint import load_backbone
 from mst_transfer.models.backbones.vit import TimmViT
@@ -36,7 +37,7 @@ def vit_small(tmp_path_factory):
 
 
 @pytest.mark.parametrize("size", [(224, 224), (96, 96), (480, 320)], ids=str)
-def test_vit_small(vit_small, agree, size):
+def test_vit_small(vit_small, size):
     net, path = vit_small
     ours = MaskedViT("vit_small_patch16_224", pos_embed_interpolation="dino", with_mask_token=False).eval()
     load_backbone(ours.vit, path)
@@ -47,7 +48,7 @@ def test_vit_small(vit_small, agree, size):
         agree(f"ViT-S/16, attention at {size}", attention_maps(ours.vit, images).flatten(2), attention, 1e-5)
 
 
-def test_transfer_backbone(vit_small, agree):
+def test_transfer_backbone(vit_small):
     """The whole way of a DINO file into a detector's or segmentor's backbone, at another size than 224."""
     net, path = vit_small
     adapter = TimmViT("vit_small_patch16_224", checkpoint=str(path), out_indices=(8, 11)).eval()

@@ -8,6 +8,7 @@ import dino_inputs as inputs
 import numpy as np
 import pytest
 import torch
+from golden_files import agree, read
 from mmengine.config import Config
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from pretrain.backbones.vit import MaskedViT
 from pretrain.run.loop import Batch, StepLoader
 from pretrain.run.train import build_parser, build_runner, load_config
 
+GOLDEN = read("dino.safetensors")[0]
 CONFIG = """
 _base_ = "mst_transfer::pretrain/configs/mst_vit_sample.py"
 model = dict(
@@ -80,17 +82,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], li
     return mst.state_dict(), losses, folder / "work"
 
 
-def test_losses_of_ten_steps(run, golden, agree):
-    agree("loss of each of 10 training steps", torch.tensor(run[1]), golden["train/losses"], 1e-4)
+def test_losses_of_ten_steps(run):
+    agree("loss of each of 10 training steps", torch.tensor(run[1]), GOLDEN["train/losses"], 1e-4)
 
 
 @pytest.mark.parametrize("role", ["student", "teacher"])
-def test_weights_after_ten_steps(run, golden, agree, role):
+def test_weights_after_ten_steps(run, role):
     """All but the biases of the keys, whose gradient is 0 but for rounding, which Adam scales up to whole steps.
 
     A bias of the keys adds the same number to all scores of a query: softmax takes no notice.
     """
-    state = {name.removeprefix("train/" + role + "/"): t for name, t in golden.items() if f"/{role}/" in name}
+    state = {name.removeprefix("train/" + role + "/"): t for name, t in GOLDEN.items() if f"/{role}/" in name}
     prefix = {role + "." + inputs.rename(name): t for name, t in state.items()}
     assert set(prefix) | {f"{role}.backbone.dino_pos_embed"} == {k for k in run[0] if k.startswith(f"{role}.")}
     ours, theirs, moved = [], [], []
@@ -105,8 +107,8 @@ def test_weights_after_ten_steps(run, golden, agree, role):
     agree(f"{role}'s weights after 10 steps", torch.cat(ours), torch.cat(theirs), 1e-5)
 
 
-def test_center_after_ten_steps(run, golden, agree):
-    agree("centre after 10 steps", run[0]["dino_loss.center"], golden["train/center"], 1e-6)
+def test_center_after_ten_steps(run):
+    agree("centre after 10 steps", run[0]["dino_loss.center"], GOLDEN["train/center"], 1e-6)
 
 
 def test_files_of_the_run_say_how_position_embeddings_are_resampled(run):

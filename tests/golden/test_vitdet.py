@@ -4,7 +4,7 @@ import make_vitdet as inputs
 import pytest
 import torch
 from dino_inputs import fill
-from golden_files import part, read
+from golden_files import agree, part, read
 from torch import nn
 
 from mst_transfer.checkpoint import BackboneMetadata, save_backbone
@@ -16,14 +16,12 @@ from mst_transfer.export.source_model import read_source_model
 from mst_transfer.models.backbones.vit import TimmViT
 from mst_transfer.models.necks import SimpleFeaturePyramid
 
-
-@pytest.fixture(scope="module")
-def vitdet():
-    return read("vitdet.safetensors")[0]
+VITDET = read("vitdet.safetensors")[0]
+VIT = read("detectron2_vit.safetensors")[0]  # weights, images and features of a plain ViT
 
 
 @pytest.mark.parametrize("name", inputs.SETTINGS)
-def test_backbone(name, vitdet, agree):
+def test_backbone(name):
     setting = inputs.SETTINGS[name]
     options: dict = dict(window_size=setting.window_size, global_blocks=setting.global_blocks)
     if not setting.window_size:
@@ -43,24 +41,24 @@ def test_backbone(name, vitdet, agree):
     )
     ours.vit.load_state_dict(fill(ours.vit.state_dict()))
     (output,) = ours(inputs.image_of(setting))
-    agree(f"{name}: output", output, vitdet[f"{name}/output"], 1e-5)
+    agree(f"{name}: output", output, VITDET[f"{name}/output"], 1e-5)
     (output * inputs.projection_of(name, output)).sum().backward()
     parameters = dict(ours.vit.named_parameters())
     for key in inputs.GRADIENTS:
-        agree(f"{name}: gradient of {key}", parameters[key].grad, vitdet[f"{name}/gradient/{key}"], 1e-4)
+        agree(f"{name}: gradient of {key}", parameters[key].grad, VITDET[f"{name}/gradient/{key}"], 1e-4)
 
 
-def test_pyramid(vitdet, agree):
+def test_pyramid():
     pyramid = inputs.fill_pyramid(SimpleFeaturePyramid(inputs.WIDTH, inputs.OUT_CHANNELS))
     grid = inputs.pyramid_input()
     outputs = dict(zip(["p2", "p3", "p4", "p5", "p6"], pyramid([grid]), strict=True))
     for name, output in outputs.items():
-        agree(name, output, vitdet[f"pyramid/{name}"], 1e-5)
+        agree(name, output, VITDET[f"pyramid/{name}"], 1e-5)
     sum((output * inputs.projection_of(name, output)).sum() for name, output in outputs.items()).backward()
-    agree("gradient of the input", grid.grad, vitdet["pyramid/gradient"], 1e-4)
+    agree("gradient of the input", grid.grad, VITDET["pyramid/gradient"], 1e-4)
 
 
-def test_rates_of_layers(vitdet):
+def test_rates_of_layers():
     model = nn.Module()
     size = dict(img_size=32, embed_dim=12, num_heads=1, mlp_ratio=1)
     model.backbone = TimmViT("vit_tiny_patch16_224", out_indices=(-1,), out_norm="none", window_size=2, **size)
@@ -68,17 +66,11 @@ def test_rates_of_layers(vitdet):
     model.roi_head = nn.ModuleDict({"bbox_head": nn.ModuleDict({"fc_cls": nn.Linear(4, 3)})})
     plans = {plan.name: plan.lr for plan in plan_parameters(model, 1.0, 0.1, inputs.LR_DECAY_RATE)}
     names = [f"backbone.vit.{name}" for name in inputs.LR_NAMES] + list(inputs.LR_NAMES_OUTSIDE)
-    assert [plans[name] for name in names] == pytest.approx(vitdet["rates"].tolist())
-
-
-@pytest.fixture(scope="module")
-def vit():
-    """Weights, images and features of detectron2's plain ViT."""
-    return read("detectron2_vit.safetensors")[0]
+    assert [plans[name] for name in names] == pytest.approx(VITDET["rates"].tolist())
 
 
 @pytest.fixture
-def original(vit, tmp_path):
+def original(tmp_path):
     """The golden weights as a backbone of ours, with the class token and last norm that detectron2 does without."""
     options = {name: value for name, value in inputs.VIT.items() if name != "pretrain_img_size"}
     width, side, patch = (options[name] for name in ("embed_dim", "img_size", "patch_size"))
@@ -86,23 +78,23 @@ def original(vit, tmp_path):
     metadata = BackboneMetadata(
         "vit_tiny_patch16_224", options, patch, (side, side), width, IMAGENET_MEAN, IMAGENET_STD, role="teacher"
     )
-    save_backbone(tmp_path / "ours.safetensors", part(vit, "weights/") | ones, metadata)
+    save_backbone(tmp_path / "ours.safetensors", part(VIT, "weights/") | ones, metadata)
     return read_source_model(tmp_path / "ours.safetensors")
 
 
-def test_the_file_holds_detectron2s_tensors_under_its_names(original, vit, tmp_path) -> None:
+def test_the_file_holds_detectron2s_tensors_under_its_names(original, tmp_path) -> None:
     convert(original, detectron2_layout.TARGET, tmp_path / "out.pth")
     written = torch.load(tmp_path / "out.pth", weights_only=True)["model"]
-    weights = part(vit, "weights/")
+    weights = part(VIT, "weights/")
     assert set(written) == {f"backbone.net.{name}" for name in (*weights, "cls_token", "norm.weight", "norm.bias")}
     for name, tensor in weights.items():
         assert torch.equal(written[f"backbone.net.{name}"], tensor), name
 
 
 @pytest.mark.parametrize("size", inputs.VIT_SIZES)
-def test_what_it_is_compared_with_is_what_detectron2_computes(original, vit, agree, size) -> None:
+def test_what_it_is_compared_with_is_what_detectron2_computes(original, size) -> None:
     name = f"{size[0]}x{size[1]}"
-    image, features = vit[f"image/{name}"], vit[f"features/{name}"]
+    image, features = VIT[f"image/{name}"], VIT[f"features/{name}"]
     with torch.no_grad():
         tokens = detectron2_layout.without_class_token(original, size).forward_features(image)
     agree(f"detectron2's ViT at {name}", tokens.transpose(1, 2).unflatten(2, features.shape[2:]), features, 1e-5)

@@ -140,16 +140,6 @@ def examine(name: str, family: str, folder: Path) -> Outcome:
     return Outcome(name, family, verdict, f"{arch} {options}: {difference:.1e}")
 
 
-def examine_all(chosen: dict[str, str]) -> list[Outcome]:
-    """Rows, with a line on stderr for each."""
-    outcomes = []
-    with tempfile.TemporaryDirectory() as folder:
-        for name, family in chosen.items():
-            outcomes.append(examine(name, family, Path(folder)))
-            print(f"{outcomes[-1].verdict:<8} {name}", file=sys.stderr)
-    return outcomes
-
-
 def counts(outcomes: Iterable[Outcome]) -> list[list[str]]:
     """A header, a row for each family, and their sum."""
     found = Counter((key, verdict) for one in outcomes for key in (one.family, "all") for verdict in (one.verdict, ""))
@@ -167,7 +157,11 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="architectures to take (default: all)")
     args = parser.parse_args()
     chosen = representatives() if args.representatives else every_name()
-    outcomes = examine_all({name: chosen[name] for name in args.only or chosen})
+    outcomes = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in args.only or chosen:
+            outcomes.append(examine(name, chosen[name], Path(folder)))
+            print(f"{outcomes[-1].verdict:<8} {name}", file=sys.stderr)
     for outcome in outcomes:
         if outcome.verdict != "right":
             print(f"{outcome.verdict} {outcome.name}: {outcome.detail.removeprefix('FILE ')[:160]}")

@@ -1,16 +1,12 @@
 """Swin checkpoints as other projects' code writes them, with the maps that it computes (``golden/make_swin.py``)."""
 
-import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import torch
+from golden_files import part, read
 from torch import Tensor
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "golden"))
-
-from golden_files import part, read  # noqa: E402
 
 PROJECTS = ("official", "moby", "simmim", "mmpretrain", "transformers")
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import stat
 import subprocess
 from pathlib import Path
 
@@ -50,16 +49,23 @@ def test_a_wrong_number_of_gpus_is_refused(script: str, number: str, tmp_path: P
     assert done.returncode == 2 and f"NGPUS={number}: it must be a whole number" in done.stderr
 
 
-def test_the_documented_call_says_which_data_are_missing(tmp_path: Path) -> None:
-    done = run("dist_train.sh", "det_configs/mst_maskrcnn_coco.py", "8", cwd=tmp_path)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    for part in ("data/coco/annotations/instances_train2017.json", "cocodataset.org", "MST_DATA_ROOT"):
-        assert part in done.stderr
-
-
-def test_a_missing_config_is_refused_once(tmp_path: Path) -> None:
-    done = run("dist_train.sh", "det_configs/no_such.py", "2", cwd=tmp_path)
-    assert done.returncode == 1 and done.stderr.count("does not exist") == 1
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (
+            ["dist_train.sh", "det_configs/mst_maskrcnn_coco.py", "8"],
+            ["data/coco/annotations/instances_train2017.json", "cocodataset.org", "MST_DATA_ROOT"],
+        ),
+        (["dist_train.sh", "det_configs/no_such.py", "2"], ["does not exist"]),
+        (["pretrain.sh", "pretrain/configs/mst_vit_sample.py", "2"], ["data/sample/photos does not exist"]),
+        (["slurm_pretrain.sh", "part", "job", "config.py"], ["no 'srun' here"]),
+    ],
+)
+def test_what_is_missing_is_said(words: list[str], parts: list[str], tmp_path: Path) -> None:
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "processes on the CPU" not in done.stderr
+    assert not list(tmp_path.iterdir())
+    assert done.stderr.count(parts[0]) == 1 and all(part in done.stderr for part in parts)  # once, not by each process
 
 
 @pytest.mark.slow
@@ -86,17 +92,10 @@ def test_two_processes_on_the_cpu_train_and_test(tiny_seg_config: Path, tmp_path
     assert (alone["world_size"], tested["world_size"]) == (1, 2) and alone["metrics"] == tested["metrics"]
 
 
-def fake_srun(folder: Path) -> str:
-    """A folder for PATH whose srun writes its words and runs nothing."""
-    folder.mkdir()
-    script = folder / "srun"
-    script.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
-    script.chmod(script.stat().st_mode | stat.S_IXUSR)
-    return f"{folder}{os.pathsep}{os.environ['PATH']}"
-
-
 def test_slurm_gets_one_task_a_gpu(tmp_path: Path) -> None:
-    path = fake_srun(tmp_path / "bin")
+    (tmp_path / "srun").write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    (tmp_path / "srun").chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     words = ["part", "job", "config.py", "--cfg-options", "a=b c"]
     environment = dict(PATH=path, GPUS="16", SRUN_ARGS="--qos high")
     done = run("slurm_train.sh", *words, cwd=tmp_path, **environment)
@@ -105,32 +104,16 @@ def test_slurm_gets_one_task_a_gpu(tmp_path: Path) -> None:
     assert "--qos" in got and got[-5:] == ["config.py", "--cfg-options", "a=b c", "--launcher", "slurm"]
 
 
-def test_without_slurm_the_other_launchers_are_named(tmp_path: Path) -> None:
-    done = run("slurm_pretrain.sh", "part", "job", "config.py", cwd=tmp_path)
-    assert done.returncode == 1 and "no 'srun' here" in done.stderr
-
-
-def chosen_python(root: Path, **environment: str) -> str:
-    """What mst_python prints in an environment with these variables."""
-    clean = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHON")}
-    done = subprocess.run(
-        ["bash", "-c", f"source '{root}/tools/_launch.sh' && mst_python"],
-        env={**clean, **environment},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout.strip()
-
-
 def test_an_active_environment_goes_before_the_python_that_made_it(root: Path, tmp_path: Path) -> None:
     python = tmp_path / "bin" / "python"
     python.parent.mkdir()
     python.write_text("#!/bin/sh\n")
     python.chmod(0o755)
-    assert chosen_python(root, PYTHON="python3.12", VIRTUAL_ENV=str(tmp_path)) == str(python)
-    assert chosen_python(root, PYTHON="python3.12") == "python3.12"
-    assert chosen_python(root, PYTHON="python3.12", VIRTUAL_ENV=str(tmp_path / "gone")) == "python3.12"
+    command = ["bash", "-c", f"source '{root}/tools/_launch.sh' && mst_python"]
+    for active, expected in ((tmp_path, str(python)), ("", "python3.12"), (tmp_path / "gone", "python3.12")):
+        environment = {**os.environ, "PYTHON": "python3.12", "VIRTUAL_ENV": str(active)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == expected
 
 
 def test_an_unsupported_python_is_refused(tmp_path: Path, root: Path) -> None:

@@ -11,7 +11,7 @@ import mst_transfer
 from mst_transfer.cli import doctor
 from mst_transfer.cli.main import VERBS, main
 
-DETECTOR = "det_configs/mst_maskrcnn_coco.py"
+DETECTOR, SAMPLE = "det_configs/mst_maskrcnn_coco.py", "pretrain/configs/mst_vit_sample.py"
 
 
 def test_help_names_every_verb(capsys: pytest.CaptureFixture) -> None:
@@ -49,7 +49,8 @@ def test_help_loads_no_library(root: Path) -> None:
         ("mst_transfer.probes.main", ["eval_knn", ["--help"]], 0),
         ("mst_transfer.cli.main", [["train", "nothing.py"]], 1),
         ("mst_transfer.cli.main", [["train", DETECTOR, "--cfg-options", "optm_wrapper.x=1"]], 1),
-        ("pretrain.run.train", [["pretrain/configs/mst_vit_sample.py", "--cfg-options", "optm_wrapper.x=1"]], 1),
+        ("pretrain.run.train", [[SAMPLE, "--cfg-options", "optm_wrapper.x=1"]], 1),
+        ("pretrain.run.train", [[SAMPLE, "--check-only", "--cfg-options", "train_dataloader.dataset.data_root=no"]], 1),
     ],
 )
 def test_help_and_config_errors_do_not_wait_for_torch(module: str, words: list, status: int, root: Path) -> None:

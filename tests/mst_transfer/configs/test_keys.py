@@ -13,7 +13,6 @@ from mst_transfer.configs.keys import (
     UnknownConfigKeyError,
     check_cfg_options,
     check_config,
-    parse_cfg_options,
     runner_keys,
 )
 
@@ -106,14 +105,6 @@ def test_an_item_beyond_a_list_is_refused(option: str) -> None:
     cfg = Config(dict(default=dict(hooks=[dict(type="A"), dict(type="B")])))
     with pytest.raises(UnknownConfigKeyError, match="'default.hooks' is a list of 2 items"):
         check_cfg_options(cfg, {option: 1})
-
-
-def test_words_become_values() -> None:
-    words = ["a=1", "b.c=0.5", "d=None", "e=[1,2]", "f=text", "g=x=y", "h=True"]
-    expected = {"a": 1, "b.c": 0.5, "d": None, "e": [1, 2], "f": "text", "g": "x=y", "h": True}
-    assert parse_cfg_options(words) == expected
-    with pytest.raises(ValueError, match="KEY=VALUE"):
-        parse_cfg_options(["a"])
 
 
 HELPERS = """

@@ -148,12 +148,12 @@ def test_the_commands_read_no_program_where_the_environment_says_so(
 
 
 def test_command_line_values_are_literals(canary: Path) -> None:
-    texts = [f"__import__('os').system('touch{canary}')", "os.system", "1e3", "(1,[a,b])"]
-    values = list(parse_cfg_options(f"k{i}={text}" for i, text in enumerate(texts)).values())
-    assert values == [texts[0].rstrip("'"), "os.system", 1000.0, (1, ["a", "b"])]
-    for text in ("(1,2", "a(1,2)", "f(g(1,2))"):
-        with pytest.raises(ValueError, match="--cfg-options .*brackets"):
-            parse_cfg_options([f"key={text}"])
+    texts = [f"__import__('os').system('touch{canary}')", "os.system", "1e3", "(1,[a,b])", "x=y", "None", "True"]
+    values = list(parse_cfg_options(f"k.{i}={text}" for i, text in enumerate(texts)).values())
+    assert values == [texts[0].rstrip("'"), "os.system", 1000.0, (1, ["a", "b"]), "x=y", None, True]
+    for text in ("key=(1,2", "key=a(1,2)", "key=f(g(1,2))", "key"):
+        with pytest.raises(ValueError, match="--cfg-options .*brackets" if "=" in text else "KEY=VALUE"):
+            parse_cfg_options([text])
 
 
 def test_a_run_leaves_its_config_as_data(tiny_seg_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,12 +1,9 @@
-"""Helper modules of these tests, and a training of the tiny segmentor."""
+"""A training of the tiny segmentor."""
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # for drawn_samples, group_members, splittable_tasks
 
 
 @pytest.fixture

@@ -8,11 +8,10 @@ import pytest
 import torch
 from group_members import Job, run_jobs
 from process_groups import run_group
-from splittable_tasks import fcos, mask_rcnn, write_data, write_det_config, write_seg_config
+from splittable_tasks import write_config, write_data
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about processes on the CPU; there is a GPU here")
 pytestmark = [pytest.mark.slow, without_gpu]
-MASK_RCNN = "mmdet::_base_/models/mask-rcnn_r50_fpn.py"
 SPLITS = {1: 6, 2: 3, 3: 2}  # processes: batch of each
 NUM_TRAIN, NUM_STEPS = 12, 4
 NAMES = ("vit", "sync", "fcos", "mask")
@@ -24,14 +23,7 @@ def groups(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """All trainings and tests of all splits: {processes: {job: one outcome a process}}."""
     root = tmp_path_factory.mktemp("agree")
     write_data(root / "data", NUM_TRAIN, 7)
-    data = root / "data"
-    configs = dict(
-        vit=write_seg_config(root / "vit.py", data, None, vit=True),
-        sync=write_seg_config(root / "sync.py", data, dict(type="SyncBN", requires_grad=True), vit=False),
-        plain=write_seg_config(root / "plain.py", data, dict(type="BN", requires_grad=True), vit=False),
-        fcos=write_det_config(root / "fcos.py", data, fcos(), []),
-        mask=write_det_config(root / "mask.py", data, mask_rcnn(), [MASK_RCNN]),
-    )
+    configs = {name: write_config(name, root, root / "data") for name in (*NAMES, "plain")}
     outcomes = {}
     for processes in SPLITS:
         jobs = dict(jobs_of(processes, root, configs))

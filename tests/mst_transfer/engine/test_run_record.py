@@ -19,18 +19,11 @@ def read(work_dir: Path) -> dict:
     return json.loads((work_dir / "results.json").read_text())
 
 
-@pytest.fixture
-def scores(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
-    """What mmseg's metric returns at the next validations, until the list is empty."""
+def test_only_the_last_validation_counts(tmp_path: Path, train, monkeypatch: pytest.MonkeyPatch) -> None:
     from mmseg.evaluation import IoUMetric
 
-    values: list[dict] = []
-    monkeypatch.setattr(IoUMetric, "compute_metrics", lambda self, results: values.pop(0))
-    return values
-
-
-def test_only_the_last_validation_counts(tmp_path: Path, scores: list[dict], train) -> None:
-    scores += [dict(mIoU=90.0, early=1.0), {}]
+    scores: list[dict] = [dict(mIoU=90.0, early=1.0), {}]  # of the next validations
+    monkeypatch.setattr(IoUMetric, "compute_metrics", lambda self, results: scores.pop(0))
     train(options=["+default_hooks.checkpoint.save_best=mIoU", "+default_hooks.checkpoint.rule=greater"])
     assert read(tmp_path / "run")["metrics"] == {}
     scores += [dict(mIoU=10.0)]

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.registry import MODELS
 from small_vit import SMALL, make_metadata, make_vit
 
 from mst_transfer.checkpoint import save_backbone
@@ -17,7 +16,6 @@ from mst_transfer.engine.run import load_run_config
 
 ROOT = Path(__file__).resolve().parents[4]
 VITDET, FPN = "det_configs/mst_vitdet_small_coco_100e.py", "det_configs/mst_maskrcnn_coco.py"
-TINY_SHAPE = dict(embed_dim=48, depth=4, num_heads=3)
 
 
 def read(name, **backbone):
@@ -25,52 +23,6 @@ def read(name, **backbone):
     known = {key: "" if key in ("arch", "checkpoint") else "+" for key in given}
     options = {f"{known[key]}model.backbone.{key}": value for key, value in given.items()}
     return load_run_config(str(ROOT / name), cfg_options=options)
-
-
-def identity(neck):
-    """Makes every learned layer pass on the mean of its input's channels."""
-    for module in neck.modules():
-        if isinstance(module, torch.nn.ConvTranspose2d):
-            module.weight.data.fill_(1 / module.in_channels)
-        elif isinstance(module, torch.nn.Conv2d):
-            module.weight.data.zero_()
-            middle = module.kernel_size[0] // 2
-            module.weight.data[:, :, middle, middle] = 1 / module.in_channels
-        if getattr(module, "bias", None) is not None:
-            module.bias.data.zero_()
-    return neck
-
-
-@pytest.mark.parametrize("patch_size", [8, 14, 16])
-@pytest.mark.parametrize("image", [(256, 256), (192, 320), (448, 224)])
-def test_a_pixel_lands_in_its_cell_of_vitdets_maps(patch_size, image):
-    cfg = read(VITDET, arch="vit_tiny_patch16_224", patch_size=patch_size, **TINY_SHAPE)
-    with MODELS.switch_scope_and_registry("mmdet") as registry:
-        neck = identity(registry.build(dict(cfg.model.neck, norm_cfg=None)))
-    rows, columns = (-(-side // patch_size) for side in image)
-    grid = torch.zeros(1, 48, rows, columns)
-    grid[..., rows * 3 // 4, columns // 2] = 1
-    pixel = [(rows * 3 // 4 + 0.5) * patch_size, (columns // 2 + 0.5) * patch_size]
-    with torch.no_grad():
-        maps = neck([grid])
-    for stride, found in zip((4, 8, 16, 32), maps, strict=False):  # stride 64: every second cell of 32
-        weights = found[0, 0] / found[0, 0].sum()
-        for axis, place in enumerate(pixel):
-            line = weights.sum(1 - axis)
-            centre = float((line * (torch.arange(len(line)) + 0.5)).sum()) * stride
-            assert abs(centre - place) <= max(stride, patch_size) / 2 + 1e-3, (stride, axis)
-
-
-@pytest.mark.parametrize("recipe", [VITDET, FPN, "det_configs/mst_maskrcnn_swin_tiny_coco.py"])
-@pytest.mark.parametrize("patch_size", [8, 14, 16])
-def test_maps_of_detectors_have_the_sizes_of_their_strides(recipe, patch_size):
-    cfg = read(recipe, arch=f"vit_small_patch{patch_size}_{'dinov2' if patch_size == 14 else '224'}", depth=4)
-    check_model(cfg, begins=False)
-    model = build_meta_model(cfg)
-    for height, width in ((448, 896), (896, 448)):  # multiples of all patches and strides
-        with torch.no_grad():
-            maps = model.neck(model.backbone(torch.empty(1, 3, height, width, device="meta")))
-        assert [tuple(m.shape[2:]) for m in maps] == [(height // s, width // s) for s in (4, 8, 16, 32, 64)]
 
 
 HEADS = (
