@@ -18,7 +18,7 @@ from mst_transfer.checkpoint import (
 )
 from mst_transfer.checkpoint.architecture import architecture_of, infer_architecture
 from mst_transfer.checkpoint.families.infer_swin import infer_swin
-from mst_transfer.checkpoint.sources.swin import from_hugging_face, from_mm, from_official
+from mst_transfer.checkpoint.sources.swin import from_hugging_face, from_official
 
 ARCH = "swin_tiny_patch4_window7_224"
 SMALL = dict(embed_dim=4, depths=(2, 2, 1, 1), num_heads=(1, 2, 2, 4))
@@ -107,27 +107,6 @@ def test_names_of_transformers_5_are_read():
 def test_norms_of_a_backbone_of_transformers_are_numbered():
     names = from_hugging_face({f"hidden_states_norms.stage{n}.weight": torch.ones(n) for n in (1, 3)})
     assert {name: len(tensor) for name, tensor in names.items()} == {"norm0.weight": 1, "norm2.weight": 3}
-
-
-def test_detector_of_mmdet_is_read_with_its_norms():
-    golden = golden_swin("mmpretrain")
-    tensors = {name.removeprefix("state_dict.backbone."): t for name, t in golden.checkpoint.items()}
-    renamed = from_mm(tensors | {f"norm{stage}.weight": torch.full((4 * 2**stage,), 2.0) for stage in range(3)})
-    assert {"norm0.weight", "norm2.weight", "norm.weight"} <= set(renamed)
-    assert torch.equal(renamed["norm.weight"], tensors["norm3.weight"])
-
-
-def test_patch_merging_of_mmdet_equals_a_plain_loop():
-    """Channel c of (row, column) is input 4 c + 2 row + column there, and (2 column + row) C + c here."""
-    weight, norm = torch.randn(6, 12), torch.randn(12)
-    names = ("layers.0.downsample.reduction.weight", "layers.0.downsample.norm.weight")
-    renamed = from_mm({name.replace("layers", "stages"): t for name, t in zip(names, (weight, norm), strict=True)})
-    moved, moved_norm = renamed["layers.1.downsample.reduction.weight"], renamed["layers.1.downsample.norm.weight"]
-    for c in range(3):
-        for row in range(2):
-            for column in range(2):
-                there, here = 4 * c + 2 * row + column, (2 * column + row) * 3 + c
-                assert torch.equal(moved[:, here], weight[:, there]) and moved_norm[here] == norm[there]
 
 
 def test_old_and_new_timm_are_told_apart():

@@ -116,17 +116,6 @@ def test_16_bit_features_on_the_cpu_agree(vit):
     assert 0 < (exact - rounded).abs().max() < 0.02 * exact.abs().max()
 
 
-def test_features_that_there_are_not_are_refused(vit, swin):
-    for backbone, options, message in (
-        (vit, dict(num_blocks=0), "blocks = 0 must lie in 1 … 3"),
-        (vit, dict(num_blocks=4), "blocks = 4 must lie in 1 … 3"),
-        (swin, dict(num_blocks=2), "blocks = 2 must lie in 1 … 1"),
-        (swin, dict(average_patches=True), "average-patches"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            class_tokens(backbone, torch.randn(1, 3, 64, 64), **options)
-
-
 def test_views_must_consist_of_whole_tokens(vit, swin):
     assert token_grid(vit, 32, 48) == (4, 6) and token_grid(swin, 224, 96) == (7, 3)
     with pytest.raises(ValueError, match="30x32 px is not a multiple of the patch size 8.*24 or 32"):
