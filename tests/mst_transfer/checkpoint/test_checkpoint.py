@@ -120,19 +120,6 @@ def test_a_file_that_was_read_once_is_loaded_without_its_path(saved):
     assert_same_weights(model, other.state_dict())
 
 
-def test_checkpoints_of_a_runner_are_read_with_their_log_histories(tmp_path):
-    from mmengine.logging import MessageHub
-
-    hub = MessageHub("test_checkpoint")
-    hub.update_scalar("train/loss", 1.5)
-    model = make_vit()
-    content = {"state_dict": with_prefix(model, "teacher.backbone.vit."), "message_hub": hub.state_dict()}
-    torch.save(content, tmp_path / "epoch_1.pth")
-    tensors, metadata = read_backbone(tmp_path / "epoch_1.pth")
-    assert_same_weights(model, tensors)
-    assert metadata is None
-
-
 def test_missing_file_says_where_checkpoints_come_from(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere.safetensors.*teacher.safetensors.*checkpoint=None"):
         load_backbone(make_vit(), tmp_path / "nowhere.safetensors")

@@ -150,16 +150,6 @@ def test_own_checkpoint_knows_windows_that_are_not_square(tmp_path):
     torch.testing.assert_close(other.state_dict()[name], expected)
 
 
-def test_grey_images(official):
-    tensors, saved, _ = official
-    model = build(img_size=64, window_size=(4, 4, 4, 2), in_chans=1)
-    report = load_backbone(model, saved(tensors))
-    assert report.resized["patch_embed.proj.weight"] == "3 -> 1 channels"
-    torch.testing.assert_close(
-        model.patch_embed.proj.weight, tensors["patch_embed.proj.weight"].sum(dim=1, keepdim=True)
-    )
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -102,11 +102,6 @@ def test_importance_stays_float32_under_autocast(swin):
     torch.testing.assert_close(importance.sum(dim=1), torch.ones(2))
 
 
-def test_sizes_and_cells(swin):
-    assert (swin.embed_dim, swin.patch_size, swin.cell_size) == (64, 4, 32)
-    assert swin.num_patches(224, 96) == 21 and swin.mask_token.shape == (8,)
-
-
 def test_position_biases_get_no_weight_decay(swin):
     decayed, spared = ({id(p) for p in group["params"]} for group in parameter_groups(swin))
     tables = {id(p) for name, p in swin.named_parameters() if name.endswith("relative_position_bias_table")}
