@@ -27,26 +27,16 @@ GRAY: NDArray[np.uint8] = PHOTO[..., 1].copy()
 
 @dataclass(frozen=True)
 class Case:
-    """One file.
+    """One file."""
 
-    Attributes:
-        name: of the case, and of the file unless ``file_name`` is given.
-        write: writes the file.
-        pixels: uint8 RGB [H, W, 3] that reading gives; None where the file is refused.
-        reason: part of the message where it is refused, a regular expression.
-        tolerance: grey levels, for lossy formats.
-        turned: pixels where EXIF's orientation is obeyed; None: as ``pixels``.
-        is_listed: whether a search of the folder names the file at all; folders are not.
-    """
-
-    name: str
+    name: str  # of the case, and of the file unless file_name is given
     write: Callable[[Path], None]
-    pixels: NDArray[np.uint8] | None = None
-    reason: str = ""
-    tolerance: int = 0
-    turned: NDArray[np.uint8] | None = None
+    pixels: NDArray[np.uint8] | None = None  # RGB [H, W, 3] that reading gives; None where the file is refused
+    reason: str = ""  # part of the message where it is refused, a regular expression
+    tolerance: int = 0  # grey levels, for lossy formats
+    turned: NDArray[np.uint8] | None = None  # pixels where EXIF's orientation is obeyed; None: as pixels
     file_name: str = ""
-    is_listed: bool = True
+    is_listed: bool = True  # whether a search of the folder names the file at all; folders are not
 
     def make(self, folder: Path) -> Path:
         """Writes the file into a folder."""
@@ -196,9 +186,8 @@ def _good() -> list[Case]:
     ]
     for number in range(1, 9):
         options = dict(exif=_exif(number), quality=95)
-        stored = Image.fromarray(PHOTO)
-        name = f"exif_{number}.jpg"
-        cases.append(Case(name, picture(stored, "JPEG", **options), PHOTO, tolerance=8, turned=_upright(number)))
+        jpeg = picture(_RGB, "JPEG", **options)
+        cases.append(Case(f"exif_{number}.jpg", jpeg, PHOTO, tolerance=8, turned=_upright(number)))
     cases.append(Case("exif_6.png", picture(_RGB, "PNG", exif=_exif(6)), PHOTO, turned=_upright(6)))
     cases.append(Case("exif_6.webp", picture(_RGB, "WEBP", lossless=True, exif=_exif(6)), PHOTO, turned=_upright(6)))
     return cases
@@ -219,10 +208,6 @@ def _names() -> list[Case]:
 
 def _link_to(target: str) -> Callable[[Path], None]:
     return lambda path: os.symlink(target, path)
-
-
-def _loop(path: Path) -> None:
-    os.symlink(path.name, path)
 
 
 def _socket(path: Path) -> None:
@@ -258,7 +243,7 @@ def _broken() -> list[Case]:
         Case("tiff_cut.tif", content(encode(_RGB, "TIFF")[:200]), reason="."),
         Case("tiff_float.tif", picture(floats, "TIFF"), reason="floating-point"),
         Case("link_broken.jpg", _link_to("nowhere.jpg"), reason="link to nowhere.jpg, which does not exist"),
-        Case("link_loop.jpg", _loop, reason="(?i)symbolic links"),
+        Case("link_loop.jpg", _link_to("link_loop.jpg"), reason="(?i)symbolic links"),
         Case("folder.jpg", lambda path: path.mkdir(), reason="a folder", is_listed=False),
         Case("pipe.jpg", lambda path: os.mkfifo(path), reason="a pipe"),
         Case("socket.jpg", _socket, reason="a socket"),

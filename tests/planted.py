@@ -1,7 +1,7 @@
 """A segmentor that answers right, for tests of everything around the net.
 
 Images are painted from their label maps, one colour a class (:func:`write_image`, in the layouts of the recipes' data).
-:func:`plant` fills the maps of a segmentor's net with the classes of the colours that the net was given; nobody tells
+:func:`planted` fills the maps of a segmentor's net with the classes of the colours that the net was given; nobody tells
 it of sizes, windows, padding and mirror images. So predictions equal the label maps unless pixels are moved, stretched
 or lost on the way to the net or back. Resizing loses some: :func:`best_labels` is what OpenCV and torch alone leave.
 
@@ -10,11 +10,10 @@ Shapes: label map [H, W] of class numbers and 255, picture [H, W, 3] BGR, logits
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -32,22 +31,14 @@ LOGIT = 8.0  # of the right class
 BEST = [cv2.IMWRITE_JPEG_QUALITY, 100, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Where a data set has its files, and how it numbers its classes.
+class Layout(NamedTuple):
+    """Where a data set has its files, and how it numbers its classes."""
 
-    Args:
-        image, mask: paths below the data root; ``{split}`` and ``{name}`` are filled in.
-        splits: the set's own names of ``train`` and ``val``.
-        values: file value of each class.
-        ignored: file value of pixels without a class.
-    """
-
-    image: str
+    image: str  # path below the data root; {split} and {name} are filled in
     mask: str
-    splits: Mapping[str, str]
-    values: Sequence[int]
-    ignored: int = IGNORED
+    splits: Mapping[str, str]  # the set's own names of train and val
+    values: Sequence[int]  # file value of each class
+    ignored: int = IGNORED  # file value of pixels without a class
 
 
 def _cityscapes(root: str, suffix: str, values: Sequence[int], ids: str = "labelTrainIds") -> Layout:
@@ -79,12 +70,7 @@ LAYOUTS = {
 def draw_labels(height: int, width: int, num_classes: int, seed: int, cell: int = 1) -> NDArray[np.uint8]:
     """A label map of some forty regions and thin poles; about a twentieth is ignored, and class 0 occurs.
 
-    Args:
-        height: H.
-        width: W.
-        num_classes: classes that may occur.
-        seed: of the drawing.
-        cell: borders lie on multiples of it, and there are no poles if it is more than 1.
+    Borders lie on multiples of ``cell``, and there are no poles if it is more than 1.
     """
     rng = np.random.default_rng(seed)
     rows, columns = -(-height // cell), -(-width // cell)
@@ -120,25 +106,14 @@ def paint(labels: NDArray[np.uint8], num_classes: int) -> NDArray[np.uint8]:
     return colours(num_classes)[np.where(labels == IGNORED, 0, labels)]
 
 
-def write_image(
-    root: Path, kind: str, name: str, labels: NDArray[np.uint8], split: str = "val", extension: str | None = None
-) -> Path:
-    """Writes the painted image and the mask of a label map where a data set has them; the image's path.
+def write_image(root: Path, kind: str, name: str, labels: NDArray[np.uint8], split: str = "val") -> Path:
+    """Writes the painted image and the mask of a label map below the data root; the image's path.
 
     JPEG files have quality 100 and all their colours, so that every pixel is decoded as it was painted.
-
-    Args:
-        root: the folder that ``MST_DATA_ROOT`` names.
-        kind: one of ``LAYOUTS``.
-        name: of the image.
-        labels: its label map.
-        split: ``train`` or ``val``.
-        extension: of the image's file, if it is not that of the layout.
     """
     layout = LAYOUTS[kind]
     folder = layout.splits[split]
     image, mask = (root / path.format(split=folder, name=name) for path in (layout.image, layout.mask))
-    image = image.with_suffix(extension) if extension else image
     table = np.full(256, layout.ignored, np.uint8)
     table[: len(layout.values)] = list(layout.values)
     table[IGNORED] = layout.ignored
@@ -170,8 +145,9 @@ def unwrapped(model: Any) -> Any:
     return model
 
 
-def plant(model: Any, cells: bool = False) -> Callable[[], None]:
-    """Makes a segmentor answer right; returns what undoes it.
+@contextmanager
+def planted(model: Any, cells: bool = False) -> Iterator[None]:
+    """Makes a segmentor answer right, within a ``with`` block.
 
     The net still runs, for the size of its finest map [h, w] of stride s: the answer has h·s × w·s pixels, as many as
     SETR's heads give, so it covers the padding of the backbone too.
@@ -204,22 +180,11 @@ def plant(model: Any, cells: bool = False) -> Callable[[], None]:
         replaced[segmentor.neck] = lambda maps: maps
     for module, forward in replaced.items():
         module.forward = forward
-
-    def undo() -> None:
-        for module in replaced:
-            del module.forward
-
-    return undo
-
-
-@contextmanager
-def planted(model: Any, cells: bool = False) -> Iterator[None]:
-    """:func:`plant` for a ``with`` block."""
-    undo = plant(model, cells)
     try:
         yield
     finally:
-        undo()
+        for module in replaced:
+            del module.forward
 
 
 @HOOKS.register_module(force=True)
@@ -235,11 +200,12 @@ class PlantHook(Hook):
 
     def before_val(self, runner: Any) -> None:
         """Plants."""
-        self._undo = plant(runner.model)
+        self._planted = planted(runner.model)
+        self._planted.__enter__()
 
     def after_val(self, runner: Any) -> None:
         """Undoes it, since training goes on."""
-        self._undo()
+        self._planted.__exit__(None, None, None)
 
     before_test, after_test = before_val, after_val
 
@@ -254,8 +220,7 @@ class PlantHook(Hook):
 # ---- what can be reached
 
 
-@dataclass(frozen=True)
-class View:
+class View(NamedTuple):
     """An image as a net sees it: height and width after resizing, mirrored or not."""
 
     height: int

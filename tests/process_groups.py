@@ -68,14 +68,8 @@ def _wait(members: list[Any]) -> list[int | None]:
 def run_group(function: Callable, processes: int, folder: Path, *arguments: Any) -> list[Any]:
     """Calls a function in each of several processes that find torchrun's variables in their environment.
 
-    Args:
-        function: Of a module that the processes can import; it joins and leaves the group itself.
-        processes: Their number; a single one gets the variables too.
-        folder: New; their working directory, logs and results.
-        *arguments: Of the function, the same for all.
-
-    Returns:
-        What each process returned: plain containers of tensors, numbers and strings.
+    The function is of a module that the processes can import; it joins and leaves the group itself, and returns plain
+    containers of tensors, numbers and strings. The folder is new: their working directory, logs and results.
     """
     folder.mkdir(parents=True)
     context, port, members = fork_server(), free_port(), []

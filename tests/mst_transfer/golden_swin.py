@@ -13,22 +13,14 @@ PROJECTS = ("official", "moby", "simmim", "mmpretrain", "transformers")
 
 @dataclass(frozen=True)
 class GoldenSwin:
-    """One file.
+    """One file."""
 
-    Attributes:
-        source: name of the naming scheme.
-        arch: for ``timm.create_model``, with ``arch_kwargs``.
-        checkpoint: all tensors under dotted names.
-        image: [2, 3, 64, 64].
-        maps: by role, ``stage_0`` … ``stage_3`` and ``features``, [B, channels, rows, columns].
-    """
-
-    source: str
-    arch: str
+    source: str  # name of the naming scheme
+    arch: str  # for timm.create_model
     arch_kwargs: dict
-    checkpoint: dict[str, Tensor]
-    image: Tensor
-    maps: dict[str, dict[str, Tensor]]
+    checkpoint: dict[str, Tensor]  # all tensors under dotted names
+    image: Tensor  # [2, 3, 64, 64]
+    maps: dict[str, dict[str, Tensor]]  # by role, stage_0 … stage_3 and features, [B, channels, rows, columns]
 
     def save(self, path: Path) -> Path:
         """Writes the checkpoint as its project does: the first part of a name is a dictionary's key."""

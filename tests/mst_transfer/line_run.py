@@ -57,13 +57,8 @@ def build(
     work_dir: Path, *, epochs: int = 4, scores: list | None = None, ballast: int = 0, width: int = 0, **hook: Any
 ) -> Runner:
     """A runner whose checkpoint hook is ours."""
-    loader = dict(
-        dataset=Numbers(),
-        batch_size=4,
-        num_workers=0,
-        sampler=dict(type="DefaultSampler", shuffle=False),
-        collate_fn=dict(type="default_collate"),
-    )
+    loader = dict(dataset=Numbers(), batch_size=4, num_workers=0, collate_fn=dict(type="default_collate"))
+    loader["sampler"] = dict(type="DefaultSampler", shuffle=False)
     validation = {}
     if scores is not None:
         validation = dict(val_dataloader=dict(loader), val_cfg=dict(), val_evaluator=[Script(scores)])

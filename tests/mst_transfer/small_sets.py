@@ -15,9 +15,8 @@ SQUARE = [[1, 1, 5, 1, 5, 5, 1, 5]]
 
 def annotation(index, image_id=0, category_id=1, **changes):
     """An instance of 4 × 4 pixels; None takes a key away."""
-    entry = dict(
-        id=index, image_id=image_id, category_id=category_id, bbox=[1, 1, 4, 4], area=16, iscrowd=0, segmentation=SQUARE
-    )
+    entry = dict(id=index, image_id=image_id, category_id=category_id, bbox=[1, 1, 4, 4], area=16, iscrowd=0)
+    entry["segmentation"] = SQUARE
     return {key: value for key, value in (entry | changes).items() if value is not None}
 
 
@@ -39,24 +38,16 @@ def write_coco(root, names=("cat", "dog"), num_images=3, annotated=True, annotat
 
 def coco_dataset(root, split="train", **options):
     """Config of a dataset that reads what ``write_coco`` wrote."""
-    prefix = dict(img=f"{split}/")
-    return (
-        dict(type="CocoDataset", data_root=str(root), ann_file=f"annotations/{split}.json", data_prefix=prefix)
-        | options
-    )
+    files = dict(ann_file=f"annotations/{split}.json", data_prefix=dict(img=f"{split}/"))
+    return dict(type="CocoDataset", data_root=str(root), **files) | options
 
 
 def coco_config(root, classes=("cat", "dog"), num_classes=None, **dataset):
     """A config with a train loader and two heads."""
-    options = coco_dataset(root, metainfo=dict(classes=classes))
+    options = coco_dataset(root, metainfo=dict(classes=classes)) | dataset
     heads = dict(num_classes=len(classes) if num_classes is None else num_classes)
-    return Config(
-        dict(
-            default_scope="mmdet",
-            train_dataloader=dict(dataset=options | dataset),
-            model=dict(roi_head=dict(bbox_head=heads, mask_head=dict(heads))),
-        )
-    )
+    model = dict(roi_head=dict(bbox_head=heads, mask_head=dict(heads)))
+    return Config(dict(default_scope="mmdet", train_dataloader=dict(dataset=options), model=model))
 
 
 def write_masks(root, values=(0, 1), suffix="_leftImg8bit.png", count=3, mask_suffix="_gtFine_labelTrainIds.png"):
@@ -77,21 +68,11 @@ def save_mask(root, index, values, mask_suffix="_gtFine_labelTrainIds.png", size
 
 def seg_config(root, num_classes=2, **dataset):
     """A config with a train loader and two heads."""
-    options = dict(
-        type="BaseSegDataset",
-        data_root=str(root),
-        data_prefix=dict(img_path="leftImg8bit/train", seg_map_path="gtFine/train"),
-        img_suffix="_leftImg8bit.png",
-        seg_map_suffix="_gtFine_labelTrainIds.png",
-        metainfo=dict(classes=("a", "b")),
-    )
-    return Config(
-        dict(
-            default_scope="mmseg",
-            train_dataloader=dict(dataset=options | dataset),
-            model=dict(decode_head=dict(num_classes=num_classes), auxiliary_head=[dict(num_classes=num_classes)]),
-        )
-    )
+    prefix = dict(img_path="leftImg8bit/train", seg_map_path="gtFine/train")
+    options = dict(type="BaseSegDataset", data_root=str(root), data_prefix=prefix, metainfo=dict(classes=("a", "b")))
+    options |= dict(img_suffix="_leftImg8bit.png", seg_map_suffix="_gtFine_labelTrainIds.png") | dataset
+    model = dict(decode_head=dict(num_classes=num_classes), auxiliary_head=[dict(num_classes=num_classes)])
+    return Config(dict(default_scope="mmseg", train_dataloader=dict(dataset=options), model=model))
 
 
 def change_json(path, change):

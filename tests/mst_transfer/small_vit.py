@@ -16,18 +16,10 @@ def make_vit(**changes):
 
 
 def make_metadata(**changes):
-    values = dict(
-        arch="vit_tiny_patch16_224",
-        arch_kwargs=dict(SMALL),
-        patch_size=8,
-        img_size=(32, 32),
-        embed_dim=24,
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-        role="teacher",
-        provenance={"config": "some_config", "epoch": 3},
-    )
-    return BackboneMetadata(**(values | changes))
+    values = dict(arch="vit_tiny_patch16_224", arch_kwargs=dict(SMALL), patch_size=8, img_size=(32, 32), embed_dim=24)
+    values |= dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), role="teacher")
+    values["provenance"] = {"config": "some_config", "epoch": 3}
+    return BackboneMetadata(**values | changes)
 
 
 def with_prefix(model, prefix):

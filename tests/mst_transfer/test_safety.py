@@ -197,7 +197,6 @@ def test_plain_yaml_and_written_pickles_still_work(tmp_path: Path) -> None:
 
 def test_the_libraries_load_weights_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The real libraries, with a recorder in the place of torch.load: whatever they say themselves is said right."""
-    import timm
     from timm.models import load_checkpoint as load_timm_checkpoint
 
     transformers = pytest.importorskip("transformers", reason="its loader is one of those that are looked at")
@@ -212,10 +211,6 @@ def test_the_libraries_load_weights_only(monkeypatch: pytest.MonkeyPatch, tmp_pa
     model = make_vit()
     torch.save(model.state_dict(), tmp_path / "timm.pth")
     load_timm_checkpoint(make_vit(), str(tmp_path / "timm.pth"))
-    timm.create_model(
-        "vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3, num_classes=0,
-        checkpoint_path=str(tmp_path / "timm.pth"),
-    )  # fmt: skip
     line = torch.nn.Linear(1, 1)
     torch.save(line.state_dict(), tmp_path / "mmengine.pth")
     load_checkpoint(line, str(tmp_path / "mmengine.pth"))
@@ -227,7 +222,7 @@ def test_the_libraries_load_weights_only(monkeypatch: pytest.MonkeyPatch, tmp_pa
     hf.config.save_pretrained(tmp_path)
     torch.save(hf.state_dict(), tmp_path / "pytorch_model.bin")
     transformers.ViTModel.from_pretrained(tmp_path)
-    assert {Path(path).suffix for path, _ in calls} == {".pth", ".bin"} and len(calls) >= 5
+    assert {Path(path).suffix for path, _ in calls} == {".pth", ".bin"} and len(calls) >= 4
     assert all(weights_only is True for _, weights_only in calls), calls
 
 

@@ -18,7 +18,6 @@ from mst_transfer.files.image_files import UnreadableImageError, shown_path
 from mst_transfer.files.image_folder import find_images, read_image
 from mst_transfer.probes.labelled_images import LabelledImages, central_view
 from mst_transfer.runs.unreadable_images import (
-    TooManyUnreadableError,
     UnreadableImagesHook,
     append_to_list,
     read_list,
@@ -113,27 +112,6 @@ def test_hook_names_the_files_once_and_goes_on_when_resumed(
     again.before_train(resumed)
     again.after_train_epoch(resumed)
     assert read_list(tmp_path / "unreadable_images.txt") == found
-
-
-def test_hook_stops_beyond_the_share_with_examples(mixed: Path, tmp_path: Path) -> None:
-    dataset = MultiCropDataset(mixed, **SMALL)
-    runner, hook = _Runner(tmp_path, dataset), UnreadableImagesHook(max_unreadable_share=0.05, min_unreadable=2)
-    hook.before_train(runner)
-    allowed, seen = int(0.05 * len(dataset)), 0
-    with pytest.raises(TooManyUnreadableError) as error:
-        for index in range(len(dataset)):
-            runner.step(hook, index)
-            seen = len(read_list(tmp_path / "unreadable_images.txt"))
-    assert allowed > 2 and seen <= allowed < len(read_list(tmp_path / "unreadable_images.txt"))
-    assert f"of {len(dataset)} images cannot be read, more than {allowed}" in str(error.value)
-    assert "(its header declares" in str(error.value) and "raise max_unreadable_share" in str(error.value)
-
-
-def test_wrong_options_are_refused() -> None:
-    with pytest.raises(ValueError, match="max_unreadable_share=2 must lie in"):
-        UnreadableImagesHook(max_unreadable_share=2)
-    with pytest.raises(ValueError, match="min_unreadable=-1"):
-        UnreadableImagesHook(min_unreadable=-1)
 
 
 def test_a_run_counts_names_and_stops(

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from mst_transfer.checkpoint import read_backbone
 from mst_transfer.files.checksums import verify_checkpoint
 from pretrain.run.train import main
 
@@ -24,7 +23,7 @@ def weights(path: Path) -> dict:
     return torch.load(path, weights_only=True)["state_dict"]
 
 
-def test_broken_used_and_other_runs(tiny_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_broken_and_used_runs(tiny_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     run = tmp_path / "run"
     words = [str(tiny_config), "--work-dir", str(run), "--seed", "5"]
     assert main(words) == 0
@@ -33,10 +32,6 @@ def test_broken_used_and_other_runs(tiny_config: Path, tmp_path: Path, capsys: p
     backbones = {f"{step}{role}.safetensors" for step in steps for role in ("teacher", "student")}
     assert {path.name for path in run.glob("*.safetensors")} == backbones
     assert all(verify_checkpoint(path) for pattern in ("*.pth", "*.safetensors") for path in run.glob(pattern))
-    flip(run / "teacher.safetensors")
-    with pytest.raises(ValueError, match=r"teacher\.safetensors is broken: its content does not match its checksum"):
-        read_backbone(run / "teacher.safetensors")
-
     expected = weights(run / "iter_12.pth")
     flip(run / "iter_12.pth")
     assert main([*words, "--resume", str(run / "iter_12.pth")]) == 1
@@ -45,15 +40,8 @@ def test_broken_used_and_other_runs(tiny_config: Path, tmp_path: Path, capsys: p
     said = capsys.readouterr().err
     assert "iter_12.pth is broken (its content does not" in said and f"going on from {run / 'iter_8.pth'}" in said
     torch.testing.assert_close(weights(run / "iter_12.pth"), expected, rtol=0, atol=0)
-    read_backbone(run / "teacher.safetensors")
-
     assert main(words) == 1
     assert "holds checkpoints of an earlier run: iter_12.pth" in capsys.readouterr().err
-    other = ["--cfg-options", "train_dataloader.dataset.local_size=8"]
-    assert main([*words, "--resume", *other]) == 1
-    assert "dataset.local_size: 16 in the checkpoint, 8 now" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main([*words, "--resume", "--fresh"])
 
 
 def test_a_full_disk_ends_the_run_which_goes_on_later(

@@ -65,9 +65,3 @@ def test_size_channels_and_position_at_once():
     assert fitted.shape == (24, 1, 6, 4) and change == "3 -> 1 channels, 8x8 -> 6x4"
     expected = pseudo_inverse_resized(weight.sum(1)[3], (6, 4))
     torch.testing.assert_close(fitted[3, 0], expected, atol=1e-4, rtol=1e-4)
-
-
-def test_all_at_once_in_a_rectangle(saved):
-    _, path = saved
-    report = load_backbone(make_vit(patch_size=4, img_size=(16, 40), in_chans=1), path)
-    assert report.resized == {"patch_embed.proj.weight": "3 -> 1 channels, 8x8 -> 4x4", "pos_embed": "4x4 -> 4x10"}

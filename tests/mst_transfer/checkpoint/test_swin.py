@@ -18,7 +18,7 @@ from mst_transfer.checkpoint import (
 )
 from mst_transfer.checkpoint.architecture import architecture_of, infer_architecture
 from mst_transfer.checkpoint.families.infer_swin import infer_swin
-from mst_transfer.checkpoint.sources.swin import from_hugging_face, from_mm, from_official
+from mst_transfer.checkpoint.sources.swin import from_hugging_face, from_official
 
 ARCH = "swin_tiny_patch4_window7_224"
 SMALL = dict(embed_dim=4, depths=(2, 2, 1, 1), num_heads=(1, 2, 2, 4))
@@ -109,27 +109,6 @@ def test_norms_of_a_backbone_of_transformers_are_numbered():
     assert {name: len(tensor) for name, tensor in names.items()} == {"norm0.weight": 1, "norm2.weight": 3}
 
 
-def test_detector_of_mmdet_is_read_with_its_norms():
-    golden = golden_swin("mmpretrain")
-    tensors = {name.removeprefix("state_dict.backbone."): t for name, t in golden.checkpoint.items()}
-    renamed = from_mm(tensors | {f"norm{stage}.weight": torch.full((4 * 2**stage,), 2.0) for stage in range(3)})
-    assert {"norm0.weight", "norm2.weight", "norm.weight"} <= set(renamed)
-    assert torch.equal(renamed["norm.weight"], tensors["norm3.weight"])
-
-
-def test_patch_merging_of_mmdet_equals_a_plain_loop():
-    """Channel c of (row, column) is input 4 c + 2 row + column there, and (2 column + row) C + c here."""
-    weight, norm = torch.randn(6, 12), torch.randn(12)
-    names = ("layers.0.downsample.reduction.weight", "layers.0.downsample.norm.weight")
-    renamed = from_mm({name.replace("layers", "stages"): t for name, t in zip(names, (weight, norm), strict=True)})
-    moved, moved_norm = renamed["layers.1.downsample.reduction.weight"], renamed["layers.1.downsample.norm.weight"]
-    for c in range(3):
-        for row in range(2):
-            for column in range(2):
-                there, here = 4 * c + 2 * row + column, (2 * column + row) * 3 + c
-                assert torch.equal(moved[:, here], weight[:, there]) and moved_norm[here] == norm[there]
-
-
 def test_old_and_new_timm_are_told_apart():
     """Merging stays at the start of a stage if it is there already."""
     new = build().state_dict()
@@ -169,16 +148,6 @@ def test_own_checkpoint_knows_windows_that_are_not_square(tmp_path):
     assert report.resized[name] == "window 3x5 -> 7x7"
     expected = resize_rel_pos_bias_table(source.state_dict()[name], (7, 7), (169, 1), (3, 5))
     torch.testing.assert_close(other.state_dict()[name], expected)
-
-
-def test_grey_images(official):
-    tensors, saved, _ = official
-    model = build(img_size=64, window_size=(4, 4, 4, 2), in_chans=1)
-    report = load_backbone(model, saved(tensors))
-    assert report.resized["patch_embed.proj.weight"] == "3 -> 1 channels"
-    torch.testing.assert_close(
-        model.patch_embed.proj.weight, tensors["patch_embed.proj.weight"].sum(dim=1, keepdim=True)
-    )
 
 
 @pytest.mark.parametrize(

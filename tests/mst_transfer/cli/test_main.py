@@ -12,6 +12,9 @@ from mst_transfer.cli import doctor
 from mst_transfer.cli.main import VERBS, main
 
 DETECTOR, SAMPLE = "det_configs/mst_maskrcnn_coco.py", "pretrain/configs/mst_vit_sample.py"
+MISSPELT = ["--cfg-options", "optm_wrapper.x=1"]
+NO_DATA = ["--check-only", "--cfg-options", "train_dataloader.dataset.data_root=no"]
+HELP = [[["--help"]], *([[verb, "--help"]] for verb in VERBS if verb not in ("sample-data", "report"))]
 
 
 def test_help_names_every_verb(capsys: pytest.CaptureFixture) -> None:
@@ -29,37 +32,26 @@ def test_wrong_verbs_get_usage(words: list[str], capsys: pytest.CaptureFixture) 
     assert "usage: mst VERB" in error and all(repr(word) in error for word in words)
 
 
-def test_help_loads_no_library(root: Path) -> None:
-    verbs = [verb for verb in VERBS if verb not in ("sample-data", "report")]
-    code = (
-        "import sys, mst_transfer.cli.main as m\n"
-        f"for words in ['--help'], *([verb, '--help'] for verb in {verbs}):\n"
-        "    try: m.main(words)\n"
-        "    except SystemExit: pass\n"
-        "assert not {'torch', 'mmengine', 'timm', 'numpy'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=root, capture_output=True)
-
-
 @pytest.mark.parametrize(
-    ("module", "words", "status"),
+    ("module", "calls", "status"),
     [
-        ("pretrain.run.train", [["--help"]], 0),
-        ("pretrain.pictures.__main__", [["--help"]], 0),
-        ("mst_transfer.probes.main", ["eval_knn", ["--help"]], 0),
-        ("mst_transfer.cli.main", [["train", "nothing.py"]], 1),
-        ("mst_transfer.cli.main", [["train", DETECTOR, "--cfg-options", "optm_wrapper.x=1"]], 1),
-        ("pretrain.run.train", [[SAMPLE, "--cfg-options", "optm_wrapper.x=1"]], 1),
-        ("pretrain.run.train", [[SAMPLE, "--check-only", "--cfg-options", "train_dataloader.dataset.data_root=no"]], 1),
+        ("mst_transfer.cli.main", HELP, 0),
+        ("pretrain.run.train", [[["--help"]]], 0),
+        ("pretrain.pictures.__main__", [[["--help"]]], 0),
+        ("mst_transfer.probes.main", [["eval_knn", ["--help"]]], 0),
+        ("mst_transfer.cli.main", [[["train", "nothing.py"]], [["train", DETECTOR, *MISSPELT]]], 1),
+        ("pretrain.run.train", [[[SAMPLE, *MISSPELT]], [[SAMPLE, *NO_DATA]]], 1),
     ],
 )
-def test_help_and_config_errors_do_not_wait_for_torch(module: str, words: list, status: int, root: Path) -> None:
+def test_help_and_config_errors_do_not_wait_for_torch(module: str, calls: list, status: int, root: Path) -> None:
+    heavy = ["torch", "timm", "mmcv", "cv2", "matplotlib", *["mmengine", "numpy"] * (calls is HELP)]
     code = (
         f"import sys, {module} as m\n"
-        f"try: status = m.main(*{words!r})\n"
-        "except SystemExit as stop: status = stop.code\n"
-        f"assert status == {status}\n"
-        "assert not {'torch', 'timm', 'mmcv', 'cv2', 'matplotlib'} & set(sys.modules)"
+        f"for words in {calls!r}:\n"
+        "    try: status = m.main(*words)\n"
+        "    except SystemExit as stop: status = stop.code\n"
+        f"    assert status == {status}\n"
+        f"assert not set({heavy!r}) & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root, capture_output=True)
 

@@ -50,28 +50,15 @@ def random_dataset(seed, num_images=8, num_categories=4, crowds=0.2, first_id=1)
             box = random_box(rng, height, width)
             crowd = bool(rng.random() < crowds)
             area = rng.choice([box[2] * box[3], 1024.0, 9216.0, 500.0])
-            annotations.append(
-                {
-                    "id": len(annotations) + first_id,
-                    "image_id": int(image_id),
-                    "category_id": int(rng.choice(category_ids[:-1])),  # the last one has no instance
-                    "bbox": box,
-                    "area": float(area),
-                    "iscrowd": int(crowd),
-                    "segmentation": segmentation(rng, box, int(height), int(width), crowd),
-                    **({"ignore": 1} if rng.random() < 0.1 else {}),
-                }
-            )
-    return {
-        "info": {},
-        "licenses": [],
-        "images": [
-            {"id": int(i), "height": int(h), "width": int(w), "file_name": f"{i}.jpg"}
-            for i, (h, w) in zip(image_ids, sizes, strict=True)
-        ],
-        "categories": [{"id": int(i), "name": f"c{i}"} for i in category_ids],
-        "annotations": annotations,
-    }
+            annotation = dict(id=len(annotations) + first_id, image_id=int(image_id), bbox=box, area=float(area))
+            annotation["iscrowd"] = int(crowd)
+            annotation["category_id"] = int(rng.choice(category_ids[:-1]))  # the last one has no instance
+            annotation["segmentation"] = segmentation(rng, box, int(height), int(width), crowd)
+            annotations.append(annotation | ({"ignore": 1} if rng.random() < 0.1 else {}))
+    sized = zip(image_ids.tolist(), sizes.tolist(), strict=True)
+    images = [dict(id=i, height=h, width=w, file_name=f"{i}.jpg") for i, (h, w) in sized]
+    categories = [{"id": int(i), "name": f"c{i}"} for i in category_ids]
+    return dict(info={}, licenses=[], images=images, categories=categories, annotations=annotations)
 
 
 def random_samples(dataset, seed, most=12):
@@ -116,14 +103,8 @@ def with_instances(sample, dataset):
             mask = annotation["segmentation"]
             if isinstance(mask, dict):
                 mask = mask_util.frPyObjects(mask, *mask["size"])
-            instances.append(
-                {
-                    "bbox": [x, y, x + w, y + h],
-                    "bbox_label": labels[annotation["category_id"]],
-                    "ignore_flag": annotation["iscrowd"],
-                    "mask": mask,
-                }
-            )
+            instance = dict(bbox=[x, y, x + w, y + h], bbox_label=labels[annotation["category_id"]], mask=mask)
+            instances.append(instance | dict(ignore_flag=annotation["iscrowd"]))
     return {**sample, "instances": instances}
 
 

@@ -12,11 +12,9 @@ import torch
 from mmdet.evaluation.metrics import CocoMetric as MMDetCocoMetric
 from mmengine.logging import MessageHub
 from mmengine.registry import METRICS as ROOT
-from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from random_coco import classes_of, random_case, random_dataset, random_samples, run_metric, with_instances, write
 
-from mst_transfer.evaluation import coco_backends
 from mst_transfer.evaluation.coco_metric import BACKEND_KEY, IMAGES_KEY, METRIC_NAMES, CocoMetric, category_precisions
 from mst_transfer.evaluation.mask_encoding import encode_masks
 
@@ -162,31 +160,6 @@ def test_the_figures_of_a_category():
             values = [precision[t, level, place, area, 2] for t, level in pairs]
             expected.append(float("nan") if (place, area) == (1, 2) else sum(values) / len(values))
         np.testing.assert_allclose(category_precisions(run, category), expected)
-
-
-@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
-def test_arrays_equal_pycocotools(backend, iou_type):
-    for seed in range(20, 26):
-        dataset = random_dataset(seed)
-        metric = CocoMetric()
-        samples = random_samples(dataset, seed)
-        metric.process({}, [with_instances(sample, dataset) for sample in samples])
-        results = [result for _, result in metric.results]
-        ids = [category["id"] for category in dataset["categories"]]
-        detections = coco_backends.collect_detections(results, ids, iou_type)
-        if not len(detections):
-            continue
-        truth = COCO()
-        truth.dataset = copy.deepcopy(dataset)
-        truth.createIndex()
-        run = COCOeval(truth, truth.loadRes(detections.as_results()), iou_type)
-        run.evaluate()
-        run.accumulate()
-        ours = COCOeval(iouType=iou_type)
-        ours.params.imgIds, ours.params.catIds = [image["id"] for image in dataset["images"]][::-1], ids[::-1]
-        coco_backends.match(backend, coco_backends.load_ground_truth(backend, truth), detections, ours)
-        np.testing.assert_array_equal(ours.eval["precision"], run.eval["precision"])
-        np.testing.assert_array_equal(ours.eval["recall"], run.eval["recall"])
 
 
 def test_ground_truth_from_the_samples(backend):

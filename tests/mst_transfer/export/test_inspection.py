@@ -18,12 +18,8 @@ def test_our_own_file(saved) -> None:
     facts = inspect(path)
     assert facts["file"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert facts["file"]["bytes"] == path.stat().st_size
-    assert facts["names"] == {
-        "source": "MST",
-        "roles": ["teacher"],
-        "read": "teacher",
-        "provenance": {"config": "some_config", "epoch": 3},
-    }
+    provenance = {"config": "some_config", "epoch": 3}
+    assert facts["names"] == dict(source="MST", roles=["teacher"], read="teacher", provenance=provenance)
     expected = dict(arch="vit_tiny_patch16_224", known_from="metadata", width=24, depth=2, heads=3, patch=8)
     expected |= dict(grid=[4, 4], class_token=True, registers=0, layer_scale=False, positions="absolute")
     expected["arch_kwargs"] = SMALL

@@ -97,11 +97,6 @@ def test_a_folder_without_the_right_to_write(tmp_path: Path) -> None:
         write_checkpoint(tmp_path / "x.pth", SMALL)
 
 
-def test_a_missing_folder_is_made(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path / "made" / "x.pth", SMALL)
-    assert verify_checkpoint(tmp_path / "made" / "x.pth")
-
-
 def killed_while_writing(path: Path, seconds: float) -> None:
     """A child writes the checkpoint over and over, and is killed so long after it has begun."""
     reader, writer = os.pipe()

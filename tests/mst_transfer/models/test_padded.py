@@ -18,16 +18,15 @@ from mst_transfer.models.segmentors import SlideEncoderDecoder
 
 NUM_CLASSES = 5
 VIT = dict(arch="vit_tiny_patch16_224", img_size=(64, 64), embed_dim=16, depth=4, num_heads=2, checkpoint=None)
+SWIN = dict(type="mst_transfer.TimmSwin", embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1))
 BACKBONES = {
     "patch_8": dict(type="mst_transfer.TimmViT", patch_size=8, **VIT),
     "patch_14": dict(type="mst_transfer.TimmViT", **(VIT | dict(patch_size=14, img_size=(56, 56)))),
     "patch_16": dict(type="mst_transfer.TimmViT", **VIT),
     "pyramid": dict(type="mst_transfer.TimmViTPyramid", **VIT),
     "pyramid_14": dict(type="mst_transfer.TimmViTPyramid", **(VIT | dict(patch_size=14, img_size=(56, 56)))),
-    "swin": dict(type="mst_transfer.TimmSwin", embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1)),
-    "swin_2_stages": dict(
-        type="mst_transfer.TimmSwin", embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), out_indices=(0, 1)
-    ),
+    "swin": SWIN,
+    "swin_2_stages": SWIN | dict(out_indices=(0, 1)),
 }
 DIVISORS = dict(patch_8=8, patch_14=14, patch_16=16, pyramid=32, pyramid_14=32, swin=32, swin_2_stages=8)
 WHOLE, SLIDE = dict(mode="whole"), dict(mode="slide", crop_size=(100, 100), stride=(67, 67))
@@ -36,29 +35,19 @@ SIZES = [(90, 150), (203, 101), (37, 61), (112, 224)]
 
 
 def head(**options: Any) -> dict:
-    return dict(
-        type="FCNHead",
-        in_channels=16,
-        channels=16,
-        num_convs=0,
-        concat_input=False,
-        dropout_ratio=0.0,
-        num_classes=NUM_CLASSES,
-        align_corners=False,
-        loss_decode=dict(type="CrossEntropyLoss"),
-        **options,
-    )
+    options |= dict(type="FCNHead", in_channels=16, channels=16, num_convs=0, concat_input=False, dropout_ratio=0.0)
+    loss = dict(type="CrossEntropyLoss")
+    return options | dict(num_classes=NUM_CLASSES, align_corners=False, loss_decode=loss)
 
 
 def build(kind: type = SlideEncoderDecoder, backbone: str = "patch_16", test_cfg: dict = WHOLE) -> Any:
     torch.manual_seed(0)
+    preprocessor = dict(mean=[120.0] * 3, std=[60.0] * 3, bgr_to_rgb=True, size=CROP)
     return kind(
         backbone=copy.deepcopy(BACKBONES[backbone]),
         decode_head=head(in_index=0),
         auxiliary_head=head(in_index=1) if backbone.startswith("patch") else None,
-        data_preprocessor=dict(
-            type="mmseg.SegDataPreProcessor", mean=[120.0] * 3, std=[60.0] * 3, bgr_to_rgb=True, size=CROP
-        ),
+        data_preprocessor=dict(type="mmseg.SegDataPreProcessor", **preprocessor),
         train_cfg=dict(),
         test_cfg=ConfigDict(test_cfg),
     )

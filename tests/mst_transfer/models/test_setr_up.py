@@ -9,16 +9,9 @@ from mst_transfer.models.decode_heads import SETRUPHead
 
 def heads(**options):
     """mmseg's head and ours with the same random weights."""
-    common = dict(
-        in_channels=16,
-        channels=12,
-        num_classes=5,
-        in_index=0,
-        dropout_ratio=0,
-        norm_cfg=dict(type="BN"),
-        loss_decode=dict(type="CrossEntropyLoss"),
-    )
-    pair = [cls(**{**common, **options}) for cls in (MMSegSETRUPHead, SETRUPHead)]
+    common = dict(in_channels=16, channels=12, num_classes=5, in_index=0, dropout_ratio=0, norm_cfg=dict(type="BN"))
+    common["loss_decode"] = dict(type="CrossEntropyLoss")
+    pair = [cls(**common | options) for cls in (MMSegSETRUPHead, SETRUPHead)]
     torch.manual_seed(0)
     for name, value in pair[0].state_dict().items():
         if value.is_floating_point():

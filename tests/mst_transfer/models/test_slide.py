@@ -12,37 +12,18 @@ from mmseg.structures import SegDataSample
 
 from mst_transfer.models.segmentors import SlideEncoderDecoder, _classes
 
+BACKBONE = dict(type="mst_transfer.TimmViT", arch="vit_tiny_patch16_224", img_size=(32, 32), patch_size=8, embed_dim=24)
+BACKBONE |= dict(depth=2, num_heads=3, out_indices=(1,), checkpoint=None)
+HEAD = dict(type="mst_transfer.SETRUPHead", in_channels=24, channels=8, num_classes=5, in_index=-1, num_convs=2)
+HEAD |= dict(up_scale=4, dropout_ratio=0, norm_cfg=dict(type="BN"), align_corners=False)
+HEAD |= dict(loss_decode=dict(type="CrossEntropyLoss"))
+SLIDING = dict(mode="slide", crop_size=(32, 32), stride=(20, 20))
+
 
 def config():
     """A small SETR with BatchNorm in its head."""
-    return dict(
-        backbone=dict(
-            type="mst_transfer.TimmViT",
-            arch="vit_tiny_patch16_224",
-            img_size=(32, 32),
-            patch_size=8,
-            embed_dim=24,
-            depth=2,
-            num_heads=3,
-            out_indices=(1,),
-            checkpoint=None,
-        ),
-        decode_head=dict(
-            type="mst_transfer.SETRUPHead",
-            in_channels=24,
-            channels=8,
-            num_classes=5,
-            in_index=-1,
-            num_convs=2,
-            up_scale=4,
-            dropout_ratio=0,
-            norm_cfg=dict(type="BN"),
-            align_corners=False,
-            loss_decode=dict(type="CrossEntropyLoss"),
-        ),
-        train_cfg=dict(),
-        test_cfg=ConfigDict(mode="slide", crop_size=(32, 32), stride=(20, 20)),
-    )
+    model = dict(backbone=BACKBONE, decode_head=HEAD, train_cfg=dict(), test_cfg=ConfigDict(SLIDING))
+    return copy.deepcopy(model)
 
 
 @pytest.fixture(scope="module")
@@ -62,17 +43,13 @@ def pair():
 
 def set_test_cfg(pair, **options):
     for model in pair:
-        model.test_cfg = ConfigDict({"mode": "slide", "crop_size": (32, 32), "stride": (20, 20), **options})
+        model.test_cfg = ConfigDict(SLIDING | options)
     return pair
 
 
 def samples(number, size, **meta):
-    return [
-        SegDataSample(
-            metainfo={"ori_shape": size, "img_shape": size, "pad_shape": size, "padding_size": [0] * 4, **meta}
-        )
-        for _ in range(number)
-    ]
+    meta = dict(ori_shape=size, img_shape=size, pad_shape=size, padding_size=[0] * 4) | meta
+    return [SegDataSample(metainfo=meta) for _ in range(number)]
 
 
 def assert_same(pair, images, given, atol=1e-5):

@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.registry import MODELS
 
 from mst_transfer.models.backbones.vit import TimmViT, TimmViTPyramid
 
@@ -105,13 +104,6 @@ def test_wrong_arguments_are_refused(options, message):
 def test_pyramid_needs_four_blocks():
     with pytest.raises(ValueError, match=r"out_indices=\(1, 2\) must name 4 blocks"):
         TimmViTPyramid(**SMALL, out_indices=(1, 2))
-
-
-def test_types_are_found_from_any_scope_without_imports():
-    for scope in ("mmengine", "mst_transfer"):
-        with MODELS.switch_scope_and_registry(scope) as registry:
-            model = registry.build(dict(type="mst_transfer.TimmViT", img_size=32, **SMALL))
-        assert isinstance(model, TimmViT)
 
 
 def test_layer_depth_of_every_parameter():

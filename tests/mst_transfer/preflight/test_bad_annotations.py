@@ -21,8 +21,6 @@ from small_sets import (
     write_masks,
 )
 
-from mst_transfer.cli.main import main
-
 HUGE = [[float(value % 8) for value in range(200_000)]]
 STOPS, NOTED = True, False
 
@@ -187,17 +185,6 @@ def test_palettes_are_not_read_by_opencv(tmp_path: Path) -> None:
         path.write_bytes(mask_file("palette"))
     stops, _ = said(seg_config(tmp_path, pipeline=[dict(type="LoadAnnotations", imdecode_backend="cv2")]))
     assert "the masks have palettes, and LoadAnnotations with imdecode_backend='cv2' would read their col" in stops[0]
-
-
-def test_check_says_it_without_a_traceback(
-    tiny_seg_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    masks = next(tmp_path.rglob("masks"))
-    for path, name in zip(sorted(masks.iterdir()), ("cut off", "bomb", "colours"), strict=False):
-        path.write_bytes(mask_file(name))
-    assert main(["check", str(tiny_seg_config)]) == 1
-    said = capsys.readouterr().err
-    assert "3 of 8 masks that were read are broken" in said and "Traceback" not in said
 
 
 def test_limits_are_the_configs(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 from mmengine.config import Config
-from small_sets import annotation, coco_config, seg_config, write_coco, write_masks
+from small_sets import annotation, coco_config, write_coco
 from small_vit import make_metadata
 
 from mst_transfer.preflight.check import check_backbone, check_datasets, inspect_datasets
@@ -128,12 +128,6 @@ def test_what_stops_nothing_is_noted(tmp_path):
     assert "mmdet leaves out 1 of 3 annotations (id 2): no box side of 1 px or more" in summary.notes
     assert summary.counts == [2, 0] and summary.num_images == 3
     assert "classes without an instance: [dog]" in summary.facts
-
-
-def test_masks_are_summarised_by_share_of_pixels(tmp_path):
-    write_masks(tmp_path, values=(0, 1, 1, 255))
-    ((summary,)) = check_datasets(seg_config(tmp_path))
-    assert summary.counts == [25.0, 50.0] and summary.unit == "% of pixels"
 
 
 def backbone_config(path, mean):

@@ -132,12 +132,8 @@ def test_ade20k_reduces_the_zero_label_by_itself(tmp_path):
 def test_values_become_what_mmseg_makes_of_them(tmp_path, reduced, picked):
     values = [*range(20 if reduced else 19), 255]
     write_masks(tmp_path, values=values, count=1)
-    options = dict(
-        type="CityscapesDataset",
-        data_root=str(tmp_path),
-        data_prefix=dict(img_path="leftImg8bit/train", seg_map_path="gtFine/train"),
-        reduce_zero_label=reduced,
-    )
+    prefix = dict(img_path="leftImg8bit/train", seg_map_path="gtFine/train")
+    options = dict(type="CityscapesDataset", data_root=str(tmp_path), data_prefix=prefix, reduce_zero_label=reduced)
     if picked:
         options["metainfo"] = dict(classes=picked)
     init_default_scope("mmseg")

@@ -5,7 +5,7 @@ import timm
 import torch
 from timm.layers import Attention
 
-from mst_transfer.probes.attention import attention_maps, class_token_attention, class_token_block, token_grid
+from mst_transfer.probes.attention import attention_maps, class_token_block, token_grid
 from mst_transfer.probes.backbones import create_backbone
 from mst_transfer.probes.features import class_tokens
 
@@ -39,15 +39,6 @@ def full_softmax_attention(attn: Attention, x: torch.Tensor) -> tuple[torch.Tens
             matrices[b, head] = scores.exp() / scores.exp().sum(dim=1, keepdim=True)
             outputs[b, :, head * d : (head + 1) * d] = matrices[b, head] @ v
     return outputs @ attn.proj.weight.T + attn.proj.bias, matrices
-
-
-def test_class_token_row_equals_the_full_softmax(vit):
-    attn, x = vit.blocks[-1].attn, torch.randn(3, 17, 24)
-    out, row = class_token_attention(attn, x)
-    expected_out, expected = full_softmax_attention(attn, x)
-    torch.testing.assert_close(row, expected[:, :, 0])
-    torch.testing.assert_close(out, expected_out[:, :1])
-    torch.testing.assert_close(row.sum(dim=-1), torch.ones(3, 2))
 
 
 @pytest.mark.parametrize("options", [{}, dict(qk_norm=True), dict(init_values=0.1), dict(qkv_bias=False)])
@@ -114,17 +105,6 @@ def test_16_bit_features_on_the_cpu_agree(vit):
         assert [block.attn.fused_attn for block in vit.blocks] == [False] * 3  # several times quicker there
         assert attention_maps(vit, images).dtype == torch.float32
     assert 0 < (exact - rounded).abs().max() < 0.02 * exact.abs().max()
-
-
-def test_features_that_there_are_not_are_refused(vit, swin):
-    for backbone, options, message in (
-        (vit, dict(num_blocks=0), "blocks = 0 must lie in 1 … 3"),
-        (vit, dict(num_blocks=4), "blocks = 4 must lie in 1 … 3"),
-        (swin, dict(num_blocks=2), "blocks = 2 must lie in 1 … 1"),
-        (swin, dict(average_patches=True), "average-patches"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            class_tokens(backbone, torch.randn(1, 3, 64, 64), **options)
 
 
 def test_views_must_consist_of_whole_tokens(vit, swin):

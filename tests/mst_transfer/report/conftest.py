@@ -38,14 +38,9 @@ def write_finetune(folder: Path) -> None:
     rows: list[dict] = [{"lr": 1e-3, "loss": 3.0 / step, "step": step} for step in (5, 10, 15, 20)]
     rows[2:2] = [{metric: value / 2, "time": 0.1, "step": 10}]
     write_log(folder, "20250101_120000", [*rows, {metric: value, "step": 20}])
-    results = {
-        "command": f"mst train {task}_configs/sample.py --work-dir <{folder.name}>",
-        "seed": 7,
-        "metrics": METRICS[folder.name],
-        "minutes": 1.26,
-        "hardware": "CPU, 2 cores",
-        "versions": {"torch": "2.14.1"},
-    }
+    command = f"mst train {task}_configs/sample.py --work-dir <{folder.name}>"
+    results = dict(command=command, seed=7, metrics=METRICS[folder.name], minutes=1.26)
+    results |= dict(hardware="CPU, 2 cores", versions={"torch": "2.14.1"})
     (folder / "results.json").write_text(json.dumps(results))
     (folder / FILE).write_text('{"default_scope": "mmdet"}')
     (folder / "epoch_2.pth").write_bytes(b"")

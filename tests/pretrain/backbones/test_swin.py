@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 import timm
 import torch
@@ -104,49 +102,7 @@ def test_importance_stays_float32_under_autocast(swin):
     torch.testing.assert_close(importance.sum(dim=1), torch.ones(2))
 
 
-def test_sizes_and_cells(swin):
-    assert (swin.embed_dim, swin.patch_size, swin.cell_size) == (64, 4, 32)
-    assert swin.num_patches(224, 96) == 21 and swin.mask_token.shape == (8,)
-
-
 def test_position_biases_get_no_weight_decay(swin):
     decayed, spared = ({id(p) for p in group["params"]} for group in parameter_groups(swin))
     tables = {id(p) for name, p in swin.named_parameters() if name.endswith("relative_position_bias_table")}
     assert len(tables) == 6 and tables <= spared and not tables & decayed
-
-
-SWIN_CONFIG = """
-_base_ = {base!r}
-model = dict(
-    backbone=dict(
-        _delete_=True, arch="swin_tiny_patch4_window7_224", img_size=64, embed_dim=24, depths=(1, 1, 1, 1),
-        num_heads=(1, 2, 2, 4), drop_path_rate=0.2,
-    ),
-    masking=dict(_delete_=True, {masking}),
-)
-train_dataloader = dict(dataset=dict(global_size=64, local_size=32, max_images=8))
-train_cfg = dict(max_epochs=1, schedule=dict(warmup_epochs=0))
-default_hooks = dict(checkpoint=dict(interval=2))
-"""
-
-
-@pytest.mark.parametrize("masking", ["mode='attention', num=2", "mode='none'"])
-def test_trains_and_writes_timms_backbone(tiny_config: Path, tmp_path: Path, masking: str):
-    from mst_transfer.checkpoint import read_backbone
-    from pretrain.run.train import main
-
-    config, run = tmp_path / "swin.py", tmp_path / "run"
-    config.write_text(SWIN_CONFIG.format(base=str(tiny_config), masking=masking))
-    assert main([str(config), "--work-dir", str(run)]) == 0
-    state = torch.load(run / "iter_2.pth", weights_only=True, map_location="cpu")["state_dict"]
-    assert ("student.backbone.mask_token" in state) == ("none" not in masking)
-    assert "teacher.backbone.mask_token" not in state
-    for role in ("teacher", "student"):
-        tensors, metadata = read_backbone(run / f"{role}.safetensors", role=role)
-        model = timm.create_model(metadata.arch, num_classes=0, **metadata.arch_kwargs)
-        model.load_state_dict(tensors, strict=True)
-        prefix = f"{role}.backbone.vit."
-        assert all(torch.equal(tensors[name], state[prefix + name]) for name in tensors)
-        assert (metadata.patch_size, metadata.embed_dim, metadata.img_size) == (4, 24, (64, 64))
-    moved = [name for name in tensors if not torch.equal(tensors[name], state["teacher.backbone.vit." + name])]
-    assert len(moved) == len(tensors)  # every tensor of the student has had a gradient

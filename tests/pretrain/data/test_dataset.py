@@ -119,17 +119,5 @@ def test_several_folders_and_a_limit(folder: Path) -> None:
 def test_wrong_arguments_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="does not exist"):
         MultiCropDataset(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="did you mean 'num_local_crops'"):
-        MultiCropDataset(folder, num_local_crop=8)
     with pytest.raises(ValueError, match="max_images=0"):
         MultiCropDataset(folder, max_images=0)
-
-
-def test_real_photographs(shared_data: Path) -> None:
-    roots = [shared_data / "photos" / "train", shared_data / "coco_mini" / "train"]
-    dataset = MultiCropDataset(roots, global_size=96, local_size=48)
-    assert len(dataset) == 8000 + 394
-    for index in (0, 4000, 8000, 8393):
-        assert dataset[(0, index)]["global_crops"].float().std() > 5
-    picture = np.asarray(Image.open(dataset.paths[8000]).convert("RGB")).astype(int)
-    assert np.abs(read_image(dataset.paths[8000]) - picture).max() <= 2
