@@ -1,7 +1,6 @@
 """Chooses the number format that a model trains quickest in, here and now.
 
-bfloat16 takes half as long as float32 on one processor and twenty times as long on another of the same maker, so CPUs
-are measured. GPUs are known by their compute capability.
+bfloat16 takes half as long as float32 on one processor, and twenty times as long on another of the same maker.
 """
 
 from collections import Counter
@@ -21,12 +20,7 @@ _SHORT, _LONG = 3e7, 5e8  # floating-point operations of a trial, about
 
 @dataclass(frozen=True)
 class NumberFormat:
-    """A choice.
-
-    Attributes:
-        name: ``float32``, ``bfloat16`` (autocast) or ``float16`` (autocast with loss scaling).
-        why: a clause for the user.
-    """
+    """``float32``, ``bfloat16`` (autocast) or ``float16`` (with loss scaling too), and a clause that says why."""
 
     name: str
     why: str

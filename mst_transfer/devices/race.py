@@ -9,15 +9,13 @@ _HOPELESS = 3.0  # times as long as the quickest, in a first short trial
 
 
 def race(alternatives: Mapping[str, Callable[[int], object]], short: int, long: int) -> dict[str, float]:
-    """Seconds of the quickest of several runs of each alternative.
-
-    What takes three times as long as the quickest in a short run is not tried in a long one, and gets the time that
-    it would take.
+    """Seconds of the quickest of several runs of each alternative; they take turns, since other programs come and go.
 
     Args:
         alternatives: name → function of the amount of work.
-        short: amount of a first run, after one that warms up.
-        long: amount of those that count; all alternatives take turns, since other programs come and go.
+        short: amount of a first run, after one that warms up. What takes three times as long as the quickest then is
+            not tried again, and gets the time that it would take.
+        long: amount of the runs that count.
     """
     for run in alternatives.values():
         run(short)

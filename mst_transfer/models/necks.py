@@ -52,9 +52,6 @@ class Rescale(nn.Module):
         grid = F.pad(grid, (0, self.padding, 0, self.padding), mode="replicate")
         return F.interpolate(grid, scale_factor=self.factor, mode="bilinear")
 
-    def extra_repr(self) -> str:
-        return f"factor={self.factor:g}"
-
 
 def build_resampler(
     embed_dim: int, factor: float, halve: bool = False, norm: Callable[[int], nn.Module] = LayerNorm2d

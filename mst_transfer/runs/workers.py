@@ -91,10 +91,9 @@ def watch(loader: Any) -> Any:
 
 
 def dismiss(loader: Any) -> None:
-    """Ends the persistent workers of a torch ``DataLoader`` now; without workers nothing happens.
+    """Ends the persistent workers of a torch ``DataLoader``, if there are any.
 
-    Left to the garbage collector they are waited for, five seconds each: it closes their queues first, so that they
-    are not told to end.
+    The garbage collector would close their queues before they are told to end, and wait five seconds for each.
     """
     iterator = getattr(loader, "_iterator", None)
     if iterator is not None:
