@@ -78,7 +78,7 @@ class SlideEncoderDecoder(PaddedEncoderDecoder):
         try:
             torch.device(options.get("accumulate_on") or "cpu")
         except (RuntimeError, TypeError) as error:
-            raise ValueError(f"test_cfg.accumulate_on={options.accumulate_on!r}: no device ({error})") from error
+            raise ValueError(f"test_cfg.accumulate_on={options['accumulate_on']!r}: no device ({error})") from error
 
     def slide_inference(self, inputs: torch.Tensor, batch_img_metas: list[dict]) -> torch.Tensor:
         """Mean of the logits of all windows that see a pixel, ``[B, out_channels, H, W]``, of images ``[B, 3, H, W]``.
