@@ -52,7 +52,7 @@ def test_a_broken_newest_checkpoint_is_passed_over(tiny_seg_config: Path, tmp_pa
 
 def test_a_checkpoint_that_is_not_written_ends_the_run_with_one_message(tmp_path: Path, train) -> None:
     with largest_file(50_000):
-        assert "Next step: make space" in train(options=ONE_EPOCH, status=1)
+        assert "epoch_1.pth: File too large" in train(options=ONE_EPOCH, status=1)
     assert not list((tmp_path / "run").glob("*.pth")) and not list((tmp_path / "run").glob(".*.tmp"))
 
 
