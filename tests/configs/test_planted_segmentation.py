@@ -101,7 +101,12 @@ def test_the_planted_answer_comes_out(name: str, tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    "name", [name if kind_of(name) in SMALL else pytest.param(name, marks=pytest.mark.walk) for name in RECIPES]
+    "name",  # a ViT under UPerNet goes the way of one under a linear head
+    [
+        name if kind_of(name) in SMALL else pytest.param(name, marks=pytest.mark.walk)
+        for name in RECIPES
+        if "upernet_vit" not in name
+    ],
 )
 def test_it_comes_out_of_several_sizes_and_mirror_images(name: str, tmp_path: Path, monkeypatch) -> None:
     check(name, tmp_path, monkeypatch, SIZES[kind_of(name)], augmented=True)

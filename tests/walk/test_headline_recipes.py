@@ -57,14 +57,15 @@ def pretrain(work_dir: Path) -> Path:
 
 
 def transfer(config: str, teacher: Path, length: str, counts: tuple[int, int], checkpoint: str) -> None:
-    """Two steps of two images and a validation on one process, one step more and a validation on two, a test on two."""
+    """Two steps of two images and a validation on one process, one step more on two, validation and test on two."""
     work_dir = teacher.parent / Path(config).stem
     options = [f"model.backbone.checkpoint={teacher}", "default_hooks.checkpoint.interval=1"]
-    options += ["+train_dataloader.dataset.indices=4", "+val_dataloader.dataset.indices=2"]
+    options.append("+train_dataloader.dataset.indices=4")
     options += ["train_dataloader.num_workers=1", "val_dataloader.num_workers=1"]
     for processes, count in zip((1, 2), counts, strict=True):
         schedule = [f"train_cfg.{length}={count}", f"train_cfg.val_interval={count}"]
         schedule.append(f"train_dataloader.batch_size={2 // processes}")
+        schedule.append(f"+val_dataloader.dataset.indices={processes}")
         words = [config, processes, "--work-dir", work_dir, *(["--resume"] if processes == 2 else [])]
         status, said = launch("dist_train", *words, options=(*options, *schedule))
         assert status == 0, said[-3000:]
