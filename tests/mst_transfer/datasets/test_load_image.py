@@ -11,7 +11,7 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine.registry import TRANSFORMS
 from small_sets import mask_file
 
-from mst_transfer.datasets.load_image import LoadImage, LoadSegMap, check_label_values
+from mst_transfer.datasets.load_image import LoadImage, LoadSegMap
 from mst_transfer.files.image_files import UnreadableImageError
 from mst_transfer.runs.unreadable_images import TooManyUnreadableError, read_list
 
