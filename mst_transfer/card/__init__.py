@@ -1,0 +1,1 @@
+"""Shows what several checkpoints are worth side by side: outcomes, statistics."""
