@@ -118,7 +118,9 @@ def _random(name: str, arch: str, first: Checkpoint | None) -> Checkpoint:
     return _describe(name, RANDOM, "", report, frozen, arch, arch_kwargs)
 
 
-def _describe(name: str, path: str, digest: str, report: str, frozen: FrozenBackbone, arch: str, kwargs: Any) -> Checkpoint:
+def _describe(
+    name: str, path: str, digest: str, report: str, frozen: FrozenBackbone, arch: str, kwargs: Any
+) -> Checkpoint:
     model, norm = frozen.model, frozen.normalisation
     info = getattr(model, "feature_info", None)
     patch = int(info[-1]["reduction"]) if info else int(model.patch_embed.patch_size[0])

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from mst_transfer.card.measures import Measure
-from mst_transfer.card.outcomes import Key, load_outcomes, read_result
+from mst_transfer.card.outcomes import load_outcomes, read_result
 from mst_transfer.card.plan import Plan, primary_of
 from mst_transfer.card.run_jobs import LOG, command_of, job_folder
 from mst_transfer.card.statistics import Difference, compare, holm, interval, sentence
@@ -27,7 +26,12 @@ Outcomes = Mapping[Comparison, Mapping[str, Mapping[int, Measure]]]  # … → c
 
 
 def collect(
-    folder: Path, plan: Plan, classes: Mapping[str, Sequence[str]], groups: Mapping[str, NDArray | None], failed: Sequence[str] = (), leakage: Any = None
+    folder: Path,
+    plan: Plan,
+    classes: Mapping[str, Sequence[str]],
+    groups: Mapping[str, NDArray | None],
+    failed: Sequence[str] = (),
+    leakage: Any = None,
 ) -> dict[str, Any]:
     """Makes the content of ``card.json`` of what is there.
 
@@ -73,14 +77,18 @@ def _rows(plan: Plan, outcomes: Outcomes, classes: Mapping, groups: Mapping) -> 
                 continue
             seeds = sorted(measures)
             figure = interval([measures[seed] for seed in seeds], groups[task])
-            row = dict(task=task, metric=metric, protocol=protocol, labels=labels, checkpoint=checkpoint.name, seeds=seeds)
+            row = dict(
+                task=task, metric=metric, protocol=protocol, labels=labels, checkpoint=checkpoint.name, seeds=seeds
+            )
             row |= dict(per_seed=_rounded(figure.per_seed), value=_rounded(figure.value))
             row |= dict(ci95=_rounded((figure.low, figure.high)), num_images=figure.num_images)
             each = [measures[seed].per_class() for seed in seeds]
             if len(each[0]) > 1:
-                names = classes[task][-len(each[0]) :]  # of objects: without the background
+                names = classes[task, metric == "mIoU"]
                 means = sum(each) / len(each)
-                row["per_class"] = {name: None if mean != mean else _rounded(mean) for name, mean in zip(names, means, strict=True)}
+                row["per_class"] = {
+                    name: None if mean != mean else _rounded(mean) for name, mean in zip(names, means, strict=True)
+                }
             yield row
 
 
@@ -120,7 +128,9 @@ def _job(folder: Path, job: Any, failed: Sequence[str]) -> dict[str, Any]:
     result = read_result(job_folder(folder, job))
     log = job_folder(folder, job) / LOG
     status = "done" if result else "failed" if job.id in failed else "not run"
-    entry = dict(id=job.id, command=" ".join(["mst", *command_of(folder, job)[3:]]), status=status, minutes=result.get("minutes"))
+    entry = dict(
+        id=job.id, command=" ".join(["mst", *command_of(folder, job)[3:]]), status=status, minutes=result.get("minutes")
+    )
     if status == "failed" and log.is_file():
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         entry["error"] = "\n".join(lines[-5:])

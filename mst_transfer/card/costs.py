@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import time
 
+import numpy as np
 import torch
 
 from mst_transfer.card.checkpoints import Checkpoint
 from mst_transfer.card.plan import HEAD, Job, Plan
 from mst_transfer.card.tasks import TaskData
-from mst_transfer.probes.label_subset import num_labelled
+from mst_transfer.probes.label_subset import label_subset
 
 _START = 12.0  # seconds: imports, reading, checks
 _TRAINING = 4.0  # a step costs as many passes of the backbone, heads included
@@ -32,7 +33,9 @@ def measured_flops() -> float:
 def num_tokens(plan: Plan, checkpoint: Checkpoint, size: tuple[int, int]) -> int:
     """Patch tokens of an image of ``size`` (width, height) at the dense probes' resolution."""
     scale = min(1.0, plan.options.max_side / max(size))
-    return math.prod(max(1, round(side * scale / plan.multiple)) * plan.multiple // checkpoint.patch_size for side in size)
+    return math.prod(
+        max(1, round(side * scale / plan.multiple)) * plan.multiple // checkpoint.patch_size for side in size
+    )
 
 
 def seconds_of(plan: Plan, job: Job, data: TaskData, size: tuple[int, int], flops: float) -> float:
@@ -46,7 +49,7 @@ def seconds_of(plan: Plan, job: Job, data: TaskData, size: tuple[int, int], flop
         return _START + (steps * batch * _TRAINING + 2 * len(data.val)) * one_pass / flops
     work = (len(data.train) + len(data.val)) * one_pass
     for labels in job.labels if data.cfg else ():
-        keys = num_labelled(len(data.train), labels) * tokens
+        keys = len(label_subset(len(data.train), labels, 0)) * tokens
         products = len(data.val) * tokens + _SOLVER * len(data.classes)
         work += 2.0 * checkpoint.embed_dim * keys * products * len(job.seeds)
     return _START + work / flops
@@ -57,7 +60,7 @@ def feature_bytes(plan: Plan, job: Job, data: TaskData, size: tuple[int, int]) -
     if job.kind == HEAD or data.cfg is None:
         return 0
     checkpoint = plan.checkpoint(job.checkpoint)
-    most = max(num_labelled(len(data.train), labels) for labels in job.labels)
+    most = max(len(label_subset(len(data.train), labels, 0)) for labels in job.labels)
     images = len(data.val) + min(len(data.train), most * len(job.seeds))
-    bits = torch.finfo(getattr(torch, plan.options.dtype)).bits
+    bits = 8 * np.dtype(plan.options.dtype).itemsize
     return images * num_tokens(plan, checkpoint, size) * checkpoint.embed_dim * plan.options.num_blocks * bits // 8

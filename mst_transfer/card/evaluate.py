@@ -14,12 +14,31 @@ from typing import Any
 from mst_transfer.card import costs
 from mst_transfer.card.checkpoints import Checkpoint, open_checkpoints
 from mst_transfer.card.collect import collect, write_card
-from mst_transfer.card.plan import DENSE, IMAGE, Options, Plan, make_jobs, primary_of, recipe_digests, wanted_recipes, write_plan
+from mst_transfer.card.plan import (
+    Options,
+    Plan,
+    make_jobs,
+    primary_of,
+    protocols_of,
+    recipe_digests,
+    wanted_recipes,
+    write_plan,
+)
 from mst_transfer.card.run_jobs import run_all, slurm_command, unfinished, write_commands
-from mst_transfer.card.tasks import CATALOGUE, CLASSIFICATION, DETECTION, SEGMENTATION, Recipe, Task, TaskData, open_task, sequences
+from mst_transfer.card.tasks import (
+    CATALOGUE,
+    CLASSIFICATION,
+    DETECTION,
+    SEGMENTATION,
+    Recipe,
+    Task,
+    TaskData,
+    open_task,
+    sequences,
+)
 from mst_transfer.files.atomic_files import free_space, readable_size
 from mst_transfer.files.image_files import open_image_file
-from mst_transfer.probes.label_subset import num_labelled
+from mst_transfer.probes.label_subset import label_subset
 
 
 def evaluate(args: argparse.Namespace, command: str) -> int:
@@ -57,10 +76,14 @@ def evaluate(args: argparse.Namespace, command: str) -> int:
     return _finish(args, plan, data, groups, failed)
 
 
-def _finish(args: argparse.Namespace, plan: Plan, data: Mapping[str, TaskData], groups: Mapping[str, Any], failed: list[str]) -> int:
+def _finish(
+    args: argparse.Namespace, plan: Plan, data: Mapping[str, TaskData], groups: Mapping[str, Any], failed: list[str]
+) -> int:
     from mst_transfer.card.page import write_page
 
-    classes = {name: task.classes for name, task in data.items()}
+    classes = {
+        (name, dense): task.classes if dense else task.objects for name, task in data.items() for dense in (True, False)
+    }
     content = collect(args.out, plan, classes, groups, failed)
     write_card(args.out, content)
     write_page(args.out)
@@ -96,30 +119,42 @@ def _tasks(args: argparse.Namespace, options: Options) -> list[Task]:
     tasks = []
     for name in args.on:
         if name not in CATALOGUE:
-            raise ValueError(f"--on {name}: it must be one of {', '.join(CATALOGUE)}; your own data: --coco, --seg, --images")
+            raise ValueError(
+                f"--on {name}: it must be one of {', '.join(CATALOGUE)}; your own data: --coco, --seg, --images"
+            )
         tasks += CATALOGUE[name]
     own = dict(group=args.group)
     if args.coco or args.det_config:
         config = args.det_config or "det_configs/mst_maskrcnn_coco.py"
         frozen = Recipe("maskrcnn_frozen", config, {"+model.backbone.frozen_stages": "all"})
-        coco = dict(coco=tuple(map(os.path.abspath, args.coco or ())), coco_images=tuple(map(os.path.abspath, args.coco_images or ())))
+        coco = dict(
+            coco=tuple(map(os.path.abspath, args.coco or ())),
+            coco_images=tuple(map(os.path.abspath, args.coco_images or ())),
+        )
         tasks.append(Task("objects", DETECTION, (Recipe("maskrcnn", config), frozen), **coco, **own))
     if args.seg_config:
         tasks.append(Task("segments", SEGMENTATION, (Recipe(Path(args.seg_config).stem, args.seg_config),), **own))
     if args.seg:
-        changes = {f"{loader}.dataset.data_root": str(args.seg.absolute()) for loader in ("train_dataloader", "val_dataloader")}
+        changes = {
+            f"{loader}.dataset.data_root": str(args.seg.absolute()) for loader in ("train_dataloader", "val_dataloader")
+        }
         config = Recipe("setr_pup", "seg_configs/mst_setr_pup_cityscapes.py")
         tasks.append(Task("segments", SEGMENTATION, (config,), options=changes, **own))
     if args.images:
         tasks.append(Task("images", CLASSIFICATION, root=str(args.images.absolute()), group=args.group))
     if not tasks:
-        raise ValueError(f"there are no data to evaluate on. Next step: --on {' '.join(CATALOGUE)}, --coco, --seg, --images")
+        raise ValueError(
+            f"there are no data to evaluate on. Next step: --on {' '.join(CATALOGUE)}, --coco, --seg, --images"
+        )
+    tasks = [task for task in tasks if protocols_of(task, options)]
     names = [task.name for task in tasks]
     if len(set(names)) < len(names):
         raise ValueError(f"tasks {', '.join(names)}: each once; take --seg or --seg-config")
     known = {"first", "all"} | {recipe.name for task in tasks for recipe in task.recipes}
     if strange := set(options.tune) - known:
-        raise ValueError(f"--tune {' '.join(sorted(strange))}: these tasks have the heads {', '.join(sorted(known - {'first'}))}")
+        raise ValueError(
+            f"--tune {' '.join(sorted(strange))}: these tasks have the heads {', '.join(sorted(known - {'first'}))}"
+        )
     return tasks
 
 
@@ -139,7 +174,7 @@ def _check_labels(options: Options, data: Mapping[str, TaskData]) -> None:
     for name, task in data.items():
         for labels in options.labels:
             try:
-                num_labelled(len(task.train), labels)
+                len(label_subset(len(task.train), labels, 0))
             except ValueError as error:
                 raise ValueError(f"--labels {labels}, {name}: {error}") from error
 
@@ -158,10 +193,12 @@ def _plan(
     plan = Plan(options, tuple(checkpoints), tuple(tasks), digests, multiple, pool=pool, command=command)
     for task in tasks:
         _, protocol, labels = primary_of(task, options)
-        probes = (IMAGE if task.kind == CLASSIFICATION else DENSE if task.dense else ()) if options.probes else ()
-        known = [*probes, *(recipe.name for recipe in wanted_recipes(task, options.tune))]
+        known = protocols_of(task, options)
         if protocol not in known or labels not in options.labels:
-            raise ValueError(f"--primary {options.primary}: {task.name} measures {', '.join(known)} at {' '.join(options.labels)}")
+            raise ValueError(
+                f"--primary {options.primary}: on {task.name} it must be one of {', '.join(known)}, with one of the "
+                f"labels {' '.join(options.labels)}"
+            )
     plan = replace(plan, recipes=recipe_digests(tasks, options.tune))
     return replace(plan, jobs=tuple(make_jobs(plan)))
 
@@ -192,15 +229,22 @@ def _costs(plan: Plan, data: Mapping[str, TaskData], out: Path, at_once: int) ->
 def _plan_text(plan: Plan, seconds: Mapping[str, float], data: Mapping[str, TaskData], at_once: int) -> str:
     lines = []
     for one in plan.checkpoints:
-        lines.append(f"{one.name}: {one.path}, {one.arch}, patch {one.patch_size}" + f", sha256 {one.sha256[:12]}" * bool(one.sha256))
+        lines.append(
+            f"{one.name}: {one.path}, {one.arch}, patch {one.patch_size}"
+            + f", sha256 {one.sha256[:12]}" * bool(one.sha256)
+        )
     if len({one.patch_size for one in plan.checkpoints}) > 1:
-        lines.append(f"patch sizes differ: all see the same pixels, sides of {plan.multiple}, cut into more or fewer tokens")
+        lines.append(
+            f"patch sizes differ: all see the same pixels, sides of {plan.multiple}, cut into more or fewer tokens"
+        )
     for task in plan.tasks:
         metric, protocol, labels = primary_of(task, plan.options)
         of = data[task.name]
         lines.append(f"{task.name}: {len(of.train)} training and {len(of.val)} validation images, {len(of.classes)} classes; "
                      f"primary: {metric}, {protocol}, {labels} labels")  # fmt: skip
     total = sum(seconds.values()) / at_once
-    lines.append(f"{len(seconds)} of {len(plan.jobs)} jobs to run, about {math.ceil(total / 60)} minutes, {at_once} at once:")
+    lines.append(
+        f"{len(seconds)} of {len(plan.jobs)} jobs to run, about {math.ceil(total / 60)} minutes, {at_once} at once:"
+    )
     lines += [f"  {name}  about {value / 60:.1f} min" for name, value in seconds.items()]
     return "\n".join(lines)

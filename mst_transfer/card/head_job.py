@@ -13,9 +13,10 @@ import numpy as np
 from filelock import FileLock
 
 from mst_transfer.card.checkpoints import Checkpoint
-from mst_transfer.card.measures import MeanAP, MeanIoU, Measure
+from mst_transfer.card.measures import MeanIoU, Measure, mean_ap
 from mst_transfer.card.tasks import DETECTION, Recipe, Task, TaskData, build_without_pipeline, load_task_config
 from mst_transfer.configs.datasets import items, unwrap
+from mst_transfer.datasets.coco_columns import load_json
 from mst_transfer.engine.fit.backbone import SHAPE, fit_to_backbone
 from mst_transfer.files.atomic_files import write_text_atomically
 from mst_transfer.probes.label_subset import label_subset
@@ -47,7 +48,7 @@ def head_outcomes(
     Returns:
         Metric → outcome on the validation images.
     """
-    chosen = label_subset(len(data.train), labels, seed)
+    chosen = label_subset(len(data.train), labels, seed).tolist()
     factor = factors[0]
     if len(factors) > 1:
         factor = _choose(checkpoint, task, data, recipe, chosen, seed, factors, shared)
@@ -60,14 +61,16 @@ def head_outcomes(
         cfg.val_evaluator = [*(metric for _, metric in items(cfg, "val_evaluator")), counts]
     _train(cfg)
     if task.kind == DETECTION:
-        return {name: _mean_ap(cfg, folder, data, kind) for name, kind in (("box mAP", "bbox"), ("mask mAP", "segm"))}
+        return {name: _mean_ap(cfg, folder, kind) for name, kind in (("box mAP", "bbox"), ("mask mAP", "segm"))}
     with np.load(folder / "counts.npz") as arrays:
-        return {"mIoU": MeanIoU(arrays["counts"])}
+        return {"mIoU": MeanIoU(arrays["counts"], digest=data.val_digest())}
 
 
-def _mean_ap(cfg: Any, folder: Path, data: TaskData, kind: str) -> Measure:
+def _mean_ap(cfg: Any, folder: Path, kind: str) -> Measure:
     metric = next(metric for _, metric in items(cfg, "val_evaluator"))
-    return MeanAP.from_files(metric["ann_file"], folder / f"val.{kind}.json", kind, data.image_ids)
+    results = folder / f"val.{kind}.json"
+    found = json.loads(results.read_text()) if results.is_file() else []  # mmdet writes none without a detection
+    return mean_ap(load_json(metric["ann_file"]), found, kind)
 
 
 def _choose(
@@ -176,4 +179,3 @@ def _train(cfg: Any) -> dict[str, Any]:
         return dict(json.loads(results.read_text())["metrics"])
     check_inputs(cfg, training=True)
     return dict(run_training(cfg)["metrics"])
-

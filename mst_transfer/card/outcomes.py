@@ -33,7 +33,7 @@ class Key:
 def save_outcome(folder: Path, key: Key, measure: Measure) -> None:
     """Writes an outcome into a job's folder."""
     name = "-".join(re.sub(r"[^\w.]+", "_", str(word)) for word in (key.metric, key.protocol, key.labels, key.seed))
-    header = np.frombuffer(json.dumps({**asdict(key), "kind": type(measure).__name__}).encode(), np.uint8)
+    header = np.frombuffer(json.dumps({**asdict(key), "kind": measure.kind}).encode(), np.uint8)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, header=header, **measure.arrays())
     write_atomically(folder / f"{name}.npz", lambda path: Path(path).write_bytes(buffer.getvalue()))

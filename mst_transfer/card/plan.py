@@ -115,23 +115,26 @@ def wanted_recipes(task: Task, tune: Sequence[str]) -> list[Recipe]:
     """The heads of a task that are to be trained."""
     if not tune or not task.recipes:
         return []
-    return [one for one in task.recipes if "all" in tune or one.name in tune or ("first" in tune and one == task.recipes[0])]
+    return [
+        one for one in task.recipes if "all" in tune or one.name in tune or ("first" in tune and one == task.recipes[0])
+    ]
+
+
+def protocols_of(task: Task, options: Options) -> list[str]:
+    """All that is measured on a task: probes, then heads."""
+    probes = IMAGE if task.kind == CLASSIFICATION else DENSE if task.dense else ()
+    return [*(probes if options.probes else ()), *(recipe.name for recipe in wanted_recipes(task, options.tune))]
 
 
 def primary_of(task: Task, options: Options) -> tuple[str, str, str]:
     """Metric, protocol and labels that the verdict on a task rests on.
 
-    As ``--primary`` says; else the dense k-NN probe, of images the k-NN probe, of a task without probes its first head,
-    with the first of the labels.
+    As ``--primary`` says; else the first protocol (dense k-NN, of images k-NN, without probes the first head), with the
+    first of the labels.
     """
     protocol, _, labels = options.primary.partition("@")
-    if not protocol:
-        probed = options.probes and (task.dense or task.kind == CLASSIFICATION)
-        heads = [recipe.name for recipe in wanted_recipes(task, options.tune)]
-        protocol = ("knn" if task.kind == CLASSIFICATION else "dense_knn") if probed else (heads or [""])[0]
-    metric = "top-1" if protocol in IMAGE else "mIoU"
-    if task.kind == DETECTION and protocol not in DENSE:
-        metric = "mask mAP"
+    protocol = protocol or protocols_of(task, options)[0]
+    metric = "top-1" if protocol in IMAGE else "mIoU" if task.kind != DETECTION or protocol in DENSE else "mask mAP"
     return metric, protocol, labels or options.labels[0]
 
 
@@ -139,7 +142,9 @@ def make_jobs(plan: Plan) -> list[Job]:
     """All jobs: probes first, then heads, seed by seed. The id of a job holds a digest of all that it depends on."""
     options, jobs = plan.options, []
 
-    def add(kind: str, checkpoint: Checkpoint, task: Task, seeds: Sequence[int], labels: Sequence[str], recipe: str = "") -> None:
+    def add(
+        kind: str, checkpoint: Checkpoint, task: Task, seeds: Sequence[int], labels: Sequence[str], recipe: str = ""
+    ) -> None:
         depends = [VERSION, checkpoint.sha256, checkpoint.arch, dict(checkpoint.arch_kwargs), plan.digests[task.name]]
         depends += [seeds, labels, options.factors if recipe else [options.max_side, options.num_blocks, options.dtype]]
         depends += [plan.recipes.get(f"{task.name} {recipe}", ""), plan.multiple]
@@ -151,7 +156,7 @@ def make_jobs(plan: Plan) -> list[Job]:
         jobs.append(Job(name, kind, checkpoint.name, task.name, tuple(seeds), tuple(labels), recipe))
 
     for task in plan.tasks:
-        for checkpoint in plan.checkpoints if options.probes and (task.dense or task.kind == CLASSIFICATION) else ():
+        for checkpoint in plan.checkpoints if set(protocols_of(task, options)) & {*DENSE, *IMAGE} else ():
             for seeds in [[seed] for seed in options.seeds] if checkpoint.is_random else [options.seeds]:
                 add(PROBES, checkpoint, task, seeds, options.labels)
     for seed in options.seeds:
@@ -178,7 +183,8 @@ def read_plan(folder: Path) -> Plan:
         raise FileNotFoundError(f"{folder} holds no {FILE}: it is no folder of mst evaluate --out")
     content = json.loads((folder / FILE).read_text(encoding="utf-8"))
     tasks = tuple(
-        Task(**{**task, "recipes": tuple(Recipe(**recipe) for recipe in task["recipes"])}) for task in content.pop("tasks")
+        Task(**{**task, "recipes": tuple(Recipe(**recipe) for recipe in task["recipes"])})
+        for task in content.pop("tasks")
     )
     checkpoints = tuple(Checkpoint(**one) for one in content.pop("checkpoints"))
     jobs = tuple(Job(**{**job, "seeds": tuple(job["seeds"])}) for job in content.pop("jobs"))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from mst_transfer.card.checkpoints import Checkpoint
-from mst_transfer.card.measures import Accuracy, MeanIoU, Measure
+from mst_transfer.card.measures import Accuracy, MeanIoU, Measure, digest_of
 from mst_transfer.card.plan import DENSE, Options
 from mst_transfer.card.tasks import CLASSIFICATION, Task, TaskData
 from mst_transfer.probes.dense_images import DenseImages
@@ -26,7 +26,13 @@ LINEAR = dict(lrs=(0.001, 0.01, 0.1, 1.0), epochs=100, batch_size=256, held_out=
 
 
 def probe_outcomes(
-    checkpoint: Checkpoint, task: Task, data: TaskData, options: Options, seeds: tuple[int, ...], multiple: int, folder: Path
+    checkpoint: Checkpoint,
+    task: Task,
+    data: TaskData,
+    options: Options,
+    seeds: tuple[int, ...],
+    multiple: int,
+    folder: Path,
 ) -> Iterator[Outcome]:
     """Extracts features once and runs every probe on every number of labels and seed.
 
@@ -42,34 +48,29 @@ def probe_outcomes(
         yield from _image_outcomes(frozen, task, options, seeds, device)
         return
     train, val = (dense_images(data, part, multiple, options.max_side) for part in ("train", "val"))
-    results = dense_probe(
-        frozen,
-        train,
-        val,
-        protocols=DENSE,
-        labels=options.labels,
-        seeds=seeds,
-        num_blocks=options.num_blocks,
-        folder=folder,
-        dtype=getattr(torch, options.dtype),
-    )
-    for result in results:
-        yield "mIoU", result.protocol, str(result.labels), result.seed, MeanIoU(result.counts)
+    asked = dict(protocols=DENSE, labels=options.labels, seeds=seeds, num_blocks=options.num_blocks)
+    for result in dense_probe(frozen, train, val, **asked, store_path=folder, dtype=options.dtype):
+        measure = MeanIoU(result.counts, digest=data.val_digest())
+        yield "mIoU", result.protocol, str(result.labels), result.seed, measure
 
 
 def dense_images(data: TaskData, part: str, multiple: int, max_side: int) -> DenseImages:
     """The training or validation images of a task for dense probes."""
     images = getattr(data, part)
-    return DenseImages([(one.path, one.label_map) for one in images], len(data.classes), multiple=multiple, max_side=max_side)
+    pairs = [(one.path, lambda index: images[index].label_map()) for one in images]
+    return DenseImages(pairs, len(data.classes), multiple=multiple, max_side=max_side)
 
 
-def _image_outcomes(frozen: Any, task: Task, options: Options, seeds: tuple[int, ...], device: Any) -> Iterator[Outcome]:
+def _image_outcomes(
+    frozen: Any, task: Task, options: Options, seeds: tuple[int, ...], device: Any
+) -> Iterator[Outcome]:
     """DINO's k-NN and linear protocols, the latter on central views."""
     train, val = open_pair(Path(task.root) / "train", Path(task.root) / "val", frozen.img_size)
     blocks = min(4, num_feature_blocks(frozen.model))
     parts = [extract_features(frozen.features(blocks), images, device=device, title=name) for images, name in
              ((train, f"{task.name} train:"), (val, f"{task.name} val:"))]  # fmt: skip
     (features, labels), (queries, truth) = parts
+    digest = digest_of(val.paths)
     width, num_classes = features.shape[1] // blocks, len(train.classes)
     for seed in seeds:
         for amount in options.labels:
@@ -82,9 +83,9 @@ def _image_outcomes(frozen: Any, task: Task, options: Options, seeds: tuple[int,
                 )
             ]
             correct = torch.cat(votes).argmax(dim=1) == truth
-            yield "top-1", "knn", amount, seed, Accuracy(correct.numpy())
+            yield "top-1", "knn", amount, seed, Accuracy(correct.numpy(), digest=digest)
             predicted = _linear_predictions(some, theirs, queries, truth, num_classes, seed)
-            yield "top-1", "linear", amount, seed, Accuracy((predicted == truth).numpy())
+            yield "top-1", "linear", amount, seed, Accuracy((predicted == truth).numpy(), digest=digest)
 
 
 def _linear_predictions(features: Any, labels: Any, queries: Any, truth: Any, num_classes: int, seed: int) -> Any:

@@ -44,7 +44,9 @@ def run_job(folder: Path, name: str) -> None:
     with locked(out):
         data = open_task(task)
         if data.digest() != plan.digests[task.name]:
-            raise ValueError(f"the files of {task.name} are not those of the plan. Next step: mst evaluate with a new --out")
+            raise ValueError(
+                f"the files of {task.name} are not those of the plan. Next step: mst evaluate with a new --out"
+            )
         if job.kind == HEAD:
             recipe = next(recipe for recipe in task.recipes if recipe.name == job.recipe)
             (labels,), (seed,) = job.labels, job.seeds
@@ -117,7 +119,9 @@ def run_all(folder: Path, plan: Plan, costs: Mapping[str, float], num_jobs: int,
                 if process.returncode:
                     failed.append(name)
                 status = f"FAILED, see {folder / 'jobs' / name / LOG}" if process.returncode else "done"
-                print(f"{name}: {status} in {_minutes(time.monotonic() - at)}, {_left(begun, spent, total)}", flush=True)
+                print(
+                    f"{name}: {status} in {_minutes(time.monotonic() - at)}, {_left(begun, spent, total)}", flush=True
+                )
                 shown = time.monotonic()
             if time.monotonic() - shown > 60:
                 shown = time.monotonic()

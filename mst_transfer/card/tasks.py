@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mst_transfer.card.measures import digest_of
 from mst_transfer.configs.datasets import unwrap
 from mst_transfer.datasets.coco_columns import load_json
 from mst_transfer.files.label_maps import read_label_map
@@ -113,7 +114,11 @@ class TaskData:
     train: list[Labelled]
     val: list[Labelled]
     cfg: Any  # of mmengine; None for a classification
-    image_ids: list[int] = field(default_factory=list)  # of COCO's validation images
+    objects: tuple[str, ...] = ()  # of a detection: its categories by ascending id
+
+    def val_digest(self) -> str:
+        """Stands for the validation images in their order."""
+        return digest_of(os.path.basename(image.path) for image in self.val)
 
     def digest(self) -> str:
         """SHA-256 over classes, and names and sizes of all files: other data, another protocol."""
@@ -160,9 +165,11 @@ def open_task(task: Task) -> TaskData:
     if task.kind == SEGMENTATION:
         images = [[_segmented(info) for info in part] for part in infos]
         return TaskData(classes, images[0], images[1], cfg)
-    names, number = _object_classes(classes, _annotation_file(cfg))
+    categories = load_json(_annotation_file(cfg))["categories"]
+    names, number = _object_classes(classes, {item["name"]: item.get("supercategory") for item in categories})
     images = [[_with_objects(info, number) for info in part] for part in infos]
-    return TaskData(names, images[0], images[1], cfg, [info["img_id"] for info in infos[1]])
+    objects = tuple(item["name"] for item in sorted(categories, key=lambda item: item["id"]))
+    return TaskData(names, images[0], images[1], cfg, objects)
 
 
 def _open_folders(task: Task) -> TaskData:
@@ -208,9 +215,11 @@ def _annotation_file(cfg: Any) -> str:
     return dataset_path(leaf, leaf["ann_file"])
 
 
-def _object_classes(classes: Sequence[str], annotation_file: str) -> tuple[tuple[str, ...], list[int]]:
-    """Classes of label maps drawn from objects, and for each class of the data its number among them; 0: background."""
-    above = {item["name"]: item.get("supercategory") for item in load_json(annotation_file)["categories"]}
+def _object_classes(classes: Sequence[str], above: Mapping[str, Any]) -> tuple[tuple[str, ...], list[int]]:
+    """Classes of label maps drawn from objects, and for each class of the data its number among them; 0: background.
+
+    ``above``: the supercategories, which take the place of many classes.
+    """
     groups = list(dict.fromkeys(above.get(name) for name in classes))
     if len(classes) <= _MAX_OBJECT_CLASSES or None in groups or len(groups) < 2:
         return ("background", *classes), list(range(1, len(classes) + 1))

@@ -10,9 +10,12 @@ from pathlib import Path
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="mst evaluate", description="Say what checkpoints are worth: probes and heads, side by side, with intervals."
+        prog="mst evaluate",
+        description="Say what checkpoints are worth: probes and heads, side by side, with intervals.",
     )
-    parser.add_argument("checkpoints", nargs="*", metavar="CKPT", help="PATH, NAME=PATH, timm://NAME, random or random:ARCH")
+    parser.add_argument(
+        "checkpoints", nargs="*", metavar="CKPT", help="PATH, NAME=PATH, timm://NAME, random or random:ARCH"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the card; started again, it goes on there")
     data = parser.add_argument_group("data, one or more")
     data.add_argument("--on", nargs="+", default=[], metavar="NAME", help="data sets below $MST_DATA_ROOT")
@@ -26,9 +29,13 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--pool", nargs="+", default=[], metavar="FOLDER", help="what was pre-trained on: is val in it?")
     what = parser.add_argument_group("what")
     what.add_argument("--probes", action="store_true", help="probes of frozen features (the default without --tune)")
-    what.add_argument("--tune", nargs="*", metavar="HEAD", help="also train heads: each task's first, those named, or all")
+    what.add_argument(
+        "--tune", nargs="*", metavar="HEAD", help="also train heads: each task's first, those named, or all"
+    )
     what.add_argument("--no-probes", action="store_true", help="heads alone")
-    what.add_argument("--labels", nargs="+", default=["100%"], metavar="N", help="labelled training images, or N%% of them")
+    what.add_argument(
+        "--labels", nargs="+", default=["100%"], metavar="N", help="labelled training images, or N%% of them"
+    )
     what.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N")
     what.add_argument("--lr-factors", nargs="+", type=float, default=[0.3, 1.0, 3.0], metavar="X")
     what.add_argument("--primary", default="", metavar="PROTOCOL[@LABELS]", help="what the verdict on a task rests on")
