@@ -28,7 +28,7 @@ Outcomes = Mapping[Comparison, Mapping[str, Mapping[int, Measure]]]  # … → c
 def collect(
     folder: Path,
     plan: Plan,
-    classes: Mapping[str, Sequence[str]],
+    classes: Mapping[tuple[str, bool], Sequence[str]],
     groups: Mapping[str, NDArray | None],
     failed: Sequence[str] = (),
     leakage: Any = None,
@@ -38,7 +38,7 @@ def collect(
     Args:
         folder: of the card.
         plan: its plan.
-        classes: of each task.
+        classes: of each (task, whether of label maps rather than of objects).
         groups: of each task, what :func:`mst_transfer.card.tasks.sequences` gives.
         failed: ids of jobs that failed in this call.
         leakage: what :mod:`mst_transfer.card.leakage` found, by task.
@@ -85,10 +85,8 @@ def _rows(plan: Plan, outcomes: Outcomes, classes: Mapping, groups: Mapping) -> 
             each = [measures[seed].per_class() for seed in seeds]
             if len(each[0]) > 1:
                 names = classes[task, metric == "mIoU"]
-                means = sum(each) / len(each)
-                row["per_class"] = {
-                    name: None if mean != mean else _rounded(mean) for name, mean in zip(names, means, strict=True)
-                }
+                means = [None if mean != mean else _rounded(mean) for mean in sum(each) / len(each)]
+                row["per_class"] = dict(zip(names, means, strict=True))
             yield row
 
 
@@ -128,9 +126,8 @@ def _job(folder: Path, job: Any, failed: Sequence[str]) -> dict[str, Any]:
     result = read_result(job_folder(folder, job))
     log = job_folder(folder, job) / LOG
     status = "done" if result else "failed" if job.id in failed else "not run"
-    entry = dict(
-        id=job.id, command=" ".join(["mst", *command_of(folder, job)[3:]]), status=status, minutes=result.get("minutes")
-    )
+    command = " ".join(["mst", *command_of(folder, job)[3:]])
+    entry = dict(id=job.id, command=command, status=status, minutes=result.get("minutes"))
     if status == "failed" and log.is_file():
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         entry["error"] = "\n".join(lines[-5:])

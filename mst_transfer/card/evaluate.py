@@ -21,7 +21,6 @@ from mst_transfer.card.plan import (
     primary_of,
     protocols_of,
     recipe_digests,
-    wanted_recipes,
     write_plan,
 )
 from mst_transfer.card.run_jobs import run_all, slurm_command, unfinished, write_commands
@@ -30,9 +29,9 @@ from mst_transfer.card.tasks import (
     CLASSIFICATION,
     DETECTION,
     SEGMENTATION,
-    Recipe,
     Task,
     TaskData,
+    heads,
     open_task,
     sequences,
 )
@@ -81,9 +80,8 @@ def _finish(
 ) -> int:
     from mst_transfer.card.page import write_page
 
-    classes = {
-        (name, dense): task.classes if dense else task.objects for name, task in data.items() for dense in (True, False)
-    }
+    classes = {(name, True): task.classes for name, task in data.items()}
+    classes |= {(name, False): task.objects for name, task in data.items()}
     content = collect(args.out, plan, classes, groups, failed)
     write_card(args.out, content)
     write_page(args.out)
@@ -103,59 +101,66 @@ def _options(args: argparse.Namespace) -> Options:
         raise ValueError(f"--jobs {args.jobs} --gpus {args.gpus}: give one of them, a number from 1")
     if args.no_probes and args.tune is None:
         raise ValueError("--no-probes leaves nothing to do without --tune")
-    for name, values in (("--seeds", args.seeds), ("--labels", args.labels), ("--lr-factors", args.lr_factors)):
+    tune_seeds = args.tune_seeds or args.seeds
+    lists = {
+        "--seeds": args.seeds,
+        "--tune-seeds": tune_seeds,
+        "--labels": args.labels,
+        "--lr-factors": args.lr_factors,
+    }
+    for name, values in lists.items():
         if len(set(values)) < len(values):
-            raise ValueError(f"{name} {' '.join(map(str, values))}: each once")
-    if min(args.seeds) < 0 or min(args.lr_factors) <= 0:
-        raise ValueError("--seeds must be 0 or more, and --lr-factors positive")
-    tune = () if args.tune is None else tuple(args.tune) or ("first",)
+            raise ValueError(f"{name} {' '.join(map(str, values))}: name each once")
+    if min(*args.seeds, *tune_seeds, 0) < 0 or min(args.lr_factors) <= 0:
+        raise ValueError("--seeds and --tune-seeds must be 0 or more, and --lr-factors positive")
     return Options(
-        tuple(args.labels), tuple(args.seeds), tune, not args.no_probes, tuple(args.lr_factors), args.primary,
-        args.max_side, args.num_blocks, args.feature_dtype,
-    )  # fmt: skip
+        labels=tuple(args.labels),
+        seeds=tuple(args.seeds),
+        tune=() if args.tune is None else tuple(args.tune) or ("first",),
+        tune_seeds=tuple(tune_seeds),
+        probes=not args.no_probes,
+        factors=tuple(args.lr_factors),
+        primary=args.primary,
+        max_side=args.max_side,
+        num_blocks=args.num_blocks,
+        dtype=args.feature_dtype,
+    )
 
 
 def _tasks(args: argparse.Namespace, options: Options) -> list[Task]:
-    tasks = []
-    for name in args.on:
-        if name not in CATALOGUE:
-            raise ValueError(
-                f"--on {name}: it must be one of {', '.join(CATALOGUE)}; your own data: --coco, --seg, --images"
-            )
-        tasks += CATALOGUE[name]
-    own = dict(group=args.group)
+    tasks = [task for name in args.on for task in _known(name)]
     if args.coco or args.det_config:
-        config = args.det_config or "det_configs/mst_maskrcnn_coco.py"
-        frozen = Recipe("maskrcnn_frozen", config, {"+model.backbone.frozen_stages": "all"})
-        coco = dict(
-            coco=tuple(map(os.path.abspath, args.coco or ())),
-            coco_images=tuple(map(os.path.abspath, args.coco_images or ())),
-        )
-        tasks.append(Task("objects", DETECTION, (Recipe("maskrcnn", config), frozen), **coco, **own))
+        recipes = heads(args.det_config or "det_configs/mst_maskrcnn_coco.py", frozen=True)
+        files, folders = (tuple(map(os.path.abspath, paths or ())) for paths in (args.coco, args.coco_images))
+        tasks.append(Task("objects", DETECTION, recipes, coco=files, coco_images=folders, group=args.group))
     if args.seg_config:
-        tasks.append(Task("segments", SEGMENTATION, (Recipe(Path(args.seg_config).stem, args.seg_config),), **own))
+        tasks.append(Task("segments", SEGMENTATION, heads(args.seg_config), group=args.group))
     if args.seg:
-        changes = {
-            f"{loader}.dataset.data_root": str(args.seg.absolute()) for loader in ("train_dataloader", "val_dataloader")
-        }
-        config = Recipe("setr_pup", "seg_configs/mst_setr_pup_cityscapes.py")
-        tasks.append(Task("segments", SEGMENTATION, (config,), options=changes, **own))
+        recipes, root = heads("seg_configs/mst_setr_pup_cityscapes.py"), str(args.seg.absolute())
+        changes = {f"{loader}_dataloader.dataset.data_root": root for loader in ("train", "val")}
+        tasks.append(Task("segments", SEGMENTATION, recipes, options=changes, group=args.group))
     if args.images:
         tasks.append(Task("images", CLASSIFICATION, root=str(args.images.absolute()), group=args.group))
     if not tasks:
         raise ValueError(
-            f"there are no data to evaluate on. Next step: --on {' '.join(CATALOGUE)}, --coco, --seg, --images"
+            f"there are no data. Next step: --on {' '.join(CATALOGUE)}; or your own, --coco, --seg, --images"
         )
+    known = {"all"} | {recipe.name for task in tasks for recipe in task.recipes}
+    if strange := set(options.tune) - known - {"first"}:
+        raise ValueError(f"--tune {' '.join(sorted(strange))}: it must be one of {', '.join(sorted(known))}")
     tasks = [task for task in tasks if protocols_of(task, options)]
     names = [task.name for task in tasks]
     if len(set(names)) < len(names):
-        raise ValueError(f"tasks {', '.join(names)}: each once; take --seg or --seg-config")
-    known = {"first", "all"} | {recipe.name for task in tasks for recipe in task.recipes}
-    if strange := set(options.tune) - known:
-        raise ValueError(
-            f"--tune {' '.join(sorted(strange))}: these tasks have the heads {', '.join(sorted(known - {'first'}))}"
-        )
+        raise ValueError(f"tasks {', '.join(names)}: name each once, and --seg or --seg-config")
     return tasks
+
+
+def _known(name: str) -> tuple[Task, ...]:
+    if name not in CATALOGUE:
+        raise ValueError(
+            f"--on {name}: it must be one of {', '.join(CATALOGUE)}; your own data: --coco, --seg, --images"
+        )
+    return CATALOGUE[name]
 
 
 def _check_folder(folder: Path) -> None:
@@ -229,22 +234,16 @@ def _costs(plan: Plan, data: Mapping[str, TaskData], out: Path, at_once: int) ->
 def _plan_text(plan: Plan, seconds: Mapping[str, float], data: Mapping[str, TaskData], at_once: int) -> str:
     lines = []
     for one in plan.checkpoints:
-        lines.append(
-            f"{one.name}: {one.path}, {one.arch}, patch {one.patch_size}"
-            + f", sha256 {one.sha256[:12]}" * bool(one.sha256)
-        )
+        digest = f", sha256 {one.sha256[:12]}" if one.sha256 else ""
+        lines.append(f"{one.name}: {one.path}, {one.arch}, patch {one.patch_size}{digest}")
     if len({one.patch_size for one in plan.checkpoints}) > 1:
-        lines.append(
-            f"patch sizes differ: all see the same pixels, sides of {plan.multiple}, cut into more or fewer tokens"
-        )
+        lines.append(f"patch sizes differ: of the same pixels, in multiples of {plan.multiple}, some see more tokens")
     for task in plan.tasks:
         metric, protocol, labels = primary_of(task, plan.options)
         of = data[task.name]
-        lines.append(f"{task.name}: {len(of.train)} training and {len(of.val)} validation images, {len(of.classes)} classes; "
-                     f"primary: {metric}, {protocol}, {labels} labels")  # fmt: skip
-    total = sum(seconds.values()) / at_once
-    lines.append(
-        f"{len(seconds)} of {len(plan.jobs)} jobs to run, about {math.ceil(total / 60)} minutes, {at_once} at once:"
-    )
+        sizes = f"{len(of.train)} training and {len(of.val)} validation images, {len(of.classes)} classes"
+        lines.append(f"{task.name}: {sizes}; primary: {metric}, {protocol}, {labels} labels")
+    minutes = math.ceil(sum(seconds.values()) / at_once / 60)
+    lines.append(f"{len(seconds)} of {len(plan.jobs)} jobs to run, about {minutes} minutes, {at_once} at once:")
     lines += [f"  {name}  about {value / 60:.1f} min" for name, value in seconds.items()]
     return "\n".join(lines)

@@ -29,6 +29,7 @@ class Options:
         labels: numbers of labelled training images, or shares in per cent of them, as texts.
         seeds: of label subsets, heads and random weights.
         tune: names of recipes to train; ``first``: each task's first, ``all``.
+        tune_seeds: of heads.
         probes: whether probes run.
         factors: of the recipes' learning rates.
         primary: protocol, or protocol@labels, that a task's verdict rests on; empty: see :func:`primary_of`.
@@ -40,6 +41,7 @@ class Options:
     labels: tuple[str, ...] = ("100%",)
     seeds: tuple[int, ...] = (0, 1, 2)
     tune: tuple[str, ...] = ()
+    tune_seeds: tuple[int, ...] = (0, 1, 2)
     probes: bool = True
     factors: tuple[float, ...] = (0.3, 1.0, 3.0)
     primary: str = ""
@@ -115,9 +117,8 @@ def wanted_recipes(task: Task, tune: Sequence[str]) -> list[Recipe]:
     """The heads of a task that are to be trained."""
     if not tune or not task.recipes:
         return []
-    return [
-        one for one in task.recipes if "all" in tune or one.name in tune or ("first" in tune and one == task.recipes[0])
-    ]
+    first = task.recipes[0]
+    return [one for one in task.recipes if {"all", one.name} & set(tune) or ("first" in tune and one == first)]
 
 
 def protocols_of(task: Task, options: Options) -> list[str]:
@@ -139,33 +140,40 @@ def primary_of(task: Task, options: Options) -> tuple[str, str, str]:
 
 
 def make_jobs(plan: Plan) -> list[Job]:
-    """All jobs: probes first, then heads, seed by seed. The id of a job holds a digest of all that it depends on."""
+    """All jobs: probes first, then heads, seed by seed."""
     options, jobs = plan.options, []
-
-    def add(
-        kind: str, checkpoint: Checkpoint, task: Task, seeds: Sequence[int], labels: Sequence[str], recipe: str = ""
-    ) -> None:
-        depends = [VERSION, checkpoint.sha256, checkpoint.arch, dict(checkpoint.arch_kwargs), plan.digests[task.name]]
-        depends += [seeds, labels, options.factors if recipe else [options.max_side, options.num_blocks, options.dtype]]
-        depends += [plan.recipes.get(f"{task.name} {recipe}", ""), plan.multiple]
-        words = [checkpoint.name, task.name, recipe or kind, *([*labels, f"seed{seeds[0]}"] if recipe else [])]
-        if checkpoint.is_random and not recipe:
-            words.append(f"seed{seeds[0]}")
-        digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:8]
-        name = "-".join([re.sub(r"[^\w.]+", "_", word.replace("%", "pc")) for word in words] + [digest])
-        jobs.append(Job(name, kind, checkpoint.name, task.name, tuple(seeds), tuple(labels), recipe))
-
     for task in plan.tasks:
-        for checkpoint in plan.checkpoints if set(protocols_of(task, options)) & {*DENSE, *IMAGE} else ():
-            for seeds in [[seed] for seed in options.seeds] if checkpoint.is_random else [options.seeds]:
-                add(PROBES, checkpoint, task, seeds, options.labels)
-    for seed in options.seeds:
+        for checkpoint in plan.checkpoints if {*DENSE, *IMAGE} & set(protocols_of(task, options)) else ():
+            for seeds in [(seed,) for seed in options.seeds] if checkpoint.is_random else [options.seeds]:
+                jobs.append(_job(plan, PROBES, checkpoint, task, seeds, options.labels))
+    for seed in options.tune_seeds:
         for task in plan.tasks:
             for recipe in wanted_recipes(task, options.tune):
                 for labels in options.labels:
                     for checkpoint in plan.checkpoints:
-                        add(HEAD, checkpoint, task, [seed], [labels], recipe.name)
+                        jobs.append(_job(plan, HEAD, checkpoint, task, (seed,), (labels,), recipe.name))
     return jobs
+
+
+def _job(
+    plan: Plan,
+    kind: str,
+    checkpoint: Checkpoint,
+    task: Task,
+    seeds: tuple[int, ...],
+    labels: tuple[str, ...],
+    recipe: str = "",
+) -> Job:
+    """A job whose id ends in a digest of all that its outcome depends on: changed, it is another job."""
+    options = plan.options
+    chosen = options.factors if recipe else [options.max_side, options.num_blocks, options.dtype]
+    depends = [VERSION, checkpoint.sha256, checkpoint.arch, dict(checkpoint.arch_kwargs), plan.digests[task.name]]
+    depends += [seeds, labels, chosen, plan.recipes.get(f"{task.name} {recipe}", ""), plan.multiple]
+    digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:8]
+    words = [checkpoint.name, task.name, recipe or kind, *(labels if recipe else ())]
+    words += [f"seed{seed}" for seed in seeds if len(seeds) == 1]
+    name = "-".join([re.sub(r"[^\w.]+", "_", word.replace("%", "pc")) for word in words] + [digest])
+    return Job(name, kind, checkpoint.name, task.name, seeds, labels, recipe)
 
 
 def write_plan(plan: Plan, folder: Path) -> None:
@@ -182,12 +190,12 @@ def read_plan(folder: Path) -> Plan:
     if not (folder / FILE).is_file():
         raise FileNotFoundError(f"{folder} holds no {FILE}: it is no folder of mst evaluate --out")
     content = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    tasks = tuple(
-        Task(**{**task, "recipes": tuple(Recipe(**recipe) for recipe in task["recipes"])})
-        for task in content.pop("tasks")
+    for task in content["tasks"]:
+        task["recipes"] = tuple(Recipe(**recipe) for recipe in task["recipes"])
+    tasks, checkpoints, jobs = (
+        tuple(kind(**_tuples(one)) for one in content.pop(name))
+        for name, kind in (("tasks", Task), ("checkpoints", Checkpoint), ("jobs", Job))
     )
-    checkpoints = tuple(Checkpoint(**one) for one in content.pop("checkpoints"))
-    jobs = tuple(Job(**{**job, "seeds": tuple(job["seeds"])}) for job in content.pop("jobs"))
     return Plan(Options(**_tuples(content.pop("options"))), checkpoints, tasks, jobs=jobs, **_tuples(content))
 
 

@@ -61,8 +61,8 @@ class Task:
     dense: bool = True
 
 
-def _heads(*configs: str, frozen: bool = False) -> tuple[Recipe, ...]:
-    """Recipes named after what is behind ``mst_`` in the configs' names; ``frozen``: the first with a frozen backbone."""
+def heads(*configs: str, frozen: bool = False) -> tuple[Recipe, ...]:
+    """Recipes named as their configs without ``mst_``; ``frozen``: and the first with a frozen backbone."""
     recipes = [Recipe(Path(config).stem.removeprefix("mst_"), config) for config in configs]
     if frozen:
         kept = {"+model.backbone.frozen_stages": "all"}
@@ -74,26 +74,26 @@ _CAMVID_BLOCK = r"(\w+?)_f?(\d+)_leftImg8bit/300"  # ten seconds
 # What ``--on`` knows, below $MST_DATA_ROOT.
 CATALOGUE: dict[str, tuple[Task, ...]] = {
     "sample": (
-        Task("sample", SEGMENTATION, _heads("seg_configs/mst_setr_pup_sample.py")),
-        Task("sample_objects", DETECTION, _heads("det_configs/mst_maskrcnn_sample.py", frozen=True), dense=False),
+        Task("sample", SEGMENTATION, heads("seg_configs/mst_setr_pup_sample.py")),
+        Task("sample_objects", DETECTION, heads("det_configs/mst_maskrcnn_sample.py", frozen=True), dense=False),
     ),
     "camvid": (
-        Task("camvid", SEGMENTATION, _heads("seg_configs/mst_setr_pup_camvid_drives.py",
+        Task("camvid", SEGMENTATION, heads("seg_configs/mst_setr_pup_camvid_drives.py",
                                             "seg_configs/mst_linear_camvid.py"), group=_CAMVID_BLOCK),
     ),
     "camvid_official": (
-        Task("camvid_official", SEGMENTATION, _heads("seg_configs/mst_setr_pup_camvid.py"), group=_CAMVID_BLOCK),
+        Task("camvid_official", SEGMENTATION, heads("seg_configs/mst_setr_pup_camvid.py"), group=_CAMVID_BLOCK),
     ),
     "cityscapes": (
-        Task("cityscapes", SEGMENTATION, _heads("seg_configs/mst_setr_pup_cityscapes.py",
+        Task("cityscapes", SEGMENTATION, heads("seg_configs/mst_setr_pup_cityscapes.py",
                                                 "seg_configs/mst_linear_vit_small_cityscapes.py")),
     ),
     "ade20k": (
-        Task("ade20k", SEGMENTATION, _heads("seg_configs/mst_setr_pup_vit_small_ade20k.py",
+        Task("ade20k", SEGMENTATION, heads("seg_configs/mst_setr_pup_vit_small_ade20k.py",
                                             "seg_configs/mst_linear_vit_small_ade20k.py")),
     ),
-    "coco": (Task("coco", DETECTION, _heads("det_configs/mst_maskrcnn_coco.py", frozen=True)),),
-    "coco_mini": (Task("coco_mini", DETECTION, _heads("det_configs/mst_maskrcnn_coco_mini.py", frozen=True)),),
+    "coco": (Task("coco", DETECTION, heads("det_configs/mst_maskrcnn_coco.py", frozen=True)),),
+    "coco_mini": (Task("coco_mini", DETECTION, heads("det_configs/mst_maskrcnn_coco_mini.py", frozen=True)),),
 }  # fmt: skip
 
 
@@ -129,7 +129,7 @@ class TaskData:
 
 
 def load_task_config(task: Task, recipe: Recipe | None = None, **run: Any) -> Any:
-    """The checked config of a recipe, with the task's data; the first recipe's by default; ``run``: see load_run_config.
+    """The checked config of a recipe (None: the first) with the task's data; ``run``: options of ``load_run_config``.
 
     Raises:
         FileNotFoundError, ValueError: of ``mst train``: data that are not there, or not as the config says.
@@ -265,10 +265,8 @@ def sequences(paths: Sequence[str], group: str) -> NDArray[np.int64] | None:
     for path in paths:
         found = compiled.search(os.path.basename(path))
         if found is None or not found.groups() or (every and not found.groups()[-1].isdigit()):
-            raise ValueError(
-                f"--group {group!r} must find at least one (group) in each file's name{', the last a number' * bool(every)};"
-                f" in {os.path.basename(path)!r} it does not"
-            )
+            last = ", the last a number," * bool(every)
+            raise ValueError(f"--group {group!r} finds no (group){last} in the file's name {os.path.basename(path)!r}")
         words = found.groups("")
         names.append((*words[:-1], str(int(words[-1]) // int(every))) if every else words)
     order = {name: index for index, name in enumerate(dict.fromkeys(names))}

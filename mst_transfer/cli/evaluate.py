@@ -32,6 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--tune", nargs="*", metavar="HEAD", help="also train heads: each task's first, those named, or all"
     )
+    what.add_argument("--tune-seeds", nargs="+", type=int, metavar="N", help="of heads (default: as --seeds)")
     what.add_argument("--no-probes", action="store_true", help="heads alone")
     what.add_argument(
         "--labels", nargs="+", default=["100%"], metavar="N", help="labelled training images, or N%% of them"
