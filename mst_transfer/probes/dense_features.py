@@ -34,7 +34,7 @@ class DenseFeatures:
 
     def select(self, images: Sequence[int] | NDArray) -> NDArray[np.int64]:
         """Numbers of the labelled tokens of the images at these of the n places, in their order."""
-        rows = np.concatenate([np.arange(*self.offsets[image : image + 2]) for image in images])
+        rows = np.concatenate([np.arange(0), *(np.arange(*self.offsets[image : image + 2]) for image in images)])
         return rows[self.soft_labels[rows].any(axis=1)]
 
     def image(self, image: int) -> NDArray:

@@ -71,6 +71,8 @@ def dense_probe(
     needed = np.unique(np.concatenate([*subsets.values()]))
     memory = extract_tokens(frozen, train, needed.tolist(), num_blocks, title="train:", **extraction)
     queries = extract_tokens(frozen, val, range(len(val)), num_blocks, title="val:", **extraction)
+    if not queries.soft_labels.any():
+        raise ValueError("no pixel of the validation images has a class")
     last = [replace(x, tokens=x.tokens[:, -frozen.model.num_features :]) for x in (memory, queries)]
     known: dict[bytes, tuple] = {}  # all labels are the same keys for each seed
     for (seed, share), subset in subsets.items():

@@ -22,7 +22,7 @@ def label_subset(num_images: int, labels: int | str, seed: int) -> NDArray:
     Raises:
         ValueError: ``labels`` is neither, or not in 1 … ``num_images``, not above 0 % up to 100 %.
     """
-    number = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", str(labels).strip())
+    number = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(%?)", str(labels).strip())
     share = float(number[1]) * (num_images / 100 if number[2] else 1) if number else 0.0
     if number is None or not 0 < share <= num_images or not (number[2] or share.is_integer()):
         raise ValueError(
