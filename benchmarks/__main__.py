@@ -30,8 +30,9 @@ BENCHMARKS = {
     "start_up": "help and config errors",
     "growth": "time and memory against size, batch, crops, detections",
     "time_to_quality": "k-NN against processor time (an hour)",
+    "calibration": "how often the card's intervals hold the truth (an hour)",
 }
-LONG = ("time_to_quality",)
+LONG = ("time_to_quality", "calibration")
 GIVEN = ("dino", "data", "mmcv")  # folders that some benchmarks need
 
 

@@ -18,7 +18,7 @@ from mst_transfer.evaluation.coco_backends import load_ground_truth, why_unsuite
 
 _RECALLS = np.linspace(0.0, 1.0, 101)  # where COCO reads off the precision
 _HIT, _IGNORED = 1, 2
-_AT_ONCE = 1 << 24  # numbers of a temporary array of MeanAP
+_AT_ONCE = 1 << 22  # numbers of a temporary array of MeanAP
 
 
 def digest_of(image_names: Iterable[object]) -> str:
@@ -28,12 +28,7 @@ def digest_of(image_names: Iterable[object]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Measure:
-    """An outcome on n images.
-
-    Args:
-        outcomes: ``[n, …]``, what each image gave.
-        digest: :func:`digest_of` the images; measures are compared only if it agrees.
-    """
+    """What each of n images gave, ``outcomes`` ``[n, …]``; only measures with one :func:`digest_of` are compared."""
 
     outcomes: NDArray
     digest: str = field(default="", kw_only=True)
@@ -166,7 +161,8 @@ def mean_ap(ground_truth: dict[str, Any], results: Sequence[Mapping[str, Any]], 
 def measure_from(kind: str, arrays: Mapping[str, NDArray]) -> Measure:
     """The measure that :meth:`Measure.arrays` took apart. Raises a ValueError on an unknown kind or other arrays."""
     classes: dict[str, Any] = {cls.kind: cls for cls in (Accuracy, MeanIoU, MeanAP)}
-    wanted = {part.name for part in fields(classes[kind])} if kind in classes else set()
-    if kind not in classes or set(arrays) != wanted:
-        raise ValueError(f"arrays {sorted(arrays)} of kind {kind!r}: {sorted(wanted)} and {sorted(classes)} are known")
+    if kind not in classes or set(arrays) != {part.name for part in fields(classes[kind])}:
+        raise ValueError(
+            f"kind {kind!r} with the arrays {sorted(arrays)} is none of {sorted(classes)} as they are written"
+        )
     return classes[kind](**{**arrays, "digest": str(arrays["digest"])})

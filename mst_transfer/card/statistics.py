@@ -67,8 +67,7 @@ def interval(measures: Sequence[Measure], groups: ArrayLike | None = None) -> In
     figures = _figures(measures, index)
     value, error, freedom = _estimate(figures, int(index.max()) + 1)
     half = float(stdtrit(freedom, 1 - ALPHA / 2)) * error
-    per_seed = tuple(figures[:, 0].tolist())
-    return Interval(value, max(value - half, 0.0), min(value + half, 100.0), per_seed, len(index))
+    return Interval(value, max(value - half, 0), min(value + half, 100), tuple(figures[:, 0].tolist()), len(index))
 
 
 def compare(
