@@ -2,6 +2,7 @@
 
 import base64
 import json
+import mimetypes
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,9 +17,10 @@ from mst_transfer.card.pretraining import read_pretraining
 from mst_transfer.files.atomic_files import write_text_atomically
 
 VERSION = 1  # of card.json
-MISSING = "–"
 NAMES = {"knn": "k-NN", "dense_knn": "dense k-NN", "dense_linear": "dense linear", "linear_head": "linear head, tuned"}
 NAMES |= {"mask_rcnn": "Mask R-CNN, tuned", "mask_rcnn_frozen": "Mask R-CNN, frozen", "setr_pup": "SETR-PUP, tuned"}
+
+SIGNS = {"better": "▲", "worse": "▼", "open": "◇"}  # of a verdict
 
 
 def write_page(folder: str | Path, pretraining: Sequence[str | Path] = ()) -> Path:
@@ -32,17 +34,23 @@ def write_page(folder: str | Path, pretraining: Sequence[str | Path] = ()) -> Pa
         The page.
 
     Raises:
-        FileNotFoundError, ValueError: see :func:`read_card`.
+        FileNotFoundError: there is no card, or no such work directory.
+        ValueError: the card is broken, or of another version.
     """
     folder = Path(folder)
-    card = read_card(folder)
+    card = read_card(folder / "card.json")
     names = [checkpoint["name"] for checkpoint in card["checkpoints"]]
+    styles = {name: number % len(GLYPHS) for number, name in enumerate(names)}
+    for one in [*card["rows"], *card["differences"]]:
+        one["ci95"] = None if None in (one["ci95"] or ()) else one["ci95"]
+    for one in card["rows"]:
+        one |= dict(style=f"s{styles[one['checkpoint']]}", glyph=GLYPHS[styles[one["checkpoint"]]])
     for one in card["differences"]:
-        first = (one["verdict"] or "").partition(" ")[0]
-        one["tone"] = first if first in ("better", "worse") else "open"
+        tone = (one["verdict"] or "").partition(" ")[0]
+        one |= dict(value=one["difference"], glyph="●", style=tone if tone in SIGNS else "open")
     content = dict(
         card,
-        styles={name: number % len(GLYPHS) for number, name in enumerate(names)},
+        styles=styles,
         faults=[job for job in card["jobs"] if job["status"] != "done"],
         curves=label_curves(card["rows"], names),
         pictures=read_pictures(folder / "pictures"),
@@ -50,30 +58,23 @@ def write_page(folder: str | Path, pretraining: Sequence[str | Path] = ()) -> Pa
     )
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update((tool.__name__, tool) for tool in (embedded, flat, grouped, points, probability, span))
-    environment.filters.update(named=lambda protocol: NAMES.get(protocol, protocol), numbers=numbers)
-    environment.globals.update(axis=axis, draw=draw, glyphs=GLYPHS)
+    environment.filters.update(embedded=embedded, flat=flat, grouped=grouped, points=points, span=span)
+    environment.globals.update(axis=axis, draw=draw, glyphs=GLYPHS, names=NAMES, signs=SIGNS)
     for suffix, finalize in ((".md", as_markdown), (".html", None)):
         page = environment.overlay(finalize=finalize).get_template(f"page{suffix}").render(content)
         write_text_atomically(folder / f"card{suffix}", page)
     return folder / "card.html"
 
 
-def read_card(folder: Path) -> dict[str, Any]:
-    """Reads ``card.json``; what is no number (NaN, Infinity) is None.
-
-    Raises:
-        FileNotFoundError: it is not there.
-        ValueError: it is broken, or of another version.
-    """
-    path = folder / "card.json"
+def read_card(path: Path) -> dict[str, Any]:
+    """Reads ``card.json``; what is no number (NaN, Infinity) becomes None. Raises: see :func:`write_page`."""
     if not path.is_file():
-        raise FileNotFoundError(f"there is no {path}; mst evaluate CHECKPOINT … --out {folder} writes it")
+        raise FileNotFoundError(f"there is no {path}; mst evaluate CHECKPOINT … --out {path.parent} writes it")
     try:
         card = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
         version = card.get("version")
     except (ValueError, RecursionError, AttributeError) as error:
-        raise ValueError(f"{path} is no card ({error}); run mst evaluate … --out {folder} again") from error
+        raise ValueError(f"{path} is no card ({error}); mst evaluate … --out {path.parent} writes it anew") from error
     if version != VERSION:
         raise ValueError(f"{path} has version {version!r}, this program reads {VERSION}; run mst evaluate again")
     return card
@@ -88,42 +89,29 @@ def grouped(items: Iterable[dict[str, Any]], *keys: str) -> list[tuple[tuple, li
 
 
 def label_curves(rows: list[dict[str, Any]], names: Sequence[str]) -> list[tuple[tuple, list[str], list[Line]]]:
-    """Task, metric and protocol, numbers of labels (counts before shares), and a curve a checkpoint, where there are two."""
+    """(Task, metric, protocol), its two or more numbers of labels, counts before shares, and a curve a checkpoint."""
     curves = []
-    for group, measured in grouped([row for row in rows if row["value"] is not None], "task", "metric", "protocol"):
-        amounts = sorted({str(row["labels"]) for row in measured}, key=lambda text: ("%" in text, len(text), text))
+    for group, found in grouped([row for row in rows if row["value"] is not None], "task", "metric", "protocol"):
+        labels = sorted({str(row["labels"]) for row in found}, key=lambda text: ("%" in text, len(text), text))
+        points: dict[tuple, list] = {(name,): [] for name in names} | dict(grouped(found, "checkpoint"))
         lines = []
-        for style, name in enumerate(names):
-            found = [row for row in measured if row["checkpoint"] == name]
-            found.sort(key=lambda row: amounts.index(str(row["labels"])))
-            ends = [row["ci95"] if span(row["ci95"]) != MISSING else [row["value"]] * 2 for row in found]
-            if found:
-                places = [amounts.index(str(row["labels"])) for row in found]
-                low, high = zip(*ends, strict=True)
-                lines.append(Line(name, places, [row["value"] for row in found], low, high, style % len(GLYPHS)))
-        curves += [(group, amounts, lines)] if len(amounts) > 1 else []
+        for style, own in enumerate(points.values()):
+            own = sorted(
+                (labels.index(str(row["labels"])), row["value"], *(row["ci95"] or [row["value"]] * 2)) for row in own
+            )
+            lines += [Line(names[style], *zip(*own, strict=True), style=style % len(GLYPHS))] if own else []
+        curves += [(group, labels, lines)] if len(labels) > 1 else []
     return curves
 
 
-def numbers(items: Iterable[dict[str, Any]], *keys: str) -> list[float | None]:
-    """All numbers under some keys, of intervals both ends."""
-    found = [item[key] for item in items for key in keys]
-    return [end for value in found for end in (value if isinstance(value, list) else [value])]
+def points(value: float | None, form: str = ".1f") -> str:
+    """Writes a figure."""
+    return "–" if value is None else f"{value:{form}}".replace("-", "−")
 
 
-def points(value: float | None, sign: str = "") -> str:
-    """Writes a figure with one decimal, signed if ``sign`` is "+"."""
-    return MISSING if value is None else f"{value:{sign}.1f}".replace("-", "−")
-
-
-def span(ends: Sequence[float | None] | None, sign: str = "") -> str:
+def span(ends: Sequence[float] | None, form: str = ".1f") -> str:
     """Writes both ends of an interval."""
-    return MISSING if not ends or None in ends else " … ".join(points(end, sign) for end in ends)
-
-
-def probability(value: float | None) -> str:
-    """Writes a p-value."""
-    return MISSING if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return " … ".join(points(end, form) for end in ends) if ends else "–"
 
 
 def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
@@ -137,12 +125,11 @@ def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
 
 
 def embedded(path: Path) -> str:
-    """Writes a PNG file as an address that holds it."""
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
+    """Writes a picture's file as an address that holds it."""
+    return f"data:{mimetypes.guess_type(path)[0]};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
 
 
 def as_markdown(value: Any) -> Any:
-    """Writes text that Markdown shows as it is, in one line."""
-    if hasattr(value, "__html__"):
-        return value
-    return Markup(escape(re.sub(r"([\\`*\[\]|#~]|\b_|_\b)", r"\\\1", " ".join(str(value).split()))))
+    """Writes text that Markdown shows as it is, in one line; what a template has written stays."""
+    words = re.sub(r"([\\`*\[\]|#~]|\b_|_\b)", r"\\\1", " ".join(str(value).split()))
+    return value if hasattr(value, "__html__") else Markup(escape(words))

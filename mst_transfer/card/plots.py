@@ -3,7 +3,7 @@
 import io
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -36,11 +36,12 @@ class Axis(NamedTuple):
         return f"{100 * (value - self.low) / (self.high - self.low):.2f}%"
 
 
-def axis(values: Iterable[float | None]) -> Axis:
-    """Makes an axis that holds the values, with a margin and round ticks."""
+def axis(items: Iterable[dict[str, Any]], form: str) -> Axis:
+    """Makes an axis with round ticks that holds each ``value`` and ``ci95``, and 0 if the form of figures has a sign."""
     from matplotlib.ticker import MaxNLocator
 
-    known = [value for value in values if value is not None] or [0.0]
+    known = [value for one in items if one["value"] is not None for value in (one["value"], *(one["ci95"] or ()))]
+    known += [0.0] if "+" in form or not known else []
     margin = 0.08 * (max(known) - min(known)) or 1.0
     low, high = min(known) - margin, max(known) + margin
     return Axis(low, high, [tick for tick in MaxNLocator(4).tick_values(low, high).tolist() if low <= tick <= high])
@@ -55,7 +56,7 @@ def draw(lines: Sequence[Line], x_label: str, y_label: str, x_ticks: Sequence[st
     axes = figure.add_subplot()
     for line in lines:
         colour, shown = SERIES[line.style], max(1, len(line.x) // 6)
-        axes.plot(line.x, line.y, color=colour, marker=MARKERS[line.style], markersize=4, markevery=shown, linewidth=1.4)
+        axes.plot(line.x, line.y, color=colour, marker=MARKERS[line.style], markersize=4, markevery=shown, lw=1.4)
         if line.low:
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
     if x_ticks:

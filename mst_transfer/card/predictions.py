@@ -1,8 +1,4 @@
-"""Runs a trained head on validation images, for pictures beside the truth.
-
-Images ``[H, W, 3]`` uint8 RGB, masks ``[N, H, W]`` bool, label maps ``[H, W]`` int64, boxes ``[N, 4]`` as
-``(x0, y0, x1, y1)`` in pixels of the image file.
-"""
+"""Runs a trained head on validation images, for pictures beside the truth."""
 
 import contextlib
 import io
@@ -15,7 +11,7 @@ from numpy.typing import NDArray
 
 
 class Instances(NamedTuple):
-    """Boxes with their masks and classes; ``scores`` are None for the truth."""
+    """Boxes [N, 4] as (x0, y0, x1, y1) in pixels of the file, masks [N, H, W], classes [N]; the truth has no scores."""
 
     boxes: NDArray[np.float32]
     masks: NDArray[np.bool_]
@@ -24,7 +20,7 @@ class Instances(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """One validation image by its file name, what is in it, and what was found: instances, or a label map."""
+    """One image by its file name, RGB [H, W, 3], what is in it and what was found: instances, or label maps [H, W]."""
 
     name: str
     image: NDArray[np.uint8]
@@ -38,19 +34,17 @@ def spread(total: int, wanted: int) -> list[int]:
     return [(2 * k + 1) * total // (2 * wanted) for k in range(wanted)]
 
 
-def predict(
-    cfg: Any, checkpoint: str | Path, num_images: int = 5, min_score: float = 0.3
-) -> tuple[tuple[str, ...], list[Prediction]]:
-    """Run a trained head on some of its validation images, on the CPU.
+def predict(cfg: Any, checkpoint: str | Path, num_images: int = 5, min_score: float = 0.3) -> tuple[tuple, list]:
+    """Runs a trained head on some of its validation images, evenly spaced, on the CPU.
 
     Args:
-        cfg: mmengine's ``Config`` of the run, of mmdet or mmseg as its ``default_scope`` says.
+        cfg: mmengine's ``Config`` of the run; its ``default_scope`` is "mmdet" or "mmseg".
         checkpoint: of the whole model.
-        num_images: how many images, evenly spaced.
+        num_images: how many images.
         min_score: instances below it are left out.
 
     Returns:
-        The names of the classes, and the predictions.
+        The names of the classes, and a :class:`Prediction` of each image.
 
     Raises:
         UnreadableImageError: an image is broken; it is named.
@@ -61,18 +55,17 @@ def predict(
     from mmengine.runner import load_checkpoint
 
     init_default_scope(cfg.default_scope)
-    with warnings.catch_warnings():  # the libraries' notes to their own developers
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         warnings.filterwarnings("ignore", category=UserWarning, module=r"mm(det|seg|cv|engine)\.")
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-            dataset = DATASETS.build(cfg.val_dataloader.dataset)
-            dataset.full_init()
+        dataset = DATASETS.build(cfg.val_dataloader.dataset)
+        dataset.full_init()
         model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
         load_checkpoint(model, str(checkpoint), map_location="cpu", strict=True, logger="silent")
-        found = [_predict_one(model, dataset, index, min_score) for index in spread(len(dataset), num_images)]
+        found = [_predict(model, dataset, index, min_score) for index in spread(len(dataset), num_images)]
     return tuple(dataset.metainfo["classes"]), found
 
 
-def _predict_one(model: Any, dataset: Any, index: int, min_score: float) -> Prediction:
+def _predict(model: Any, dataset: Any, index: int, min_score: float) -> Prediction:
     import torch
     from mmengine.dataset import pseudo_collate
 
@@ -85,13 +78,12 @@ def _predict_one(model: Any, dataset: Any, index: int, min_score: float) -> Pred
     if "pred_sem_seg" in sample:
         from mmseg.datasets.transforms import LoadAnnotations as LoadLabelMap
 
-        labels = LoadLabelMap(imdecode_backend="pillow")(dict(info, seg_fields=[]))["gt_seg_map"]
-        return Prediction(name, image, labels.astype(np.int64), sample.pred_sem_seg.data[0].cpu().numpy())
+        truth = LoadLabelMap(imdecode_backend="pillow")(dict(info, seg_fields=[]))["gt_seg_map"].astype(np.int64)
+        return Prediction(name, image, truth, sample.pred_sem_seg.data[0].cpu().numpy())
     from mmdet.datasets.transforms import LoadAnnotations
 
     true = LoadAnnotations(with_mask=True, box_type=None)(dict(info, ori_shape=image.shape[:2]))
-    kept = ~true["gt_ignore_flags"]
+    kept, found = ~true["gt_ignore_flags"], sample.pred_instances
     truth = Instances(true["gt_bboxes"][kept], true["gt_masks"].masks[kept] > 0, true["gt_bboxes_labels"][kept])
-    found = sample.pred_instances
     found = found[found.scores >= min_score].cpu().numpy()
     return Prediction(name, image, truth, Instances(found.bboxes, found.masks > 0, found.labels, found.scores))

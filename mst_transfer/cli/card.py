@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs ``mst card``; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="mst card", description="Write card.html and card.md from DIR/card.json anew.")
+    parser = argparse.ArgumentParser(
+        prog="mst card", description="Write card.html and card.md from DIR/card.json anew."
+    )
     parser.add_argument("folder", metavar="DIR", help="folder of a card, made by mst evaluate")
     parser.add_argument("--pretraining", metavar="WORK_DIR", nargs="+", default=(), help="pre-trainings to show")
     args = parser.parse_args(argv)

@@ -110,7 +110,12 @@ def write_example(folder: Path) -> Path:
             cells = {n: {column: p if column == PHOTO else draw_answer(p, answer, CLASSES)} for n, p in photos.items()}
             legend = colours_of([answer], CLASSES)
             save_pictures(
-                folder / "pictures" / f"{task}_{number}", "predictions", f"{task}, 100% labels", cells, "Evenly.", legend
+                folder / "pictures" / f"{task}_{number}",
+                "predictions",
+                f"{task}, 100% labels",
+                cells,
+                "Evenly.",
+                legend,
             )
     for number, column in enumerate((PHOTO, *NAMES)):
         for title in ("Attention", "Principal components"):
