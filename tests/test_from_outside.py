@@ -80,7 +80,7 @@ def test_the_package_is_the_wheels(outside: Outside, root: Path) -> None:
     where = outside.run("import mst_transfer, pretrain; print(mst_transfer.__file__, pretrain.__file__)").split()
     assert all(path.startswith(str(outside.python.parent.parent)) for path in where)
     assert not any(path.startswith(str(root)) for path in where)
-    assert (Path(where[0]).parent / "report" / "page.html").is_file()
+    assert (Path(where[0]).parent / "card" / "page.html").is_file()
     code = "from mst_transfer.configs import shipped; print(*shipped.available_configs())"
     assert "pretrain/configs/mst_vit_sample.py" in outside.run(code).split()
 
