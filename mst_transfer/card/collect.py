@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,13 +10,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from mst_transfer.card.leakage import Leakage
 from mst_transfer.card.measures import Measure
 from mst_transfer.card.outcomes import load_outcomes, read_result
 from mst_transfer.card.plan import Plan, primary_of
 from mst_transfer.card.run_jobs import LOG, command_of, job_folder
 from mst_transfer.card.statistics import Difference, compare, holm, interval, sentence
+from mst_transfer.card.tasks import TaskData
 from mst_transfer.engine.results import hardware, package_versions
 from mst_transfer.files.atomic_files import write_text_atomically
 
@@ -28,36 +32,42 @@ Outcomes = Mapping[Comparison, Mapping[str, Mapping[int, Measure]]]  # … → c
 def collect(
     folder: Path,
     plan: Plan,
-    classes: Mapping[tuple[str, bool], Sequence[str]],
+    data: Mapping[str, TaskData],
     groups: Mapping[str, NDArray | None],
+    leaks: Mapping[str, Leakage],
     failed: Sequence[str] = (),
-    leakage: Any = None,
 ) -> dict[str, Any]:
     """Makes the content of ``card.json`` of what is there.
 
     Args:
         folder: of the card.
         plan: its plan.
-        classes: of each (task, whether of label maps rather than of objects).
+        data: of each task.
         groups: of each task, what :func:`mst_transfer.card.tasks.sequences` gives.
+        leaks: of tasks whose leaked validation images are left out.
         failed: ids of jobs that failed in this call.
-        leakage: what :mod:`mst_transfer.card.leakage` found, by task.
     """
     found: dict[Comparison, dict[str, dict[int, Measure]]] = defaultdict(lambda: defaultdict(dict))
+    keep = {
+        name: np.array([image.path not in leaks[name].leaked for image in task.val])
+        for name, task in data.items()
+        if name in leaks
+    }
     for job in plan.jobs:
         for key, measure in load_outcomes(job_folder(folder, job)).items():
-            found[key.task, key.metric, key.protocol, key.labels][key.checkpoint][key.seed] = measure
-    order = sorted(found, key=lambda one: _order(plan, one))
-    ordered: Outcomes = {one: found[one] for one in order}
+            kept = measure.only(keep[key.task]) if key.task in keep else measure
+            found[key.task, key.metric, key.protocol, key.labels][key.checkpoint][key.seed] = kept
+    groups = {name: one if one is None or name not in keep else one[keep[name]] for name, one in groups.items()}
+    ordered: Outcomes = {one: found[one] for one in sorted(found, key=lambda one: _order(plan, one))}
+    protocol = {**plan.protocol(), "left_out": {name: int((~kept).sum()) for name, kept in keep.items()}}
     return {
         "version": 1,
-        "protocol_hash": plan.protocol_hash(),
-        "protocol": plan.protocol(),
+        "protocol_hash": hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest(),
+        "protocol": protocol,
         "command": plan.command,
-        "checkpoints": [{**asdict(one), "load": one.load} for one in plan.checkpoints],
-        "rows": list(_rows(plan, ordered, classes, groups)),
+        "checkpoints": [asdict(one) for one in plan.checkpoints],
+        "rows": list(_rows(plan, ordered, data, groups)),
         "differences": _differences(plan, ordered, groups),
-        "leakage": leakage or {},
         "jobs": [_job(folder, job, failed) for job in plan.jobs],
         "environment": {"hardware": hardware(), **package_versions()},
     }
@@ -69,7 +79,7 @@ def _order(plan: Plan, one: Comparison) -> tuple:
     return tasks.index(task), protocol, metric, amounts.index(labels) if labels in amounts else len(amounts)
 
 
-def _rows(plan: Plan, outcomes: Outcomes, classes: Mapping, groups: Mapping) -> Iterator[dict[str, Any]]:
+def _rows(plan: Plan, outcomes: Outcomes, data: Mapping[str, TaskData], groups: Mapping) -> Iterator[dict[str, Any]]:
     for (task, metric, protocol, labels), by_checkpoint in outcomes.items():
         for checkpoint in plan.checkpoints:
             measures = by_checkpoint.get(checkpoint.name)
@@ -84,7 +94,7 @@ def _rows(plan: Plan, outcomes: Outcomes, classes: Mapping, groups: Mapping) -> 
             row |= dict(ci95=_rounded((figure.low, figure.high)), num_images=figure.num_images)
             each = [measures[seed].per_class() for seed in seeds]
             if len(each[0]) > 1:
-                names = classes[task, metric == "mIoU"]
+                names = data[task].classes if metric == "mIoU" else data[task].objects
                 means = [None if mean != mean else _rounded(mean) for mean in sum(each) / len(each)]
                 row["per_class"] = dict(zip(names, means, strict=True))
             yield row

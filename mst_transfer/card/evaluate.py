@@ -6,7 +6,7 @@ import argparse
 import math
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 from mst_transfer.card import costs
 from mst_transfer.card.checkpoints import Checkpoint, open_checkpoints
 from mst_transfer.card.collect import collect, write_card
+from mst_transfer.card.leakage import find_leaks
+from mst_transfer.card.page import write_page
 from mst_transfer.card.plan import (
     Options,
     Plan,
@@ -35,8 +37,10 @@ from mst_transfer.card.tasks import (
     open_task,
     sequences,
 )
+from mst_transfer.configs import saved
 from mst_transfer.files.atomic_files import free_space, readable_size
 from mst_transfer.files.image_files import open_image_file
+from mst_transfer.files.image_folder import find_images
 from mst_transfer.probes.label_subset import label_subset
 
 
@@ -78,22 +82,49 @@ def evaluate(args: argparse.Namespace, command: str) -> int:
 def _finish(
     args: argparse.Namespace, plan: Plan, data: Mapping[str, TaskData], groups: Mapping[str, Any], failed: list[str]
 ) -> int:
-    from mst_transfer.card.page import write_page
-
-    classes = {(name, True): task.classes for name, task in data.items()}
-    classes |= {(name, False): task.objects for name, task in data.items()}
-    content = collect(args.out, plan, classes, groups, failed)
+    """Writes the card; the exit status."""
+    runs = pretraining_runs(plan.checkpoints)
+    pools = {
+        folder: find_images(folder) for folder in (*plan.pool, *(root for roots in runs.values() for root in roots))
+    }
+    leaks = {
+        task.name: find_leaks(
+            [image.path for image in data[task.name].val],
+            ("train", [image.path for image in data[task.name].train]),
+            *pools.items(),
+            cache=args.out / "thumbnails.npz",
+        )
+        for task in plan.tasks
+    }
+    content = collect(args.out, plan, data, groups, leaks if args.leave_out_leaks else {}, failed)
+    content |= dict(leakage={name: found.as_dict(args.out) for name, found in leaks.items()}, pretraining=[*runs])
     write_card(args.out, content)
     write_page(args.out)
-    for entry in content["differences"]:
-        if entry["primary"]:
-            print(f"{entry['task']}, {entry['protocol']}, {entry['labels']} labels, {entry['metric']}: "
-                  f"{entry['a']} against {entry['b']}: {entry['verdict']}")  # fmt: skip
+    for name, found in leaks.items():
+        print(f"{name}: {found.sentence()}")
+    for one in (one for one in content["differences"] if one["primary"]):
+        what = f"{one['task']}, {one['protocol']}, {one['labels']} labels, {one['metric']}"
+        print(f"{what}: {one['a']} against {one['b']}: {one['verdict']}")
     print(f"{args.out / 'card.html'}, card.md, card.json")
     if failed:
-        print(f"{len(failed)} of {len(plan.jobs)} jobs failed: {', '.join(failed)}. Next step: read their logs in "
-              f"{args.out / 'jobs'}, mend what they name, and start the same command again")  # fmt: skip
+        print(
+            f"{len(failed)} of {len(plan.jobs)} jobs failed: {', '.join(failed)}. Next step: read log.txt in their "
+            f"folders in {args.out / 'jobs'}, mend what it names, and start the same command again"
+        )
     return bool(failed)
+
+
+def pretraining_runs(checkpoints: Sequence[Checkpoint]) -> dict[str, list[str]]:
+    """Work dirs of pre-trainings that checkpoints lie in, with those folders of images that are still there."""
+    found: dict[str, list[str]] = {}
+    for checkpoint in checkpoints:
+        folder = Path(checkpoint.path).absolute().parent
+        if not checkpoint.is_random and (folder / saved.FILE).is_file():
+            dataset = saved.read_config_file(folder / saved.FILE).train_dataloader.dataset
+            roots = dataset.get("data_root") or ()
+            roots = [roots] if isinstance(roots, str) else roots
+            found[str(folder)] = [str(root) for root in roots if os.path.isdir(root)]
+    return found
 
 
 def _options(args: argparse.Namespace) -> Options:

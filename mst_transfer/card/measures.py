@@ -6,7 +6,7 @@ how often each image is drawn: ones give the figure itself, others that of a set
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -53,6 +53,10 @@ class Measure:
         """Figure ``[C]`` of each class on the images as they are."""
         return self.class_figures(np.ones((1, self.num_images), dtype=np.int64))[0]
 
+    def only(self, kept: NDArray[np.bool_]) -> "Measure":
+        """The outcome on those of the images alone."""
+        return replace(self, outcomes=self.outcomes[kept], digest=digest_of((self.digest, kept.tobytes())))
+
     def arrays(self) -> dict[str, NDArray]:
         """What :func:`measure_from` reads, for ``numpy.savez_compressed``; none of them holds objects."""
         return {part.name: np.asarray(getattr(self, part.name)) for part in fields(self)}
@@ -97,6 +101,12 @@ class MeanAP(Measure):
     image: NDArray
     state: NDArray
     kind = "mean_ap"
+
+    def only(self, kept: NDArray[np.bool_]) -> "Measure":
+        rows = kept[self.image]
+        number = kept.cumsum() - 1
+        fewer = replace(super().only(kept), category=self.category[rows], state=self.state[rows])
+        return replace(fewer, image=number[self.image[rows]].astype(self.image.dtype))
 
     def class_figures(self, weights: NDArray) -> NDArray[np.float64]:
         step = max(1, _AT_ONCE // max(1, int(np.bincount(self.category, minlength=1).max())))

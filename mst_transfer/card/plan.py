@@ -95,10 +95,6 @@ class Plan:
         chosen = asdict(self.options)
         return dict(version=VERSION, multiple=self.multiple, options=chosen, data=self.digests, recipes=self.recipes)
 
-    def protocol_hash(self) -> str:
-        """SHA-256 of the protocol."""
-        return hashlib.sha256(json.dumps(self.protocol(), sort_keys=True).encode()).hexdigest()
-
 
 def recipe_digests(tasks: Sequence[Task], tune: Sequence[str]) -> dict[str, str]:
     """Task and head → digest of the head's config as it would train, without its backbone and folders."""

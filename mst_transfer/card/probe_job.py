@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mst_transfer.card.checkpoints import Checkpoint
+from mst_transfer.card.job_pictures import save_label_maps, save_maps, shown_images
 from mst_transfer.card.measures import Accuracy, MeanIoU, Measure, digest_of
 from mst_transfer.card.plan import DENSE, Options
 from mst_transfer.card.tasks import CLASSIFICATION, Task, TaskData
@@ -33,6 +34,7 @@ def probe_outcomes(
     seeds: tuple[int, ...],
     multiple: int,
     folder: Path,
+    pictures: Path,
 ) -> Iterator[Outcome]:
     """Extracts features once and runs every probe on every number of labels and seed.
 
@@ -41,6 +43,7 @@ def probe_outcomes(
         seeds: of label subsets; of ``random`` the first is that of its weights.
         multiple: see :func:`mst_transfer.card.sizes`.
         folder: of this job, for features that lie on the disk while it runs.
+        pictures: folder of this job's pictures.
     """
     device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
     frozen = checkpoint.load_frozen(seeds[0], device)
@@ -49,9 +52,16 @@ def probe_outcomes(
         return
     train, val = (dense_images(data, part, multiple, options.max_side) for part in ("train", "val"))
     asked = dict(protocols=DENSE, labels=options.labels, seeds=seeds, num_blocks=options.num_blocks)
-    for result in dense_probe(frozen, train, val, **asked, store_path=folder, dtype=options.dtype):
+    shown = shown_images(data)
+    for result in dense_probe(frozen, train, val, keep_maps=shown, **asked, store_path=folder, dtype=options.dtype):
         measure = MeanIoU(result.counts, digest=data.val_digest())
+        if result.seed == options.seeds[0]:
+            title = f"{task.name}: {result.protocol}, {result.labels} labels"
+            place = pictures / f"{result.protocol}-{result.labels}".replace("%", "pc")
+            save_label_maps(place, title, data, checkpoint, result.maps, f"Seed {result.seed}.")
         yield "mIoU", result.protocol, str(result.labels), result.seed, measure
+    if seeds[0] == options.seeds[0]:
+        save_maps(pictures, task.name, data, checkpoint, frozen)
 
 
 def dense_images(data: TaskData, part: str, multiple: int, max_side: int) -> DenseImages:

@@ -55,8 +55,9 @@ def run_job(folder: Path, name: str) -> None:
             for metric, measure in found.items():
                 save_outcome(out, Key(task.name, metric, recipe.name, labels, checkpoint.name, seed), measure)
         else:
-            outcomes = probe_outcomes(checkpoint, task, data, plan.options, job.seeds, plan.multiple, out)
-            for metric, protocol, amount, seed, measure in outcomes:
+            pictures = folder / "pictures" / job.id
+            probed = probe_outcomes(checkpoint, task, data, plan.options, job.seeds, plan.multiple, out, pictures)
+            for metric, protocol, amount, seed, measure in probed:
                 save_outcome(out, Key(task.name, metric, protocol, amount, checkpoint.name, seed), measure)
         write_result(out, minutes=round((time.monotonic() - start) / 60, 3))
 

@@ -15,12 +15,8 @@ VERBS = {
     "params": ("mst_transfer.cli.params", "layer, learning rate and weight decay of every parameter of a config"),
     "inspect": ("mst_transfer.cli.inspect", "say what a file of weights is, and whether it would load"),
     "convert": ("mst_transfer.cli.convert", "write a backbone for timm, mmpretrain, detectron2, transformers or ONNX"),
-<<<<<<< HEAD
     "evaluate": ("mst_transfer.cli.evaluate", "say what checkpoints are worth, with intervals, on one page"),
-    "report": ("mst_transfer.report", "write the HTML report of a folder of runs"),
-=======
     "card": ("mst_transfer.cli.card", "write the page of a card anew from its card.json"),
->>>>>>> cp
 }
 
 

@@ -79,7 +79,7 @@ def test_a_card(world, tmp_path, capsys):
         assert one["primary"] == ((one["protocol"], one["labels"]) == ("dense_linear", "2"))
     assert [job["status"] for job in card["jobs"]] == ["done"] * 5
     assert (out / "card.html").is_file() and (out / "card.md").is_file()
-    assert card["protocol_hash"] == plan.protocol_hash()
+    assert card["protocol"]["options"]["labels"] == ["2", "100%"] and len(card["protocol_hash"]) == 64
     assert [one["sha256"] != "" for one in card["checkpoints"]] == [True, True, False]
 
 
@@ -100,9 +100,9 @@ def test_what_an_outcome_depends_on_makes_another_job_and_another_protocol(world
     for words in (("--labels", "3"), ("--labels", "2", "--max-side", "32"), ("--labels", "2", "--num-blocks", "2")):
         other = plan_of(world, tmp_path, *words)
         assert not {job.id for job in first.jobs} & {job.id for job in other.jobs}
-        assert first.protocol_hash() != other.protocol_hash()
+        assert first.protocol() != other.protocol()
     again = plan_of(world, tmp_path, "--labels", "2")
-    assert (again.jobs, again.protocol_hash()) == (first.jobs, first.protocol_hash())
+    assert (again.jobs, again.protocol()) == (first.jobs, first.protocol())
 
 
 @pytest.mark.slow
@@ -194,13 +194,24 @@ def test_images_of_class_folders(world, tmp_path):
                 picture = random.integers(0, 100, (32, 32, 3)) + 150 * label
                 cv2.imwrite(str(folder / f"{index}.png"), picture.astype(np.uint8))
     out = tmp_path / "card"
-    words = [str(world / "a.safetensors"), "--images", str(tmp_path / "images"), "--labels", "4", "100%", "--out", str(out)]
+    words = [
+        str(world / "a.safetensors"),
+        "--images",
+        str(tmp_path / "images"),
+        "--labels",
+        "4",
+        "100%",
+        "--out",
+        str(out),
+    ]
     assert main([*words, "--print-jobs"]) == 0
     (job,) = read_plan(out).jobs
     run_job(out, job.id)
     found = load_outcomes(job_folder(out, job))
     assert {key.protocol for key in found} == {"knn", "linear"} and len(found) == 2 * 2 * 3
-    figures = {key.protocol: measure.figures(np.ones((1, 12)))[0] for key, measure in found.items() if key.labels == "100%"}
+    figures = {
+        key.protocol: measure.figures(np.ones((1, 12)))[0] for key, measure in found.items() if key.labels == "100%"
+    }
     assert figures["knn"] == 100.0
     assert main(words) == 0
     with pytest.raises(ValueError, match="no such job"):
