@@ -76,6 +76,8 @@ def parse_names(words: Sequence[str]) -> dict[str, str]:
 
 def _name_of(word: str) -> str:
     path = Path(word.rpartition("://")[2])
+    if word.startswith(f"{RANDOM}:"):
+        return RANDOM
     known = word.startswith(RANDOM) or "://" in word
     stem = path.name if known or path.is_dir() else path.stem
     return path.parent.name if stem in _UNTELLING and path.parent.name else stem

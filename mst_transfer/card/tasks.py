@@ -203,8 +203,10 @@ def _segmented(info: Mapping[str, Any]) -> Labelled:
     if info.get("reduce_zero_label"):
         table = np.where(table == 0, IGNORED, table - 1).astype(np.uint8)
         table[IGNORED] = IGNORED
+    mapped = np.arange(256, dtype=np.uint8)
     for before, after in (mapping or {}).items():
-        table[before] = after if 0 <= after < IGNORED else IGNORED
+        mapped[before] = after if 0 <= after < IGNORED else IGNORED
+    table = mapped[table]
     return Labelled(info["img_path"], lambda: table[read_label_map(path)], (path,))
 
 

@@ -28,7 +28,7 @@ def test_label_maps_are_those_of_mmseg(sample):
         assert np.array_equal(image.label_map(), LoadAnnotations()(theirs)["gt_seg_map"])
 
 
-@pytest.mark.parametrize("reduce, mapping", [(True, None), (False, {0: 3, 1: 255, 2: -1, 3: 0}), (True, {1: 0})])
+@pytest.mark.parametrize("reduce, mapping", [(True, None), (False, {0: 3, 1: 255, 2: 255, 3: 0}), (True, {1: 0})])
 def test_zero_labels_and_label_maps_are_applied_as_mmseg_does(reduce, mapping, tmp_path):
     import cv2
     from mmseg.datasets.transforms import LoadAnnotations
