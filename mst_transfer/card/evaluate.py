@@ -14,6 +14,7 @@ from typing import Any
 from mst_transfer.card import costs
 from mst_transfer.card.checkpoints import Checkpoint, open_checkpoints
 from mst_transfer.card.collect import collect, write_card
+from mst_transfer.card.head_job import check_head
 from mst_transfer.card.leakage import find_leaks
 from mst_transfer.card.page import write_page
 from mst_transfer.card.plan import (
@@ -23,6 +24,7 @@ from mst_transfer.card.plan import (
     primary_of,
     protocols_of,
     recipe_digests,
+    wanted_recipes,
     write_plan,
 )
 from mst_transfer.card.run_jobs import run_all, slurm_command, unfinished, write_commands
@@ -235,6 +237,9 @@ def _plan(
                 f"--primary {options.primary}: on {task.name} it must be one of {', '.join(known)}, with one of the "
                 f"labels {' '.join(options.labels)}"
             )
+        for recipe in wanted_recipes(task, options.tune):
+            for checkpoint in checkpoints:
+                check_head(checkpoint, task, recipe)
     plan = replace(plan, recipes=recipe_digests(tasks, options.tune))
     return replace(plan, jobs=tuple(make_jobs(plan)))
 

@@ -66,6 +66,22 @@ def head_outcomes(
         return {"mIoU": MeanIoU(arrays["counts"], digest=data.val_digest())}
 
 
+def check_head(checkpoint: Checkpoint, task: Task, recipe: Recipe) -> None:
+    """Builds a head for a checkpoint, on no device.
+
+    Raises:
+        ValueError: it cannot be built, or does not take this backbone.
+    """
+    from mst_transfer.engine.check_model import check_model
+
+    cfg = load_task_config(task, recipe)
+    use_backbone(cfg, checkpoint)
+    try:
+        check_model(cfg, begins=True)
+    except ValueError as error:
+        raise ValueError(f"{recipe.name} cannot be trained from {checkpoint.name}: {error}") from error
+
+
 def _mean_ap(cfg: Any, folder: Path, kind: str) -> Measure:
     metric = next(metric for _, metric in items(cfg, "val_evaluator"))
     results = folder / f"val.{kind}.json"

@@ -27,9 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--images", type=Path, metavar="ROOT", help="{train,val}/<class>/ below it")
     data.add_argument("--group", default="", metavar="PATTERN", help="names of one sequence: see docs/card.md")
     data.add_argument("--pool", nargs="+", default=[], metavar="FOLDER", help="what was pre-trained on: is val in it?")
-    data.add_argument(
-        "--leave-out-leaks", action="store_true", help="score val without near duplicates"
-    )
+    data.add_argument("--leave-out-leaks", action="store_true", help="score val without near duplicates")
     what = parser.add_argument_group("what")
     what.add_argument("--probes", action="store_true", help="probes of frozen features (the default without --tune)")
     what.add_argument(

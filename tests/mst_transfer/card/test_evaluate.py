@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from small_vit import make_metadata, make_vit
+from small_vit import SMALL, make_metadata, make_vit
 
 from mst_transfer.card.outcomes import load_outcomes
 from mst_transfer.card.plan import read_plan
@@ -25,7 +25,8 @@ def world(tmp_path_factory):
     make_sample_data(root / "sample", SampleDataRequest(num_train=6, num_val=4, num_photos=1, size=64))
     for seed, name in enumerate("ab"):
         torch.manual_seed(seed)
-        save_backbone(root / f"{name}.safetensors", make_vit().state_dict(), make_metadata())
+        metadata = make_metadata(arch_kwargs=SMALL | dict(depth=4))
+        save_backbone(root / f"{name}.safetensors", make_vit(depth=4).state_dict(), metadata)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MST_DATA_ROOT", str(root))
         yield root
@@ -117,13 +118,64 @@ def test_a_failed_job_stops_no_other_and_is_named(world, tmp_path, capsys):
     assert plan.jobs[0].id in capsys.readouterr().out and "result.json" in card["jobs"][0]["error"]
 
 
+SEG = """
+_base_ = "mst_transfer::seg_configs/mst_setr_pup_sample.py"
+train_cfg = dict(max_iters=3, val_interval=3)
+default_hooks = dict(checkpoint=dict(interval=3), logger=dict(interval=1))
+"""
+DET = """
+_base_ = "mst_transfer::det_configs/mst_maskrcnn_sample.py"
+train_cfg = dict(max_epochs=1, val_interval=1)
+default_hooks = dict(checkpoint=dict(interval=1), logger=dict(interval=1))
+"""
+
+
 @pytest.mark.slow
-def test_heads_are_trained_on_the_labels_alone_and_killed_ones_go_on(world, tmp_path):
-    out = tmp_path / "card"
-    words = ["--labels", "3", "--seeds", "0", "--tune", "--no-probes", "--lr-factors", "0.5", "2"]
-    plan = plan_of(world, out, *words)
-    assert [job.recipe for job in plan.jobs] == ["setr_pup_sample"] * 3 + ["maskrcnn_sample"] * 3
-    ...
+@pytest.mark.parametrize("kind", ["seg", "det"])
+def test_heads_choose_a_learning_rate_and_leave_outcomes_by_image(kind, world, tmp_path):
+    config = tmp_path / f"mst_tiny_{kind}.py"
+    config.write_text(dict(seg=SEG, det=DET)[kind])
+    out, words = tmp_path / "card", [str(world / "a.safetensors"), "random", f"--{kind}-config", str(config)]
+    words += ["--labels", "3", "--seeds", "0", "1", "--no-probes", "--tune", "--lr-factors", "0.5", "2"]
+    words += ["--out", str(out)]
+    assert main([*words, "--print-jobs"]) == 0
+    plan = read_plan(out)
+    assert [(job.checkpoint, *job.seeds) for job in plan.jobs] == [("a", 0), ("random", 0), ("a", 1), ("random", 1)]
+    for job in plan.jobs:
+        run_job(out, job.id)
+    assert main(words) == 0
+    card = json.loads((out / "card.json").read_text())
+    metrics = {"mIoU"} if kind == "seg" else {"box mAP", "mask mAP"}
+    assert {row["metric"] for row in card["rows"]} == metrics
+    for row in card["rows"]:
+        figure = dict(zip(row["seeds"], row["per_seed"], strict=True))
+        for job in (job for job in plan.jobs if job.checkpoint == row["checkpoint"]):
+            results = json.loads((job_folder(out, job) / "run" / "results.json").read_text())
+            name = {"mIoU": "mIoU", "box mAP": "coco/bbox_mAP", "mask mAP": "coco/segm_mAP"}[row["metric"]]
+            scale = 1 if kind == "seg" else 100
+            assert figure[job.seeds[0]] == pytest.approx(scale * results["metrics"][name], abs=0.06)
+            used = json.loads((job_folder(out, job) / "run" / "run_config.json").read_text())
+            assert len(find(used["train_dataloader"]["dataset"], "indices")) == 3
+    choices = list(out.glob("jobs/choice-*/learning_rate.json"))
+    assert len(choices) == 2, "one choice for both seeds of a checkpoint"
+    rates = set()
+    for path in choices:
+        tried = [json.loads(one.read_text()) for one in path.parent.glob("*/run_config.json")]
+        assert len(tried) == 2
+        for used in tried:
+            kept = find(used["train_dataloader"]["dataset"], "indices")
+            held_out = find(used["val_dataloader"]["dataset"], "indices")
+            assert len(kept) == 2 and len(held_out) == 1 and not set(kept) & set(held_out)
+            rates.add(used["optim_wrapper"]["optimizer"]["lr"])
+    assert max(rates) == pytest.approx(4 * min(rates))
+
+
+def find(node, name):
+    """The value of the first entry of a name in a nested config."""
+    if isinstance(node, dict) and name in node:
+        return node[name]
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return next((found for child in children if (found := find(child, name)) is not None), None)
 
 
 @pytest.mark.parametrize(
