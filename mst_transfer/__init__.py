@@ -8,7 +8,6 @@ imported. What ``mst`` does is here as functions, in one process: :func:`pretrai
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -42,22 +41,14 @@ class Trained(NamedTuple):
     metrics: dict[str, float]
 
 
-def train(
-    config: str | Path,
-    *,
-    work_dir: str | Path | None = None,
-    seed: int | None = None,
-    resume: str | None = None,
-    fresh: bool = False,
-    coco: Sequence[str] | None = None,
-    cfg_options: Mapping[str, Any] | None = None,
-) -> Trained:
+def train(config: str | Path, *, work_dir: str | Path | None = None, fresh: bool = False, **options: Any) -> Trained:
     """Trains a detector or segmentor, as ``mst train CONFIG`` does.
 
     Args:
         config: path, or name of a shipped config.
-        work_dir, seed, resume, coco, cfg_options: see :func:`mst_transfer.engine.run.load_run_config`.
+        work_dir: default: the config's, or ``work_dirs/<config's name>``.
         fresh: set an earlier run in the work dir aside instead of refusing to start.
+        **options: ``seed``, ``resume``, ``coco``, ``cfg_options``, …: :func:`mst_transfer.engine.run.load_run_config`.
 
     Raises:
         FileNotFoundError, ValueError: config, data, checkpoint or work dir cannot be used.
@@ -65,8 +56,7 @@ def train(
     from mst_transfer.engine import run
     from mst_transfer.runs.checkpoints import checkpoints_by_age
 
-    options = dict(seed=seed, resume=resume, coco=coco, cfg_options=cfg_options)
-    cfg = run.load_run_config(str(config), work_dir=None if work_dir is None else str(work_dir), **options)
+    cfg = run.load_run_config(str(config), work_dir=str(work_dir) if work_dir else None, **options)
     run.check_inputs(cfg, training=True)
     written = run.run_training(cfg, fresh)
     return Trained(checkpoints_by_age(cfg.work_dir)[0], Path(cfg.work_dir), written["metrics"])

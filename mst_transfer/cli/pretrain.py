@@ -10,7 +10,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(argv or ())
     parser = argparse.ArgumentParser(
         prog="mst pretrain",
-        usage="mst pretrain PHOTOS [PHOTOS ...] --out O [options]\n       mst pretrain CONFIG [options of mst-pretrain]",
+        usage="mst pretrain PHOTOS [PHOTOS ...] --out O [options]\n       mst pretrain CONFIG [mst-pretrain's options]",
         description="Pre-train a ViT or Swin with MST on folders of photos; the plan is printed, and written to O.",
     )
     parser.add_argument("photos", nargs="+", metavar="PHOTOS", help="folders of photos, which may lie in sub-folders")
@@ -25,12 +25,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--gpus", type=int, default=1, metavar="N", help="so many GPUs, or processes without a GPU")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
     if words and not words[0].startswith("-") and "--out" not in words and not os.path.isdir(words[0]):
-        from pretrain.run.train import main as train
+        from pretrain.run import train
 
-        return train(words)
+        return train.main(words)
     args = vars(parser.parse_args(words))
-    from pretrain.run.from_folder import prepare, train
+    from pretrain.run import from_folder, train
 
-    dry_run = args.pop("dry_run")
-    found = prepare(args.pop("photos"), args.pop("out"), args, dry_run)
-    return 0 if dry_run else train.main(found)
+    out, dry_run = args.pop("out"), args.pop("dry_run")
+    wishes = from_folder.settle(**args)
+    if dry_run:
+        from_folder.planned(wishes)
+        return 0
+    status = train.main(from_folder.prepare(out, wishes))
+    if status == 0:
+        print(f"for transfer: {os.path.join(out, 'teacher.safetensors')}")
+    return status

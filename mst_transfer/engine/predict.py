@@ -146,8 +146,9 @@ def _predict_one(head: TrainedHead, path: Path, name: Path, out: Path, score: fl
     options = dict(pred_score_thr=score) if head.detects else dict(with_labels=False)  # labels take seconds
     picture = out / "drawn" / f"{stem}.jpg"
     head.visualizer.add_datasample("", image, sample, draw_gt=False, out_file=str(picture), **options)
-    height, width, number = *image.shape[:2], len(found["images"]) + 1
-    found["images"].append(dict(id=number, file_name=name.as_posix(), height=height, width=width))
+    number = len(found["images"]) + 1
+    sides = dict(height=image.shape[0], width=image.shape[1])
+    found["images"].append(dict(id=number, file_name=name.as_posix(), **sides))
     if head.detects:
         found["annotations"] += coco_objects(sample.pred_instances, score, number, len(found["annotations"]) + 1)
         return

@@ -9,35 +9,31 @@ from contextlib import suppress
 from pathlib import Path
 from pprint import pformat
 from tempfile import TemporaryDirectory, TemporaryFile
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
+from mst_transfer import Trained
 from mst_transfer.checkpoint import architecture_of, find_backbone
 from mst_transfer.checkpoint.metadata import skeleton
 from mst_transfer.checkpoint.normalisation import normalisation_of
+from mst_transfer.configs.shipped import shipped_config
 from mst_transfer.files.atomic_files import write_text_atomically
 from mst_transfer.files.image_files import UnreadableImageError, declared_size
 from mst_transfer.files.image_folder import find_images
 from mst_transfer.runs import launch, work_dir
 from pretrain.run import train
 from pretrain.run.folder_recipe import Choices, Facts, Net, plan
+from pretrain.run.hooks import TrainingStoppedError
 
 FILE = "plan.py"
 MODELS = {name: f"{name}_patch16_224" for name in ("vit_tiny", "vit_small", "vit_base")}
 MODELS |= {name: f"{name}_patch4_window7_224" for name in ("swin_tiny", "swin_small")}
-_BASES = [f"mst_transfer::pretrain/configs/_base_/{name}.py" for name in ("mst_vit", "runtime")]
+_BASES = [f"pretrain/configs/_base_/{name}.py" for name in ("mst_vit", "runtime")]
 _LOOKED_AT = 300  # photos
-_WARM, _STEPS, _SECONDS = 3, 30, 15.0  # of a trial: steps that do not count, and steps and seconds that do
-
-
-class Pretrained(NamedTuple):
-    """The teacher's backbone file, for transfer, and the work dir."""
-
-    checkpoint: Path
-    work_dir: Path
+_WARM, _STEPS, _SECONDS = 3, 30, 15.0  # of a trial: steps that do not count, and steps or seconds that do
 
 
 def pretrain(
@@ -49,79 +45,83 @@ def pretrain(
     minutes: float | None = None,
     epochs: int | None = None,
     seed: int = 0,
-) -> Pretrained:
-    """Pre-trains on photos in folders, as ``mst pretrain PHOTOS --out OUT`` does; the same again goes on.
+) -> Trained:
+    """Pre-trains as ``mst pretrain PHOTOS --out OUT`` does; the same again goes on.
 
     Args:
-        photos: folders, with any folders in them.
+        photos: one folder or several, with any folders in them.
         out: work dir.
         model: one of :data:`MODELS`; default: ViT-S where there is a GPU, else ViT-Ti.
         init: backbone file to go on from, instead of a ``model`` with random weights.
         minutes, epochs: length of the run, one of them at most; default: by the number of photos.
         seed: of every random draw.
 
+    Returns:
+        With the teacher's backbone as checkpoint.
+
     Raises:
-        FileNotFoundError, ValueError: see :func:`prepare`.
+        FileNotFoundError, ValueError, OSError: see :func:`settle` and :func:`prepare`.
         RuntimeError: the run has stopped; the reason stands on stderr.
     """
     folders = [photos] if isinstance(photos, str | Path) else photos
-    wishes = dict(model=model, init=init and str(init), minutes=minutes, epochs=epochs, seed=seed, gpus=1)
-    words = prepare([str(folder) for folder in folders], str(out), wishes)
-    if status := train.main(words):
+    init = None if init is None else str(init)
+    wishes = settle([*map(str, folders)], model=model, init=init, minutes=minutes, epochs=epochs, seed=seed, gpus=1)
+    if status := train.main(prepare(str(out), wishes)):
         raise RuntimeError(f"pre-training in {out} has ended with status {status}; the reason stands above")
-    return Pretrained(Path(out) / "teacher.safetensors", Path(out))
+    return Trained(Path(out) / "teacher.safetensors", Path(out), {})
 
 
-def prepare(photos: Sequence[str], out: str, wishes: Mapping[str, Any], dry_run: bool = False) -> list[str]:
-    """Prints the plan and writes it, unless ``out`` holds a run of the same wishes already.
+def settle(photos: Sequence[str], **wishes: Any) -> dict[str, Any]:
+    """Checks what :func:`pretrain` and ``mst pretrain`` are asked for; ValueError: it cannot be."""
+    for one, other in (("minutes", "epochs"), ("model", "init")):
+        if wishes[one] is not None and wishes[other] is not None:
+            raise ValueError(f"--{one} and --{other} exclude each other. Next step: leave one out")
+    for name in ("minutes", "epochs"):
+        if wishes[name] is not None and wishes[name] <= 0:
+            raise ValueError(f"--{name} {wishes[name]} must be positive")
+    if wishes["model"] not in (None, *MODELS):
+        near = difflib.get_close_matches(wishes["model"], MODELS, n=2) or MODELS
+        raise ValueError(f"--model {wishes['model']}: nearest are {', '.join(near)}; for any other mst pretrain CONFIG")
+    return {"photos": [os.path.abspath(photo) for photo in photos], **wishes}
+
+
+def prepare(out: str, wishes: Mapping[str, Any]) -> list[str]:
+    """Plans, prints and writes, unless ``out`` holds a run of the same wishes already.
 
     Returns:
         Words for ``mst-pretrain``.
 
     Raises:
-        FileNotFoundError, ValueError: no photos, or too few; wishes that cannot be; or ``out`` holds another run.
+        FileNotFoundError, ValueError: no photos, or too few; no such backbone file; or ``out`` holds another run.
         OSError: ``out`` cannot be written.
     """
-    for one, other in (("minutes", "epochs"), ("model", "init")):
-        if wishes[one] is not None and wishes[other] is not None:
-            raise ValueError(f"--{one} and --{other} exclude each other. Next step: leave one out")
-        if one == "minutes" and min(wishes[one] or 1, wishes[other] or 1) <= 0:
-            raise ValueError(f"--minutes {wishes[one]}, --epochs {wishes[other]}: they must be positive")
-    if wishes["model"] not in (None, *MODELS):
-        near = difflib.get_close_matches(wishes["model"], MODELS, n=2) or MODELS
-        raise ValueError(
-            f"--model {wishes['model']} is not known. Nearest: {', '.join(near)}; others: mst pretrain CONFIG"
-        )
-    path, wishes = Path(out) / FILE, {"photos": [os.path.abspath(photo) for photo in photos], **wishes}
-    planned = path.is_file() and _first_lines(wishes) in path.read_text(encoding="utf-8")
+    path = Path(out) / FILE
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
     held = work_dir.earlier_checkpoints(out, writes_backbones=True)
-    if not planned and (held or path.is_file()) and not dry_run:
-        raise ValueError(
-            f"{out} holds another run: {(held or [FILE])[0]}. Next step: another --out, or that run's command"
-        )
-    if planned:
+    if text.startswith(_head(wishes)):
         print(f"{path} is the plan of this command: going on with it")
+    elif text or held:
+        what = text.splitlines()[2:3] or held
+        raise ValueError(f"{out} holds another run: {what[0]}. Next step: that run's command, or another --out")
     else:
-        if not dry_run:
-            os.makedirs(out, exist_ok=True)
-            TemporaryFile(dir=out).close()  # an OSError if it cannot be written
-        text = _planned(wishes)
-        if not dry_run:
-            write_text_atomically(path, text)
+        os.makedirs(out, exist_ok=True)
+        TemporaryFile(dir=out).close()  # an OSError if it cannot be written
+        write_text_atomically(path, planned(wishes))
     return [str(path), "--work-dir", out, "--gpus", str(wishes["gpus"]), *(["--resume"] if held else [])]
 
 
-def _planned(wishes: Mapping[str, Any]) -> str:
+def planned(wishes: Mapping[str, Any]) -> str:
+    """Plans and prints; the text of a config file, with the reasons as comments."""
     facts = look_at(wishes["photos"], wishes["gpus"])
     net = choose_net(wishes["model"], wishes["init"], facts)
-    choices, seconds = plan(facts, net, wishes["epochs"]), 0.0
-    print(f"{facts.num_images:,} photos, {facts.gpus} GPUs, {facts.cores} cores", flush=True)
+    choices, speed = plan(facts, net, wishes["epochs"]), ""
     if wishes["minutes"] is not None:
-        seconds = seconds_a_step(as_config(choices, wishes))
-        print(f"{seconds:.3g} s a step")
-        choices = plan(facts, net, possible_steps=int(wishes["minutes"] * 60 / seconds))
-    print("\n".join(f"  {line}" for line in reasons(choices)), flush=True)
-    return as_config(choices, wishes)
+        print("measuring the time of a step ...", flush=True)
+        seconds = seconds_a_step(_as_config(choices, wishes))
+        choices, speed = plan(facts, net, None, int(wishes["minutes"] * 60 / seconds)), f", {seconds:.2g} s a step"
+    print(f"plan for {facts.num_images:,} photos on {facts.cores} cores, {facts.gpus} GPUs{speed}:")
+    print("\n".join(f"  {line}" for line in _reasons(choices)), flush=True)
+    return _as_config(choices, wishes)
 
 
 def look_at(photos: Sequence[str], processes: int) -> Facts:
@@ -157,27 +157,23 @@ def choose_net(model: str | None, init: str | None, facts: Facts) -> Net:
     return Net(arch, options, millions, 32 if arch.startswith("swin") else net.patch_embed.patch_size[0], start)
 
 
-def reasons(choices: Choices) -> list[str]:
-    """A line for each choice that has a reason of its own."""
+def _reasons(choices: Choices) -> list[str]:
     return [f"{name} = {value}: {why}" for name, value, why in choices if why]
 
 
-def _first_lines(wishes: Mapping[str, Any]) -> str:
-    return f'"""Planned by mst pretrain, for these wishes:\n\n{dict(wishes)!r}\n"""\n'
+def _head(wishes: Mapping[str, Any]) -> str:
+    return f'"""Planned by mst pretrain for\n\n{dict(wishes)!r}\n"""\n'
 
 
-def as_config(choices: Choices, wishes: Mapping[str, Any]) -> str:
-    """The text of a config file, with the reasons as comments."""
+def _as_config(choices: Choices, wishes: Mapping[str, Any]) -> str:
     cfg = Config()
+    for base in _BASES:
+        cfg.merge_from_dict(Config.fromfile(str(shipped_config(base))).to_dict())
     cfg.merge_from_dict({name: value for name, value, _ in choices})
     cfg.merge_from_dict({"train_dataloader.dataset.data_root": wishes["photos"], "randomness.seed": wishes["seed"]})
-    lines = [_first_lines(wishes), f"_base_ = {_BASES!r}", *(f"# {line}" for line in reasons(choices))]
+    lines = [_head(wishes), *(f"# {line}" for line in _reasons(choices))]
     lines += [f"{name} = {pformat(value, width=110, sort_dicts=False)}" for name, value in cfg.to_dict().items()]
     return "\n".join(lines) + "\n"
-
-
-class _MeasuredError(Exception):
-    """Ends a trial."""
 
 
 class _Clock(Hook):
@@ -188,7 +184,7 @@ class _Clock(Hook):
         self.ends.append(time.perf_counter())
         counted = len(self.ends) - _WARM
         if counted >= _STEPS or (counted > 1 and self.ends[-1] - self.ends[_WARM - 1] > _SECONDS):
-            raise _MeasuredError
+            raise TrainingStoppedError
 
 
 def seconds_a_step(text: str) -> float:
@@ -203,9 +199,8 @@ def seconds_a_step(text: str) -> float:
         try:
             runner = train.build_runner(cfg, "none")
             runner.register_hook(clock)
-            runner.train()
-        except _MeasuredError:
-            return (clock.ends[-1] - clock.ends[_WARM - 1]) / (len(clock.ends) - _WARM)
+            with suppress(TrainingStoppedError):
+                runner.train()
         finally:
             work_dir.release(folder)
-    raise AssertionError("a million epochs are over")
+    return (clock.ends[-1] - clock.ends[_WARM - 1]) / (len(clock.ends) - _WARM)
