@@ -6,7 +6,7 @@ Psarakis, PAMI 2008); what a band-pass leaves of both, edges without light and n
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +27,7 @@ SIDE, CELLS, MIN_AREA, THRESHOLD = 48, 10, 0.66, 0.88  # a window holds MIN_AREA
 METHOD = (
     f"correlation of aligned, band-passed grey thumbnails of {SIDE} × {SIDE}, mirrored or cropped to {MIN_AREA:.0%}"
 )
+Paths = Iterable[str | os.PathLike[str]]
 _CANDIDATES, _SHOWN, _BLOCK, _MARGIN = 5, 20, 64, 4
 _SPANS = [(at, at + n) for n in (48, 44, 40, 35) for at in sorted({0, (SIDE - n) // 2, SIDE - n})]
 _WINDOWS = [(y, x) for y in _SPANS for x in _SPANS if (y[1] - y[0]) * (x[1] - x[0]) >= MIN_AREA * SIDE**2]
@@ -65,8 +66,8 @@ class Leakage:
 
 
 def find_leaks(
-    val_paths: Sequence[str],
-    *pools: tuple[str, Sequence[str]],
+    val_paths: Paths,
+    *pools: tuple[str, Paths],
     threshold: float = THRESHOLD,
     num_processes: int = 0,
     cache: str | os.PathLike[str] = "",
@@ -82,7 +83,7 @@ def find_leaks(
     Raises:
         ValueError: The threshold is out of range, a set is empty, or two have one name.
     """
-    sets = [("val", val_paths), *pools]
+    sets = [(name, [os.fspath(path) for path in paths]) for name, paths in [("val", val_paths), *pools]]
     if not 0 < threshold <= 1 or len(dict(sets)) < len(sets) or not all(len(paths) for _, paths in sets):
         sizes = ", ".join(f"{name} {len(paths)}" for name, paths in sets)
         raise ValueError(f"threshold={threshold}, images: {sizes}; give one in (0, 1], and each set some and a name")
@@ -182,5 +183,5 @@ def _score(val: Any, other: Any) -> float:
         score, warp = cv2.findTransformECC(small, large, warp, cv2.MOTION_AFFINE, (3, 30, 1e-4), None, 1)
         overlap = cv2.warpAffine(np.ones_like(large), warp, small.shape, flags=cv2.WARP_INVERSE_MAP).mean()
         if overlap > 0.9 and 0.6 < np.linalg.det(warp[:, :2]) < 1.2:
-            return float(score)
+            return min(float(score), 1.0)
     return 0.0
