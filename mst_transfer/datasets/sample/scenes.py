@@ -33,7 +33,7 @@ class Look(NamedTuple):
 
 _LOOKS = {
     "flag": Look("stripes", 4, np.pi / 4, 0.7, 0.0),
-    "kite": Look("checks", 4, 0.0, 0.8, 0.0),
+    "quilt": Look("checks", 4, 0.0, 0.8, 0.0),
     "beetle": Look("dots", 32, 0.0, 0.8, 0.0),
     "tent": Look("zigzag", 3, np.pi / 6, 1.0, 0.0),
     "net": Look("grid", 6, 0.0, 0.9, 0.0),
@@ -125,12 +125,10 @@ def _draw_outline(
     coverage = np.zeros((size, size), dtype=np.uint8)
     cv2.fillPoly(coverage, [np.rint(points * 16).astype(np.int32)], 255, lineType=cv2.LINE_AA, shift=4)
     inverse = np.linalg.inv(matrix)
-    return coverage.astype(np.float32) / 255, np.column_stack([inverse, -inverse @ centre])
+    return coverage.astype(np.float32) * np.float32(1 / 255), np.column_stack([inverse, -inverse @ centre])
 
 
-def _paint_object(
-    rng: Generator, canvas: Pixels, alpha: Pixels, pattern: str, plane: NDArray[np.float64]
-) -> None:
+def _paint_object(rng: Generator, canvas: Pixels, alpha: Pixels, pattern: str, plane: NDArray[np.float64]) -> None:
     """Lays a pattern, lit from one side, over the canvas ``[H, W, 3]`` where ``alpha`` ``[H, W]`` says."""
     rows, columns = (np.flatnonzero(alpha.any(axis=axis)) for axis in (1, 0))
     window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)

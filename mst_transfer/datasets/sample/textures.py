@@ -44,7 +44,7 @@ def load_photograph(name: str, halvings: int = 0) -> Image:
 
 
 def draw_patch(rng: Generator, name: str, height: int, width: int, unit: float = 1.0) -> Pixels:
-    """Cuts a random window ``[height, width, 3]`` of a photograph: turned, scaled, mirrored at the borders, recoloured."""
+    """Cuts a random window ``[height, width, 3]`` of a photograph: turned, scaled, mirrored, recoloured."""
     zoom = rng.uniform(*PHOTOGRAPHS[name][1]) / unit
     halvings = max(int(np.floor(np.log2(zoom) + 0.25)), 0)  # skipping pixels would turn structure into noise
     source = load_photograph(name, halvings)
