@@ -2,12 +2,13 @@
 
 Importing this package installs ``mst_transfer.compat`` (see there) and nothing else: no model library is
 imported. What ``mst`` does is here as functions, in one process: :func:`pretrain`, :func:`train`, :func:`predict`,
-:func:`load_backbone`, :func:`probe`.
+:func:`load_backbone`, :func:`probe`, :func:`evaluate`.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from mst_transfer.engine.predict import predict
     from pretrain.run.from_folder import pretrain
 
-__all__ = ["Trained", "load_backbone", "predict", "pretrain", "probe", "train"]
+__all__ = ["Trained", "evaluate", "load_backbone", "predict", "pretrain", "probe", "train"]
 __version__ = "0.1.0"
 _ELSEWHERE = {"predict": "mst_transfer.engine.predict", "pretrain": "pretrain.run.from_folder"}
 
@@ -108,3 +109,35 @@ def probe(checkpoint: str | Path, data: str | Path, protocol: str = "knn", **opt
         raise ValueError(f"{protocol} has no option {', '.join(sorted(unknown))}; it has {', '.join(vars(args))}")
     vars(args).update(options)
     return functions[protocol](args)
+
+
+def evaluate(checkpoints: Sequence[str | Path], out: str | Path, **options: Any) -> dict[str, Any]:
+    """Says what checkpoints are worth, as ``mst evaluate`` does: runs what is not done yet and writes the card.
+
+    Args:
+        checkpoints: ``PATH``, ``NAME=PATH``, ``timm://NAME``, ``random`` or ``random:ARCH`` each.
+        out: folder of the card.
+        **options: those of ``mst evaluate``, e.g. ``on=["camvid"]``, ``labels=["10%"]``, ``tune=[]``.
+
+    Returns:
+        The content of ``card.json``.
+
+    Raises:
+        FileNotFoundError, ValueError: checkpoints, data or options cannot be used; a job failed: names it.
+    """
+    import json
+
+    from mst_transfer.card.evaluate import evaluate as run
+    from mst_transfer.cli.evaluate import build_parser
+
+    args = build_parser().parse_args([*map(str, checkpoints), "--out", str(out)])
+    if unknown := options.keys() - vars(args):
+        raise ValueError(f"evaluate has no option {', '.join(sorted(unknown))}; it has {', '.join(vars(args))}")
+    vars(args).update(options)
+    run(args, f"mst_transfer.evaluate({list(map(str, checkpoints))}, {str(out)!r}, **{options})")
+    card: dict[str, Any] = json.loads((Path(out) / "card.json").read_text(encoding="utf-8"))
+    if failed := [job["id"] for job in card["jobs"] if job["status"] == "failed"]:
+        raise ValueError(
+            f"{len(failed)} jobs failed: {', '.join(failed)}. Next step: their logs, in {Path(out) / 'jobs'}"
+        )
+    return card
