@@ -51,7 +51,7 @@ class Checkpoint:
 
     def load_frozen(self, seed: int, device: Any = "cpu", dtype: Any = None) -> FrozenBackbone:
         """The backbone; of ``random`` with the weights of a seed."""
-        options = dict(arch=self.arch, arch_kwargs=dict(self.arch_kwargs)) if self.is_random else {}
+        options: dict[str, Any] = dict(arch=self.arch, arch_kwargs=dict(self.arch_kwargs)) if self.is_random else {}
         return load_frozen(self.path, device=device, dtype=dtype, seed=seed, role=None, **options)[0]
 
 
@@ -115,7 +115,7 @@ def _random(name: str, arch: str, first: Checkpoint | None) -> Checkpoint:
         )
     arch_kwargs = {} if arch or first is None else dict(first.arch_kwargs)
     arch = arch or str(first and first.arch)
-    mean_std = dict(mean=first.mean, std=first.std) if first else {}
+    mean_std: dict[str, Any] = dict(mean=first.mean, std=first.std) if first else {}
     frozen, report = load_frozen(RANDOM, arch=arch, arch_kwargs=arch_kwargs, **mean_std)
     return _describe(name, RANDOM, "", report, frozen, arch, arch_kwargs)
 

@@ -87,7 +87,7 @@ def _rows(plan: Plan, outcomes: Outcomes, data: Mapping[str, TaskData], groups: 
                 continue
             seeds = sorted(measures)
             figure = interval([measures[seed] for seed in seeds], groups[task])
-            row = dict(
+            row: dict[str, Any] = dict(
                 task=task, metric=metric, protocol=protocol, labels=labels, checkpoint=checkpoint.name, seeds=seeds
             )
             row |= dict(per_seed=_rounded(figure.per_seed), value=_rounded(figure.value))
@@ -95,7 +95,7 @@ def _rows(plan: Plan, outcomes: Outcomes, data: Mapping[str, TaskData], groups: 
             each = [measures[seed].per_class() for seed in seeds]
             if len(each[0]) > 1:
                 names = data[task].classes if metric == "mIoU" else data[task].objects
-                means = [None if mean != mean else _rounded(mean) for mean in sum(each) / len(each)]
+                means = [None if mean != mean else _rounded(mean) for mean in np.mean(each, axis=0)]
                 row["per_class"] = dict(zip(names, means, strict=True))
             yield row
 
@@ -110,8 +110,8 @@ def _differences(plan: Plan, outcomes: Outcomes, groups: Mapping) -> list[dict[s
         for a, b in pairs:
             seeds = sorted(set(by_checkpoint.get(a, {})) & set(by_checkpoint.get(b, {})))
             if seeds:
-                sides = [[by_checkpoint[name][seed] for seed in seeds] for name in (a, b)]
-                compared.append((a, b, compare(*sides, groups[task.name], len(pairs) if is_primary else 1)))
+                left, right = ([by_checkpoint[name][seed] for seed in seeds] for name in (a, b))
+                compared.append((a, b, compare(left, right, groups[task.name], len(pairs) if is_primary else 1)))
         adjusted = holm([difference.p_value for _, _, difference in compared]) if is_primary else [None] * len(compared)
         for (a, b, difference), p_value in zip(compared, adjusted, strict=True):
             found.append(_difference(one, a, b, difference, p_value))

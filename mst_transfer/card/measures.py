@@ -103,10 +103,11 @@ class MeanAP(Measure):
     kind = "mean_ap"
 
     def only(self, kept: NDArray[np.bool_]) -> "Measure":
-        rows = kept[self.image]
-        number = kept.cumsum() - 1
-        fewer = replace(super().only(kept), category=self.category[rows], state=self.state[rows])
-        return replace(fewer, image=number[self.image[rows]].astype(self.image.dtype))
+        rows, number = kept[self.image], (kept.cumsum() - 1).astype(self.image.dtype)
+        parts: dict[str, Any] = dict(
+            image=number[self.image[rows]], category=self.category[rows], state=self.state[rows]
+        )
+        return replace(super().only(kept), **parts)
 
     def class_figures(self, weights: NDArray) -> NDArray[np.float64]:
         step = max(1, _AT_ONCE // max(1, int(np.bincount(self.category, minlength=1).max())))

@@ -35,7 +35,8 @@ def save_outcome(folder: Path, key: Key, measure: Measure) -> None:
     name = "-".join(re.sub(r"[^\w.]+", "_", str(word)) for word in (key.metric, key.protocol, key.labels, key.seed))
     header = np.frombuffer(json.dumps({**asdict(key), "kind": measure.kind}).encode(), np.uint8)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, header=header, **measure.arrays())
+    arrays: dict[str, Any] = measure.arrays()
+    np.savez_compressed(buffer, header=header, **arrays)
     write_atomically(folder / f"{name}.npz", lambda path: Path(path).write_bytes(buffer.getvalue()))
 
 

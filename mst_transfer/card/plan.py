@@ -188,11 +188,11 @@ def read_plan(folder: Path) -> Plan:
     content = json.loads((folder / FILE).read_text(encoding="utf-8"))
     for task in content["tasks"]:
         task["recipes"] = tuple(Recipe(**recipe) for recipe in task["recipes"])
-    tasks, checkpoints, jobs = (
-        tuple(kind(**_tuples(one)) for one in content.pop(name))
-        for name, kind in (("tasks", Task), ("checkpoints", Checkpoint), ("jobs", Job))
-    )
-    return Plan(Options(**_tuples(content.pop("options"))), checkpoints, tasks, jobs=jobs, **_tuples(content))
+    kinds: dict[str, Any] = dict(tasks=Task, checkpoints=Checkpoint, jobs=Job)
+    lists: dict[str, Any] = {
+        name: tuple(kind(**_tuples(one)) for one in content.pop(name)) for name, kind in kinds.items()
+    }
+    return Plan(Options(**_tuples(content.pop("options"))), **lists, **_tuples(content))
 
 
 def _tuples(content: Mapping[str, Any]) -> dict[str, Any]:

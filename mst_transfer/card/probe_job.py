@@ -22,8 +22,8 @@ from mst_transfer.probes.labelled_images import open_pair
 from mst_transfer.probes.linear import LinearProbes, cached_batches, split_held_out, train_linear
 
 Outcome = tuple[str, str, str, int, Measure]  # metric, protocol, labels, seed, what came out
-KNN = dict(k=20, temperature=0.07)  # DINO's
-LINEAR = dict(lrs=(0.001, 0.01, 0.1, 1.0), epochs=100, batch_size=256, held_out=0.1)
+KNN: dict[str, Any] = dict(k=20, temperature=0.07)  # DINO's
+LINEAR: dict[str, Any] = dict(lrs=(0.001, 0.01, 0.1, 1.0), epochs=100, batch_size=256, held_out=0.1)
 
 
 def probe_outcomes(
@@ -51,7 +51,7 @@ def probe_outcomes(
         yield from _image_outcomes(frozen, task, options, seeds, device)
         return
     train, val = (dense_images(data, part, multiple, options.max_side) for part in ("train", "val"))
-    asked = dict(protocols=DENSE, labels=options.labels, seeds=seeds, num_blocks=options.num_blocks)
+    asked: dict[str, Any] = dict(protocols=DENSE, labels=options.labels, seeds=seeds, num_blocks=options.num_blocks)
     shown = shown_images(data)
     for result in dense_probe(frozen, train, val, keep_maps=shown, **asked, store_path=folder, dtype=options.dtype):
         measure = MeanIoU(result.counts, digest=data.val_digest())
@@ -89,7 +89,7 @@ def _image_outcomes(
             votes = [
                 knn_votes(similarity, theirs[neighbours], KNN["temperature"], num_classes)
                 for similarity, neighbours in nearest_images(
-                    some[:, -width:], queries[:, -width:], min(int(KNN["k"]), len(some))
+                    some[:, -width:], queries[:, -width:], min(KNN["k"], len(some))
                 )
             ]
             correct = torch.cat(votes).argmax(dim=1) == truth
@@ -99,10 +99,10 @@ def _image_outcomes(
 
 
 def _linear_predictions(features: Any, labels: Any, queries: Any, truth: Any, num_classes: int, seed: int) -> Any:
-    kept, held_out = split_held_out(len(features), float(LINEAR["held_out"]), seed)
+    kept, held_out = split_held_out(len(features), LINEAR["held_out"], seed)
     lrs = LINEAR["lrs"] if len(held_out) else LINEAR["lrs"][-2:-1]
-    batch = min(int(LINEAR["batch_size"]), len(kept))
-    probes = LinearProbes(features.shape[1], num_classes, lrs, batch, int(LINEAR["epochs"]), seed)
+    batch = min(LINEAR["batch_size"], len(kept))
+    probes = LinearProbes(features.shape[1], num_classes, lrs, batch, LINEAR["epochs"], seed)
     held = (features[held_out], labels[held_out]) if len(held_out) else None
     batches = cached_batches(features[kept], labels[kept], batch, seed)
     result = train_linear(batches, probes, (queries, truth), held)

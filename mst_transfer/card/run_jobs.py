@@ -102,7 +102,8 @@ def run_all(folder: Path, plan: Plan, costs: Mapping[str, float], num_jobs: int,
     Returns:
         Ids of the jobs that failed, whose logs say why; the others are done.
     """
-    waiting, running, failed = unfinished(folder, plan), {}, []
+    waiting, failed = unfinished(folder, plan), []
+    running: dict[str, tuple[subprocess.Popen[bytes], int, float]] = {}
     total = sum(costs[job.id] for job in waiting)
     slots = list(range(num_gpus or num_jobs))
     begun = shown = time.monotonic()

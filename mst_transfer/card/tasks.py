@@ -138,7 +138,7 @@ def load_task_config(task: Task, recipe: Recipe | None = None, **run: Any) -> An
 
     recipe = recipe or task.recipes[0]
     options = {**task.options, **recipe.options}
-    coco = dict(coco=task.coco or None, coco_images=task.coco_images or None)
+    coco: dict[str, Any] = dict(coco=task.coco or None, coco_images=task.coco_images or None)
     cfg = load_run_config(recipe.config, cfg_options=options, **coco, **run)
     if recipe.config != task.recipes[0].config:
         first = load_task_config(task)
