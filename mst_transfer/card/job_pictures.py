@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from mst_transfer.card.checkpoints import Checkpoint
 from mst_transfer.card.pictures import PHOTO, TRUTH, colours_of, draw_answer, save_pictures
-from mst_transfer.card.predictions import Prediction, spread
-from mst_transfer.card.tasks import TaskData
+from mst_transfer.card.predictions import Prediction, answer_of, spread
+from mst_transfer.card.tasks import Labelled, TaskData
+from mst_transfer.engine.predict import TrainedHead
 from mst_transfer.files.image_folder import read_image
 from mst_transfer.probes.backbones import FrozenBackbone
 from mst_transfer.probes.maps import photo_maps
 
 NUM_PHOTOS = 4
+MIN_SCORE = 0.3  # of objects that are drawn
 
 
 def shown_images(data: TaskData) -> list[int]:
@@ -43,11 +45,24 @@ def save_label_maps(
     folder: Path, title: str, data: TaskData, checkpoint: Checkpoint, maps: Mapping[int, NDArray], caption: str
 ) -> None:
     """Label maps that a probe predicted, beside the truth."""
-    found = []
-    for index, predicted in maps.items():
-        image = data.val[index]
-        found.append(Prediction(os.path.basename(image.path), read_image(image.path), image.label_map(), predicted))
+    shown = {data.val[index]: predicted for index, predicted in maps.items()}
+    found = [Prediction(_name(image), read_image(image.path), image.label_map(), shown[image]) for image in shown]
     save_predictions(folder, title, checkpoint, data.classes, found, caption)
+
+
+def save_head(folder: Path, title: str, data: TaskData, checkpoint: Checkpoint, run: Path) -> None:
+    """What a trained head finds in some validation images, beside the truth."""
+    head, found = TrainedHead(run), []
+    for image in (data.val[index] for index in shown_images(data)):
+        truth = image.instances() if image.instances else image.label_map()
+        answer = answer_of(head(Path(image.path)), MIN_SCORE)
+        found.append(Prediction(_name(image), read_image(image.path), truth, answer))
+    caption = f"Objects of a score of {MIN_SCORE:g} and more." if head.detects else ""
+    save_predictions(folder, title, checkpoint, head.classes, found, caption)
+
+
+def _name(image: Labelled) -> str:
+    return os.path.basename(image.path)
 
 
 def save_predictions(

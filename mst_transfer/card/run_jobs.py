@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mst_transfer.card.head_job import head_outcomes
+from mst_transfer.card.job_pictures import save_head
 from mst_transfer.card.outcomes import Key, read_result, save_outcome, write_result
 from mst_transfer.card.plan import HEAD, Job, Plan, read_plan
 from mst_transfer.card.probe_job import probe_outcomes
@@ -42,7 +43,7 @@ def run_job(folder: Path, name: str) -> None:
         return
     checkpoint, task = plan.checkpoint(job.checkpoint), plan.task(job.task)
     with locked(out):
-        data = open_task(task)
+        data, pictures = open_task(task), folder / "pictures" / job.id
         if data.digest() != plan.digests[task.name]:
             raise ValueError(
                 f"the files of {task.name} are not those of the plan. Next step: mst evaluate with a new --out"
@@ -54,8 +55,9 @@ def run_job(folder: Path, name: str) -> None:
             found = head_outcomes(checkpoint, task, data, recipe, labels, seed, plan.options.factors, out, shared)
             for metric, measure in found.items():
                 save_outcome(out, Key(task.name, metric, recipe.name, labels, checkpoint.name, seed), measure)
+            if seed == plan.options.tune_seeds[0]:
+                save_head(pictures, f"{task.name}: {recipe.name}, {labels} labels", data, checkpoint, out / "run")
         else:
-            pictures = folder / "pictures" / job.id
             probed = probe_outcomes(checkpoint, task, data, plan.options, job.seeds, plan.multiple, out, pictures)
             for metric, protocol, amount, seed, measure in probed:
                 save_outcome(out, Key(task.name, metric, protocol, amount, checkpoint.name, seed), measure)

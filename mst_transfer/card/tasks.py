@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mst_transfer.card.measures import digest_of
+from mst_transfer.card.predictions import Instances
 from mst_transfer.configs.datasets import unwrap
 from mst_transfer.datasets.coco_columns import load_json
 from mst_transfer.files.label_maps import read_label_map
@@ -104,6 +105,7 @@ class Labelled:
     path: str
     label_map: Callable[[], LabelMap]  # [H, W], the number of a class or 255
     files: tuple[str, ...] = ()  # further files that the labels come from
+    instances: Callable[[], Instances] | None = None  # of a detection
 
 
 @dataclass(frozen=True)
@@ -229,24 +231,32 @@ def _object_classes(classes: Sequence[str], above: Mapping[str, Any]) -> tuple[t
 
 
 def _with_objects(info: Mapping[str, Any], number: Sequence[int]) -> Labelled:
-    return Labelled(info["img_path"], lambda: draw_objects(info, number))
+    return Labelled(info["img_path"], lambda: draw_objects(info, number), instances=lambda: instances_of(info))
+
+
+def instances_of(info: Mapping[str, Any], ignored: bool = False) -> Instances:
+    """The objects of mmdet's data info; or those that are ignored, such as crowds."""
+    from pycocotools import mask as coco_mask
+
+    size = info["height"], info["width"]
+    chosen = [one for one in info["instances"] if bool(one["ignore_flag"]) == ignored]
+    masks = np.zeros((len(chosen), *size), dtype=bool)
+    for place, one in zip(masks, chosen, strict=True):
+        encoded = one["mask"]
+        if not isinstance(encoded, Mapping) or isinstance(encoded["counts"], list):
+            encoded = coco_mask.frPyObjects(encoded, *size)
+            encoded = coco_mask.merge(encoded) if isinstance(encoded, list) else encoded
+        place[:] = coco_mask.decode(encoded)
+    boxes = np.array([one["bbox"] for one in chosen], dtype=np.float32).reshape(-1, 4)
+    return Instances(boxes, masks, np.array([one["bbox_label"] for one in chosen], dtype=np.int64))
 
 
 def draw_objects(info: Mapping[str, Any], number: Sequence[int]) -> LabelMap:
     """A label map [H, W] of the objects of mmdet's data info: small ones over large ones, crowds ignored, else 0."""
-    from pycocotools import mask as coco_mask
-
-    height, width = info["height"], info["width"]
-    canvas, parts = np.zeros((height, width), np.uint8), []
-    for instance in info["instances"]:
-        encoded = instance["mask"]
-        if not isinstance(encoded, Mapping) or isinstance(encoded["counts"], list):
-            encoded = coco_mask.frPyObjects(encoded, height, width)
-            encoded = coco_mask.merge(encoded) if isinstance(encoded, list) else encoded
-        value = IGNORED if instance["ignore_flag"] else number[instance["bbox_label"]]
-        parts.append((float(coco_mask.area(encoded)), value, encoded))
-    for _, value, encoded in sorted(parts, key=lambda part: (part[1] != IGNORED, -part[0])):
-        canvas[coco_mask.decode(encoded).astype(bool)] = value
+    canvas, objects = np.zeros((info["height"], info["width"]), np.uint8), instances_of(info)
+    canvas[instances_of(info, ignored=True).masks.any(axis=0)] = IGNORED
+    for index in np.argsort(-objects.masks.sum(axis=(1, 2)), kind="stable"):
+        canvas[objects.masks[index]] = number[objects.labels[index]]
     return canvas
 
 

@@ -1,5 +1,6 @@
 """Runs a trained head on photographs: boxes and masks in COCO's format or label maps, and pictures of them."""
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -29,6 +30,8 @@ from mst_transfer.files.image_files import UnreadableImageError, shown_path
 from mst_transfer.files.image_folder import find_images
 from mst_transfer.runs.checkpoints import existing_checkpoint, newest_whole_checkpoint
 from mst_transfer.runs.progress import Progress
+
+_number = itertools.count()  # mmengine keeps visualizers by name: one of a run in this process must not be taken
 
 
 class Predictions(NamedTuple):
@@ -61,7 +64,7 @@ class TrainedHead:
         with registered_types_only():
             model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
             reader = Compose([step for step in dataset.pipeline if "Annotations" not in step["type"]])
-            self.visualizer = VISUALIZERS.build(dict(type=kind, alpha=0.5))
+            self.visualizer = VISUALIZERS.build(dict(type=kind, alpha=0.5, name=f"predict_{next(_number)}"))
         check_pipelines(SimpleNamespace(pipeline=reader), ImageChecks.of(cfg) or ImageChecks(), None)
         try:
             content = load_checkpoint(model, str(self.checkpoint), "cpu", strict=True, logger="silent")
