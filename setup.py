@@ -100,6 +100,7 @@ setup(
         "hotcoco>=1.3,<2",  # COCO's figures, some 50 times quicker
         "numpy>=1.24",
         "opencv-python>=4.8",
+        "scipy>=1.10",  # Student's t
         "scikit-image>=0.22",
         "matplotlib>=3.7",
         "jinja2>=3.1",

@@ -1,6 +1,7 @@
 """Intervals against the two-way layout, hotcoco's bootstrap and noncentral t; what a verdict says."""
 
 import hashlib
+from statistics import mean, variance
 
 import hotcoco
 import numpy as np
@@ -10,7 +11,7 @@ from random_coco import random_dataset
 from scipy import stats
 
 from mst_transfer.card.measures import Accuracy, MeanIoU, mean_ap
-from mst_transfer.card.statistics import Difference, _draws, compare, holm, interval, sentence
+from mst_transfer.card.statistics import Difference, _draws, _estimate, compare, holm, interval, sentence
 
 
 def outcomes(seed: int, num_seeds: int, num_images: int, better: float = 0.0) -> list[Accuracy]:
@@ -45,6 +46,21 @@ def test_a_difference_of_means_is_that_of_the_two_way_layout(num_seeds: int) -> 
     assert difference.high - difference.value == pytest.approx(stats.t.ppf(0.975, freedom) * error, rel=0.08)
     assert difference.value - difference.low == pytest.approx(difference.high - difference.value)
     assert difference.p_value == pytest.approx(2 * stats.t.sf(abs(table.mean()) / error, freedom), abs=0.02)
+
+
+@pytest.mark.parametrize(("of_seeds", "of_images", "of_both"), [(1, 1, 0.3), (0.1, 0.1, 1), (1, 0.1, 0.1), (0.1, 1, 0)])
+def test_the_estimate_is_the_formula_term_by_term(of_seeds: float, of_images: float, of_both: float) -> None:
+    """Whichever part is the largest; G is 7."""
+    random = np.random.default_rng(3)
+    drawn = of_images * random.normal(size=50) + of_both * random.normal(size=(4, 50))
+    per_seed = of_seeds * random.normal(size=4)
+    v_seed = variance(per_seed.tolist()) / 4
+    v_image = variance([mean([drawn[s, r] for s in range(4)]) for r in range(50)]) * 7 / 6
+    apart = [[drawn[s, r] - mean(drawn[:, r].tolist()) for r in range(50)] for s in range(4)]
+    v_both = sum(variance(row) for row in apart) / (4 * 3) * 7 / 6
+    v = max(v_seed + v_image - v_both, v_seed, v_image)
+    freedom = v**2 / (v_seed**2 / 3 + v_image**2 / 6 + v_both**2 / (3 * 6))
+    assert _estimate(np.column_stack([per_seed, drawn]), 7) == pytest.approx((mean(per_seed.tolist()), v**0.5, freedom))
 
 
 def test_an_interval_holds_the_value_and_stays_a_share() -> None:
