@@ -7,10 +7,10 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mst_transfer.card.pretraining import read_scalars
 from mst_transfer.cli.main import main
 from mst_transfer.engine import results, run
 from mst_transfer.engine.fit import devices
-from mst_transfer.card.pretraining import read_scalars
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
 

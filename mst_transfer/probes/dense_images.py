@@ -1,0 +1,146 @@
+"""Photographs with label maps, seen as whole numbers of tokens; and how well class scores agree with the maps.
+
+Legend: H, W sides of a view in pixels, h, w its tokens, C classes.
+"""
+
+import os
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mst_transfer.files.image_crops import resize
+from mst_transfer.files.image_files import UnreadableImageError, open_image_file, shown_path
+from mst_transfer.files.image_folder import read_image
+from mst_transfer.files.label_maps import read_label_map
+
+Path: TypeAlias = str | os.PathLike[str]
+LabelMap: TypeAlias = NDArray[np.uint8]
+LabelSource: TypeAlias = Path | Callable[[int], LabelMap]  # a file, or index → map
+_OF_ALL = "A score must be of all images: put the file in order, or leave it out for every checkpoint and say so"
+
+
+class DenseImages(Dataset):
+    """Images with their label maps; every checkpoint sees the same pixels.
+
+    Args:
+        pairs: path of an image, and source of its label map, which has the size of the image.
+        num_classes: C; a map holds 0 … C - 1 and ``ignore_index``, which counts nowhere.
+        multiple: in pixels; an image is resized (bicubic, antialiased) so that each side is the nearest multiple of it.
+        max_side: in pixels; larger images are scaled down to it.
+
+    Raises:
+        ValueError: no image, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[tuple[Path, LabelSource]],
+        num_classes: int,
+        *,
+        multiple: int,
+        max_side: int | None = None,
+        ignore_index: int = 255,
+    ) -> None:
+        self.pairs, self.num_classes, self.ignore_index = list(pairs), num_classes, ignore_index
+        self.multiple, self.max_side = multiple, max_side or 2**31
+        self._sizes: dict[int, tuple[int, int]] = {}
+        if not pairs or not 1 <= num_classes <= 255 or not 1 <= multiple <= self.max_side:
+            raise ValueError(
+                f"{len(pairs)} images, num_classes = {num_classes}, multiple = {multiple}, max_side = {max_side}: at "
+                "least one image, 1 … 255 classes and 1 <= multiple <= max_side are needed"
+            )
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, item: tuple[int, int, tuple[int, int]]) -> tuple[int, Tensor, NDArray[np.float32]]:
+        """(place, index, (h, w)) → place, view uint8 [3, H, W], soft labels [h * w, C].
+
+        Raises:
+            UnreadableImageError: the image or its label map; names the file.
+        """
+        place, index, grid = item
+        try:
+            image = resize(read_image(self.pairs[index][0]), *self.view_size(index))
+        except UnreadableImageError as error:
+            raise UnreadableImageError(f"{error}. {_OF_ALL}") from error
+        return place, torch.from_numpy(image).permute(2, 0, 1).contiguous(), self.soft_labels(index, grid)
+
+    def file_size(self, index: int) -> tuple[int, int]:
+        """Height and width in pixels that an image's header declares; raises UnreadableImageError."""
+        if index not in self._sizes:
+            path = self.pairs[index][0]
+            try:
+                with open_image_file(path) as picture:
+                    self._sizes[index] = picture.height, picture.width
+            except UnreadableImageError as error:
+                raise UnreadableImageError(f"Cannot read image '{shown_path(path)}': {error}. {_OF_ALL}") from error
+        return self._sizes[index]
+
+    def view_size(self, index: int) -> tuple[int, int]:
+        """H and W of an image's view; of two nearest multiples the smaller one."""
+        sides, most = self.file_size(index), self.max_side // self.multiple
+        unit = self.multiple * max(1.0, max(sides) / self.max_side)
+        height, width = (self.multiple * max(1, min(int(np.ceil(side / unit - 0.5)), most)) for side in sides)
+        return height, width
+
+    def label_map(self, index: int) -> LabelMap:
+        """uint8, of the file's size; raises UnreadableImageError if it is not, or holds other values than classes."""
+        path, source = self.pairs[index]
+        labels, size = source(index) if callable(source) else read_label_map(source), self.file_size(index)
+        found = np.flatnonzero(np.bincount(labels.ravel()))
+        strange = found[(found >= self.num_classes) & (found != self.ignore_index)].tolist()
+        if labels.shape != size or strange:
+            raise UnreadableImageError(
+                f"mask {shown_path(path if callable(source) else source)} is {' x '.join(map(str, labels.shape[::-1]))}"
+                f"{f' and holds {strange[:5]}' if strange else ''}: allowed are the size of its image, {size[1]} x "
+                f"{size[0]}, classes 0 … {self.num_classes - 1}, and {self.ignore_index} for pixels without one"
+            )
+        return labels
+
+    def soft_labels(self, index: int, grid: tuple[int, int]) -> NDArray[np.float32]:
+        """Share of each class in the known area of each token, [h * w, C]; rows of nothing but ignored pixels are 0."""
+        labels = self.label_map(index)
+        areas = np.zeros((*grid, self.num_classes), np.float32)
+        for value in np.unique(labels[labels != self.ignore_index]):  # of a border's pixel each token has its part
+            areas[..., value] = cv2.resize((labels == value).astype("f4"), grid[::-1], interpolation=cv2.INTER_AREA)
+        known = areas.sum(axis=2, keepdims=True)
+        return np.divide(areas, known, out=areas, where=known > 0).reshape(-1, self.num_classes)
+
+    def compare(
+        self, outputs: Iterable[tuple[int, Tensor]], classes: NDArray, keep_maps: Collection[int] = ()
+    ) -> tuple[NDArray[np.int64], dict[int, LabelMap]]:
+        """Compares class scores with the label maps, at their resolution.
+
+        Args:
+            outputs: index of an image, and scores [h, w, K], which are up-sampled bilinearly; the largest counts.
+            classes: [K], of which these are.
+            keep_maps: images whose predicted maps are returned.
+
+        Returns:
+            Pixels [n, C, 3] of each image and class: intersection, predicted, true, ignored ones nowhere; and maps.
+        """
+        counts, maps = [], {}
+        for index, scores in outputs:
+            labels = self.label_map(index)
+            upsampled = F.interpolate(scores.permute(2, 0, 1)[None], labels.shape, mode="bilinear", align_corners=False)
+            predicted = classes.astype(np.uint8)[upsampled[0].argmax(dim=0).cpu().numpy()]
+            known = labels != self.ignore_index
+            pixels = labels[known & (predicted == labels)], predicted[known], labels[known]
+            counts.append(np.stack([np.bincount(part, minlength=self.num_classes) for part in pixels], axis=1))
+            if index in keep_maps:
+                maps[index] = predicted
+        return np.stack(counts), maps
+
+
+def mean_iou(counts: NDArray[np.int64]) -> float:
+    """Mean IoU in per cent of the sum of counts [n, C, 3], over classes with truth in any image; NaN: no truth."""
+    both, predicted, true = counts.sum(axis=0)[counts[..., 2].any(axis=0)].T
+    return 100 * float((both / (predicted + true - both)).mean()) if len(true) else float("nan")
