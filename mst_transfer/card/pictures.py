@@ -14,7 +14,7 @@ from mst_transfer.card.predictions import Instances
 from mst_transfer.files.atomic_files import write_text_atomically
 
 PHOTO, TRUTH = "photo", "truth"
-SECTIONS = {"predictions": "Predictions beside the truth", "maps": "Attention and principal components"}
+SECTIONS = {"predictions": "Predictions", "maps": "Attention and components"}  # headings on the page
 MAX_SIDE = 480  # pixels of a picture
 
 
@@ -88,25 +88,25 @@ def draw_answer(image: NDArray[np.uint8], answer: Any, classes: Sequence[str]) -
     labels = answer.labels if boxed else np.unique(answer[answer < len(classes)])
     picture, scale = image.astype(np.float32), MAX_SIDE / max(image.shape[:2])
     for mask, label in zip(answer.masks if boxed else answer == labels[:, None, None], labels, strict=True):
-        picture[mask] = 0.4 * picture[mask] + 0.6 * np.array(colour_of(label, classes))
+        picture[mask] = 0.4 * picture[mask] + 0.6 * np.array(colour_of(label))
     smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
     picture = cv2.resize(picture.round().astype(np.uint8), None, fx=scale, fy=scale, interpolation=smooth)
     for index, box in enumerate(answer.boxes if boxed else ()):
         x0, y0, x1, y1 = (box * scale).round().astype(int).tolist()
-        cv2.rectangle(picture, (x0, y0), (x1, y1), colour_of(labels[index], classes), 2)
+        cv2.rectangle(picture, (x0, y0), (x1, y1), colour_of(labels[index]), 2)
         words = classes[labels[index]] + ("" if answer.scores is None else f" {100 * answer.scores[index]:.0f}")
         for width, ink in ((3, (0, 0, 0)), (1, (255, 255, 255))):
             cv2.putText(picture, words, (x0 + 3, y0 + 13), cv2.FONT_HERSHEY_SIMPLEX, 0.4, ink, width, cv2.LINE_AA)
     return picture
 
 
-def colour_of(label: int, classes: Sequence[str]) -> tuple[int, ...]:
-    """RGB of a class, the same in every picture."""
-    return tuple(round(255 * part) for part in colormaps["turbo"](label / max(len(classes) - 1, 1))[:3])
+def colour_of(label: int) -> tuple[int, ...]:
+    """RGB of a class, the same in every picture, far from that of its neighbours."""
+    return tuple(round(255 * part) for part in colormaps["turbo"]((0.1 + 0.618 * label) % 1)[:3])
 
 
 def colours_of(answers: Iterable[Any], classes: Sequence[str]) -> dict[str, str]:
     """Makes the legend of some answers: each class that one of them holds, and its colour as ``#rrggbb``."""
     labels = [answer.labels if isinstance(answer, Instances) else np.unique(answer) for answer in answers]
     held = sorted({label for found in labels for label in found.tolist() if label < len(classes)})
-    return {classes[label]: "#{:02x}{:02x}{:02x}".format(*colour_of(label, classes)) for label in held}
+    return {classes[label]: "#{:02x}{:02x}{:02x}".format(*colour_of(label)) for label in held}

@@ -10,7 +10,7 @@ from markupsafe import Markup
 GLYPHS = "●■▲◆▼★"  # of a style in the page's text
 MARKERS = "os^Dv*"  # the same for matplotlib
 INK, FAINT, SERIES = "#010101", "#020202", [f"#03030{style}" for style in range(len(GLYPHS))]
-COLOURS = {INK: "currentColor", FAINT: "var(--line)"} | {ink: f"var(--c{ink[-1]})" for ink in SERIES}
+COLOURS = {"xlink:": "", INK: "currentColor", FAINT: "var(--line)"} | {ink: f"var(--c{ink[-1]})" for ink in SERIES}
 
 
 class Line(NamedTuple):
