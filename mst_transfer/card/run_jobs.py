@@ -18,6 +18,7 @@ from mst_transfer.card.probe_job import probe_outcomes
 from mst_transfer.card.tasks import open_task
 from mst_transfer.files.atomic_files import write_text_atomically
 from mst_transfer.runs.launch import num_cores
+from mst_transfer.runs.stop import end_with_parent
 from mst_transfer.runs.work_dir import locked
 
 LOG, COMMANDS = "log.txt", "jobs.txt"
@@ -148,7 +149,8 @@ def _start(folder: Path, job: Job, slot: int, num_jobs: int, num_gpus: int) -> s
     else:
         environment["OMP_NUM_THREADS"] = str(max(1, num_cores() // num_jobs))
     with open(out / LOG, "ab") as log:
-        return subprocess.Popen(command_of(folder, job), stdout=log, stderr=log, env=environment)
+        orphans = dict(preexec_fn=end_with_parent) if sys.platform == "linux" else {}  # noqa: PLW1509 - one thread
+        return subprocess.Popen(command_of(folder, job), stdout=log, stderr=log, env=environment, **orphans)
 
 
 def _minutes(seconds: float) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -116,6 +117,28 @@ def test_a_failed_job_stops_no_other_and_is_named(world, tmp_path, capsys):
     assert status == 1
     assert [job["status"] for job in card["jobs"]] == ["failed", "done", "done", "done"]
     assert plan.jobs[0].id in capsys.readouterr().out and "result.json" in card["jobs"][0]["error"]
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_it_ends_with_the_same_card(world, tmp_path):
+    words = [str(world / "a.safetensors"), "random", "--on", "sample", "--labels", "2", "--seeds", "0", "1"]
+    command = [sys.executable, "-m", "mst_transfer.cli.main", "evaluate", *words, "--out"]
+    for out, wanted in ((tmp_path / "killed", 1), (tmp_path / "whole", None)):
+        process = subprocess.Popen([*command, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while wanted is not None and len(list(out.glob("jobs/*/result.json"))) < wanted:
+            assert process.poll() is None
+            time.sleep(0.05)
+        if wanted is not None:
+            time.sleep(1.0)  # the next job is on its way
+            process.kill()
+            process.wait()
+            process = subprocess.Popen([*command, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        assert process.wait(timeout=300) == 0
+    cards = [json.loads((tmp_path / name / "card.json").read_text()) for name in ("killed", "whole")]
+    for card in cards:
+        del card["command"]
+        assert all(job.pop("minutes") and job.pop("command") for job in card["jobs"])
+    assert cards[0] == cards[1]
 
 
 SEG = """
