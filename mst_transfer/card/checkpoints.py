@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -93,6 +94,7 @@ def open_checkpoints(words: Sequence[str]) -> list[Checkpoint]:
         ValueError: a file can't be read or is not covered, two have one name, or ``random`` has no architecture.
     """
     named = parse_names(words)
+    named = {name: os.path.abspath(path) if os.path.exists(path) else path for name, path in named.items()}
     opened = {name: _open(name, path) for name, path in named.items() if not path.startswith(RANDOM)}
     first = next(iter(opened.values()), None)
     for name, path in named.items():

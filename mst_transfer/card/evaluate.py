@@ -61,6 +61,9 @@ def evaluate(args: argparse.Namespace, command: str) -> int:
     data = {task.name: open_task(task) for task in tasks}
     groups = {task.name: sequences([image.path for image in data[task.name].val], task.group) for task in tasks}
     _check_labels(options, data)
+    for name, numbers in groups.items():
+        if len(data[name].val if numbers is None else set(numbers.tolist())) < 2:
+            raise ValueError(f"{name} has one validation image or sequence: an interval needs two or more")
     plan = _plan(args, command, options, checkpoints, tasks, data)
     at_once = args.gpus or args.jobs or 1
     seconds = _costs(plan, data, args.out, at_once)

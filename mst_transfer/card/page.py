@@ -66,6 +66,27 @@ def write_page(folder: str | Path, pretraining: Sequence[str | Path] = ()) -> Pa
     return folder / "card.html"
 
 
+def side_by_side(folder: str | Path, other: str | Path) -> str:
+    """Lists the figures of two cards of one protocol.
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`write_page`; the protocols differ: says in what.
+    """
+    cards = [read_card(Path(one) / "card.json") for one in (folder, other)]
+    if cards[0]["protocol_hash"] != cards[1]["protocol_hash"]:
+        ours, theirs = (dict(flat(card["protocol"])) for card in cards)
+        names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+        lines = [f"  {name}: {ours.get(name, 'not set')} against {theirs.get(name, 'not set')}" for name in names]
+        raise ValueError(
+            "\n".join([f"the protocols of {folder} and {other} differ, so do not compare figures:", *lines])
+        )
+    keys = ("task", "metric", "protocol", "labels", "checkpoint")
+    rows = [
+        (*(row[key] for key in keys), points(row["value"]), span(row["ci95"])) for card in cards for row in card["rows"]
+    ]
+    return "\n".join("  ".join(row) for row in sorted(rows))
+
+
 def read_card(path: Path) -> dict[str, Any]:
     """Reads ``card.json``; what is no number (NaN, Infinity) becomes None. Raises: see :func:`write_page`."""
     if not path.is_file():

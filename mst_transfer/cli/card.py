@@ -11,8 +11,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", metavar="DIR", help="folder of a card, made by mst evaluate")
     parser.add_argument("--pretraining", metavar="WORK_DIR", nargs="+", default=(), help="pre-trainings to show")
+    parser.add_argument("--against", metavar="DIR", help="another card: their figures side by side, or what differs")
     args = parser.parse_args(argv)
-    from mst_transfer.card.page import write_page
+    from mst_transfer.card.page import side_by_side, write_page
 
-    print(write_page(args.folder, args.pretraining))
+    if args.against:
+        print(side_by_side(args.folder, args.against))
+    else:
+        print(write_page(args.folder, args.pretraining))
     return 0
