@@ -65,14 +65,12 @@ def extract_tokens(
     Args:
         num_blocks: see :func:`mst_transfer.probes.features.patch_tokens`.
         store_path: folder for a file without a name, which the system removes when the process ends; None: in memory.
-        dtype: of the stored tokens.
         batch_size, num_workers: of loading; a batch holds images of one size.
-        title: of the progress line.
+        dtype, title: of the stored tokens, of the progress line.
 
     Raises:
         ValueError: the backbone has no such tokens, or not of such views; an image or a label map is unreadable.
-        FloatingPointError: a token is not finite.
-        OSError: the disk is full.
+        FloatingPointError, OSError: a token is not finite; the disk is full.
     """
     check_features(frozen.model, num_blocks, average_patches=False)
     grids = [token_grid(frozen.model, *dataset.view_size(index)) for index in indices]

@@ -26,9 +26,10 @@ _OF_ALL = "A score must be of all images: put the file in order, or leave it out
 
 @dataclass
 class DenseImages(Dataset):
-    """Images with their label maps; every checkpoint sees the same pixels. Raises ValueError for a number out of range.
+    """Images with their label maps; every checkpoint sees the same pixels.
 
-    What reads a file raises UnreadableImageError, a ValueError that names it.
+    Raises:
+        ValueError: a number is out of range. UnreadableImageError, which is one, from all that reads a file: names it.
     """
 
     pairs: Sequence[tuple[Path, LabelSource]]  # the map has the size of the image's file
@@ -76,15 +77,12 @@ class DenseImages(Dataset):
         """uint8, of the size of the image's file, and with no other values than classes and ``ignore_index``."""
         path, source = self.pairs[index]
         labels, size = source(index) if callable(source) else read_label_map(source), self.file_size(index)
-        strange = {*np.flatnonzero(np.bincount(labels.ravel())).tolist()} - {
-            *range(self.num_classes),
-            self.ignore_index,
-        }
+        strange = {*np.unique(labels).tolist()} - {*range(self.num_classes), self.ignore_index}
         if labels.shape != size or strange:
             raise UnreadableImageError(
-                f"mask {shown_path(path if callable(source) else source)} is {' x '.join(map(str, labels.shape[::-1]))}"
-                f"{f' and holds {sorted(strange)[:5]}' if strange else ''}: allowed are the size of its image, "
-                f"{size[1]} x {size[0]}, classes 0 … {self.num_classes - 1}, and {self.ignore_index} for no class"
+                f"mask {shown_path(path if callable(source) else source)}, {labels.shape[1]} x {labels.shape[0]}, holds "
+                f"{sorted(strange)[:5] or 'classes'}: allowed are the size of its image, {size[1]} x {size[0]}, classes "
+                f"0 … {self.num_classes - 1}, and {self.ignore_index} for no class"
             )
         return labels
 
@@ -102,13 +100,8 @@ class DenseImages(Dataset):
     ) -> tuple[NDArray[np.int64], dict[int, LabelMap]]:
         """Compares class scores with the label maps, at their resolution.
 
-        Args:
-            outputs: index of an image, and scores [h, w, K], which are up-sampled bilinearly; the largest counts.
-            classes: [K], of which these are.
-            keep_maps: images whose predicted maps are returned.
-
-        Returns:
-            Pixels [n, C, 3] of each image and class: intersection, predicted, true, ignored ones nowhere; and maps.
+        (index, scores [h, w, K] of ``classes`` [K]) of n images → pixels [n, C, 3] in the intersection, predicted and
+        true (ignored ones in none of them), and the predicted maps of ``keep_maps``. Scores are up-sampled bilinearly.
         """
         counts, maps = [], {}
         for index, scores in outputs:

@@ -28,16 +28,10 @@ def dense_knn(
     temperature: float = 0.02,
     device: torch.device | str = "cpu",
 ) -> Iterator[tuple[int, Tensor]]:
-    """Scores C classes for each validation image, exactly, in chunks of queries and keys.
+    """Yields the index of each image of ``val`` and its class scores [h, w, C], which sum to 1.
 
-    Args:
-        train, keys: numbers [K] of the labelled tokens among these.
-        val: the queries.
-        k, temperature: neighbours, fewer where there are fewer keys, and of the softmax over their cosines.
-        device: where to compute.
-
-    Yields:
-        The index of an image in its data set, and scores [h, w, C], which sum to 1.
+    Exact, in chunks of queries and keys, these being the labelled tokens of ``train`` with the numbers ``keys`` [K].
+    Where there are fewer than k, all of them count. The temperature is that of a softmax over cosines.
     """
     progress, done = Progress("dense k-NN: image", len(val.grids)), 0
     while done < len(val.grids):  # whole images with at most so many tokens, or one
