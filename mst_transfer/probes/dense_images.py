@@ -76,12 +76,12 @@ class DenseImages(Dataset):
     def label_map(self, index: int) -> LabelMap:
         """uint8, of the size of the image's file, and with no other values than classes and ``ignore_index``."""
         path, source = self.pairs[index]
-        labels, size = source(index) if callable(source) else read_label_map(source), self.file_size(index)
-        strange = {*np.unique(labels).tolist()} - {*range(self.num_classes), self.ignore_index}
-        if labels.shape != size or strange:
+        labels, (height, width) = source(index) if callable(source) else read_label_map(source), self.file_size(index)
+        strange = sorted({*np.unique(labels).tolist()} - {*range(self.num_classes), self.ignore_index})
+        if labels.shape != (height, width) or strange:
             raise UnreadableImageError(
-                f"mask {shown_path(path if callable(source) else source)}, {labels.shape[1]} x {labels.shape[0]}, holds "
-                f"{sorted(strange)[:5] or 'classes'}: allowed are the size of its image, {size[1]} x {size[0]}, classes "
+                f"mask {shown_path(path if callable(source) else source)} of shape {list(labels.shape)} holds "
+                f"{strange[:5] or 'classes'}: allowed are the shape of its image, [{height}, {width}], classes "
                 f"0 … {self.num_classes - 1}, and {self.ignore_index} for no class"
             )
         return labels

@@ -38,9 +38,9 @@ class LogisticRegression:
         self.dtype = torch.float64 if len(rows) * features.tokens.shape[1] <= _DOUBLE else torch.float32
         self.mean, self.scale = torch.zeros((), device=device), torch.ones((), device=device)
         mean = self._mean(lambda x, y: x.double().sum(0))
-        self.mean = mean.to(self.dtype)
-        deviation = self._mean(lambda x, y: x.double().square().sum(0)).sqrt()
-        self.scale = torch.where(deviation > 1e-6 * mean.abs(), deviation, 1.0).to(self.dtype)
+        deviation = self._mean(lambda x, y: (x.double() - mean).square().sum(0)).sqrt()
+        deviation = torch.where(deviation > 1e-6 * mean.abs(), deviation, 1.0)
+        self.mean, self.scale = mean.to(self.dtype), deviation.to(self.dtype)
         self._kept = list(self._chunks()) if 4 * len(rows) * len(mean) <= _IN_MEMORY else None
         with quick_products(device):
             self.covariance = self._mean(lambda x, y: F.linear(x.T, x.T).double())

@@ -52,12 +52,12 @@ def dense_probe(
     Args:
         frozen, train, val: the backbone, and images of the same classes.
         protocols: of :data:`PROTOCOLS`.
-        labels: of how many training images, see :func:`mst_transfer.probes.label_subset.label_subset`.
+        labels: of how many training images: numbers, or shares as :func:`label_subset` takes them.
         seeds: of those, of the held-out images that choose the penalty, and of the cap on keys.
         num_blocks: whose tokens dense linear sees; dense k-NN sees the last block's.
         max_keys: of dense k-NN, drawn among all; None: all.
         keep_maps: validation images whose predicted maps are wanted.
-        **extraction: options of :func:`mst_transfer.probes.dense_features.extract_tokens`.
+        **extraction: options of :func:`extract_tokens`.
 
     Raises:
         ValueError: an option, an image or a label map; or the images of a subset, or of ``val``, show no class.

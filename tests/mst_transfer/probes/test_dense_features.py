@@ -204,9 +204,9 @@ def test_label_maps_may_be_drawn(tmp_path):
     [
         (
             "size",
-            r"mask .*0_labels.png, 4 x 3, holds classes: allowed are the size of its image, 8 x 8, .* 0 … 3, and 255",
+            r"mask .*0_labels.png of shape \[3, 4\] holds classes: allowed .*image, \[8, 8\], classes 0 … 3, and 255",
         ),
-        ("values", r"mask .*0_labels.png, 8 x 8, holds \[4, 200\]: allowed"),
+        ("values", r"mask .*0_labels.png of shape \[8, 8\] holds \[4, 200\]: allowed"),
         ("no mask", "mask .*0_labels.png cannot be read"),
         ("no image", "Cannot read image '.*0.png': No such file.*A score must be of all images"),
         ("truncated", "Cannot read image '.*0.png': .*A score must be of all images"),
