@@ -1,7 +1,4 @@
-"""Patch tokens of many images, computed once, in memory or in a file that goes with the process.
-
-Legend: n images of h * w tokens each, T tokens of all images, D their width, C classes.
-"""
+"""Patch tokens of many images, computed once, in memory or in a file that goes with the process."""
 
 import os
 import tempfile
@@ -16,7 +13,7 @@ from mst_transfer.devices.onednn_products import quick_products
 from mst_transfer.files.image_files import shown_path
 from mst_transfer.probes.attention import token_grid
 from mst_transfer.probes.backbones import FrozenBackbone
-from mst_transfer.probes.dense_images import DenseImages
+from mst_transfer.probes.dense_images import DenseImages, Path
 from mst_transfer.probes.features import check_features, patch_tokens
 from mst_transfer.probes.labelled_images import load
 from mst_transfer.runs.progress import Progress
@@ -47,11 +44,7 @@ def num_bytes(
 ) -> int:
     """How much :func:`extract_tokens` will store, from the headers of the files."""
     row = frozen.model.num_features * num_blocks * np.dtype(dtype).itemsize + 4 * dataset.num_classes
-    return int(_token_grids(frozen, dataset, indices).prod(axis=1).sum()) * row
-
-
-def _token_grids(frozen: FrozenBackbone, dataset: DenseImages, indices: Sequence[int]) -> NDArray[np.int64]:
-    return np.array([token_grid(frozen.model, *dataset.view_size(index)) for index in indices], np.int64)
+    return row * sum(int(np.prod(token_grid(frozen.model, *dataset.view_size(index)))) for index in indices)
 
 
 @torch.no_grad()
@@ -61,36 +54,32 @@ def extract_tokens(
     indices: Sequence[int],
     num_blocks: int = 1,
     *,
-    store_path: str | os.PathLike[str] | None = None,
+    store_path: Path | None = None,
     dtype: DTypeLike = "f4",
     batch_size: int = 8,
     num_workers: int = 0,
     title: str = "images:",
 ) -> DenseFeatures:
-    """Computes tokens and soft labels of some images.
+    """Computes tokens and soft labels of the images of these indices.
 
     Args:
-        frozen: the backbone.
-        dataset, indices: where the images are, and which of them.
         num_blocks: see :func:`mst_transfer.probes.features.patch_tokens`.
         store_path: folder for a file without a name, which the system removes when the process ends; None: in memory.
-        dtype: of the stored tokens.
         batch_size, num_workers: of loading; a batch holds images of one size.
-        title: of the progress line.
+        dtype, title: of the stored tokens, of the progress line.
 
     Raises:
         ValueError: the backbone has no such tokens, or not of such views; an image or a label map is unreadable.
-        FloatingPointError: a token is not finite.
-        OSError: the disk is full.
+        FloatingPointError, OSError: a token is not finite; the disk is full.
     """
     check_features(frozen.model, num_blocks, average_patches=False)
-    grids = _token_grids(frozen, dataset, indices)
-    offsets = np.concatenate([[0], grids.prod(axis=1).cumsum()])
+    grids = [token_grid(frozen.model, *dataset.view_size(index)) for index in indices]
+    offsets = np.cumsum([0, *(h * w for h, w in grids)])
     tokens = _empty(store_path, (int(offsets[-1]), frozen.model.num_features * num_blocks), dtype)
     labels = _empty(store_path, (int(offsets[-1]), dataset.num_classes), "f4")
     groups: dict[tuple[int, int], list] = {}
-    for place, (index, (h, w)) in enumerate(zip(indices, grids.tolist(), strict=True)):
-        groups.setdefault((h, w), []).append((place, int(index), (h, w)))
+    for place, (index, grid) in enumerate(zip(indices, grids, strict=True)):
+        groups.setdefault(grid, []).append((place, index, grid))
     batches = [
         same[first : first + batch_size] for same in groups.values() for first in range(0, len(same), batch_size)
     ]
@@ -103,14 +92,13 @@ def extract_tokens(
             part = slice(*offsets[place : place + 2])
             tokens[part], labels[part] = rows, share
             if not np.isfinite(tokens[part]).all():
-                name = shown_path(dataset.pairs[int(indices[place])][0])
+                name = shown_path(dataset.pairs[indices[place]][0])
                 raise FloatingPointError(f"tokens of {name} are not finite in {tokens.dtype}: look at the weights")
-        done += len(places)
-        progress(done)
-    return DenseFeatures(np.array(indices, np.int64), tokens, labels, offsets, grids)
+        progress(done := done + len(places))
+    return DenseFeatures(np.array(indices), tokens, labels, offsets, np.array(grids))
 
 
-def _empty(folder: str | os.PathLike[str] | None, shape: tuple[int, int], dtype: DTypeLike) -> NDArray:
+def _empty(folder: Path | None, shape: tuple[int, int], dtype: DTypeLike) -> NDArray:
     """In memory, or in an unnamed file whose space is taken now: a full disk ends in an error, not in a crash."""
     if folder is None:
         return np.empty(shape, dtype)

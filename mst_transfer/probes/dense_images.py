@@ -1,10 +1,8 @@
-"""Photographs with label maps, seen as whole numbers of tokens; and how well class scores agree with the maps.
-
-Legend: H, W sides of a view in pixels, h, w its tokens, C classes.
-"""
+"""Photographs with label maps, seen as h * w tokens each, and how well scores of C classes agree with the maps."""
 
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import cv2
@@ -22,50 +20,36 @@ from mst_transfer.files.label_maps import read_label_map
 
 Path: TypeAlias = str | os.PathLike[str]
 LabelMap: TypeAlias = NDArray[np.uint8]
-LabelSource: TypeAlias = Path | Callable[[int], LabelMap]  # a file, or index → map
+LabelSource: TypeAlias = Path | Callable[[int], LabelMap]  # a file, or what draws the map from the image's index
 _OF_ALL = "A score must be of all images: put the file in order, or leave it out for every checkpoint and say so"
 
 
+@dataclass
 class DenseImages(Dataset):
     """Images with their label maps; every checkpoint sees the same pixels.
 
-    Args:
-        pairs: path of an image, and source of its label map, which has the size of the image.
-        num_classes: C; a map holds 0 … C - 1 and ``ignore_index``, which counts nowhere.
-        multiple: in pixels; an image is resized (bicubic, antialiased) so that each side is the nearest multiple of it.
-        max_side: in pixels; larger images are scaled down to it.
-
     Raises:
-        ValueError: no image, or a number is out of range.
+        ValueError: a number is out of range. UnreadableImageError, which is one, from all that reads a file: names it.
     """
 
-    def __init__(
-        self,
-        pairs: Sequence[tuple[Path, LabelSource]],
-        num_classes: int,
-        *,
-        multiple: int,
-        max_side: int | None = None,
-        ignore_index: int = 255,
-    ) -> None:
-        self.pairs, self.num_classes, self.ignore_index = list(pairs), num_classes, ignore_index
-        self.multiple, self.max_side = multiple, max_side or 2**31
-        self._sizes: dict[int, tuple[int, int]] = {}
-        if not pairs or not 1 <= num_classes <= 255 or not 1 <= multiple <= self.max_side:
+    pairs: Sequence[tuple[Path, LabelSource]]  # the map has the size of the image's file
+    num_classes: int  # C; a map holds 0 … C - 1, and ``ignore_index``, which counts nowhere
+    multiple: int  # in pixels; sides are resized (bicubic, antialiased) to the nearest multiple of it
+    max_side: int | None = None  # in pixels; larger images are scaled down to it
+    ignore_index: int = 255
+
+    def __post_init__(self) -> None:
+        if not self.pairs or not 1 <= self.num_classes <= 255 or not 1 <= self.multiple <= (self.max_side or 2**31):
             raise ValueError(
-                f"{len(pairs)} images, num_classes = {num_classes}, multiple = {multiple}, max_side = {max_side}: at "
-                "least one image, 1 … 255 classes and 1 <= multiple <= max_side are needed"
+                f"{len(self.pairs)} images, num_classes = {self.num_classes}, multiple = {self.multiple}, max_side = "
+                f"{self.max_side}: at least one image, 1 … 255 classes and 1 <= multiple <= max_side are needed"
             )
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, item: tuple[int, int, tuple[int, int]]) -> tuple[int, Tensor, NDArray[np.float32]]:
-        """(place, index, (h, w)) → place, view uint8 [3, H, W], soft labels [h * w, C].
-
-        Raises:
-            UnreadableImageError: the image or its label map; names the file.
-        """
+        """(place, index, (h, w)) → place, view uint8 [3, H, W], soft labels."""
         place, index, grid = item
         try:
             image = resize(read_image(self.pairs[index][0]), *self.view_size(index))
@@ -74,34 +58,31 @@ class DenseImages(Dataset):
         return place, torch.from_numpy(image).permute(2, 0, 1).contiguous(), self.soft_labels(index, grid)
 
     def file_size(self, index: int) -> tuple[int, int]:
-        """Height and width in pixels that an image's header declares; raises UnreadableImageError."""
-        if index not in self._sizes:
-            path = self.pairs[index][0]
-            try:
-                with open_image_file(path) as picture:
-                    self._sizes[index] = picture.height, picture.width
-            except UnreadableImageError as error:
-                raise UnreadableImageError(f"Cannot read image '{shown_path(path)}': {error}. {_OF_ALL}") from error
-        return self._sizes[index]
+        """Height and width in pixels that an image's header declares."""
+        path = self.pairs[index][0]
+        try:
+            with open_image_file(path) as picture:
+                return picture.height, picture.width
+        except UnreadableImageError as error:
+            raise UnreadableImageError(f"Cannot read image '{shown_path(path)}': {error}. {_OF_ALL}") from error
 
     def view_size(self, index: int) -> tuple[int, int]:
-        """H and W of an image's view; of two nearest multiples the smaller one."""
-        sides, most = self.file_size(index), self.max_side // self.multiple
-        unit = self.multiple * max(1.0, max(sides) / self.max_side)
-        height, width = (self.multiple * max(1, min(int(np.ceil(side / unit - 0.5)), most)) for side in sides)
-        return height, width
+        """Height and width in pixels of an image's view; of two nearest multiples the smaller one."""
+        sides, most = self.file_size(index), self.max_side or 2**31
+        unit = self.multiple * max(1.0, max(sides) / most)
+        height, width = (max(1, min(int(np.ceil(side / unit - 0.5)), most // self.multiple)) for side in sides)
+        return height * self.multiple, width * self.multiple
 
     def label_map(self, index: int) -> LabelMap:
-        """uint8, of the file's size; raises UnreadableImageError if it is not, or holds other values than classes."""
+        """uint8, of the size of the image's file, and with no other values than classes and ``ignore_index``."""
         path, source = self.pairs[index]
-        labels, size = source(index) if callable(source) else read_label_map(source), self.file_size(index)
-        found = np.flatnonzero(np.bincount(labels.ravel()))
-        strange = found[(found >= self.num_classes) & (found != self.ignore_index)].tolist()
-        if labels.shape != size or strange:
+        labels, (height, width) = source(index) if callable(source) else read_label_map(source), self.file_size(index)
+        strange = sorted({*np.unique(labels).tolist()} - {*range(self.num_classes), self.ignore_index})
+        if labels.shape != (height, width) or strange:
             raise UnreadableImageError(
-                f"mask {shown_path(path if callable(source) else source)} is {' x '.join(map(str, labels.shape[::-1]))}"
-                f"{f' and holds {strange[:5]}' if strange else ''}: allowed are the size of its image, {size[1]} x "
-                f"{size[0]}, classes 0 … {self.num_classes - 1}, and {self.ignore_index} for pixels without one"
+                f"mask {shown_path(path if callable(source) else source)} of shape {list(labels.shape)} holds "
+                f"{strange[:5] or 'classes'}: allowed are the shape of its image, [{height}, {width}], classes "
+                f"0 … {self.num_classes - 1}, and {self.ignore_index} for no class"
             )
         return labels
 
@@ -119,13 +100,8 @@ class DenseImages(Dataset):
     ) -> tuple[NDArray[np.int64], dict[int, LabelMap]]:
         """Compares class scores with the label maps, at their resolution.
 
-        Args:
-            outputs: index of an image, and scores [h, w, K], which are up-sampled bilinearly; the largest counts.
-            classes: [K], of which these are.
-            keep_maps: images whose predicted maps are returned.
-
-        Returns:
-            Pixels [n, C, 3] of each image and class: intersection, predicted, true, ignored ones nowhere; and maps.
+        (index, scores [h, w, K] of ``classes`` [K]) of n images → pixels [n, C, 3] in the intersection, predicted and
+        true (ignored ones in none of them), and the predicted maps of ``keep_maps``. Scores are up-sampled bilinearly.
         """
         counts, maps = [], {}
         for index, scores in outputs:

@@ -2,8 +2,6 @@
 
 In-context scene understanding (Balazevic et al., NeurIPS 2023, section 3.1). The figures of ``open-hummingbird-eval``
 with exact search, but that its ignored training pixels are of class 0, and here of none.
-
-Legend: Q queries, K keys, D width, C classes.
 """
 
 from collections.abc import Iterator
@@ -16,30 +14,9 @@ from torch import Tensor
 
 from mst_transfer.devices.onednn_products import quick_products
 from mst_transfer.probes.dense_features import DenseFeatures
-from mst_transfer.runs.counter_random import derive_key, uniform
 from mst_transfer.runs.progress import Progress
 
-_QUERIES, _KEYS, _BLOCK, _GROUP = 8192, 4096, 1024, 16  # at once; queries of a product; keys of a group
-_STREAM = 0xCA9
-
-
-def cap_keys(rows: NDArray[np.int64], max_keys: int | None, seed: int) -> NDArray[np.int64]:
-    """At most ``max_keys`` of the rows, drawn by the seed, in their order."""
-    if max_keys is None or len(rows) <= max_keys:
-        return rows
-    draws = uniform(derive_key(seed, _STREAM), torch.from_numpy(rows), 1)[:, 0]
-    return rows[draws.argsort(stable=True)[:max_keys].sort().values.numpy()]
-
-
-def top_k(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """``similarity.topk(k)`` [Q, K] → [Q, k], quicker: the k largest lie in the k groups with the largest maxima."""
-    num_groups, rest = divmod(similarity.shape[1], _GROUP)
-    if rest or num_groups <= 2 * k:
-        return similarity.topk(min(k, similarity.shape[1]))
-    groups = similarity.unflatten(1, (_GROUP, num_groups))
-    best = groups.amax(dim=1).topk(k).indices  # [Q, k]
-    values, places = groups.gather(2, best[:, None].expand(-1, _GROUP, -1)).flatten(1).topk(k)
-    return values, places // k * num_groups + best.gather(1, places % k)
+_QUERIES, _KEYS, _BLOCK = 8192, 16384, 1024  # queries and keys in memory at once, queries of a product
 
 
 @torch.no_grad()
@@ -51,17 +28,10 @@ def dense_knn(
     temperature: float = 0.02,
     device: torch.device | str = "cpu",
 ) -> Iterator[tuple[int, Tensor]]:
-    """Scores the classes of each validation image, exactly, in chunks of queries and keys.
+    """Yields the index of each image of ``val`` and its class scores [h, w, C], which sum to 1.
 
-    Args:
-        train, keys: numbers [K] of the labelled tokens among these.
-        val: the queries.
-        k: neighbours; fewer where there are fewer keys.
-        temperature: of the softmax over their cosines.
-        device: where to compute.
-
-    Yields:
-        The index of an image in ``val``'s data set, and scores [h, w, C], which sum to 1.
+    Exact, in chunks of queries and keys, these being the labelled tokens of ``train`` with the numbers ``keys`` [K].
+    Where there are fewer than k, all of them count. The temperature is that of a softmax over cosines.
     """
     progress, done = Progress("dense k-NN: image", len(val.grids)), 0
     while done < len(val.grids):  # whole images with at most so many tokens, or one
@@ -72,9 +42,9 @@ def dense_knn(
         numbers = torch.zeros_like(cosines, dtype=torch.int64)
         for rows in np.array_split(keys, range(_KEYS, len(keys), _KEYS)):
             some, places = _unit(train.tokens[rows], device), torch.from_numpy(rows).to(device)
-            for part in torch.arange(len(queries), device=device).split(_BLOCK):
+            for part in (slice(start, start + _BLOCK) for start in range(0, len(queries), _BLOCK)):
                 with quick_products(device):
-                    near, at = top_k(F.linear(queries[part], some), k)
+                    near, at = F.linear(queries[part], some).topk(min(k, len(rows)))
                 cosines[part], order = torch.cat([cosines[part], near], dim=1).topk(k)
                 numbers[part] = torch.cat([numbers[part], places[at]], dim=1).gather(1, order)
         weights = (cosines / temperature).softmax(dim=1)  # [Q, k]

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from mst_transfer.probes.backbones import FrozenBackbone
 from mst_transfer.probes.dense_features import DenseFeatures, extract_tokens
 from mst_transfer.probes.dense_images import DenseImages, LabelMap, mean_iou
-from mst_transfer.probes.dense_knn import cap_keys, dense_knn
-from mst_transfer.probes.dense_linear import LinearClassifier, LogisticRegression
+from mst_transfer.probes.dense_knn import dense_knn
+from mst_transfer.probes.dense_linear import LogisticRegression
 from mst_transfer.probes.label_subset import label_subset
 from mst_transfer.probes.linear import split_held_out
 
@@ -50,15 +50,14 @@ def dense_probe(
     """Extracts tokens once, and yields each result as soon as it is there.
 
     Args:
-        frozen: the backbone.
-        train, val: images of the same classes.
+        frozen, train, val: the backbone, and images of the same classes.
         protocols: of :data:`PROTOCOLS`.
-        labels: of how many training images, see :func:`mst_transfer.probes.label_subset.label_subset`.
+        labels: of how many training images: numbers, or shares as :func:`label_subset` takes them.
         seeds: of those, of the held-out images that choose the penalty, and of the cap on keys.
         num_blocks: whose tokens dense linear sees; dense k-NN sees the last block's.
         max_keys: of dense k-NN, drawn among all; None: all.
         keep_maps: validation images whose predicted maps are wanted.
-        **extraction: options of :func:`mst_transfer.probes.dense_features.extract_tokens`.
+        **extraction: options of :func:`extract_tokens`.
 
     Raises:
         ValueError: an option, an image or a label map; or the images of a subset, or of ``val``, show no class.
@@ -76,38 +75,39 @@ def dense_probe(
     last = [replace(x, tokens=x.tokens[:, -frozen.model.num_features :]) for x in (memory, queries)]
     known: dict[bytes, tuple] = {}  # all labels are the same keys for each seed
     for (seed, share), subset in subsets.items():
-        images = np.searchsorted(needed, subset)
-        if not len(memory.select(images)):
+        images = np.searchsorted(needed, np.sort(subset))
+        rows = memory.select(images)
+        if not len(rows):
             raise ValueError(f"labels = {share!r}, seed {seed}: no pixel of these {len(images)} images has a class")
         for protocol in protocols:
-            if protocol == "dense_knn":
-                keys = cap_keys(np.sort(memory.select(images)), max_keys, seed)
-                if (key := keys.tobytes()) not in known:
-                    outputs = dense_knn(last[0], keys, last[1], device=frozen.device)
-                    known[key] = val.compare(outputs, np.arange(val.num_classes), keep_maps)
-                (counts, maps), chosen = known[key], {"tokens": len(keys)}
+            chosen: dict[str, Any] = {"images": len(images), "tokens": len(rows)}
+            if protocol == "dense_linear":
+                problem, more = _choose(train, memory, images, seed, frozen.device)
+                outputs = ((image, problem.scores(queries.image(image))) for image in range(len(val)))
+                (counts, maps), chosen = val.compare(outputs, problem.classes, keep_maps), chosen | more
             else:
-                classifier, chosen = _choose(train, memory, images, seed, frozen.device)
-                outputs = ((image, classifier(queries.image(image))) for image in range(len(val)))
-                counts, maps = val.compare(outputs, classifier.classes, keep_maps)
-            miou = mean_iou(counts)
-            yield DenseResult(protocol, share, seed, miou, counts, {"images": len(images), **chosen}, maps)
+                number = min(len(rows), max_keys or len(rows))
+                keys = rows[np.sort(label_subset(len(rows), number, seed))]
+                if keys.tobytes() not in known:
+                    outputs = dense_knn(last[0], keys, last[1], device=frozen.device)
+                    known[keys.tobytes()] = val.compare(outputs, np.arange(val.num_classes), keep_maps)
+                (counts, maps), chosen["tokens"] = known[keys.tobytes()], number
+            yield DenseResult(protocol, share, seed, mean_iou(counts), counts, chosen, maps)
 
 
 def _choose(
     train: DenseImages, memory: DenseFeatures, images: NDArray[np.int64], seed: int, device: torch.device
-) -> tuple[LinearClassifier, dict[str, Any]]:
-    """A classifier fitted to these images of the memory, with the penalty by which the rest of them had the best mIoU
-    when it was fitted to most of them; without images to hold out, with the one in the middle."""
+) -> tuple[LogisticRegression, dict[str, Any]]:
+    """Fits these images of the memory, with the penalty by which some of them had the best mIoU when it was fitted to
+    the others; without images to hold out, with the one in the middle."""
     l2, held_out = L2S[len(L2S) // 2], dict[float, float]()
     kept, held = (images[part.numpy()] for part in split_held_out(len(images), max(_HELD_OUT, 1 / len(images)), seed))
     if len(memory.select(kept)) and len(memory.select(held)):
         problem = LogisticRegression(memory, memory.select(kept), device)
         for strength in L2S:
-            classifier = problem.fit(strength, 1e-4)
-            outputs = ((int(memory.indices[image]), classifier(memory.image(image))) for image in held)
-            held_out[strength] = mean_iou(train.compare(outputs, classifier.classes)[0])
+            problem.fit(strength, tolerance=1e-4)
+            outputs = ((int(memory.indices[image]), problem.scores(memory.image(image))) for image in held)
+            held_out[strength] = mean_iou(train.compare(outputs, problem.classes)[0])
         l2 = max(held_out, key=lambda strength: held_out[strength])
-    rows = memory.select(images)
-    classifier = LogisticRegression(memory, rows, device).fit(l2)
-    return classifier, {"tokens": len(rows), "l2": l2, "steps": classifier.num_steps, "held_out": held_out}
+    problem = LogisticRegression(memory, memory.select(images), device)
+    return problem, {"l2": l2, "held_out": held_out, "steps": problem.fit(l2)}

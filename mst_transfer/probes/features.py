@@ -67,15 +67,9 @@ def class_tokens(backbone: Backbone, images: Tensor, num_blocks: int = 1, averag
 
 
 def patch_tokens(backbone: Backbone, images: Tensor, num_blocks: int = 1) -> Tensor:
-    """Computes the patch tokens of the last blocks, each after the final norm; class token and registers are dropped.
+    """Computes the patch tokens of the last blocks, each after the final norm, without class token and registers.
 
-    Args:
-        backbone: timm's ViT, or its Swin, of which there is the map of the last stage alone.
-        images: [B, 3, H, W], normalised.
-        num_blocks: n, how many of the last blocks.
-
-    Returns:
-        [B, h, w, D * n], earliest block first.
+    Normalised images [B, 3, H, W] → [B, h, w, D * num_blocks], earliest block first; of a Swin the last stage's map.
 
     Raises:
         ValueError: see :func:`check_features` and :func:`token_grid`.

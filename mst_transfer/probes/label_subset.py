@@ -14,15 +14,10 @@ _STREAM = 0x1ABE1
 def label_subset(num_images: int, labels: int | str, seed: int) -> NDArray:
     """Numbers of the images that keep their labels, int64; a smaller subset of a seed begins a larger one.
 
-    Args:
-        num_images: that there are.
-        labels: how many, ``4`` or ``"4"``, or their share, ``"10%"``, rounded up.
-        seed: of the order of which these are the first.
-
     Raises:
-        ValueError: ``labels`` is neither, or not in 1 … ``num_images``, not above 0 % up to 100 %.
+        ValueError: ``labels`` is no number in 1 … ``num_images``, and no share of them such as ``"10%"`` (rounded up).
     """
-    number = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(%?)", str(labels).strip())
+    number = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(%?)", str(labels))
     share = float(number[1]) * (num_images / 100 if number[2] else 1) if number else 0.0
     if number is None or not 0 < share <= num_images or not (number[2] or share.is_integer()):
         raise ValueError(

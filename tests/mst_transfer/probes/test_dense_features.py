@@ -202,8 +202,11 @@ def test_label_maps_may_be_drawn(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("size", r"mask .*0_labels.png is 4 x 3: allowed are the size of its image, 8 x 8, classes 0 … 3, and 255"),
-        ("values", r"mask .*0_labels.png is 8 x 8 and holds \[4, 200\]: allowed"),
+        (
+            "size",
+            r"mask .*0_labels.png of shape \[3, 4\] holds classes: allowed .*image, \[8, 8\], classes 0 … 3, and 255",
+        ),
+        ("values", r"mask .*0_labels.png of shape \[8, 8\] holds \[4, 200\]: allowed"),
         ("no mask", "mask .*0_labels.png cannot be read"),
         ("no image", "Cannot read image '.*0.png': No such file.*A score must be of all images"),
         ("truncated", "Cannot read image '.*0.png': .*A score must be of all images"),

@@ -10,7 +10,7 @@ from planted_scenes import features_of, write_images
 
 from mst_transfer.probes import dense_knn as module
 from mst_transfer.probes.dense_images import DenseImages, mean_iou
-from mst_transfer.probes.dense_knn import cap_keys, dense_knn, top_k
+from mst_transfer.probes.dense_knn import dense_knn
 
 
 def random_features(num_images, grid, width=5, num_classes=3, seed=0):
@@ -63,23 +63,7 @@ def test_the_published_codes_figures(tmp_path, monkeypatch, chunk):
     assert mean_iou(counts) == pytest.approx(100 * float(golden["miou"]), abs=1e-9)
 
 
-@pytest.mark.parametrize("num_keys", [5, 64, 16 * 20, 16 * 20 + 1, 16 * 50])
-def test_the_quick_top_k_is_torchs(num_keys):
-    similarity = torch.randn(20, num_keys, generator=torch.Generator().manual_seed(num_keys))
-    values, places = top_k(similarity, 9)
-    expected = similarity.topk(min(9, num_keys))
-    assert values.equal(expected.values) and places.equal(expected.indices)
-
-
 def test_fewer_keys_than_neighbours():
     train, val = random_features(1, (1, 2)), random_features(1, (2, 2), seed=1)
     few, all_of_them = (dict(dense_knn(train, train.select([0]), val, k=k))[0] for k in (30, 2))
     torch.testing.assert_close(few, all_of_them)
-
-
-def test_a_cap_on_keys_is_drawn_by_the_seed():
-    rows = np.arange(100, 1100)
-    assert cap_keys(rows, None, 0) is rows and cap_keys(rows, 1000, 0) is rows
-    one, other = cap_keys(rows, 50, 0), cap_keys(rows, 50, 1)
-    assert len(one) == 50 and (np.diff(one) > 0).all() and set(one) <= set(rows) and not np.array_equal(one, other)
-    assert np.array_equal(one, cap_keys(rows, 50, 0))
