@@ -130,12 +130,10 @@ def predict(
         progress(number)
     if not found["images"]:
         raise ValueError(f"none of the {len(paths)} images of {images} can be read")
-    colours = zip(head.classes, head.palette, strict=False)
-    said = dict(checkpoint=str(head.checkpoint), score=score, unreadable=unreadable)
-    said = dict(
-        info=said, categories=[dict(id=n, name=c, color=[*rgb]) for n, (c, rgb) in enumerate(colours, head.detects)]
-    )
-    write_text_atomically(out / "predictions.json", json.dumps(dict(**said, **found)))
+    info = dict(checkpoint=str(head.checkpoint), score=score, unreadable=unreadable)
+    names = enumerate(zip(head.classes, head.palette, strict=False), head.detects)
+    categories = [dict(id=number, name=name, color=[*colour]) for number, (name, colour) in names]
+    write_text_atomically(out / "predictions.json", json.dumps(dict(info=info, categories=categories, **found)))
     return Predictions(out, len(found["images"]), len(found["annotations"]), unreadable)
 
 
@@ -146,9 +144,8 @@ def _predict_one(head: TrainedHead, path: Path, name: Path, out: Path, score: fl
     options = dict(pred_score_thr=score) if head.detects else dict(with_labels=False)  # labels take seconds
     picture = out / "drawn" / f"{stem}.jpg"
     head.visualizer.add_datasample("", image, sample, draw_gt=False, out_file=str(picture), **options)
-    number = len(found["images"]) + 1
-    sides = dict(height=image.shape[0], width=image.shape[1])
-    found["images"].append(dict(id=number, file_name=name.as_posix(), **sides))
+    number, (height, width, _) = len(found["images"]) + 1, image.shape
+    found["images"].append(dict(id=number, file_name=name.as_posix(), height=height, width=width))
     if head.detects:
         found["annotations"] += coco_objects(sample.pred_instances, score, number, len(found["annotations"]) + 1)
         return
@@ -161,15 +158,12 @@ def coco_objects(found: Any, score: float, image_id: int, first_id: int) -> list
     """COCO's entries of mmdet's ``pred_instances`` with at least this score: boxes in pixels, masks as run lengths."""
     found = found[found.scores >= score]
     codes = [*encode_masks(found.masks, found.bboxes)] if "masks" in found else [None] * len(found)
-    entries = []
-    for number, ((x0, y0, x1, y1), label, code) in enumerate(
-        zip(found.bboxes.tolist(), found.labels.tolist(), codes, strict=True)
-    ):
-        entry = dict(id=first_id + number, image_id=image_id, category_id=label + 1, iscrowd=0)
-        entry |= dict(bbox=[x0, y0, x1 - x0, y1 - y0], area=(x1 - x0) * (y1 - y0), score=found.scores[number].item())
+    entries: list[dict[str, Any]] = []
+    for number, ((x0, y0, x1, y1), code) in enumerate(zip(found.bboxes.tolist(), codes, strict=True)):
+        label, confidence = found.labels[number].item(), found.scores[number].item()
+        entry = dict(id=first_id + number, image_id=image_id, category_id=label + 1, score=confidence, iscrowd=0)
+        entries.append({**entry, "bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0)})
         if code is not None:
-            entry |= dict(
-                segmentation={**code, "counts": code["counts"].decode()}, area=found.masks[number].sum().item()
-            )
-        entries.append(entry)
+            entries[-1]["segmentation"] = {**code, "counts": code["counts"].decode()}
+            entries[-1]["area"] = found.masks[number].sum().item()
     return entries
