@@ -43,11 +43,11 @@ class Predictions(NamedTuple):
 class TrainedHead:
     """A detector or segmentor with the pipeline of its tests; arguments and errors as of :func:`predict`."""
 
-    def __init__(self, run: str | Path, checkpoint: str | Path | None = None) -> None:
+    def __init__(self, run: str | Path, checkpoint: str | Path | None = None, trust_config: bool = False) -> None:
         is_run = Path(run).is_dir()
         if checkpoint is None and not is_run:
             raise ValueError(f"{run} is no work dir of mst train. Next step: name one, or a config with --checkpoint")
-        cfg = read_config_of_run(run) if is_run else load_run_config(str(run))
+        cfg = read_config_of_run(run, trust_config) if is_run else load_run_config(str(run))
         check_kind(cfg, DETECTION, SEGMENTATION)
         found = checkpoint or newest_whole_checkpoint(run)[0] or Path(run) / "epoch_N.pth"
         self.checkpoint = Path(existing_checkpoint(str(found)))
@@ -61,7 +61,7 @@ class TrainedHead:
         with registered_types_only():
             model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
             reader = Compose([step for step in dataset.pipeline if "Annotations" not in step["type"]])
-            self.visualizer = VISUALIZERS.build(dict(type=kind, alpha=0.5))
+            self.visualizer = VISUALIZERS.get(kind)(alpha=0.5)
         check_pipelines(SimpleNamespace(pipeline=reader), ImageChecks.of(cfg) or ImageChecks(), None)
         try:
             content = load_checkpoint(model, str(self.checkpoint), "cpu", strict=True, logger="silent")
@@ -89,6 +89,7 @@ def predict(
     checkpoint: str | Path | None = None,
     score: float = 0.3,
     overwrite: bool = False,
+    trust_config: bool = False,
 ) -> Predictions:
     """Runs a trained head on an image, or on all of a folder and its sub-folders; unreadable ones are left out.
 
@@ -100,6 +101,7 @@ def predict(
         checkpoint: default: the newest whole one of the work dir.
         score: objects below it are left out, 0 to 1.
         overwrite: ``out`` may hold files, which are replaced.
+        trust_config: run the ``.py`` of the work dir instead of reading ``run_config.json``.
 
     Raises:
         FileNotFoundError: no such run, checkpoint or image.
@@ -110,7 +112,7 @@ def predict(
         raise ValueError(f"--score {score:g} must lie between 0 and 1")
     root = Path(images)
     paths = [root] if root.is_file() else [Path(path) for path in find_images(root)]
-    head = TrainedHead(run, checkpoint)
+    head = TrainedHead(run, checkpoint, trust_config)
     out = Path(out or head.checkpoint.parent / "predictions")
     out.mkdir(parents=True, exist_ok=True)
     if not overwrite and any(out.iterdir()):
