@@ -3,7 +3,6 @@
 import json
 import sys
 from pathlib import Path
-from tempfile import TemporaryFile
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -29,6 +28,8 @@ from mst_transfer.files.image_files import UnreadableImageError, shown_path
 from mst_transfer.files.image_folder import find_images
 from mst_transfer.runs.checkpoints import existing_checkpoint, newest_whole_checkpoint
 from mst_transfer.runs.progress import Progress
+
+FILE = "predictions.json"
 
 
 class Predictions(NamedTuple):
@@ -114,10 +115,9 @@ def predict(
     paths = [root] if root.is_file() else [Path(path) for path in find_images(root)]
     head = TrainedHead(run, checkpoint, trust_config)
     out = Path(out or head.checkpoint.parent / "predictions")
-    out.mkdir(parents=True, exist_ok=True)
-    if not overwrite and any(out.iterdir()):
+    if not overwrite and out.is_dir() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty. Next step: another --out; or --overwrite, which replaces files there")
-    TemporaryFile(dir=out).close()  # an OSError if it cannot be written
+    write_text_atomically(out / FILE, "{}")  # can it be written?
     paths = [path for path in paths if out.resolve() not in path.resolve().parents]  # drawn at another time
     found: dict[str, list] = dict(images=[], annotations=[])
     unreadable: dict[str, str] = {}
@@ -135,7 +135,7 @@ def predict(
     info = dict(checkpoint=str(head.checkpoint), score=score, unreadable=unreadable)
     names = enumerate(zip(head.classes, head.palette, strict=False), head.detects)
     categories = [dict(id=number, name=name, color=[*colour]) for number, (name, colour) in names]
-    write_text_atomically(out / "predictions.json", json.dumps(dict(info=info, categories=categories, **found)))
+    write_text_atomically(out / FILE, json.dumps(dict(info=info, categories=categories, **found)))
     return Predictions(out, len(found["images"]), len(found["annotations"]), unreadable)
 
 

@@ -144,7 +144,7 @@ def test_mistakes_are_refused(segmentor: Path, tiny_seg_config: Path, images: Pa
         ([run, folder, "--checkpoint", str(tmp_path / "gone.pth")], "gone.pth does not exist"),
         ([str(tiny_seg_config), folder, "--checkpoint", str(other)], "does not fit the model"),
         (["pretrain/configs/mst_vit_sample.py", folder, "--checkpoint", str(other)], "pre-training config"),
-        ([run, folder, "--out", str(images / "a.jpg" / "out")], "Not a directory"),
+        ([run, folder, "--out", str(images / "a.jpg" / "out")], "name a folder instead of a file"),
     ):
         assert main(["predict", *words]) == 1
         assert message in capsys.readouterr().err

@@ -113,8 +113,8 @@ def test_folders_that_cannot_be_used_are_refused(photo_folder: Path, tmp_path: P
         (empty, "out", "No image under"),
         (tmp_path / "nowhere", "out", "does not exist"),
         (text, "out", "none of the photos that were looked at can be read"),
-        (photo_folder, "file", "File exists"),
-        (photo_folder, "file/out", "Not a directory"),
+        (photo_folder, "file", "cannot write"),
+        (photo_folder, "file/out", "name a folder instead of a file"),
     ):
         assert train(photos, tmp_path / out) == 1
         assert message in capsys.readouterr().err
