@@ -1,10 +1,8 @@
 """Runs a trained head on photographs: boxes and masks in COCO's format or label maps, and pictures of them."""
 
-import itertools
 import json
 import sys
 from pathlib import Path
-from tempfile import TemporaryFile
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -31,7 +29,7 @@ from mst_transfer.files.image_folder import find_images
 from mst_transfer.runs.checkpoints import existing_checkpoint, newest_whole_checkpoint
 from mst_transfer.runs.progress import Progress
 
-_number = itertools.count()  # mmengine keeps visualizers by name: one of a run in this process must not be taken
+FILE = "predictions.json"
 
 
 class Predictions(NamedTuple):
@@ -46,11 +44,11 @@ class Predictions(NamedTuple):
 class TrainedHead:
     """A detector or segmentor with the pipeline of its tests; arguments and errors as of :func:`predict`."""
 
-    def __init__(self, run: str | Path, checkpoint: str | Path | None = None) -> None:
+    def __init__(self, run: str | Path, checkpoint: str | Path | None = None, trust_config: bool = False) -> None:
         is_run = Path(run).is_dir()
         if checkpoint is None and not is_run:
             raise ValueError(f"{run} is no work dir of mst train. Next step: name one, or a config with --checkpoint")
-        cfg = read_config_of_run(run) if is_run else load_run_config(str(run))
+        cfg = read_config_of_run(run, trust_config) if is_run else load_run_config(str(run))
         check_kind(cfg, DETECTION, SEGMENTATION)
         found = checkpoint or newest_whole_checkpoint(run)[0] or Path(run) / "epoch_N.pth"
         self.checkpoint = Path(existing_checkpoint(str(found)))
@@ -64,7 +62,7 @@ class TrainedHead:
         with registered_types_only():
             model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
             reader = Compose([step for step in dataset.pipeline if "Annotations" not in step["type"]])
-            self.visualizer = VISUALIZERS.build(dict(type=kind, alpha=0.5, name=f"predict_{next(_number)}"))
+            self.visualizer = VISUALIZERS.get(kind)(alpha=0.5)
         check_pipelines(SimpleNamespace(pipeline=reader), ImageChecks.of(cfg) or ImageChecks(), None)
         try:
             content = load_checkpoint(model, str(self.checkpoint), "cpu", strict=True, logger="silent")
@@ -92,6 +90,7 @@ def predict(
     checkpoint: str | Path | None = None,
     score: float = 0.3,
     overwrite: bool = False,
+    trust_config: bool = False,
 ) -> Predictions:
     """Runs a trained head on an image, or on all of a folder and its sub-folders; unreadable ones are left out.
 
@@ -103,6 +102,7 @@ def predict(
         checkpoint: default: the newest whole one of the work dir.
         score: objects below it are left out, 0 to 1.
         overwrite: ``out`` may hold files, which are replaced.
+        trust_config: run the ``.py`` of the work dir instead of reading ``run_config.json``.
 
     Raises:
         FileNotFoundError: no such run, checkpoint or image.
@@ -113,12 +113,11 @@ def predict(
         raise ValueError(f"--score {score:g} must lie between 0 and 1")
     root = Path(images)
     paths = [root] if root.is_file() else [Path(path) for path in find_images(root)]
-    head = TrainedHead(run, checkpoint)
+    head = TrainedHead(run, checkpoint, trust_config)
     out = Path(out or head.checkpoint.parent / "predictions")
-    out.mkdir(parents=True, exist_ok=True)
-    if not overwrite and any(out.iterdir()):
+    if not overwrite and out.is_dir() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty. Next step: another --out; or --overwrite, which replaces files there")
-    TemporaryFile(dir=out).close()  # an OSError if it cannot be written
+    write_text_atomically(out / FILE, "{}")  # can it be written?
     paths = [path for path in paths if out.resolve() not in path.resolve().parents]  # drawn at another time
     found: dict[str, list] = dict(images=[], annotations=[])
     unreadable: dict[str, str] = {}
@@ -133,12 +132,10 @@ def predict(
         progress(number)
     if not found["images"]:
         raise ValueError(f"none of the {len(paths)} images of {images} can be read")
-    colours = zip(head.classes, head.palette, strict=False)
-    said = dict(checkpoint=str(head.checkpoint), score=score, unreadable=unreadable)
-    said = dict(
-        info=said, categories=[dict(id=n, name=c, color=[*rgb]) for n, (c, rgb) in enumerate(colours, head.detects)]
-    )
-    write_text_atomically(out / "predictions.json", json.dumps(dict(**said, **found)))
+    info = dict(checkpoint=str(head.checkpoint), score=score, unreadable=unreadable)
+    names = enumerate(zip(head.classes, head.palette, strict=False), head.detects)
+    categories = [dict(id=number, name=name, color=[*colour]) for number, (name, colour) in names]
+    write_text_atomically(out / FILE, json.dumps(dict(info=info, categories=categories, **found)))
     return Predictions(out, len(found["images"]), len(found["annotations"]), unreadable)
 
 
@@ -149,9 +146,8 @@ def _predict_one(head: TrainedHead, path: Path, name: Path, out: Path, score: fl
     options = dict(pred_score_thr=score) if head.detects else dict(with_labels=False)  # labels take seconds
     picture = out / "drawn" / f"{stem}.jpg"
     head.visualizer.add_datasample("", image, sample, draw_gt=False, out_file=str(picture), **options)
-    number = len(found["images"]) + 1
-    sides = dict(height=image.shape[0], width=image.shape[1])
-    found["images"].append(dict(id=number, file_name=name.as_posix(), **sides))
+    number, (height, width, _) = len(found["images"]) + 1, image.shape
+    found["images"].append(dict(id=number, file_name=name.as_posix(), height=height, width=width))
     if head.detects:
         found["annotations"] += coco_objects(sample.pred_instances, score, number, len(found["annotations"]) + 1)
         return
@@ -164,15 +160,12 @@ def coco_objects(found: Any, score: float, image_id: int, first_id: int) -> list
     """COCO's entries of mmdet's ``pred_instances`` with at least this score: boxes in pixels, masks as run lengths."""
     found = found[found.scores >= score]
     codes = [*encode_masks(found.masks, found.bboxes)] if "masks" in found else [None] * len(found)
-    entries = []
-    for number, ((x0, y0, x1, y1), label, code) in enumerate(
-        zip(found.bboxes.tolist(), found.labels.tolist(), codes, strict=True)
-    ):
-        entry = dict(id=first_id + number, image_id=image_id, category_id=label + 1, iscrowd=0)
-        entry |= dict(bbox=[x0, y0, x1 - x0, y1 - y0], area=(x1 - x0) * (y1 - y0), score=found.scores[number].item())
+    entries: list[dict[str, Any]] = []
+    for number, ((x0, y0, x1, y1), code) in enumerate(zip(found.bboxes.tolist(), codes, strict=True)):
+        label, confidence = found.labels[number].item(), found.scores[number].item()
+        entry = dict(id=first_id + number, image_id=image_id, category_id=label + 1, score=confidence, iscrowd=0)
+        entries.append({**entry, "bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0)})
         if code is not None:
-            entry |= dict(
-                segmentation={**code, "counts": code["counts"].decode()}, area=found.masks[number].sum().item()
-            )
-        entries.append(entry)
+            entries[-1]["segmentation"] = {**code, "counts": code["counts"].decode()}
+            entries[-1]["area"] = found.masks[number].sum().item()
     return entries

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from pprint import pformat
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from mst_transfer.configs.shipped import shipped_config
 from mst_transfer.files.atomic_files import write_text_atomically
 from mst_transfer.files.image_files import UnreadableImageError, declared_size
 from mst_transfer.files.image_folder import find_images
-from mst_transfer.runs import launch, work_dir
+from mst_transfer.runs import launch, processes, work_dir
 from pretrain.run import train
 from pretrain.run.folder_recipe import Choices, Facts, Net, plan
 from pretrain.run.hooks import TrainingStoppedError
@@ -82,6 +82,7 @@ def settle(photos: Sequence[str], **wishes: Any) -> dict[str, Any]:
     if wishes["model"] not in (None, *MODELS):
         near = difflib.get_close_matches(wishes["model"], MODELS, n=2) or MODELS
         raise ValueError(f"--model {wishes['model']}: nearest are {', '.join(near)}; for any other mst pretrain CONFIG")
+    processes.visible_gpus(wishes["gpus"])
     return {"photos": [os.path.abspath(photo) for photo in photos], **wishes}
 
 
@@ -104,18 +105,18 @@ def prepare(out: str, wishes: Mapping[str, Any]) -> list[str]:
         what = text.splitlines()[2:3] or held
         raise ValueError(f"{out} holds another run: {what[0]}. Next step: that run's command, or another --out")
     else:
-        os.makedirs(out, exist_ok=True)
-        TemporaryFile(dir=out).close()  # an OSError if it cannot be written
-        write_text_atomically(path, planned(wishes))
+        write_text_atomically(path, planned(wishes, path))
     return [str(path), "--work-dir", out, "--gpus", str(wishes["gpus"]), *(["--resume"] if held else [])]
 
 
-def planned(wishes: Mapping[str, Any]) -> str:
-    """Plans and prints; the text of a config file, with the reasons as comments."""
+def planned(wishes: Mapping[str, Any], path: Path | None = None) -> str:
+    """Plans, prints, and gives the text of a config file; before a trial it tries whether ``path`` can be written."""
     facts = look_at(wishes["photos"], wishes["gpus"])
     net = choose_net(wishes["model"], wishes["init"], facts)
     choices, speed = plan(facts, net, wishes["epochs"]), ""
     if wishes["minutes"] is not None:
+        if path is not None:
+            write_text_atomically(path, "")
         print("measuring the time of a step ...", flush=True)
         seconds = seconds_a_step(_as_config(choices, wishes))
         choices, speed = plan(facts, net, None, int(wishes["minutes"] * 60 / seconds)), f", {seconds:.2g} s a step"
@@ -124,18 +125,16 @@ def planned(wishes: Mapping[str, Any]) -> str:
     return _as_config(choices, wishes)
 
 
-def look_at(photos: Sequence[str], processes: int) -> Facts:
+def look_at(photos: Sequence[str], num_processes: int) -> Facts:
     """Counts the photos, reads the headers of some, and asks the machine what it has."""
-    paths, sides, gpus = find_images(photos), [], torch.cuda.device_count()
+    paths, sides, gpus = find_images(photos), [], processes.visible_gpus(num_processes)
     for path in paths[:: -(-len(paths) // _LOOKED_AT)]:
         with suppress(UnreadableImageError, OSError), open(path, "rb") as file:
             sides.append(min(declared_size(file)))
     if not sides:
         raise ValueError(f"none of the photos that were looked at can be read, such as {paths[0]}")
-    memory = 0.5 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / processes
-    if gpus:
-        memory = 0.7 * torch.cuda.get_device_properties(0).total_memory
-    return Facts(len(paths), int(statistics.median(sides)), launch.num_cores(), gpus, processes, memory / 2**30)
+    memory = 0.7 * torch.cuda.get_device_properties(0).total_memory / 2**30 if gpus else 4.0
+    return Facts(len(paths), int(statistics.median(sides)), launch.num_cores(), gpus, num_processes, memory)
 
 
 def choose_net(model: str | None, init: str | None, facts: Facts) -> Net:
