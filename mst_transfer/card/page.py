@@ -19,7 +19,6 @@ from mst_transfer.files.atomic_files import write_text_atomically
 VERSION = 1  # of card.json
 NAMES = {"knn": "k-NN", "dense_knn": "dense k-NN", "dense_linear": "dense linear", "linear_head": "linear head, tuned"}
 NAMES |= {"mask_rcnn": "Mask R-CNN, tuned", "mask_rcnn_frozen": "Mask R-CNN, frozen", "setr_pup": "SETR-PUP, tuned"}
-
 SIGNS = {"better": "▲", "worse": "▼", "open": "◇"}  # of a verdict
 
 
@@ -39,21 +38,18 @@ def write_page(folder: str | Path, pretraining: Sequence[str | Path] = ()) -> Pa
     """
     folder = Path(folder)
     card = read_card(folder / "card.json")
-    names = [checkpoint["name"] for checkpoint in card["checkpoints"]]
-    styles = {name: number % len(GLYPHS) for number, name in enumerate(names)}
-    for one in [*card["rows"], *card["differences"]]:
-        one["ci95"] = None if None in (one["ci95"] or ()) else one["ci95"]
-    for one in card["rows"]:
-        one |= dict(style=f"s{styles[one['checkpoint']]}", glyph=GLYPHS[styles[one["checkpoint"]]])
+    styles = {one["name"]: number % len(GLYPHS) for number, one in enumerate(card["checkpoints"])}
     for one in card["differences"]:
-        tone = (one["verdict"] or "").partition(" ")[0]
-        one |= dict(value=one["difference"], glyph="●", style=tone if tone in SIGNS else "open")
+        first = (one["verdict"] or "").partition(" ")[0]
+        one |= dict(value=one["difference"], glyph="●", style=first if first in SIGNS else "open")
+    for one in card["rows"]:
+        one |= dict(glyph=GLYPHS[styles[one["checkpoint"]]], style=f"s{styles[one['checkpoint']]}")
+    for one in card["rows"] + card["differences"]:
+        one["ci95"] = None if None in (one["ci95"] or ()) else one["ci95"]
     content = dict(
-        card,
-        styles=styles,
+        dict(card, styles=styles, curves=label_curves(card["rows"], styles)),
         faults=[job for job in card["jobs"] if job["status"] != "done"],
-        curves=label_curves(card["rows"], names),
-        pictures=read_pictures(folder / "pictures"),
+        pictures=read_pictures(folder / "pictures", styles),
         runs=[read_pretraining(Path(run)) for run in pretraining or card.get("pretraining", ())],
     )
     loader = FileSystemLoader(Path(__file__).parent)
@@ -89,15 +85,16 @@ def side_by_side(folder: str | Path, other: str | Path) -> str:
 
 def read_card(path: Path) -> dict[str, Any]:
     """Reads ``card.json``; what is no number (NaN, Infinity) becomes None. Raises: see :func:`write_page`."""
+    advice = f"mst evaluate CHECKPOINT … --out {path.parent} writes one"
     if not path.is_file():
-        raise FileNotFoundError(f"there is no {path}; mst evaluate CHECKPOINT … --out {path.parent} writes it")
+        raise FileNotFoundError(f"there is no {path}; {advice}")
     try:
-        card = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
-        version = card.get("version")
-    except (ValueError, RecursionError, AttributeError) as error:
-        raise ValueError(f"{path} is no card ({error}); mst evaluate … --out {path.parent} writes it anew") from error
+        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+        version = card["version"]
+    except (ValueError, RecursionError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is no card ({type(error).__name__}: {error}); {advice}") from error
     if version != VERSION:
-        raise ValueError(f"{path} has version {version!r}, this program reads {VERSION}; run mst evaluate again")
+        raise ValueError(f"{path} has version {version!r}, this program reads {VERSION}; {advice}")
     return card
 
 
@@ -109,18 +106,17 @@ def grouped(items: Iterable[dict[str, Any]], *keys: str) -> list[tuple[tuple, li
     return list(groups.items())
 
 
-def label_curves(rows: list[dict[str, Any]], names: Sequence[str]) -> list[tuple[tuple, list[str], list[Line]]]:
+def label_curves(rows: list[dict[str, Any]], styles: dict[str, int]) -> list[tuple[tuple, list[str], list[Line]]]:
     """(Task, metric, protocol), its two or more numbers of labels, counts before shares, and a curve a checkpoint."""
     curves = []
     for group, found in grouped([row for row in rows if row["value"] is not None], "task", "metric", "protocol"):
         labels = sorted({str(row["labels"]) for row in found}, key=lambda text: ("%" in text, len(text), text))
-        points: dict[tuple, list] = {(name,): [] for name in names} | dict(grouped(found, "checkpoint"))
         lines = []
-        for style, own in enumerate(points.values()):
-            own = sorted(
+        for (name,), own in grouped(found, "checkpoint"):
+            ends = [
                 (labels.index(str(row["labels"])), row["value"], *(row["ci95"] or [row["value"]] * 2)) for row in own
-            )
-            lines += [Line(names[style], *zip(*own, strict=True), style=style % len(GLYPHS))] if own else []
+            ]
+            lines.append(Line(name, *zip(*sorted(ends), strict=True), style=styles[name]))
         curves += [(group, labels, lines)] if len(labels) > 1 else []
     return curves
 

@@ -1,9 +1,9 @@
-"""Pictures of the card: folders of JPEG files below ``DIR/pictures``, each with an ``index.json`` that makes it a grid."""
+"""Pictures of the card: folders of files below ``DIR/pictures``, each with an ``index.json`` that makes it a grid."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -13,41 +13,22 @@ from numpy.typing import NDArray
 from mst_transfer.card.predictions import Instances
 from mst_transfer.files.atomic_files import write_text_atomically
 
+Cells: TypeAlias = Mapping[str, Mapping[str, NDArray[np.uint8]]]  # photo's name → column → RGB [H, W, 3]
 PHOTO, TRUTH = "photo", "truth"
 SECTIONS = {"predictions": "Predictions", "maps": "Attention and components"}  # headings on the page
 MAX_SIDE = 480  # pixels of a picture
 
 
-class Grid(NamedTuple):
-    """Pictures in rows (a photo each) and columns (what is shown of it), and the colours of classes by their names."""
-
-    title: str
-    caption: str
-    cells: dict[str, dict[str, Path]]
-    legend: dict[str, str]
-
-    def columns(self, checkpoints: Iterable[str]) -> list[str]:
-        """Photo, truth and the checkpoints in their order."""
-        return [name for name in (PHOTO, TRUTH, *checkpoints) if any(name in row for row in self.cells.values())]
-
-
 def save_pictures(
-    folder: Path,
-    section: str,
-    title: str,
-    cells: Mapping[str, Mapping[str, NDArray[np.uint8]]],
-    caption: str = "",
-    legend: Mapping[str, str] | None = None,
+    folder: Path, section: str, title: str, cells: Cells, caption: str = "", legend: Mapping[str, str] | None = None
 ) -> None:
     """Writes a grid, or the columns of it that one job knows, into a folder of its own.
 
     Args:
         folder: below ``DIR/pictures``; made if it is not there.
-        section: key of :data:`SECTIONS`.
-        title: what has the same section and title, in whatever folder, is one grid on the page.
-        cells: photo's name → :data:`PHOTO`, :data:`TRUTH` or a checkpoint's name → RGB [H, W, 3].
-        caption: what there is to see.
-        legend: class → colour, see :func:`colours_of`.
+        section, title: key of :data:`SECTIONS`, and words; folders that agree in both are one grid on the page.
+        cells: columns are :data:`PHOTO`, :data:`TRUTH` and names of checkpoints.
+        caption, legend: what there is to see; class → colour, see :func:`colours_of`.
 
     Raises:
         OSError: a file cannot be written.
@@ -66,17 +47,22 @@ def save_pictures(
     write_text_atomically(folder / "index.json", json.dumps(index, indent=1))
 
 
-def read_pictures(folder: Path) -> dict[str, list[Grid]]:
-    """Reads every grid below a folder, by the heading of its section; a picture lies beside its index, or is left out."""
-    found: dict[str, dict[str, Grid]] = {section: {} for section in SECTIONS}
+def read_pictures(folder: Path, checkpoints: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
+    """Reads the grids below a folder, by the heading of their section: ``title``, ``columns``, ``cells`` (files), ….
+
+    A picture lies beside its index, or is left out.
+    """
+    found: dict[str, dict[str, dict[str, Any]]] = {section: {} for section in SECTIONS}
     for path in sorted(folder.glob("**/index.json")):
         index = json.loads(path.read_text(encoding="utf-8"))
-        grid = found[index["section"]].setdefault(index["title"], Grid(index["title"], index["caption"], {}, {}))
-        grid.legend.update(index["legend"])
+        grid = found[index["section"]].setdefault(index["title"], index | dict(cells={}))
+        grid["legend"].update(index["legend"])
         for photo, files in index["cells"].items():
-            pictures = {name: path.with_name(Path(file).name) for name, file in files.items()}
-            grid.cells.setdefault(photo, {}).update({name: file for name, file in pictures.items() if file.is_file()})
-    return {SECTIONS[section]: list(grids.values()) for section, grids in found.items() if grids}
+            beside = {name: path.with_name(Path(file).name) for name, file in files.items()}
+            grid["cells"].setdefault(photo, {}).update({name: file for name, file in beside.items() if file.is_file()})
+        held = {name for row in grid["cells"].values() for name in row}
+        grid["columns"] = [name for name in (PHOTO, TRUTH, *checkpoints) if name in held]
+    return {heading: list(found[section].values()) for section, heading in SECTIONS.items() if found[section]}
 
 
 def draw_answer(image: NDArray[np.uint8], answer: Any, classes: Sequence[str]) -> NDArray[np.uint8]:

@@ -7,14 +7,16 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-GLYPHS = "●■▲◆▼★"  # of a style in the page's text
-MARKERS = "os^Dv*"  # the same for matplotlib
+GLYPHS, MARKERS = "●■▲◆▼★", "os^Dv*"  # of a style, in the page's text and for matplotlib
 INK, FAINT, SERIES = "#010101", "#020202", [f"#03030{style}" for style in range(len(GLYPHS))]
-COLOURS = {"xlink:": "", INK: "currentColor", FAINT: "var(--line)"} | {ink: f"var(--c{ink[-1]})" for ink in SERIES}
+FINAL = {"xlink:": "", INK: "currentColor", FAINT: "var(--line)"} | {ink: f"var(--c{ink[-1]})" for ink in SERIES}
+LOOK = {"font.size": 8, "axes.labelcolor": INK, "axes.edgecolor": FAINT, "axes.grid": True, "grid.color": FAINT}
+LOOK |= {f"{axis}tick.{name}": colour for axis in "xy" for name, colour in (("color", FAINT), ("labelcolor", INK))}
+LOOK |= {"axes.spines.top": False, "axes.spines.right": False, "lines.markersize": 4, "text.parse_math": False}
 
 
 class Line(NamedTuple):
-    """A curve: x and y, lower and upper end of an interval at each x, and the number of its colour and marker."""
+    """A curve, the ends of an interval at each x, and the number of its colour and marker."""
 
     name: str
     x: Sequence[float]
@@ -24,27 +26,20 @@ class Line(NamedTuple):
     style: int = 0
 
 
-class Axis(NamedTuple):
-    """A horizontal axis over the width of whatever shows it."""
+def axis(items: Iterable[dict[str, Any]], form: str) -> dict[str, Any]:
+    """Makes an axis that holds each ``value`` and ``ci95``, and 0 if the form of figures has a sign.
 
-    low: float
-    high: float
-    ticks: list[float]
-
-    def at(self, value: float) -> str:
-        """Where a value stands, in per cent of the width."""
-        return f"{100 * (value - self.low) / (self.high - self.low):.2f}%"
-
-
-def axis(items: Iterable[dict[str, Any]], form: str) -> Axis:
-    """Makes an axis with round ticks that holds each ``value`` and ``ci95``, and 0 if the form of figures has a sign."""
+    Returns:
+        Round ``ticks``, and ``at``, which says where a value stands in per cent of the width.
+    """
     from matplotlib.ticker import MaxNLocator
 
     known = [value for one in items if one["value"] is not None for value in (one["value"], *(one["ci95"] or ()))]
     known += [0.0] if "+" in form or not known else []
     margin = 0.08 * (max(known) - min(known)) or 1.0
     low, high = min(known) - margin, max(known) + margin
-    return Axis(low, high, [tick for tick in MaxNLocator(4).tick_values(low, high).tolist() if low <= tick <= high])
+    ticks = [tick for tick in MaxNLocator(4).tick_values(low, high).tolist() if low <= tick <= high]
+    return dict(ticks=ticks, at=lambda value: f"{100 * (value - low) / (high - low):.2f}%")
 
 
 def draw(lines: Sequence[Line], x_label: str, y_label: str, x_ticks: Sequence[str] = ()) -> Markup:
@@ -52,26 +47,20 @@ def draw(lines: Sequence[Line], x_label: str, y_label: str, x_ticks: Sequence[st
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    figure, file = Figure(figsize=(3.3, 2.1), layout="constrained"), io.StringIO()
-    axes = figure.add_subplot()
-    for line in lines:
-        colour, shown = SERIES[line.style], max(1, len(line.x) // 6)
-        axes.plot(line.x, line.y, color=colour, marker=MARKERS[line.style], markersize=4, markevery=shown, lw=1.4)
-        if line.low:
-            axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
-    if x_ticks:
-        axes.set_xticks(range(len(x_ticks)), x_ticks, parse_math=False)
-    axes.set_xlabel(x_label, fontsize=8, color=INK, parse_math=False)
-    axes.set_ylabel(y_label, fontsize=8, color=INK, parse_math=False)
-    axes.tick_params(labelsize=8, labelcolor=INK, color=FAINT)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(FAINT)
-    axes.grid(color=FAINT, linewidth=0.6)
-    metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": repr((lines, x_ticks))}):
-        figure.savefig(file, format="svg", transparent=True, metadata=metadata)
+    file = io.StringIO()
+    with rc_context({**LOOK, "svg.fonttype": "none", "svg.hashsalt": repr((lines, x_ticks))}):
+        figure = Figure(figsize=(3.3, 2.1), layout="constrained")
+        axes = figure.add_subplot(xlabel=x_label, ylabel=y_label)
+        for line in lines:
+            colour, every = SERIES[line.style], max(1, len(line.x) // 6)
+            axes.plot(line.x, line.y, color=colour, marker=MARKERS[line.style], markevery=every, linewidth=1.4)
+            if line.low:
+                axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
+        if x_ticks:
+            axes.set_xticks(range(len(x_ticks)), x_ticks)
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     svg = re.sub(r"^.*?<svg .*?(?=viewBox)", "<svg ", file.getvalue(), flags=re.DOTALL)
     svg = re.sub(r' id="[\w.]+_\d+"|<style.*?</style>|<metadata.*?</metadata>', "", svg, flags=re.DOTALL)
-    for colour, variable in COLOURS.items():
+    for colour, variable in FINAL.items():
         svg = svg.replace(colour, variable)
     return Markup(svg)

@@ -17,15 +17,12 @@ PANELS = (
     ("Total loss", "loss", {"loss": "loss"}),
     ("k-NN accuracy", "per cent", {"val/knn_top1": "top-1"}),
     ("Learning rate", "learning rate", {"lr": "learning rate"}),
-    ("Teacher momentum", "momentum", {"teacher_momentum": "teacher momentum"}),
-    ("Masked patches", "share of patches", {"mask_ratio": "masked"}),
     ("Speed", "images a second", {"images_per_s": "speed"}),
-    ("Waiting for data", "share of the time", {"data_share": "waiting"}),
 )
 
 
 def read_pretraining(folder: Path) -> dict[str, Any]:
-    """Reads a work directory: its ``name``, ``panels`` (:func:`panels`), ``pictures`` (``path``, ``title``, ``caption``).
+    """Reads ``name``, ``panels`` and ``pictures`` (``path``, ``title``, ``caption``) of a work directory.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -59,7 +56,7 @@ def read_scalars(folder: Path) -> list[dict[str, Any]]:
 
 
 def panels(rows: list[dict[str, Any]], out_dim: int | None = None) -> list[tuple[str, str, list[Line]]]:
-    """Title, unit and curves of what was logged; ln ``out_dim`` (of the projection head) bounds the teacher's entropy."""
+    """Title, unit and curves of what was logged; ln ``out_dim`` of the projection head bounds the teacher's entropy."""
     drawn = []
     for title, unit, names in PANELS:
         lines: list[Line] = []

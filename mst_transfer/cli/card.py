@@ -5,11 +5,9 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs ``mst card``; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="mst card", description="Write card.html and card.md from DIR/card.json anew."
-    )
-    parser.add_argument("folder", metavar="DIR", help="folder of a card, made by mst evaluate")
+    """Runs; the exit status."""
+    parser = argparse.ArgumentParser(prog="mst card", description="Write card.html and card.md of a card anew.")
+    parser.add_argument("folder", metavar="DIR", help="folder of card.json, made by mst evaluate")
     parser.add_argument("--pretraining", metavar="WORK_DIR", nargs="+", default=(), help="pre-trainings to show")
     parser.add_argument("--against", metavar="DIR", help="another card: their figures side by side, or what differs")
     args = parser.parse_args(argv)

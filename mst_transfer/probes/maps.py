@@ -10,11 +10,11 @@ import matplotlib
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor
 
-from mst_transfer.probes.attention import Backbone, before_last_block, token_grid, token_side
+from mst_transfer.probes.attention import token_side
 from mst_transfer.probes.backbones import FrozenBackbone
+from mst_transfer.probes.features import patch_tokens
 
 COLOURS = "inferno"
 
@@ -56,14 +56,6 @@ def pca_maps(tokens: Sequence[Tensor]) -> list[NDArray[np.uint8]]:
     colours = (shares / shares.amax(dim=0).clamp(min=1e-12) * 255).round().byte()
     parts = colours.split([image.shape[0] * image.shape[1] for image in tokens])
     return [part.view(*image.shape[:2], 3).cpu().numpy() for part, image in zip(parts, tokens, strict=True)]
-
-
-def patch_tokens(backbone: Backbone, images: Tensor) -> Tensor:
-    """Normalised images [B, 3, H, W] → patch tokens [B, h, w, D] of the last block, after the final norm."""
-    if isinstance(backbone, SwinTransformer):
-        return backbone.forward_features(images)
-    x = backbone.norm(backbone.blocks[-1](before_last_block(backbone, images)[0]))
-    return x[:, backbone.num_prefix_tokens :].unflatten(1, token_grid(backbone, *images.shape[-2:]))
 
 
 @torch.no_grad()

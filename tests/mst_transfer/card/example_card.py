@@ -18,7 +18,11 @@ CLASSES = ("road", "sidewalk", "building", "sky", "car", EVIL)
 STRENGTH = dict(zip(NAMES, (3.1, 2.9, 0.0), strict=True))
 
 
-def sentence(difference: float, low: float, high: float) -> str:
+def sentence(difference: float, low: float, high: float, primary: bool, seeds: int) -> str:
+    if seeds == 1:
+        return f"{difference:+.1f} ({low:+.1f} … {high:+.1f}, over images only): one seed, no verdict"
+    if not primary:
+        return f"{difference:+.1f} ({low:+.1f} … {high:+.1f}): exploratory"
     if low <= 0 <= high:
         return f"no difference that these data can show ({low:+.1f} … {high:+.1f}; they would have shown 2.5)"
     return f"{'better' if low > 0 else 'worse'} by {abs(difference):.1f} ({abs(low):.1f} … {abs(high):.1f})"
@@ -59,8 +63,9 @@ def differences(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 else:
                     gap = one["value"] - other["value"]
                     ends = [gap - 1.2, gap + 1.1]
-                    entry |= dict(difference=gap, ci95=ends, adjusted=0.0004 if ends[0] > 0 else 0.62)
-                    entry["verdict"] = sentence(gap, *ends)
+                    p_value = (0.0004 if ends[0] > 0 else 0.62) if primary else None
+                    entry |= dict(difference=gap, ci95=ends, adjusted=p_value)
+                    entry["verdict"] = sentence(gap, *ends, primary, len(one["seeds"]))
                 found.append(entry)
     return found
 
@@ -76,17 +81,20 @@ def example() -> dict[str, Any]:
         for labels in LABELS
         for k in range(3)
     ]
-    jobs.append(dict(id=f"camvid-setr_pup-{LONG}", command=f"mst train {EVIL}", status="failed", minutes=None))
+    failed = dict(id=f"camvid-setr_pup-{LONG}", command=f"mst train {EVIL}", status="failed", minutes=None)
+    jobs.append(failed | dict(error=f"Traceback\nRuntimeError: out of memory {EVIL}"))
+    pairs = [dict(val="a.png", pool="train", path=EVIL, score=0.97)]
+    leaks = dict(method="correlation", threshold=0.88, sentence=f"1 of 101 images: {EVIL}", pairs=pairs)
     load = "loaded 150 tensors of 152\n  skipped: head.weight, head.bias\nnormalisation: ImageNet's"
     return dict(
         version=1,
         protocol_hash="9f2c61d07be3a4485a0e",
         protocol={"knn": {"k": 30, "temperature": 0.02}, "seeds": [0, 1, 2], "image": {"side": 480, "fp32": True}},
         command=command,
-        checkpoints=[dict(name=name, path=f"/data/{name}.pth", sha256="ab" * 32, load=load) for name in NAMES],
+        checkpoints=[dict(name=name, path=f"/data/{name}.pth", sha256="ab" * 32, load=load, patch_size=16) for name in NAMES],
         rows=measured,
         differences=differences(measured),
-        leakage={"camvid": {"method": "DCT hash", "threshold": 6, "found": 2, "pairs": [["a.png", EVIL], ["b", "c"]]}},
+        leakage={"camvid": leaks, "coco_mini": leaks},
         jobs=jobs,
         environment={"processor": "AMD EPYC, 2 cores", "versions": {"torch": "2.9.0", "timm": "1.0.20"}},
     )

@@ -12,7 +12,7 @@ from mst_transfer.card.pictures import MAX_SIDE, PHOTO, TRUTH, colours_of, draw_
 from mst_transfer.card.predictions import Instances, spread
 
 CLASSES = ("disc", "box")
-FIRST, LAST = (np.array(colormaps["turbo"](end)[:3]) * 255 for end in (0.0, 1.0))
+FIRST, LAST = (np.array(colormaps["turbo"](place)[:3]) * 255 for place in (0.1, 0.718))
 
 
 def tinted(value: float, colour: np.ndarray) -> np.ndarray:
@@ -59,12 +59,13 @@ def test_grids_of_several_jobs_are_one(tmp_path: Path) -> None:
         cells = {photo: {name: pictures[name] for name in columns} for photo in ("x.png", "y.png")}
         save_pictures(tmp_path / folder, "predictions", "camvid", cells, "Evenly.", {"disc": "#000000"})
     save_pictures(tmp_path / "maps", "maps", "Attention", {"x.png": {"a": pictures["a"]}})
-    found = read_pictures(tmp_path)
-    assert list(found) == ["Predictions beside the truth", "Attention and principal components"]
+    found = read_pictures(tmp_path, ["a", "none", "b"])
+    assert list(found) == ["Predictions", "Attention and components"]
     (grid,), (maps,) = found.values()
-    assert grid.columns(["a", "none", "b"]) == [PHOTO, TRUTH, "a", "b"] and maps.columns(["a", "b"]) == ["a"]
-    assert list(grid.cells) == ["x.png", "y.png"] and grid.legend == {"disc": "#000000"} and grid.caption == "Evenly."
-    for row in grid.cells.values():
+    assert grid["columns"] == [PHOTO, TRUTH, "a", "b"] and maps["columns"] == ["a"] and maps["legend"] == {}
+    assert list(grid["cells"]) == ["x.png", "y.png"] and grid["legend"] == {"disc": "#000000"}
+    assert (grid["title"], grid["caption"]) == ("camvid", "Evenly.")
+    for row in grid["cells"].values():
         for name, path in row.items():
             saved = cv2.imread(str(path))
             assert saved.shape == (5, MAX_SIDE, 3) and np.abs(saved.astype(int) - pictures[name][0, 0]).max() <= 1
@@ -72,8 +73,8 @@ def test_grids_of_several_jobs_are_one(tmp_path: Path) -> None:
 
 def test_colours_are_not_swapped(tmp_path: Path) -> None:
     save_pictures(tmp_path, "maps", "", {"x": {PHOTO: np.full((8, 8, 3), (200, 100, 0), np.uint8)}})
-    ((grid,),) = read_pictures(tmp_path).values()
-    assert np.abs(cv2.imread(str(grid.cells["x"][PHOTO]))[..., ::-1] - (200.0, 100, 0)).max() <= 3
+    ((grid,),) = read_pictures(tmp_path, []).values()
+    assert np.abs(cv2.imread(str(grid["cells"]["x"][PHOTO]))[..., ::-1] - (200.0, 100, 0)).max() <= 3
 
 
 def test_a_job_that_runs_again_leaves_the_same(tmp_path: Path) -> None:
@@ -88,8 +89,8 @@ def test_pictures_stay_in_their_folder(tmp_path: Path) -> None:
     index = json.loads((tmp_path / "own" / "index.json").read_text())
     index["cells"]["x"] = {"a": "../secret.jpg", "b": "/etc/passwd", PHOTO: "00_00.jpg"}
     (tmp_path / "own" / "index.json").write_text(json.dumps(index))
-    ((grid,),) = read_pictures(tmp_path).values()
-    assert grid.cells == {"x": {PHOTO: tmp_path / "own" / "00_00.jpg"}}
+    ((grid,),) = read_pictures(tmp_path, []).values()
+    assert grid["cells"] == {"x": {PHOTO: tmp_path / "own" / "00_00.jpg"}}
 
 
 @pytest.mark.parametrize(("total", "expected"), [(10, [1, 3, 5, 7, 9]), (3, [0, 1, 2])])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mst_transfer.card.predictions import predict
+from mst_transfer.configs.saved import FILE, write_saved_config
 from mst_transfer.datasets.sample.scenes import CLASSES, OBJECT_CLASSES, draw_scene, scene_generator
 from mst_transfer.datasets.sample.write import SampleDataRequest, make_sample_data
 from mst_transfer.files.image_files import UnreadableImageError
@@ -14,7 +15,7 @@ CONFIGS = {"det": "det_configs/mst_maskrcnn_sample.py", "seg": "seg_configs/mst_
 
 @pytest.fixture
 def trained(tmp_path, monkeypatch):
-    """Makes config and checkpoint, untrained, of a sample config."""
+    """Makes a work directory with untrained weights of a sample config."""
 
     def make(task):
         import torch
@@ -30,16 +31,19 @@ def trained(tmp_path, monkeypatch):
         cfg.model.backbone.update(checkpoint=None, depth=4)
         init_default_scope(cfg.default_scope)
         torch.manual_seed(0)
-        torch.save({"state_dict": MODELS.build(cfg.model).state_dict()}, tmp_path / "epoch_1.pth")
-        return cfg, tmp_path / "epoch_1.pth"
+        work_dir = tmp_path / "run"
+        work_dir.mkdir()
+        torch.save({"state_dict": MODELS.build(cfg.model).state_dict()}, work_dir / "epoch_1.pth")
+        write_saved_config(cfg, work_dir / FILE)
+        return work_dir
 
     return make
 
 
 def test_detection(trained):
     run = trained("det")
-    assert all(not len(item.found.boxes) for item in predict(*run, num_images=1, min_score=1.1)[1])
-    classes, found = predict(*run, num_images=2, min_score=0.0)
+    assert all(not len(item.found.boxes) for item in predict(run, num_images=1, min_score=1.1)[1])
+    classes, found = predict(run, num_images=2, min_score=0.0)
     assert classes == OBJECT_CLASSES and [item.name for item in found] == ["000001.jpg", "000003.jpg"]
     for index, item in zip((1, 3), found, strict=True):
         drawn = draw_scene(scene_generator(0, "coco/val", index), SIZE)
@@ -55,7 +59,7 @@ def test_detection(trained):
 
 
 def test_segmentation(trained):
-    classes, found = predict(*trained("seg"), num_images=2, min_score=0.3)
+    classes, found = predict(trained("seg"), num_images=2, min_score=0.3)
     assert classes == CLASSES
     for index, item in zip((1, 3), found, strict=True):
         drawn = draw_scene(scene_generator(0, "cityscapes/val", index), SIZE)
@@ -69,4 +73,4 @@ def test_a_broken_picture_is_named(trained, tmp_path):
     (path,) = (tmp_path / "sample").rglob("val*/000003.jpg")
     path.write_bytes(path.read_bytes()[:400])
     with pytest.raises(UnreadableImageError, match=r"000003\.jpg"):
-        predict(*run, num_images=2, min_score=0.3)
+        predict(run, num_images=2, min_score=0.3)
