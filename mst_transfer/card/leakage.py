@@ -146,6 +146,12 @@ def _windows(thumbnails: Any) -> torch.Tensor:
     return cells / cells.norm(dim=-1, keepdim=True).clamp_min(CELLS)  # the noise of a flat image is not blown up
 
 
+def _correlations(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+    """[A, W, D] and [B, W, D] → [A, B]: highest of the whole of one with any window of the other."""
+    inside = (theirs.flatten(0, 1) @ ours[:, 0].T).unflatten(0, theirs.shape[:2]).amax(1).T
+    return torch.maximum(inside, (ours.flatten(0, 1) @ theirs[:, 0].T).unflatten(0, ours.shape[:2]).amax(1))
+
+
 def _pairs(looks: dict[str, dict[str, Any]], name: str) -> Iterator[tuple[str, str, str, float]]:
     """Each validation image with its best candidates of a pool, and their scores."""
     if not looks["val"] or not looks[name]:
@@ -156,10 +162,9 @@ def _pairs(looks: dict[str, dict[str, Any]], name: str) -> Iterator[tuple[str, s
     best, which = torch.empty(len(val), 0), torch.empty(len(val), 0, dtype=torch.long)
     for start in range(0, len(pool), _BLOCK):
         block = _windows(pool[start : start + _BLOCK])  # [B, W, D]
-        inside = (block.flatten(0, 1) @ views[:, 0].T).unflatten(0, block.shape[:2]).amax(1).T
-        around = (views.flatten(0, 1) @ block[:, 0].T).unflatten(0, views.shape[:2]).amax(1)
-        scores = torch.maximum(inside, around).view(2, len(val), -1).amax(0)  # [V, B]
-        scores, numbers = torch.cat([best, scores], 1), torch.arange(start, start + len(block)).expand(len(val), -1)
+        scores = torch.cat([_correlations(part, block) for part in views.split(_BLOCK)])  # in parts that caches hold
+        scores = torch.cat([best, scores.view(2, len(val), -1).amax(0)], 1)
+        numbers = torch.arange(start, start + len(block)).expand(len(val), -1)
         best, order = scores.topk(min(_CANDIDATES, scores.shape[1]))
         which = torch.cat([which, numbers], 1).gather(1, order)
         progress(start + len(block))
