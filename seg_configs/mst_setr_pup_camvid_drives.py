@@ -1,5 +1,5 @@
-# SETR-PUP on CamVid, tested on a drive that training has not seen. The official split tests on one of which training has
-# the neighbouring frames.
+# SETR-PUP on CamVid, tested on a drive that training has not seen; the official split tests on one of which training
+# has the neighbouring frames.
 #   MST_DATA_ROOT=FOLDER tools/dist_train.sh seg_configs/mst_setr_pup_camvid_drives.py 1
 _base_ = "mst_setr_pup_camvid.py"
 train_dataloader = dict(

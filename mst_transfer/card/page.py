@@ -116,7 +116,8 @@ def label_curves(rows: list[dict[str, Any]], styles: dict[str, int]) -> list[tup
             ends = [
                 (labels.index(str(row["labels"])), row["value"], *(row["ci95"] or [row["value"]] * 2)) for row in own
             ]
-            lines.append(Line(name, *zip(*sorted(ends), strict=True), style=styles[name]))
+            columns: Any = zip(*sorted(ends), strict=True)
+            lines.append(Line(name, *columns, style=styles[name]))  # type: ignore[misc]
         curves += [(group, labels, lines)] if len(labels) > 1 else []
     return curves
 

@@ -149,8 +149,9 @@ def _start(folder: Path, job: Job, slot: int, num_jobs: int, num_gpus: int) -> s
     else:
         environment["OMP_NUM_THREADS"] = str(max(1, num_cores() // num_jobs))
     with open(out / LOG, "ab") as log:
-        orphans = dict(preexec_fn=end_with_parent) if sys.platform == "linux" else {}  # noqa: PLW1509 - one thread
-        return subprocess.Popen(command_of(folder, job), stdout=log, stderr=log, env=environment, **orphans)
+        end = end_with_parent if sys.platform == "linux" else None
+        words = command_of(folder, job)
+        return subprocess.Popen(words, stdout=log, stderr=log, env=environment, preexec_fn=end)  # noqa: PLW1509 - alone
 
 
 def _minutes(seconds: float) -> str:

@@ -83,7 +83,7 @@ def dense_probe(
             chosen: dict[str, Any] = {"images": len(images), "tokens": len(rows)}
             if protocol == "dense_linear":
                 problem, more = _choose(train, memory, images, seed, frozen.device)
-                outputs = ((image, problem.scores(queries.image(image))) for image in range(len(val)))
+                outputs: Iterator = ((image, problem.scores(queries.image(image))) for image in range(len(val)))
                 (counts, maps), chosen = val.compare(outputs, problem.classes, keep_maps), chosen | more
             else:
                 number = min(len(rows), max_keys or len(rows))

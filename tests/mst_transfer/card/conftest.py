@@ -15,7 +15,9 @@ def write_pretraining(folder: Path) -> Path:
     """What a pre-training of five logged steps leaves."""
     log = folder / "20250101_110000" / "vis_data" / "scalars.json"
     log.parent.mkdir(parents=True)
-    rows = [{"step": 10 * n, "loss": 7 - n, "loss_dino": 6 - n, "teacher_entropy": 5.5, "lr": n * 1e-3} for n in range(1, 6)]
+    rows = [
+        {"step": 10 * n, "loss": 7 - n, "loss_dino": 6 - n, "teacher_entropy": 5.5, "lr": n * 1e-3} for n in range(1, 6)
+    ]
     log.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "run_config.json").write_text('{"model": {"head": {"out_dim": 512}}}')
     (folder / "pictures").mkdir()

@@ -91,7 +91,9 @@ def example() -> dict[str, Any]:
         protocol_hash="9f2c61d07be3a4485a0e",
         protocol={"knn": {"k": 30, "temperature": 0.02}, "seeds": [0, 1, 2], "image": {"side": 480, "fp32": True}},
         command=command,
-        checkpoints=[dict(name=name, path=f"/data/{name}.pth", sha256="ab" * 32, load=load, patch_size=16) for name in NAMES],
+        checkpoints=[
+            dict(name=name, path=f"/data/{name}.pth", sha256="ab" * 32, load=load, patch_size=16) for name in NAMES
+        ],
         rows=measured,
         differences=differences(measured),
         leakage={"camvid": leaks, "coco_mini": leaks},

@@ -179,6 +179,8 @@ def test_heads_choose_a_learning_rate_and_leave_outcomes_by_image(kind, world, t
             assert figure[job.seeds[0]] == pytest.approx(scale * results["metrics"][name], abs=0.06)
             used = json.loads((job_folder(out, job) / "run" / "run_config.json").read_text())
             assert len(find(used["train_dataloader"]["dataset"], "indices")) == 3
+    shown = [json.loads(path.read_text()) for path in out.glob("pictures/*-seed0-*/index.json")]
+    assert len(shown) == 2 and all(len(grid["cells"]) == 4 and "truth" in grid["cells"].popitem()[1] for grid in shown)
     choices = list(out.glob("jobs/choice-*/learning_rate.json"))
     assert len(choices) == 2, "one choice for both seeds of a checkpoint"
     rates = set()

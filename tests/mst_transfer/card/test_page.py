@@ -82,17 +82,27 @@ def test_every_figure_of_the_card_is_on_the_page(read: Reader) -> None:
     for words in (card["command"], card["protocol_hash"], "ab" * 32, "skipped: head.weight", *LABELS, *TASKS):
         assert words in text
     assert "A verdict is about these files; a claim about methods needs several pre-trainings" in text
-    assert "1 of 37 jobs did not end well" in text and f"camvid-setr_pup-{LONG} failed. Again: mst train {EVIL}" in text and "out of memory" in text
+    assert (
+        "1 of 37 jobs did not end well" in text
+        and f"camvid-setr_pup-{LONG} failed. Again: mst train {EVIL}" in text
+        and "out of memory" in text
+    )
     minutes = sum(job["minutes"] or 0 for job in card["jobs"])
     assert f"37 jobs took {minutes:.1f} minutes in all" in text
     tones = [one["verdict"].split()[0] for one in card["differences"] if one["primary"]]
-    assert f"6 primary comparisons on camvid, coco_mini: {tones.count('better')} better, {tones.count('no')} open." in text
+    assert (
+        f"6 primary comparisons on camvid, coco_mini: {tones.count('better')} better, {tones.count('no')} open." in text
+    )
     assert text.count("images only") == sum(len(row["seeds"]) == 1 for row in card["rows"])
     assert "ln 512" in text and "elsewhere" not in text
 
 
 def test_one_file_holds_all_and_nothing_in_it_acts(read: Reader, card: Path) -> None:
-    assert not read.acts and not re.search(r'(src|href)="(?!data:|#)', read.page) and "url(" not in re.sub(r"url\(#", "", read.page)
+    assert (
+        not read.acts
+        and not re.search(r'(src|href)="(?!data:|#)', read.page)
+        and "url(" not in re.sub(r"url\(#", "", read.page)
+    )
     assert "<script" not in read.page and "onerror" not in re.sub(r"&lt;.*?&gt;", "", read.page)
     assert read.text.count("{{7*7}}") > 20 and "49" not in {word.strip("`|$a") for word in read.text.split("alert")}
     held = {base64.b64decode(image["src"].split(",")[1]) for image in read.images}
@@ -142,7 +152,9 @@ def test_in_a_browser_nothing_is_cut_off(tab: browser.Browser, card: Path, size:
     verdict = "document.querySelector('.verdicts b').getBoundingClientRect().bottom"
     tab.evaluate("document.querySelectorAll('details').forEach(one => { one.open = false; })")
     assert 0 < tab.evaluate(verdict) < height, "the first verdict is on the first screen"
-    assert tab.evaluate("document.images.length") == tab.evaluate("[...document.images].filter(i => i.naturalWidth).length")
+    assert tab.evaluate("document.images.length") == tab.evaluate(
+        "[...document.images].filter(i => i.naturalWidth).length"
+    )
     ink, paper = (tab.evaluate(f"getComputedStyle(document.body).{name}") for name in ("color", "backgroundColor"))
     lightness = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (ink, paper)]
     assert (lightness[0] < lightness[1]) == (scheme == "light") and abs(lightness[0] - lightness[1]) > 450
@@ -150,7 +162,9 @@ def test_in_a_browser_nothing_is_cut_off(tab: browser.Browser, card: Path, size:
 
 def test_what_is_cut_off_is_seen(tab: browser.Browser, tmp_path: Path) -> None:
     page = tmp_path / "wide.html"
-    page.write_text("<meta name=viewport content='width=device-width'><p style='width:900px'>wide</p><script>throw 1</script>")
+    page.write_text(
+        "<meta name=viewport content='width=device-width'><p style='width:900px'>wide</p><script>throw 1</script>"
+    )
     tab.open(page, "phone", "light")
     assert tab.cut_off("phone") == ["P : wide"] and len(tab.complaints()) == 1
 
@@ -198,11 +212,15 @@ def test_what_is_no_card_is_refused(tmp_path: Path, capsys, content: str | None,
 
 def test_groups_keep_their_order() -> None:
     items = [{"k": key, "n": number} for number, key in enumerate("bab")]
-    assert [(key, [one["n"] for one in found]) for key, found in grouped(items, "k")] == [(("b",), [0, 2]), (("a",), [1])]
+    assert [(key, [one["n"] for one in found]) for key, found in grouped(items, "k")] == [
+        (("b",), [0, 2]),
+        (("a",), [1]),
+    ]
 
 
 def test_curves_go_from_few_labels_to_many() -> None:
     """Counts before shares, each by size; a checkpoint without a figure there has a gap; one amount makes no curve."""
+
     def row(labels, value, checkpoint="a", task="t", ci95=None):
         return dict(task=task, metric="m", protocol="p", labels=labels, checkpoint=checkpoint, value=value, ci95=ci95)
 
@@ -215,7 +233,12 @@ def test_curves_go_from_few_labels_to_many() -> None:
 
 
 def test_words_of_figures() -> None:
-    assert points(-0.04, "+.1f") == "−0.0" and points(12.345) == "12.3" and points(None) == "–" and points(4e-4, ".2g") == "0.0004"
+    assert (
+        points(-0.04, "+.1f") == "−0.0"
+        and points(12.345) == "12.3"
+        and points(None) == "–"
+        and points(4e-4, ".2g") == "0.0004"
+    )
     assert span([-0.8, 1.1], "+.1f") == "−0.8 … +1.1" and span(None) == "–"
     nested = {"knn": {"k": 30, "ts": [0.1, None]}, "list": [{"a": 1}, 2], "none": {}}
     assert flat(nested) == [("knn · k", "30"), ("knn · ts", "0.1, None"), ("list · 1 · a", "1"), ("list · 2", "2")]

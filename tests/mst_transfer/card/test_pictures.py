@@ -43,7 +43,9 @@ def test_an_instance_is_tinted_inside_its_mask_and_framed() -> None:
     assert np.abs(inside - tinted(100, LAST)).max() <= 1
     assert (drawn[: round(18 * scale)] == 100).all() and (drawn[:, : round(28 * scale)] == 100).all()
     assert np.abs(drawn[round(20 * scale), round(45 * scale)] - LAST).max() <= 1, "the frame"
-    words = [draw_answer(np.full((48, 72, 3), 100, np.uint8), found._replace(scores=s), CLASSES) for s in (None, [0.12])]
+    words = [
+        draw_answer(np.full((48, 72, 3), 100, np.uint8), found._replace(scores=s), CLASSES) for s in (None, [0.12])
+    ]
     assert all((other != drawn).any() for other in words), "the score is written"
     assert colours_of([found], CLASSES).keys() == {"box"}
 

@@ -38,7 +38,10 @@ def test_a_measurement_is_drawn_once() -> None:
     rows = [{"loss": 1.0, "knn_top1": value, "step": step} for step, value in ((3, 20.0), (6, 20.0), (9, 40.0))]
     rows += [{"val/knn_top1": 20.0, "step": 0}, {"val/knn_top1": 40.0, "step": 6}]
     drawn = curves(rows)
-    assert drawn["k-NN accuracy"] == [Line("top-1", (0, 6), (20.0, 40.0))] and set(drawn) == {"Total loss", "k-NN accuracy"}
+    assert drawn["k-NN accuracy"] == [Line("top-1", (0, 6), (20.0, 40.0))] and set(drawn) == {
+        "Total loss",
+        "k-NN accuracy",
+    }
 
 
 def test_long_curves_are_thinned_evenly() -> None:

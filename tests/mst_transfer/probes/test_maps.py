@@ -10,7 +10,9 @@ from mst_transfer.probes.features import patch_tokens
 from mst_transfer.probes.maps import overlay, pca_maps, photo_maps
 
 VIT = dict(arch="vit_tiny_patch16_224", arch_kwargs=dict(depth=2, embed_dim=48, num_heads=3))
-SWIN = dict(arch="swin_tiny_patch4_window7_224", arch_kwargs=dict(embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 3)))
+SWIN = dict(
+    arch="swin_tiny_patch4_window7_224", arch_kwargs=dict(embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 3))
+)
 
 
 @pytest.fixture(params=[VIT, SWIN], ids=["vit", "swin"])
