@@ -38,7 +38,7 @@ def axis(items: Iterable[dict[str, Any]], form: str) -> dict[str, Any]:
     known += [0.0] if "+" in form or not known else []
     margin = 0.08 * (max(known) - min(known)) or 1.0
     low, high = min(known) - margin, max(known) + margin
-    ticks = [tick for tick in MaxNLocator(4).tick_values(low, high).tolist() if low <= tick <= high]
+    ticks = [float(tick) for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high]
     return dict(ticks=ticks, at=lambda value: f"{100 * (value - low) / (high - low):.2f}%")
 
 
