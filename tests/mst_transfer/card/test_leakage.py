@@ -38,12 +38,12 @@ def photos(shared_data: Path) -> list[str]:
 
 
 def check_recall(pool: list[str], step: int, kind: str, folder: Path) -> None:
-    """Every copy is found as one of its original, and nearly nothing else is."""
+    """Copies are found as those of their original, 95 % of them and all but one of a few, and nearly nothing else is."""
     copies = plant(pool[::step], kind, folder)
     found = {
         (pair[0], pair[2]) for pair in find_leaks([*copies], ("pool", pool), cache=folder.parent / "cache.npz").pairs
     }
-    assert len(found & copies.items()) >= 0.95 * len(copies)
+    assert len(found & copies.items()) >= min(0.95 * len(copies), len(copies) - 1)
     assert len(found - copies.items()) <= 0.01 * len(copies)
 
 
