@@ -38,7 +38,7 @@ def photos(shared_data: Path) -> list[str]:
 
 
 def check_recall(pool: list[str], step: int, kind: str, folder: Path) -> None:
-    """Copies are found as those of their original, 95 % of them and all but one of a few, and nearly nothing else is."""
+    """Copies are found, 95 % of them and all but one of a few, and nearly nothing else is."""
     copies = plant(pool[::step], kind, folder)
     found = {
         (pair[0], pair[2]) for pair in find_leaks([*copies], ("pool", pool), cache=folder.parent / "cache.npz").pairs

@@ -226,7 +226,7 @@ def test_curves_go_from_few_labels_to_many() -> None:
 
     rows = [row("100%", 5.0, ci95=[4, 6]), row("10%", 3.0), row(16, 2.0), row("4", 1.0), row("4", None, "b")]
     rows += [row("16", 9.0, "b"), row("4", 1.0, task="single")]
-    ((group, amounts, (a, b)),) = label_curves(rows, ["a", "b", "c"])
+    ((group, amounts, (a, b)),) = label_curves(rows, {"a": 0, "b": 1, "c": 2})
     assert group == ("t", "m", "p") and amounts == ["4", "16", "10%", "100%"]
     assert a == ("a", (0, 1, 2, 3), (1.0, 2.0, 3.0, 5.0), (1.0, 2.0, 3.0, 4), (1.0, 2.0, 3.0, 6), 0)
     assert b == ("b", (1,), (9.0,), (9.0,), (9.0,), 1)
