@@ -89,8 +89,8 @@ def dense_probe(
                 number = min(len(rows), max_keys or len(rows))
                 keys = rows[np.sort(label_subset(len(rows), number, seed))]
                 if keys.tobytes() not in known:
-                    outputs = dense_knn(last[0], keys, last[1], device=frozen.device)
-                    known[keys.tobytes()] = val.compare(outputs, np.arange(val.num_classes), keep_maps)
+                    answers = dense_knn(last[0], keys, last[1], device=frozen.device)
+                    known[keys.tobytes()] = val.compare(answers, np.arange(val.num_classes), keep_maps)
                 (counts, maps), chosen["tokens"] = known[keys.tobytes()], number
             yield DenseResult(protocol, share, seed, mean_iou(counts), counts, chosen, maps)
 
