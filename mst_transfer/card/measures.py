@@ -119,16 +119,18 @@ class MeanAP(Measure):
         """Average precision ``[R]`` in per cent of one class, its images drawn so many times ``[n, R]``."""
         rows = slice(*np.searchsorted(self.category, (category, category + 1)))
         state, counts = self.state[rows], times[self.image[rows]]  # [d, T], [d, R]
-        instances = self.outcomes[:, category].astype(np.int64) @ times
-        total = np.zeros(times.shape[1])
+        instances, everything = self.outcomes[:, category] @ times, counts.cumsum(axis=0, dtype=np.int32)
+        most = int(counts[(state == _HIT).any(axis=1)].sum(axis=0).max(initial=0))
+        recall = np.arange(most + 1)[:, None] / np.maximum(instances, 1)
+        passed, total = np.searchsorted(_RECALLS, recall, side="right"), np.zeros(times.shape[1])
         for column in state.T:
-            hit = column == _HIT
-            found = counts[hit].cumsum(axis=0, dtype=np.int32)
-            seen = np.where((column != _IGNORED)[:, None], counts, 0).cumsum(axis=0, dtype=np.int32)[hit]
+            hit, ignored = np.flatnonzero(column == _HIT), column == _IGNORED
+            found, seen = counts[hit].cumsum(axis=0, dtype=np.int32), everything[hit]
+            if ignored.any():
+                seen = seen - np.where(ignored[:, None], counts, 0).cumsum(axis=0, dtype=np.int32)[hit]
             precision = found / (seen + np.spacing(1))
             best = np.maximum.accumulate(precision[::-1], axis=0)[::-1]  # at this recall or more
-            passed = np.searchsorted(_RECALLS, found / np.maximum(instances, 1), side="right")
-            total += (best * np.diff(passed, axis=0, prepend=0)).sum(axis=0)
+            total += (best * np.diff(np.take_along_axis(passed, found, axis=0), axis=0, prepend=0)).sum(axis=0)
         return np.where(instances > 0, 100.0 * total / (len(_RECALLS) * state.shape[1]), np.nan)
 
 

@@ -26,7 +26,6 @@ from mst_transfer.card.measures import Measure
 from mst_transfer.runs.counter_random import derive_key, uniform
 
 ALPHA = 0.05  # intervals hold 95 %; level of the verdicts
-POWER = 0.8  # of ``detectable``
 NUM_DRAWS = 1000
 _SEED = 1956
 
@@ -50,7 +49,7 @@ class Difference:
         low, high, p_value: 95 % interval and two-sided p-value, not adjusted for other comparisons.
         detectable: the true difference that this design shows in 80 % of cases: the standard error times the sum of
             Student's t at 1 - alpha / 2 and at 0.8; alpha is 5 % over the number of comparisons.
-        kind: ``seeds``; ``two seeds``, too few for a verdict; ``one seed``, an interval over images only.
+        kind: ``seeds``; ``two seeds``, too few for a verdict; ``one seed, images only``, of which the interval is.
     """
 
     value: float
@@ -89,8 +88,8 @@ def compare(
     value, error, freedom = _estimate(_figures(a, index) - _figures(b, index), int(index.max()) + 1)
     half = float(stdtrit(freedom, 1 - ALPHA / 2)) * error
     p_value = 2 * float(stdtr(freedom, -abs(value) / error)) if error else float(value == 0)
-    shown = stdtrit(freedom, 1 - ALPHA / (2 * num_comparisons)) + stdtrit(freedom, POWER)
-    kind = ("one seed", "two seeds", "seeds")[min(len(a), 3) - 1]
+    shown = stdtrit(freedom, 1 - ALPHA / (2 * num_comparisons)) + stdtrit(freedom, 0.8)
+    kind = ("one seed, images only", "two seeds", "seeds")[min(len(a), 3) - 1]
     return Difference(value, value - half, value + half, p_value, float(shown) * error, kind)
 
 
@@ -106,18 +105,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def sentence(difference: Difference, adjusted: float | None = None) -> str:
     """Says what a difference shows; a primary comparison has Holm's p-value ``adjusted``, an exploratory one None."""
     digits = 1 if difference.high - difference.low >= 0.2 else 2
-    value, low, high = (_signed(x, digits) for x in (difference.value, difference.low, difference.high))
+    numbers = (difference.value, difference.low, difference.high, difference.detectable)
+    value, low, high, shown = (_signed(number, digits) for number in numbers)
     if difference.kind != "seeds":
-        over = ", over images only" if difference.kind == "one seed" else ""
-        return f"{value} ({low} … {high}{over}): {difference.kind}, no verdict"
+        return f"{value} ({low} … {high}): {difference.kind}, no verdict"
     if adjusted is None:
         return f"{value} ({low} … {high}): exploratory"
     if adjusted <= ALPHA:
-        near, far = sorted((abs(difference.low), abs(difference.high)))
-        word = "better" if difference.value > 0 else "worse"
-        return f"{word} by {abs(difference.value):.{digits}f} ({near:.{digits}f} … {far:.{digits}f})"
-    would = f"they would have shown {difference.detectable:.{digits}f}"
-    return f"no difference that these data can show ({low} … {high}; {would})"
+        word, near, far = ("better", low, high) if difference.value > 0 else ("worse", high, low)
+        return f"{word} by {value} ({near} … {far})".replace("+", "").replace("−", "")
+    return f"no difference that these data can show ({low} … {high}; they would have shown {shown.lstrip('+')})"
 
 
 def _signed(value: float, digits: int) -> str:
@@ -149,6 +146,7 @@ def _drawn_figures(measure: Measure, index: bytes) -> NDArray[np.float64]:
     return measure.figures(np.concatenate([np.ones_like(draws[:1]), draws]))
 
 
+@lru_cache(maxsize=1)
 def _draws(num_groups: int) -> NDArray[np.int64]:
     """How often ``[R, G]`` each of G groups is drawn in G draws with replacement: a function of G alone."""
     shares = uniform(derive_key(_SEED, num_groups), torch.arange(NUM_DRAWS), num_groups).double().numpy()

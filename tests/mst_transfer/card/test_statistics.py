@@ -94,7 +94,7 @@ def test_one_seed_agrees_with_hotcoco() -> None:
     theirs = hotcoco.compare(*runs, n_bootstrap=2000)
     first, second = (mean_ap(dataset, found, "bbox") for found in results)
     ours = compare([second], [first])
-    assert ours.kind == "one seed" and ours.value < -5
+    assert ours.kind == "one seed, images only" and ours.value < -5
     assert ours.value == pytest.approx(100 * theirs["deltas"]["AP"])
     once, often = (second.figures(drawn) - first.figures(drawn) for drawn in (_draws(50).clip(max=1), _draws(50)))
     assert once.std() == pytest.approx(100 * theirs["ci"]["AP"]["std_err"], rel=0.08)
@@ -116,7 +116,7 @@ def test_seeds_that_agree_add_nothing_to_the_images() -> None:
     (a,), (b,) = outcomes(0, 1, 30), outcomes(1, 1, 30)
     one, three = compare([a], [b]), compare([a] * 3, [b] * 3)
     assert (three.low, three.high) == pytest.approx((one.low, one.high))
-    assert (one.kind, compare([a] * 2, [b] * 2).kind, three.kind) == ("one seed", "two seeds", "seeds")
+    assert (one.kind, compare([a] * 2, [b] * 2).kind, three.kind) == ("one seed, images only", "two seeds", "seeds")
     all_right, all_wrong = [Accuracy(np.ones(9))] * 3, [Accuracy(np.zeros(9))] * 3
     assert (compare(all_right, all_wrong).low, compare(all_right, all_wrong).p_value) == (100, 0)
     assert (interval(all_right).low, interval(all_right).high) == (100, 100)
@@ -193,7 +193,11 @@ def difference(value: float, low: float, high: float, kind: str = "seeds") -> Di
         ),
         (difference(3.08, 1.9, 4.2), None, "+3.1 (+1.9 … +4.2): exploratory"),
         (difference(3.08, 1.9, 4.2, "two seeds"), 0.01, "+3.1 (+1.9 … +4.2): two seeds, no verdict"),
-        (difference(-3.08, -4.2, -1.9, "one seed"), None, "−3.1 (−4.2 … −1.9, over images only): one seed, no verdict"),
+        (
+            difference(-3.08, -4.2, -1.9, "one seed, images only"),
+            None,
+            "−3.1 (−4.2 … −1.9): one seed, images only, no verdict",
+        ),
     ],
 )
 def test_sentences(shown: Difference, adjusted: float | None, text: str) -> None:
