@@ -49,12 +49,12 @@ def check_recall(pool: list[str], step: int, kind: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_copies_of_scenes_are_found(kind: str, scenes: list[str], tmp_path: Path) -> None:
-    check_recall(scenes, 5, kind, tmp_path)
+    check_recall(scenes, 10, kind, tmp_path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_copies_of_photographs_are_found(kind: str, photos: list[str], tmp_path: Path) -> None:
-    check_recall(photos, 5, kind, tmp_path)
+    check_recall(photos, 10, kind, tmp_path)
 
 
 def test_an_original_larger_than_its_crop_is_found_in_the_other_direction(scenes: list[str], tmp_path: Path) -> None:
