@@ -14,7 +14,7 @@ from programs import Program, kill_in
 
 KILLS = 20  # and more
 DEADLINE = 300.0  # seconds that a run may take
-STEP = b"eta: "  # in the log, once a step
+STEP = b"(train)"  # in the log, once a step; not in validations, which each resumed run may have to do again
 FILES_A_SAVE = {"pretrain": 6, "seg": 2, "det": 2}  # checkpoint, pointer; backbones of two networks by two names
 
 pytestmark = pytest.mark.faults

@@ -25,7 +25,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(folder) for folder in (TESTS, TESTS / "golden", TESTS / "mst_transfer")]
+sys.path[:0] = [str(folder) for folder in (TESTS.parent, TESTS, TESTS / "golden", TESTS / "mst_transfer")]
 
 from golden_files import show_table  # noqa: E402
 from golden_swin import PROJECTS, golden_swin  # noqa: E402
