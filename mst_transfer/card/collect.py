@@ -19,7 +19,7 @@ from mst_transfer.card.outcomes import load_outcomes, read_result
 from mst_transfer.card.plan import Plan, primary_of
 from mst_transfer.card.run_jobs import LOG, command_of, job_folder
 from mst_transfer.card.statistics import Difference, compare, holm, interval, sentence
-from mst_transfer.card.tasks import TaskData
+from mst_transfer.card.task_data import TaskData
 from mst_transfer.engine.results import hardware, package_versions
 from mst_transfer.files.atomic_files import write_text_atomically
 

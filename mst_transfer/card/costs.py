@@ -10,7 +10,7 @@ import torch
 
 from mst_transfer.card.checkpoints import Checkpoint
 from mst_transfer.card.plan import HEAD, Job, Plan
-from mst_transfer.card.tasks import TaskData
+from mst_transfer.card.task_data import TaskData
 from mst_transfer.probes.label_subset import label_subset
 
 _START = 12.0  # seconds: imports, reading, checks

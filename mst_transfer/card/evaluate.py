@@ -28,17 +28,8 @@ from mst_transfer.card.plan import (
     write_plan,
 )
 from mst_transfer.card.run_jobs import run_all, slurm_command, unfinished, write_commands
-from mst_transfer.card.tasks import (
-    CATALOGUE,
-    CLASSIFICATION,
-    DETECTION,
-    SEGMENTATION,
-    Task,
-    TaskData,
-    heads,
-    open_task,
-    sequences,
-)
+from mst_transfer.card.task_data import TaskData, open_task
+from mst_transfer.card.tasks import CATALOGUE, CLASSIFICATION, DETECTION, SEGMENTATION, Task, heads, sequences
 from mst_transfer.configs import saved
 from mst_transfer.files.atomic_files import free_space, readable_size
 from mst_transfer.files.image_files import open_image_file

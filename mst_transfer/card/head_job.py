@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from filelock import FileLock
 
 from mst_transfer.card.checkpoints import Checkpoint
 from mst_transfer.card.measures import MeanIoU, Measure, mean_ap
-from mst_transfer.card.tasks import DETECTION, Recipe, Task, TaskData, build_without_pipeline, load_task_config
-from mst_transfer.configs.datasets import items, unwrap
+from mst_transfer.card.task_data import TaskData
+from mst_transfer.card.tasks import DETECTION, Recipe, Task, load_task_config, only_indices, validate_on_training_images
+from mst_transfer.configs.datasets import items
 from mst_transfer.datasets.coco_columns import load_json
 from mst_transfer.engine.fit.backbone import SHAPE, fit_to_backbone
 from mst_transfer.files.atomic_files import write_text_atomically
@@ -137,7 +137,7 @@ def _config(
     use_backbone(cfg, checkpoint)
     cfg.optim_wrapper.optimizer.lr *= factor
     if held_out:
-        _validate_on_training_images(cfg, held_out)
+        validate_on_training_images(cfg, held_out)
     dataset = only_indices(cfg.train_dataloader.dataset, chosen, cfg)
     times = max(1, round(num_train / len(chosen)))
     if times > 1 and cfg.train_cfg.get("max_epochs"):
@@ -157,33 +157,6 @@ def use_backbone(cfg: Any, checkpoint: Checkpoint) -> None:
     fit_to_backbone(cfg, {f"model.backbone.{name}": value for name, value in shape.items()})
     for name in ("mean", "std"):
         cfg.model.data_preprocessor[name] = [255 * value for value in getattr(checkpoint, name)]
-
-
-def only_indices(dataset: Mapping[str, Any], chosen: Sequence[int], cfg: Any) -> Any:
-    """A data set's config with the images of these numbers alone, of several joined ones too."""
-    leaves = [leaf for _, leaf in unwrap("", dataset)]
-    kept, start = [], 0
-    for leaf in leaves:
-        length = len(build_without_pipeline(cfg, leaf))
-        mine = sorted(index - start for index in chosen if start <= index < start + length)
-        if mine:
-            kept.append({**copy.deepcopy(leaf), "indices": mine})
-        start += length
-    return kept[0] if len(kept) == 1 else dict(type="ConcatDataset", datasets=kept)
-
-
-def _validate_on_training_images(cfg: Any, held_out: Sequence[int]) -> None:
-    """Makes held-out training images the validation set, seen as validation images are."""
-    from mst_transfer.preflight.data_files import dataset_path
-
-    pipeline = next(leaf for _, leaf in unwrap("", cfg.val_dataloader.dataset))["pipeline"]
-    dataset = only_indices(cfg.train_dataloader.dataset, held_out, cfg)
-    for _, leaf in unwrap("", dataset):
-        leaf["pipeline"] = copy.deepcopy(pipeline)
-        for _, metric in items(cfg, "val_evaluator"):
-            if metric.get("ann_file"):
-                metric["ann_file"] = dataset_path(leaf, leaf["ann_file"])
-    cfg.val_dataloader.dataset = dataset
 
 
 def _train(cfg: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mst_transfer.card.checkpoints import Checkpoint
 from mst_transfer.card.pictures import PHOTO, TRUTH, colours_of, draw_answer, save_pictures
 from mst_transfer.card.predictions import Prediction, answer_of, spread
-from mst_transfer.card.tasks import Labelled, TaskData
+from mst_transfer.card.task_data import Labelled, TaskData
 from mst_transfer.engine.predict import TrainedHead
 from mst_transfer.files.image_folder import read_image
 from mst_transfer.probes.backbones import FrozenBackbone

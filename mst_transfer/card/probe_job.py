@@ -12,7 +12,8 @@ from mst_transfer.card.checkpoints import Checkpoint
 from mst_transfer.card.job_pictures import save_label_maps, save_maps, shown_images
 from mst_transfer.card.measures import Accuracy, MeanIoU, Measure, digest_of
 from mst_transfer.card.plan import DENSE, Options
-from mst_transfer.card.tasks import CLASSIFICATION, Task, TaskData
+from mst_transfer.card.task_data import TaskData
+from mst_transfer.card.tasks import CLASSIFICATION, Task
 from mst_transfer.probes.dense_images import DenseImages
 from mst_transfer.probes.dense_probe import dense_probe
 from mst_transfer.probes.features import extract_features, num_feature_blocks

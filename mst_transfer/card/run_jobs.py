@@ -15,7 +15,7 @@ from mst_transfer.card.job_pictures import save_head
 from mst_transfer.card.outcomes import Key, read_result, save_outcome, write_result
 from mst_transfer.card.plan import HEAD, Job, Plan, read_plan
 from mst_transfer.card.probe_job import probe_outcomes
-from mst_transfer.card.tasks import open_task
+from mst_transfer.card.task_data import open_task
 from mst_transfer.files.atomic_files import write_text_atomically
 from mst_transfer.runs.launch import num_cores
 from mst_transfer.runs.stop import end_with_parent

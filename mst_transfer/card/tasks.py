@@ -1,12 +1,11 @@
-"""Tasks of a card: labelled images as a config of mmdet or mmseg describes them, or as class folders."""
+"""Tasks of a card: which data and heads, as configs of mmdet and mmseg or class folders describe them."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mst_transfer.card.measures import digest_of
-from mst_transfer.card.predictions import Instances
-from mst_transfer.configs.datasets import unwrap
-from mst_transfer.datasets.coco_columns import load_json
-from mst_transfer.files.label_maps import read_label_map
+from mst_transfer.configs.datasets import items, unwrap
 
 SEGMENTATION, DETECTION, CLASSIFICATION = "segmentation", "detection", "classification"
-IGNORED = 255
-_MAX_OBJECT_CLASSES = 30  # of dense probes on objects; above, the classes are the file's supercategories
-LabelMap = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -49,6 +41,7 @@ class Task:
         group: pattern of file names whose groups together name a sequence; ``…/N``: its last group is a number, of
             which N belong together. Validation images of one sequence are drawn together.
         dense: whether dense probes run on it.
+        held_out: pattern of paths of training images that take the place of the validation images.
     """
 
     name: str
@@ -60,6 +53,7 @@ class Task:
     options: Mapping[str, Any] = field(default_factory=dict)
     group: str = ""
     dense: bool = True
+    held_out: str = ""
 
 
 def heads(*configs: str, frozen: bool = False) -> tuple[Recipe, ...]:
@@ -72,15 +66,16 @@ def heads(*configs: str, frozen: bool = False) -> tuple[Recipe, ...]:
 
 
 _CAMVID_BLOCK = r"(\w+?)_f?(\d+)_leftImg8bit/300"  # ten seconds
-# What ``--on`` knows, below $MST_DATA_ROOT.
+
+
 CATALOGUE: dict[str, tuple[Task, ...]] = {
     "sample": (
         Task("sample", SEGMENTATION, heads("seg_configs/mst_setr_pup_sample.py")),
         Task("sample_objects", DETECTION, heads("det_configs/mst_maskrcnn_sample.py", frozen=True), dense=False),
     ),
     "camvid": (
-        Task("camvid", SEGMENTATION, heads("seg_configs/mst_setr_pup_camvid_drives.py",
-                                            "seg_configs/mst_linear_camvid.py"), group=_CAMVID_BLOCK),
+        Task("camvid", SEGMENTATION, heads("seg_configs/mst_setr_pup_camvid.py", "seg_configs/mst_linear_camvid.py"),
+             group=_CAMVID_BLOCK, held_out="/0006R0/"),
     ),
     "camvid_official": (
         Task("camvid_official", SEGMENTATION, heads("seg_configs/mst_setr_pup_camvid.py"), group=_CAMVID_BLOCK),
@@ -96,38 +91,6 @@ CATALOGUE: dict[str, tuple[Task, ...]] = {
     "coco": (Task("coco", DETECTION, heads("det_configs/mst_maskrcnn_coco.py", frozen=True)),),
     "coco_mini": (Task("coco_mini", DETECTION, heads("det_configs/mst_maskrcnn_coco_mini.py", frozen=True)),),
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """An image and its labels."""
-
-    path: str
-    label_map: Callable[[], LabelMap]  # [H, W], the number of a class or 255
-    files: tuple[str, ...] = ()  # further files that the labels come from
-    instances: Callable[[], Instances] | None = None  # of a detection
-
-
-@dataclass(frozen=True)
-class TaskData:
-    """What is in a task's training and validation set, in the order of its config's data sets."""
-
-    classes: tuple[str, ...]
-    train: list[Labelled]
-    val: list[Labelled]
-    cfg: Any  # of mmengine; None for a classification
-    objects: tuple[str, ...] = ()  # of a detection: its categories by ascending id
-
-    def val_digest(self) -> str:
-        """Stands for the validation images in their order."""
-        return digest_of(os.path.basename(image.path) for image in self.val)
-
-    def digest(self) -> str:
-        """SHA-256 over classes, and names and sizes of all files: other data, another protocol."""
-        lines = [repr(self.classes)]
-        for image in (*self.train, *self.val):
-            lines += [f"{os.path.basename(path)} {os.path.getsize(path)}" for path in (image.path, *image.files)]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def load_task_config(task: Task, recipe: Recipe | None = None, **run: Any) -> Any:
@@ -146,44 +109,14 @@ def load_task_config(task: Task, recipe: Recipe | None = None, **run: Any) -> An
         first = load_task_config(task)
         for loader in ("train_dataloader", "val_dataloader"):
             cfg[loader].dataset = copy.deepcopy(first[loader].dataset)
+    elif task.held_out:
+        train = build_without_pipeline(cfg, cfg.train_dataloader.dataset)
+        paths = [train.get_data_info(index)["img_path"] for index in range(len(train))]
+        chosen = [index for index, path in enumerate(paths) if re.search(task.held_out, path)]
+        validate_on_training_images(cfg, chosen)
+        rest = sorted(set(range(len(paths))) - set(chosen))
+        cfg.train_dataloader.dataset = only_indices(cfg.train_dataloader.dataset, rest, cfg)
     return cfg
-
-
-def open_task(task: Task) -> TaskData:
-    """Lists the images and labels of a task.
-
-    Raises:
-        FileNotFoundError, ValueError: its data are missing, or are not what its config says; names all that was found.
-    """
-    if task.kind == CLASSIFICATION:
-        return _open_folders(task)
-    from mst_transfer.preflight.check import check_datasets
-
-    cfg = load_task_config(task)
-    check_datasets(cfg, ("train_dataloader", "val_dataloader"))
-    train, val = (build_without_pipeline(cfg, cfg[name].dataset) for name in ("train_dataloader", "val_dataloader"))
-    infos = [[dataset.get_data_info(index) for index in range(len(dataset))] for dataset in (train, val)]
-    classes = tuple(train.metainfo["classes"])
-    if task.kind == SEGMENTATION:
-        images = [[_segmented(info) for info in part] for part in infos]
-        return TaskData(classes, images[0], images[1], cfg)
-    categories = load_json(_annotation_file(cfg))["categories"]
-    names, number = _object_classes(classes, {item["name"]: item.get("supercategory") for item in categories})
-    images = [[_with_objects(info, number) for info in part] for part in infos]
-    objects = tuple(item["name"] for item in sorted(categories, key=lambda item: item["id"]))
-    return TaskData(names, images[0], images[1], cfg, objects)
-
-
-def _open_folders(task: Task) -> TaskData:
-    from mst_transfer.probes.labelled_images import open_pair
-
-    train, val = open_pair(Path(task.root) / "train", Path(task.root) / "val", size=1)
-    parts = [[Labelled(path, _no_map) for path in part.paths] for part in (train, val)]
-    return TaskData(tuple(train.classes), parts[0], parts[1], None)
-
-
-def _no_map() -> LabelMap:
-    raise TypeError("class folders have no label maps")
 
 
 def build_without_pipeline(cfg: Any, dataset: Any) -> Any:
@@ -199,65 +132,32 @@ def build_without_pipeline(cfg: Any, dataset: Any) -> Any:
     return import_module(f"{cfg.default_scope}.registry").DATASETS.build(dataset)
 
 
-def _segmented(info: Mapping[str, Any]) -> Labelled:
-    path, mapping = info["seg_map_path"], info.get("label_map")
-    table = np.arange(256, dtype=np.uint8)
-    if info.get("reduce_zero_label"):
-        table = np.where(table == 0, IGNORED, table - 1).astype(np.uint8)
-        table[IGNORED] = IGNORED
-    mapped = np.arange(256, dtype=np.uint8)
-    for before, after in (mapping or {}).items():
-        mapped[before] = after if 0 <= after < IGNORED else IGNORED
-    table = mapped[table]
-    return Labelled(info["img_path"], lambda: table[read_label_map(path)], (path,))
+def only_indices(dataset: Mapping[str, Any], chosen: Sequence[int], cfg: Any) -> Any:
+    """A data set's config with the images of these numbers alone, of several joined ones too."""
+    leaves = [leaf for _, leaf in unwrap("", dataset)]
+    kept, start = [], 0
+    for leaf in leaves:
+        length = len(build_without_pipeline(cfg, leaf))
+        mine = sorted(index - start for index in chosen if start <= index < start + length)
+        if mine:
+            known = leaf.get("indices")
+            kept.append({**copy.deepcopy(leaf), "indices": [known[index] for index in mine] if known else mine})
+        start += length
+    return kept[0] if len(kept) == 1 else dict(type="ConcatDataset", datasets=kept)
 
 
-def _annotation_file(cfg: Any) -> str:
+def validate_on_training_images(cfg: Any, held_out: Sequence[int]) -> None:
+    """Makes held-out training images the validation set, seen as validation images are."""
     from mst_transfer.preflight.data_files import dataset_path
 
-    leaf = next(leaf for _, leaf in unwrap("", cfg.train_dataloader.dataset))
-    return dataset_path(leaf, leaf["ann_file"])
-
-
-def _object_classes(classes: Sequence[str], above: Mapping[str, Any]) -> tuple[tuple[str, ...], list[int]]:
-    """Classes of label maps drawn from objects, and for each class of the data its number among them; 0: background.
-
-    ``above``: the supercategories, which take the place of many classes.
-    """
-    groups = list(dict.fromkeys(above.get(name) for name in classes))
-    if len(classes) <= _MAX_OBJECT_CLASSES or None in groups or len(groups) < 2:
-        return ("background", *classes), list(range(1, len(classes) + 1))
-    return ("background", *map(str, groups)), [1 + groups.index(above[name]) for name in classes]
-
-
-def _with_objects(info: Mapping[str, Any], number: Sequence[int]) -> Labelled:
-    return Labelled(info["img_path"], lambda: draw_objects(info, number), instances=lambda: instances_of(info))
-
-
-def instances_of(info: Mapping[str, Any], ignored: bool = False) -> Instances:
-    """The objects of mmdet's data info; or those that are ignored, such as crowds."""
-    from pycocotools import mask as coco_mask
-
-    size = info["height"], info["width"]
-    chosen = [one for one in info["instances"] if bool(one["ignore_flag"]) == ignored]
-    masks = np.zeros((len(chosen), *size), dtype=bool)
-    for place, one in zip(masks, chosen, strict=True):
-        encoded = one["mask"]
-        if not isinstance(encoded, Mapping) or isinstance(encoded["counts"], list):
-            encoded = coco_mask.frPyObjects(encoded, *size)
-            encoded = coco_mask.merge(encoded) if isinstance(encoded, list) else encoded
-        place[:] = coco_mask.decode(encoded)
-    boxes = np.array([one["bbox"] for one in chosen], dtype=np.float32).reshape(-1, 4)
-    return Instances(boxes, masks, np.array([one["bbox_label"] for one in chosen], dtype=np.int64))
-
-
-def draw_objects(info: Mapping[str, Any], number: Sequence[int]) -> LabelMap:
-    """A label map [H, W] of the objects of mmdet's data info: small ones over large ones, crowds ignored, else 0."""
-    canvas, objects = np.zeros((info["height"], info["width"]), np.uint8), instances_of(info)
-    canvas[instances_of(info, ignored=True).masks.any(axis=0)] = IGNORED
-    for index in np.argsort(-objects.masks.sum(axis=(1, 2)), kind="stable"):
-        canvas[objects.masks[index]] = number[objects.labels[index]]
-    return canvas
+    pipeline = next(leaf for _, leaf in unwrap("", cfg.val_dataloader.dataset))["pipeline"]
+    dataset = only_indices(cfg.train_dataloader.dataset, held_out, cfg)
+    for _, leaf in unwrap("", dataset):
+        leaf["pipeline"] = copy.deepcopy(pipeline)
+        for _, metric in items(cfg, "val_evaluator"):
+            if metric.get("ann_file"):
+                metric["ann_file"] = dataset_path(leaf, leaf["ann_file"])
+    cfg.val_dataloader.dataset = dataset
 
 
 def sequences(paths: Sequence[str], group: str) -> NDArray[np.int64] | None:

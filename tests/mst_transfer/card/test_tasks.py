@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from mst_transfer.card.tasks import CATALOGUE, Task, draw_objects, heads, load_task_config, open_task, sequences
+from mst_transfer.card.task_data import draw_objects, open_task
+from mst_transfer.card.tasks import CATALOGUE, Task, heads, load_task_config, sequences
 from mst_transfer.datasets.sample.write import SampleDataRequest, make_sample_data
 
 
@@ -33,7 +34,7 @@ def test_zero_labels_and_label_maps_are_applied_as_mmseg_does(reduce, mapping, t
     import cv2
     from mmseg.datasets.transforms import LoadAnnotations
 
-    from mst_transfer.card.tasks import _segmented
+    from mst_transfer.card.task_data import _segmented
 
     path, values = str(tmp_path / "map.png"), np.arange(6, dtype=np.uint8).repeat(2).reshape(3, 4)
     cv2.imwrite(path, values)
@@ -49,9 +50,9 @@ def test_objects_become_a_map_with_small_ones_on_top_and_crowds_ignored():
     crowd = np.zeros((8, 8), dtype=np.uint8, order="F")
     crowd[0, :] = 1
     instances = [
-        dict(mask=square(2, 2, 2), bbox_label=1, ignore_flag=0),
-        dict(mask=square(1, 1, 6), bbox_label=0, ignore_flag=0),
-        dict(mask=coco_mask.encode(crowd), bbox_label=0, ignore_flag=1),
+        dict(mask=square(2, 2, 2), bbox=[2, 2, 4, 4], bbox_label=1, ignore_flag=0),
+        dict(mask=square(1, 1, 6), bbox=[1, 1, 7, 7], bbox_label=0, ignore_flag=0),
+        dict(mask=coco_mask.encode(crowd), bbox=[0, 0, 8, 1], bbox_label=0, ignore_flag=1),
     ]
     expected = np.zeros((8, 8), dtype=np.uint8)
     expected[0] = 255
