@@ -60,15 +60,11 @@ def pca_maps(tokens: Sequence[Tensor]) -> list[NDArray[np.uint8]]:
 
 @torch.no_grad()
 def photo_maps(backbone: FrozenBackbone, photos: Sequence[NDArray[np.uint8]], side: int = 480) -> dict[str, list]:
-    """Attention, averaged over heads, and principal components of patch tokens of some photos.
-
-    Args:
-        backbone: a ViT or a Swin.
-        photos: RGB [H, W, 3] each.
-        side: longest side in pixels at which they are seen; both sides become multiples of a token's.
+    """Draws attention, averaged over heads, and principal components of patch tokens of photos [H, W, 3].
 
     Returns:
-        "attention" and "components": RGB uint8 pictures of the seen size, one a photo.
+        "attention" and "components": RGB uint8 [h, w, 3] of each photo, whose longest side is about ``side`` pixels at
+        most: both sides become multiples of a token's.
     """
     token, attention, tokens = token_side(backbone.model), [], []
     for photo in photos:
