@@ -28,7 +28,7 @@ def images(tmp_path: Path) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         blocks = random.integers(0, 256, (6, 6, 3), dtype=np.uint8)
         cv2.imwrite(str(folder / name), cv2.resize(blocks, (width, height), interpolation=cv2.INTER_CUBIC))
-    (folder / "in" / "broken.jpg").write_bytes((folder / "a.jpg").read_bytes()[:300])
+    (folder / "in" / "broken.jpg").write_bytes((folder / "a.jpg").read_bytes()[:-50])
     (folder / "note.txt").write_text("no image")
     return folder
 
