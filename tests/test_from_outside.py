@@ -101,7 +101,7 @@ def test_what_was_trained_is_inspected_and_exported(outside: Outside) -> None:
     if not (outside.folder / trained).is_file():
         pytest.skip("the run that writes the checkpoint failed")
     arch = ["--arch", "vit_tiny_patch16_224", "--arch-options", "img_size=64", "patch_size=8"]
-    arch += ["embed_dim=128", "depth=4", "num_heads=4"]
+    arch += ["embed_dim=96", "depth=4", "num_heads=3"]
     for target, out in (("mst", "backbone.safetensors"), ("timm", "timm.pth")):
         printed = outside.mst("convert", trained, "--to", target, "-o", out, *arch)
         assert (outside.folder / out).is_file() and f"wrote {out}" in printed

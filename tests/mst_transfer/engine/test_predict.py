@@ -66,7 +66,7 @@ def test_a_detector(detector: Path, images: Path, capsys) -> None:
     assert main(["predict", str(detector), str(images), "--score", "0"]) == 0
     said, out = capsys.readouterr(), detector / "predictions"
     assert "4 images, " in said.out and "1 unreadable" in said.out and str(out) in said.out
-    assert said.err.count("broken.jpg cannot be read: it is truncated") == 1
+    assert said.err.count("broken.jpg cannot be read: ") == 1
     drawn = {"drawn/a.jpg", "drawn/a.png.jpg", "drawn/in/b c.jpg", "drawn/in/deep/d.jpg"}
     assert names_in(out) == {"predictions.json", *drawn}
     content = json.loads((out / "predictions.json").read_text())
