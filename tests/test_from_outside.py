@@ -100,7 +100,7 @@ def test_what_was_trained_is_inspected_and_exported(outside: Outside) -> None:
     trained = "work_dirs/own_det/epoch_1.pth"
     if not (outside.folder / trained).is_file():
         pytest.skip("the run that writes the checkpoint failed")
-    arch = ["--arch", "vit_tiny_patch16_224", "--arch-options", "img_size=64", "patch_size=8"]
+    arch = ["--arch", "vit_tiny_patch16_224", "--arch-options", "img_size=48", "patch_size=8"]
     arch += ["embed_dim=96", "depth=4", "num_heads=3"]
     for target, out in (("mst", "backbone.safetensors"), ("timm", "timm.pth")):
         printed = outside.mst("convert", trained, "--to", target, "-o", out, *arch)
