@@ -84,7 +84,7 @@ setup(
     ],
     python_requires=">=3.10,<3.14",  # mmengine 0.10 uses pkgutil.find_loader, which Python 3.14 removed
     packages=find_packages(include=["mst_transfer", "mst_transfer.*", "pretrain", "pretrain.*"]),
-    package_data={"mst_transfer": ["py.typed", "report/page.html"], "pretrain": ["py.typed"]},
+    package_data={"mst_transfer": ["py.typed", "card/page.html", "card/page.md"], "pretrain": ["py.typed"]},
     cmdclass={"build_py": BuildWithConfigs},
     install_requires=[
         "torch>=2.6",  # weights_only loading by default
@@ -100,6 +100,7 @@ setup(
         "hotcoco>=1.3,<2",  # COCO's figures, some 50 times quicker
         "numpy>=1.24",
         "opencv-python>=4.8",
+        "scipy>=1.10",  # Student's t
         "scikit-image>=0.22",
         "matplotlib>=3.7",
         "jinja2>=3.1",

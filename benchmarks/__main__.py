@@ -28,10 +28,12 @@ BENCHMARKS = {
     "slide_inference": "sliding windows over 2048x1024",
     "operators": "NMS and RoIAlign",
     "start_up": "help and config errors",
+    "leakage": "planted copies that are found, unrelated images that are not",
     "growth": "time and memory against size, batch, crops, detections",
     "time_to_quality": "k-NN against processor time (an hour)",
+    "calibration": "how often the card's intervals hold the truth (an hour)",
 }
-LONG = ("time_to_quality",)
+LONG = ("time_to_quality", "calibration")
 GIVEN = ("dino", "data", "mmcv")  # folders that some benchmarks need
 
 

@@ -1,4 +1,4 @@
-# Mask R-CNN on the sample data (mst sample-data): five classes of objects.
+# Mask R-CNN on the sample data (mst sample-data): six classes of objects.
 #   tools/dist_train.sh det_configs/mst_maskrcnn_sample.py 1
 _base_ = [
     "_base_/maskrcnn_vit_tiny.py",
@@ -8,8 +8,8 @@ _base_ = [
 ]
 data_root = "{{$MST_DATA_ROOT:data}}/sample/coco/"
 metainfo = dict(
-    classes=("disc", "triangle", "box", "star", "ring"),
-    palette=[(232, 106, 51), (245, 200, 66), (152, 90, 190), (220, 60, 105), (30, 160, 150)],
+    classes=("flag", "quilt", "beetle", "tent", "net", "cow"),
+    palette=[(232, 106, 51), (245, 200, 66), (152, 90, 190), (220, 60, 105), (30, 160, 150), (90, 70, 60)],
 )
 train_dataloader = dict(dataset=dict(data_root=data_root, metainfo=metainfo))
 val_dataloader = dict(dataset=dict(data_root=data_root, metainfo=metainfo))
@@ -20,15 +20,15 @@ test_evaluator = val_evaluator
 model = dict(
     # The backbone that pretrain/configs/mst_vit_sample.py trains: change it there too.
     backbone=dict(
-        img_size=64,
+        img_size=48,
         patch_size=8,
-        embed_dim=128,
+        embed_dim=96,
         depth=4,
-        num_heads=4,
+        num_heads=3,
         checkpoint="work_dirs/mst_vit_sample/teacher.safetensors",
     ),
-    neck=dict(in_channels=[128, 128, 128, 128]),
-    roi_head=dict(bbox_head=dict(num_classes=5), mask_head=dict(num_classes=5)),
+    neck=dict(in_channels=[96, 96, 96, 96]),
+    roi_head=dict(bbox_head=dict(num_classes=6), mask_head=dict(num_classes=6)),
 )
 train_cfg = dict(max_epochs=24, val_interval=8)
 param_scheduler = [

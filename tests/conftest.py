@@ -21,7 +21,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 ALONE = ("faults", "walk")  # markers of tests that run only when asked for
 ROOT = Path(__file__).resolve().parent.parent
 HELPERS = (".", "configs", "faults", "fuzz", "golden", "walk", "mst_transfer")
-HELPERS += tuple(f"mst_transfer/{folder}" for folder in ("compat/golden", "engine", "evaluation", "export"))
+HELPERS += tuple(
+    f"mst_transfer/{folder}" for folder in ("card", "compat/golden", "engine", "evaluation", "export", "probes")
+)
 sys.path[:0] = [str(ROOT / "tests" / folder) for folder in HELPERS]  # modules that tests of these folders share
 _frozen = {"modules": 0}  # as many were imported when their objects were last set aside
 

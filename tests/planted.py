@@ -60,7 +60,7 @@ LAYOUTS = {
     "cityscapes": _cityscapes("cityscapes", "png", range(19)),
     "cityscapes_as_downloaded": _cityscapes("cityscapes", "png", _LABEL_IDS, "labelIds"),
     "camvid": _cityscapes("camvid", "jpg", (0, 1, 2, 4, 5, 7, 8, 10, 11, 12, 13)),
-    "sample": _cityscapes("sample/cityscapes", "png", range(9)),
+    "sample": _cityscapes("sample/cityscapes", "png", range(10)),
 }
 
 

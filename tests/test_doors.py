@@ -11,7 +11,7 @@ import pytest
 
 # From the ground up. A room imports from lower floors, and from itself; lazily or for types makes no difference.
 ROOMS = ["files", "registry configs devices", "compat", "checkpoint", "runs", "models datasets evaluation export"]
-ROOMS += ["probes preflight", "engine", "report", "cli"]
+ROOMS += ["probes preflight", "engine", "card", "cli"]
 FLOORS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms.split()}
 PRETRAIN_MAY_USE = {room for room, floor in FLOORS.items() if floor <= FLOORS["runs"]} | {"probes"}
 

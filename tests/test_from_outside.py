@@ -80,7 +80,7 @@ def test_the_package_is_the_wheels(outside: Outside, root: Path) -> None:
     where = outside.run("import mst_transfer, pretrain; print(mst_transfer.__file__, pretrain.__file__)").split()
     assert all(path.startswith(str(outside.python.parent.parent)) for path in where)
     assert not any(path.startswith(str(root)) for path in where)
-    assert (Path(where[0]).parent / "report" / "page.html").is_file()
+    assert (Path(where[0]).parent / "card" / "page.html").is_file()
     code = "from mst_transfer.configs import shipped; print(*shipped.available_configs())"
     assert "pretrain/configs/mst_vit_sample.py" in outside.run(code).split()
 
@@ -100,8 +100,8 @@ def test_what_was_trained_is_inspected_and_exported(outside: Outside) -> None:
     trained = "work_dirs/own_det/epoch_1.pth"
     if not (outside.folder / trained).is_file():
         pytest.skip("the run that writes the checkpoint failed")
-    arch = ["--arch", "vit_tiny_patch16_224", "--arch-options", "img_size=64", "patch_size=8"]
-    arch += ["embed_dim=128", "depth=4", "num_heads=4"]
+    arch = ["--arch", "vit_tiny_patch16_224", "--arch-options", "img_size=48", "patch_size=8"]
+    arch += ["embed_dim=96", "depth=4", "num_heads=3"]
     for target, out in (("mst", "backbone.safetensors"), ("timm", "timm.pth")):
         printed = outside.mst("convert", trained, "--to", target, "-o", out, *arch)
         assert (outside.folder / out).is_file() and f"wrote {out}" in printed

@@ -29,32 +29,7 @@ mst_check_number() {
 }
 
 mst_launch() {
-  local nproc=$1 script=$2 nnodes=${NNODES:-1} python gpus port
-  shift 2
-  python=$(mst_python)
-  read -r gpus cores port < <("$python" - <<'PY'
-import os, socket, torch
-with socket.socket() as s:
-    s.bind(("127.0.0.1", 0))
-    print(torch.cuda.device_count(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), s.getsockname()[1])
-PY
-  )
-  if [ "$gpus" -gt 0 ] && [ "$nproc" -gt "$gpus" ]; then
-    echo "$(basename "$0"): $nproc GPUs asked for, but this node has $gpus. Next step: ask for $gpus" >&2
-    exit 1
-  fi
-  if [ "$((nproc * nnodes))" -eq 1 ]; then
-    exec "$python" "$MST_ROOT/tools/$script" "$@"
-  fi
-  if [ "$gpus" -eq 0 ]; then
-    echo "$(basename "$0"): no GPU here; $nproc processes on the CPU ($cores cores), joined by gloo" >&2
-    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores / nproc > 0 ? cores / nproc : 1))}
-  fi
-  [ "$nnodes" -eq 1 ] || port=29500
-  exec "$python" "$MST_ROOT/tools/_torchrun.py" --max-restarts "${MAX_RESTARTS:-0}" \
-    --nnodes "$nnodes" --node_rank "${NODE_RANK:-0}" --nproc_per_node "$nproc" \
-    --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${PORT:-$port}" \
-    "$MST_ROOT/tools/$script" "$@" --launcher pytorch
+  exec "$(mst_python)" "$MST_ROOT/tools/_torchrun.py" "$1" "$MST_ROOT/tools/$2" "${@:3}"
 }
 
 #   mst_srun PARTITION JOB_NAME SCRIPT ARGS   the same under Slurm, one task a GPU

@@ -8,14 +8,17 @@ from collections.abc import Sequence
 VERBS = {
     "doctor": ("mst_transfer.cli.doctor", "check the installation; for each fault, the command that mends it"),
     "sample-data": ("mst_transfer.cli.sample_data", "make a small data set for detection and segmentation"),
+    "pretrain": ("mst_transfer.cli.pretrain", "pre-train a backbone on a folder of photos, or from a config"),
     "check": ("mst_transfer.cli.check", "check config, data and backbone of a run, and show what is in the data"),
     "train": ("mst_transfer.cli.train", "train a detector or segmentor from a config"),
     "test": ("mst_transfer.cli.test", "evaluate a trained detector or segmentor"),
+    "predict": ("mst_transfer.cli.predict", "boxes, masks or label maps of a folder of images, as files and pictures"),
     "complexity": ("mst_transfer.cli.complexity", "count the parameters and multiply-adds of configs"),
     "params": ("mst_transfer.cli.params", "layer, learning rate and weight decay of every parameter of a config"),
     "inspect": ("mst_transfer.cli.inspect", "say what a file of weights is, and whether it would load"),
     "convert": ("mst_transfer.cli.convert", "write a backbone for timm, mmpretrain, detectron2, transformers or ONNX"),
-    "report": ("mst_transfer.report", "write the HTML report of a folder of runs"),
+    "evaluate": ("mst_transfer.cli.evaluate", "say what checkpoints are worth, with intervals, on one page"),
+    "card": ("mst_transfer.cli.card", "write the page of a card anew from its card.json"),
 }
 
 
@@ -26,7 +29,7 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a verb. What a user can mend, a ``ValueError`` or a missing file, is printed instead of raised.
+    """Runs a verb. What a user can mend, a ``ValueError`` or ``OSError``, is printed instead of raised.
 
     Returns:
         The exit status: 0 success, 1 the verb failed, 2 wrong usage.
@@ -46,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         return int(importlib.import_module(VERBS[verb][0]).main(words))
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"mst {verb}: {error}", file=sys.stderr)
         return 1
 

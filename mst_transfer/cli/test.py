@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pathlib import Path
 
     from mst_transfer.engine import run, testing
-    from mst_transfer.runs import launch
+    from mst_transfer.runs import launch, processes
     from mst_transfer.runs.checkpoints import existing_checkpoint
 
     cfg = load_config(args)
@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         testing.with_augmentation(cfg)  # refuses before anything is loaded
     if args.check_only:
         return 0
+    if (status := processes.start(args, ["mst_transfer.cli.main", "test"], argv)) is not None:
+        return status
     status, written = run_or_refuse("test", args.launcher, lambda: testing.run_testing(cfg, args.checkpoint, args.tta))
     for name, value in (written or {}).get("metrics", {}).items():
         print(f"{name}: {'nan' if value is None else f'{value:.4f}'}")

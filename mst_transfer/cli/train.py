@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs; the exit status."""
     args = build_parser().parse_args(argv)
     from mst_transfer.engine import run
-    from mst_transfer.runs import launch
+    from mst_transfer.runs import launch, processes
     from mst_transfer.runs.work_dir import check_unused
 
     resume_if_restarted(args)
@@ -61,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_data(run.check_inputs(cfg, training=True), notes_only=not args.check_only)
     if args.check_only:
         return 0
+    if (status := processes.start(args, ["mst_transfer.cli.main", "train"], argv)) is not None:
+        return status
     if args.dry_run is not None:
         from mst_transfer.engine.plan import dry_run
 

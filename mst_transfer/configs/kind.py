@@ -4,9 +4,9 @@ from typing import Any
 
 PRETRAINING, DETECTION, SEGMENTATION = "pre-training", "detection", "segmentation"
 _KINDS = {"pretrain": PRETRAINING, "mmdet": DETECTION, "mmseg": SEGMENTATION}
-_HEADS = "mst train {0}, or on several devices bash tools/dist_train.sh {0} NGPUS"
+_HEADS = "mst train {0}, on several devices with --gpus N"
 _TAKEN_BY = {
-    PRETRAINING: "mst-pretrain {0}, or on several devices bash tools/pretrain.sh {0} NGPUS",
+    PRETRAINING: "mst pretrain {0}, on several devices with --gpus N",
     DETECTION: _HEADS,
     SEGMENTATION: _HEADS,
 }

@@ -29,6 +29,7 @@ from mst_transfer.files.image_files import (
     read_image_file,
     shown_path,
 )
+from mst_transfer.files.label_maps import check_label_values
 from mst_transfer.registry import TRANSFORMS
 from mst_transfer.runs.unreadable_images import MAX_IN_A_ROW, TooManyUnreadableError, append_to_list, examples
 
@@ -211,23 +212,6 @@ class LoadSegMap(BaseTransform):
             height, width = results.get("ori_shape", mask.shape)[:2]
         if (height, width) != mask.shape:
             raise UnreadableImageError(f"it is {mask.shape[1]} × {mask.shape[0]}, its image {width} × {height}")
-
-
-def check_label_values(values: NDArray[Any]) -> None:
-    """A mask has one channel of whole numbers from 0 to 255.
-
-    Raises:
-        UnreadableImageError: colours, or numbers beyond.
-    """
-    if values.ndim != 2:
-        raise UnreadableImageError(f"it has {values.shape[-1]} channels: colours instead of class ids?")
-    if values.dtype.kind == "f":
-        raise UnreadableImageError("it holds floating-point numbers instead of class ids")
-    if values.size and (values.min() < 0 or values.max() > 255):
-        raise UnreadableImageError(
-            f"it holds values from {values.min()} to {values.max()}; class ids go from 0 to 255, and mmseg would take "
-            "them modulo 256"
-        )
 
 
 def read_content(loader: Any, path: str, max_pixels: int, *, any_format: bool = False) -> bytes:

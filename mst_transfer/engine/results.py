@@ -73,6 +73,8 @@ def command(world_size: int = 1) -> str:
         if given and on_one_node and words[-2:] == ["--launcher", "pytorch"] and not words[0].startswith("-"):
             words = [*words[:given], str(world_size), *words[given:-2]]
             start = ["bash", f"tools/dist_{script.stem}.sh"]
+    elif "--gpus" in words and words[-2:] == ["--launcher", "pytorch"]:
+        words = words[:-2]
     root = os.environ.get(DATA_ROOT_VARIABLE)
     variable = f"{DATA_ROOT_VARIABLE}={shlex.quote(root)} " if root else ""
     return variable + shlex.join([*start, *words])

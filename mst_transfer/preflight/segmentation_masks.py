@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mst_transfer.datasets.cityscapes_ids import choose_masks, label_map_of_ids
-from mst_transfer.datasets.load_image import check_label_values
-from mst_transfer.files.image_files import MAX_PIXELS, open_image_file, shown_path
+from mst_transfer.files.image_files import MAX_PIXELS
+from mst_transfer.files.label_maps import read_label_map
 from mst_transfer.preflight.data_files import dataset_path, leaves_folder
 
 IGNORED = 255  # what mmseg maps to "ignore"
@@ -93,20 +92,6 @@ def count_values(path: str, max_pixels: int = MAX_PIXELS) -> tuple[dict[int, int
     Raises:
         ValueError: if it cannot be read, has several channels, or other numbers than 0 to 255.
     """
-    try:
-        with open_image_file(path, max_pixels) as image:
-            values: NDArray[Any] = np.asarray(image)
-        check_label_values(values)
-    except MemoryError:
-        raise
-    except Exception as error:  # decoders raise nearly every type on broken files
-        raise ValueError(
-            f"mask {shown_path(path)} cannot be read ({error}); write it as one channel of 8 bits, whose value is the "
-            "number of the class"
-        ) from error
-    if values.dtype == np.uint8:  # several times quicker than sorting
-        found = np.flatnonzero(counts := np.bincount(values.ravel()))
-        numbers = counts[found]
-    else:
-        found, numbers = np.unique(values, return_counts=True)
-    return dict(zip(found.tolist(), numbers.tolist(), strict=True)), values.shape[::-1]
+    values = read_label_map(path, max_pixels)
+    found = np.flatnonzero(counts := np.bincount(values.ravel()))  # several times quicker than sorting
+    return dict(zip(found.tolist(), counts[found].tolist(), strict=True)), values.shape[::-1]

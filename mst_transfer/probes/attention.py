@@ -98,11 +98,11 @@ def before_last_block(vit: VisionTransformer, images: Tensor, num_kept: int = 0)
     Args:
         vit: with timm's plain blocks.
         images: [B, 3, H, W], normalised.
-        num_kept: of how many of these blocks, counted from the end, to keep the class token.
+        num_kept: of how many of these blocks, counted from the end, to keep the tokens.
 
     Returns:
-        Tokens [B, T, D] that enter the last block, and the kept class tokens [B, D], earliest block first, before the
-        final norm.
+        Tokens [B, T, D] that enter the last block, and the kept ones [B, T, D], earliest block first, before the final
+        norm.
     """
     x = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
     choose_kernel(vit, x)
@@ -110,7 +110,7 @@ def before_last_block(vit: VisionTransformer, images: Tensor, num_kept: int = 0)
     for missing, block in zip(range(len(vit.blocks) - 1, 0, -1), vit.blocks, strict=False):
         x = block(x)
         if missing <= num_kept:
-            kept.append(x[:, 0])
+            kept.append(x)
     return x, kept
 
 

@@ -8,7 +8,7 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor
 
 from mst_transfer.devices.onednn_products import quick_products
-from mst_transfer.probes.attention import Backbone, before_last_block, class_token_block
+from mst_transfer.probes.attention import Backbone, before_last_block, class_token_block, token_grid
 from mst_transfer.probes.labelled_images import LabelledImages, load
 from mst_transfer.runs.progress import Progress
 
@@ -57,13 +57,31 @@ def class_tokens(backbone: Backbone, images: Tensor, num_blocks: int = 1, averag
     x, kept = before_last_block(backbone, images, num_kept=num_blocks - 1)
     last = backbone.blocks[-1]
     x = backbone.norm(last(x) if average_patches else class_token_block(last, x)[0])  # [B, T or 1, D]
-    features = torch.cat([*(backbone.norm(cls) for cls in kept), x[:, 0]], dim=-1)  # [B, n * D]
+    features = torch.cat([*(backbone.norm(tokens[:, 0]) for tokens in kept), x[:, 0]], dim=-1)  # [B, n * D]
     if not average_patches:
         return features
     mean = x[:, backbone.num_prefix_tokens :].mean(dim=1)  # [B, D]
     if num_blocks == 1:
         return torch.stack([features, mean], dim=-1).flatten(1)
     return torch.cat([features, mean], dim=-1)
+
+
+def patch_tokens(backbone: Backbone, images: Tensor, num_blocks: int = 1) -> Tensor:
+    """Computes the patch tokens of the last blocks, each after the final norm, without class token and registers.
+
+    Normalised images [B, 3, H, W] → [B, h, w, D * num_blocks], earliest block first; of a Swin the last stage's map.
+
+    Raises:
+        ValueError: see :func:`check_features` and :func:`token_grid`.
+    """
+    check_features(backbone, num_blocks, average_patches=False)
+    grid = token_grid(backbone, *images.shape[-2:])
+    if isinstance(backbone, SwinTransformer):
+        return backbone.forward_features(images)
+    x, kept = before_last_block(backbone, images, num_kept=num_blocks - 1)
+    blocks = [*kept, backbone.blocks[-1](x)]
+    tokens = [backbone.norm(block)[:, backbone.num_prefix_tokens :] for block in blocks]
+    return torch.cat(tokens, dim=-1).unflatten(1, grid)
 
 
 @torch.no_grad()

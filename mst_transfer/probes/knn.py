@@ -1,6 +1,6 @@
 """Weighted k-nearest-neighbour classification of frozen features (Wu et al., 2018; the protocol of DINO)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -64,14 +64,23 @@ def knn_accuracy(
         raise ValueError(f"temperature={temperature} must be positive")
     num_classes = int(torch.maximum(train_labels.max(), labels.max())) + 1
     mine = slice(get_rank(), None, get_world_size())
-    train_features = F.normalize(train_features.to(device), dim=1)
-    train_labels, features, truth = train_labels.to(device), features[mine].to(device), labels[mine].to(device)
+    train_labels, truth = train_labels.to(device), labels[mine].to(device)
+    nearest = nearest_images(train_features, features[mine], max(ks), chunk, device)
     correct = torch.zeros(len(ks), dtype=torch.int64)
-    for part, expected in zip(F.normalize(features, dim=1).split(chunk), truth.split(chunk), strict=True):
-        similarity, neighbours = (part @ train_features.T).topk(max(ks))  # the nearest first
+    for (similarity, neighbours), expected in zip(nearest, truth.split(chunk), strict=True):
         classes = train_labels[neighbours]
         for row, value in enumerate(ks):
             votes = knn_votes(similarity[:, :value], classes[:, :value], temperature, num_classes)
             correct[row] += (votes.argmax(dim=1) == expected).sum().cpu()
     all_reduce(correct)
     return {value: 100 * hits / len(labels) for value, hits in zip(ks, correct.tolist(), strict=True)}
+
+
+@torch.no_grad()
+def nearest_images(
+    train_features: Tensor, features: Tensor, k: int, chunk: int = 256, device: torch.device | str = "cpu"
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cosines and indices [chunk, k] of the nearest training images, the nearest first, chunk by chunk."""
+    train_features = F.normalize(train_features.to(device), dim=1)
+    for part in F.normalize(features.to(device), dim=1).split(chunk):
+        yield (part @ train_features.T).topk(k)

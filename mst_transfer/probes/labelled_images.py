@@ -147,7 +147,7 @@ def open_pair(
     return train, val
 
 
-def load(images: LabelledImages, num_workers: int, **batches: Any) -> DataLoader:
+def load(images: Dataset, num_workers: int, **batches: Any) -> DataLoader:
     """Makes a loader whose processes take one thread each; ``batches``: ``batch_size``, or ``batch_sampler``."""
     return DataLoader(images, num_workers=num_workers, worker_init_fn=_keep_opencv_to_one_thread, **batches)
 

@@ -22,6 +22,9 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of every run."""
     parser.add_argument("--work-dir", help="folder for logs and results (default: work_dirs/<config's name>)")
     parser.add_argument("--seed", type=int, help="seed of every random draw (default: the config's, or 0)")
+    parser.add_argument(
+        "--gpus", type=int, default=1, metavar="N", help="so many processes, one a GPU; on the CPU if there is none"
+    )
     parser.add_argument("--launcher", choices=LAUNCHERS, default="none", help="what started the processes")
     parser.add_argument(
         "--check-only", action="store_true", help="check config and data, then stop without running anything"

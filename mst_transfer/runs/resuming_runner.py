@@ -38,7 +38,9 @@ class ResumingRunner(Runner):
 
     @master_only
     def _dump_both(self) -> None:
-        super().dump_config()
+        program = Path(self.work_dir) / os.path.basename(self.cfg.filename or "")
+        if not (program.is_file() and os.path.samefile(program, self.cfg.filename)):  # it stays as it was written
+            super().dump_config()
         path = Path(self.work_dir) / saved.FILE
         try:
             saved.write_saved_config(self.cfg, path)

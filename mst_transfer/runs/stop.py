@@ -258,7 +258,7 @@ def run_torchrun(words: Sequence[str]) -> int:
                 [sys.executable, "-m", "torch.distributed.run", *words],
                 env={**os.environ, FOLDER: str(folder)},
                 start_new_session=True,
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - no threads yet
+                preexec_fn=end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - no threads yet
             )
         )
         status = child[0].wait()
@@ -270,7 +270,7 @@ def run_torchrun(words: Sequence[str]) -> int:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     import ctypes
 
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

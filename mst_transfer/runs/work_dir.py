@@ -21,7 +21,7 @@ LOCK, HOLDER = ".run_lock", ".run_lock_holder"  # the second says who has the fi
 DYING_SECONDS = 5.0  # a process that was killed may take so long to let go of its memory, and then of its files
 BELONGINGS = ("*.pth", "*.safetensors", "*.py", saved.FILE, POINTER, LIST, "results.json")  # of a run
 # What a pre-training writes beside its checkpoints.
-_BACKBONE = re.compile(r"(?:(?:epoch|iter)_\d+_|knn_best_)?(?:teacher|student)\.safetensors")
+_BACKBONE = re.compile(r"(?:(?:epoch|iter)_\d+_|(?:knn|dense)_best_)?(?:teacher|student)\.safetensors")
 _held: dict[Path, FileLock] = {}
 
 

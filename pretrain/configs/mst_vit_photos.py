@@ -1,6 +1,6 @@
 """Real photographs of three small sets together: `photos`, `coco_mini` and `camvid`, labels unused."""
 
-_base_ = ["mst_vit_sample.py"]
+_base_ = ["_base_/small.py"]
 
 data_root = "{{$MST_DATA_ROOT:data}}"
 

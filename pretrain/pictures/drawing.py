@@ -1,18 +1,14 @@
-"""Figures of photographs with attention, masks and restored views.
-
-Attention is drawn patch by patch, not smoothed: what a picture shows is what the network has.
-"""
+"""Figures of photographs with attention, masks and restored views."""
 
 import math
 
-import cv2
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-COLOURS = "inferno"
+from mst_transfer.probes.maps import overlay
+
 _MAX_PANELS_A_ROW = 7
 
 
@@ -21,24 +17,6 @@ def grey_out(photos: np.ndarray, mask: np.ndarray) -> np.ndarray:
     scale = photos.shape[1] // mask.shape[1]
     hidden = mask.repeat(scale, axis=1).repeat(scale, axis=2)[..., None]
     return np.where(hidden, 0.5, photos)
-
-
-def heat_map(attention: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Attention [h, w] in colours, RGB uint8 [height, width, 3].
-
-    The scale runs from the lowest value to the 99th percentile, so that a single patch does not darken the rest.
-    """
-    low, high = attention.min(), np.quantile(attention, 0.99)
-    scaled = ((attention - low) / max(high - low, np.finfo(np.float32).tiny)).clip(0, 1)
-    colours = matplotlib.colormaps[COLOURS](scaled)[..., :3]
-    return cv2.resize((colours * 255).round().astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-
-
-def overlay(photo: np.ndarray, attention: np.ndarray) -> np.ndarray:
-    """Attention [h, w] in colours over a photo [H, W, 3], of which the lightness remains: float RGB [H, W, 3]."""
-    heat = heat_map(attention, *photo.shape[:2]) / 255.0
-    grey = (photo @ [0.299, 0.587, 0.114])[..., None]
-    return np.clip(0.3 * grey + 0.75 * heat, 0, 1)
 
 
 def _show(axis: Axes, picture: np.ndarray) -> None:

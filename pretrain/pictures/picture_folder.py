@@ -17,9 +17,10 @@ from mst_transfer.configs.saved import read_config_of_run, registered_types_only
 from mst_transfer.files.image_folder import find_images
 from mst_transfer.probes.attention import Backbone, token_grid
 from mst_transfer.probes.backbones import load_frozen
+from mst_transfer.probes.maps import heat_map, overlay
 from mst_transfer.runs.checkpoints import latest_checkpoint
 from pretrain.model import MST
-from pretrain.pictures.drawing import draw_heads, draw_rows, grey_out, heat_map, overlay
+from pretrain.pictures.drawing import draw_heads, draw_rows, grey_out
 from pretrain.pictures.inference import Views, read_crop, run_backbone, run_model
 from pretrain.registry import MODELS
 

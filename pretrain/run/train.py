@@ -12,7 +12,7 @@ from mst_transfer.configs.kind import PRETRAINING
 from mst_transfer.configs.paths import check_pretraining_paths
 from mst_transfer.configs.read import read_config
 from mst_transfer.files.image_files import UnreadableImageError
-from mst_transfer.runs import launch, stop, work_dir
+from mst_transfer.runs import launch, processes, stop, work_dir
 from mst_transfer.runs.options import add_beginning_options, add_config_options, add_run_options, resume_if_restarted
 
 
@@ -102,11 +102,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         cfg = load_config(args)
         if launch.rank() == 0:
             check_inputs(cfg, args)
+        if args.check_only:
+            return 0
+        status = processes.start(args, ["pretrain.run.train"], sys.argv[1:] if argv is None else argv)
     except (ValueError, TypeError, FileNotFoundError) as error:
         print(f"mst-pretrain: {error}", file=sys.stderr)
         return 1
-    if args.check_only:
-        return 0
+    if status is not None:
+        return status
     try:
         return _run(cfg, args)
     finally:

@@ -60,8 +60,8 @@ def make_all(root: Path) -> None:
         "val": ("annotations/instances_val.json", small[:5]),
     }
     true_sizes.make_coco(root / "coco_mini", folders, coco)
-    shapes = dict(enumerate(("disc", "triangle", "box", "star", "ring"), 1))
-    folders = {name: (file, [(128, 128)] * len(sizes)) for name, (file, sizes) in folders.items()}
+    shapes = dict(enumerate(("flag", "quilt", "beetle", "tent", "net", "cow"), 1))
+    folders = {name: (file, [(96, 96)] * len(sizes)) for name, (file, sizes) in folders.items()}
     true_sizes.make_coco(root / "sample" / "coco", folders, shapes)
 
     city, ade = (1024, 2048), [(512, 683), (683, 512), (487, 731)]
@@ -69,13 +69,13 @@ def make_all(root: Path) -> None:
     make(root, "cityscapes", dict(train=[city] * 4, val=[city] * 2), "cityscapes_as_downloaded")
     make(root, "ade20k", dict(train=[*ade, (512, 683)], val=ade))
     make(root, "camvid", dict(train=[(360, 480)] * 8, val=[(360, 480)] * 3))
-    make(root, "sample", dict(train=[(128, 128)] * 8, val=[(128, 128), (101, 133)]))
+    make(root, "sample", dict(train=[(96, 96)] * 8, val=[(96, 96), (101, 133)]))
 
     photographs = [(375, 500), (500, 375), (480, 640), (256, 256), (333, 500)]
     true_sizes.make_photographs(root / "imagenet", 32, photographs, ("train",))
     true_sizes.make_photographs(root / "imagenet", 16, photographs, ("val",))
     true_sizes.make_photographs(root / "photos", 32, [(96, 96)], ("train", "val"))
-    true_sizes.make_photographs(root / "sample" / "photos", 32, [(128, 128)], ("",))
+    true_sizes.make_photographs(root / "sample" / "photos", 32, [(96, 96)], ("",))
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,8 @@
-"""One synthetic scene of photographic textures, with exact labels.
+"""One synthetic picture with exact labels: patterned objects on photographed ground.
 
-A scene has stuff (sky, a wall before it, and ground of grass and gravel) and objects of five classes, told
-apart by their outline and by their texture. Objects hide one another; the masks hold what is visible.
+Each of six classes of objects has an outline and a pattern of its own; the ground is one of four photographed surfaces.
+Colour, light, scale, turn, slant, blur and litter vary and mean nothing. A *photo* shows objects of one class from near
+by, a *scene* objects of any class. Objects hide one another; the masks hold what is visible.
 
 Arrays: image ``[H, W, 3]`` uint8 RGB; semantic map ``[H, W]`` uint8 with ids into :data:`CLASSES`; masks
 ``[K, H, W]`` bool, one per object, disjoint.
@@ -10,30 +11,42 @@ Arrays: image ``[H, W, 3]`` uint8 RGB; semantic map ``[H, W]`` uint8 with ids in
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.random import Generator, Philox
 from numpy.typing import NDArray
 
-from mst_transfer.datasets.sample.textures import Image, draw_patch
+from mst_transfer.datasets.sample.textures import PHOTOGRAPHS, Image, Pixels, draw_patch, draw_pattern
 
-STUFF_CLASSES: tuple[str, ...] = ("sky", "wall", "grass", "gravel")
-OBJECT_CLASSES: tuple[str, ...] = ("disc", "triangle", "box", "star", "ring")
+
+class Look(NamedTuple):
+    """What tells a class of objects from others."""
+
+    pattern: str
+    corners: int  # of the outline, on an ellipse
+    first: float  # angle of the first of them
+    stretch: float  # height / width
+    rough: float  # share by which the outline waves
+
+
+_LOOKS = {
+    "flag": Look("stripes", 4, np.pi / 4, 0.7, 0.0),
+    "quilt": Look("checks", 4, 0.0, 0.8, 0.0),
+    "beetle": Look("dots", 32, 0.0, 0.8, 0.0),
+    "tent": Look("zigzag", 3, np.pi / 6, 1.0, 0.0),
+    "net": Look("grid", 6, 0.0, 0.9, 0.0),
+    "cow": Look("blotches", 32, 0.0, 0.8, 0.12),
+}
+STUFF_CLASSES: tuple[str, ...] = tuple(PHOTOGRAPHS)
+OBJECT_CLASSES: tuple[str, ...] = tuple(_LOOKS)
 CLASSES: tuple[str, ...] = STUFF_CLASSES + OBJECT_CLASSES
 SPLITS: tuple[str, ...] = ("photos", "coco/train", "coco/val", "cityscapes/train", "cityscapes/val")
 
-_STUFF_TEXTURES = {"sky": ("night sky", "moon"), "wall": ("brick",), "grass": ("grass",), "gravel": ("gravel",)}
-_OBJECT_TEXTURES = {
-    "disc": ("fur", "coins"),
-    "triangle": ("print", "handwriting"),
-    "box": ("wood", "engine"),
-    "star": ("vessels", "galaxies"),
-    "ring": ("cells", "suit"),
-}
-_SUPERSAMPLING = 4
-_MIN_VISIBLE_PIXELS = 60  # in a scene of 128 x 128 pixels
-_MIN_VISIBLE_SHARE = 0.35
+_SCENE_RADII, _PHOTO_RADII, _LITTER_RADII = (0.17, 0.3), (0.25, 0.42), (0.03, 0.09)  # shares of the side
+_LITTER = Look("none", 5, 0.0, 1.0, 0.0)
+_MIN_VISIBLE = 0.4  # share of an object
 
 
 @dataclass(frozen=True)
@@ -51,24 +64,27 @@ def scene_generator(seed: int, split: str, index: int) -> Generator:
     return Generator(Philox(key=np.array([seed, (SPLITS.index(split) << 32) + index], dtype=np.uint64)))
 
 
-def draw_scene(rng: Generator, size: int = 128) -> Scene:
-    """Draws a square scene of ``size`` pixels a side, at least 32."""
-    semantic = _stuff_layout(rng, size)
-    canvas = _paint_stuff(rng, semantic)
+def draw_scene(rng: Generator, size: int = 96, is_photo: bool = False) -> Scene:
+    """Draws a square scene or photo of ``size`` pixels a side, at least 32."""
+    semantic, canvas = _draw_ground(rng, size)
+    for _ in range(int(rng.integers(4))):  # litter, which has no label
+        alpha, _ = _draw_outline(rng, _LITTER, size, _LITTER_RADII)
+        canvas += alpha[..., None] * (rng.uniform(40.0, 200.0, 3).astype(np.float32) - canvas)
     masks: list[NDArray[np.bool_]] = []
     areas: list[int] = []  # of the whole object, hidden or not
     labels: list[int] = []
-    wanted = int(rng.integers(2, 7))
+    wanted, kind = int(rng.integers(2, 6)), int(rng.integers(len(_LOOKS)))
     for _ in range(3 * wanted):
         if len(masks) == wanted:
             break
-        label = int(rng.integers(len(OBJECT_CLASSES)))
-        alpha = _object_alpha(rng, label, size)
+        label = kind if is_photo else int(rng.integers(len(_LOOKS)))
+        look = _LOOKS[OBJECT_CLASSES[label]]
+        alpha, plane = _draw_outline(rng, look, size, _PHOTO_RADII if is_photo else _SCENE_RADII)
         mask = alpha >= 0.5
-        texture = _OBJECT_TEXTURES[OBJECT_CLASSES[label]][int(rng.integers(2))]
-        if not _leaves_enough(mask, masks, areas, size):
+        hides = any((other & ~mask).sum() < _MIN_VISIBLE * area for other, area in zip(masks, areas, strict=True))
+        if mask.sum() < 0.015 * size**2 or hides:
             continue
-        canvas = _paint_object(rng, canvas, alpha, texture)
+        _paint_object(rng, canvas, alpha, look.pattern, plane)
         masks = [other & ~mask for other in masks] + [mask]
         areas.append(int(mask.sum()))
         labels.append(label)
@@ -78,130 +94,61 @@ def draw_scene(rng: Generator, size: int = 128) -> Scene:
     return Scene(_photograph(rng, canvas), semantic, stacked, tuple(labels))
 
 
-def _stuff_layout(rng: Generator, size: int) -> NDArray[np.uint8]:
-    """Semantic map of the background: sky, a wall on the horizon, ground with a second ground through it."""
-    sky, wall, grass, gravel = range(len(STUFF_CLASSES))
-    horizon = rng.uniform(0.3, 0.6)
-    base, path = (grass, gravel) if rng.random() < 0.5 else (gravel, grass)
-    far, wide = 4.0, 3.0  # polygons reach beyond the image, which may be tilted
-    regions: list[tuple[int, list[tuple[float, float]]]] = [
-        (base, [(-far, horizon), (far, horizon), (far, far), (-far, far)])
-    ]
-    if rng.random() < 0.85:
-        left, right = rng.uniform(0.1, 1.1), rng.uniform(-0.1, 0.6)
-        vanish = rng.uniform(0.1, 0.9)
-        half = rng.uniform(0.02, 0.2)
-        near = [(wide - right, 1.6), (-left, 1.6)]
-        regions.append((path, [(vanish - half, horizon), (vanish + half, horizon), *near]))
-    if rng.random() < 0.85:
-        start, width, height = rng.uniform(-0.3, 0.5), rng.uniform(0.5, 1.1), rng.uniform(0.15, 0.5)
-        step, step_height = rng.uniform(0.2, 0.8) * width, height * rng.uniform(0.4, 1.3)
-        foot = horizon + 0.01
-        outline = [(start, foot), (start, horizon - height), (start + step, horizon - height)]
-        top = horizon - step_height
-        outline += [(start + step, top), (start + width, top), (start + width, foot)]
-        regions.append((wall, outline))
-    tilt = rng.uniform(-0.12, 0.12)
-    rotation = np.array([[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]])
-    layout = np.full((size, size), sky, dtype=np.uint8)
-    for label, outline in regions:
-        points = (np.array(outline) - 0.5) @ rotation.T + 0.5
-        cv2.fillPoly(layout, [np.rint(points * size).astype(np.int32)], label)
-    return layout
+def _draw_ground(rng: Generator, size: int) -> tuple[NDArray[np.uint8], Pixels]:
+    """Two surfaces with a straight border between them: semantic map and pixels."""
+    first, second = rng.choice(len(STUFF_CLASSES), 2, replace=False)
+    angle, offset = rng.uniform(0, 2 * np.pi), rng.uniform(-0.35, 0.35) * size
+    rows, columns = np.mgrid[0:size, 0:size].astype(np.float32) - (size - 1) / 2
+    side = columns * np.float32(np.cos(angle)) + rows * np.float32(np.sin(angle)) + np.float32(offset)
+    share = np.clip(side + 0.5, 0, 1)[..., None]
+    one, other = (draw_patch(rng, STUFF_CLASSES[label], size, size, size / 96) for label in (first, second))
+    return np.where(side > 0, first, second).astype(np.uint8), other + share * (one - other)
 
 
-def _paint_stuff(rng: Generator, semantic: NDArray[np.uint8]) -> Image:
-    """Fill every region with its texture, borders softened by one pixel."""
-    height, width = semantic.shape
-    unit = height / 128
-    canvas = np.zeros((height, width, 3), dtype=np.float32)
-    for label, name in enumerate(STUFF_CLASSES):
-        textures = _STUFF_TEXTURES[name]
-        texture = textures[int(rng.integers(len(textures)))]
-        patch = draw_patch(rng, texture, height, width, unit)
-        share = cv2.GaussianBlur((semantic == label).astype(np.float32), (0, 0), 0.5)
-        canvas += patch * share[..., None]
-    return np.clip(canvas, 0, 255).astype(np.uint8)
+def _draw_outline(
+    rng: Generator, look: Look, size: int, radii: tuple[float, float]
+) -> tuple[Pixels, NDArray[np.float64]]:
+    """Coverage ``[size, size]`` in [0, 1] of an outline at a random place, scale, turn and slant.
 
-
-def _outline(rng: Generator, label: int) -> list[NDArray[np.float64]]:
-    """Closed outlines of an object of radius 1 around the origin; a second outline is a hole."""
-    name = OBJECT_CLASSES[label]
-    circle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
-    ring = np.stack([np.cos(circle), np.sin(circle)], axis=1)
-    if name == "disc":
-        return [ring]
-    if name == "ring":
-        return [ring, ring * rng.uniform(0.4, 0.55)]
-    if name == "triangle":
-        corners = np.deg2rad([-90, 30, 150]) + rng.uniform(-0.15, 0.15, 3)
-        return [1.1 * np.stack([np.cos(corners), np.sin(corners)], axis=1)]
-    if name == "box":
-        half = np.array([0.85, rng.uniform(0.55, 0.85)])
-        return [half * np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])]
-    points = np.arange(10) * np.pi / 5  # star
-    radius = np.where(np.arange(10) % 2 == 0, 1.15, rng.uniform(0.45, 0.58))
-    return [radius[:, None] * np.stack([np.sin(points), -np.cos(points)], axis=1)]
-
-
-def _object_alpha(rng: Generator, label: int, size: int) -> NDArray[np.float32]:
-    """Coverage ``[size, size]`` in [0, 1] of one object at a random place, scale, rotation and slant."""
-    radius = size * np.exp(rng.uniform(np.log(0.09), np.log(0.24)))
-    angle = rng.uniform(-np.pi, np.pi) if OBJECT_CLASSES[label] != "triangle" else rng.uniform(-0.6, 0.6)
-    squeeze = rng.uniform(0.75, 1.0)
+    Returns:
+        Coverage, and the matrix [2, 3] that takes pixels (x, y, 1) to the object's own plane, its centre at 0.
+    """
+    radius = size * np.exp(rng.uniform(*np.log(radii)))
+    angle = rng.uniform(-np.pi, np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    lean = np.array([[1.0, rng.uniform(-0.2, 0.2)], [0.0, squeeze]])
-    centre = rng.uniform(0.02, 0.98, 2) * size
-    fine = np.zeros((size * _SUPERSAMPLING, size * _SUPERSAMPLING), dtype=np.uint8)
-    outlines = [
-        np.rint(((points @ turn.T @ lean.T) * radius + centre) * _SUPERSAMPLING).astype(np.int32)
-        for points in _outline(rng, label)
-    ]
-    cv2.fillPoly(fine, outlines, 255)  # even-odd: an inner outline is a hole
-    return cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    matrix = turn @ np.array([[1.0, rng.uniform(-0.25, 0.25)], [0.0, rng.uniform(0.75, 1.0)]])
+    centre = rng.uniform(0.05, 0.95, 2) * size
+    around = look.first + 2 * np.pi / look.corners * np.arange(look.corners)
+    waves = [np.sin((k + 2) * around + start) for k, start in enumerate(rng.uniform(0, 2 * np.pi, 3))]
+    reach = radius * (1 + look.rough * np.sum(waves, axis=0))
+    points = np.stack([reach * np.cos(around), reach * look.stretch * np.sin(around)], axis=1) @ matrix.T + centre
+    coverage = np.zeros((size, size), dtype=np.uint8)
+    cv2.fillPoly(coverage, [np.rint(points * 16).astype(np.int32)], 255, lineType=cv2.LINE_AA, shift=4)
+    inverse = np.linalg.inv(matrix)
+    return coverage.astype(np.float32) * np.float32(1 / 255), np.column_stack([inverse, -inverse @ centre])
 
 
-def _leaves_enough(mask: NDArray[np.bool_], masks: list[NDArray[np.bool_]], areas: list[int], size: int) -> bool:
-    """Whether the new object and all objects that it would hide in part stay recognisable."""
-    least = _MIN_VISIBLE_PIXELS * (size / 128) ** 2
-    if mask.sum() < least:
-        return False
-    return all(
-        (other & ~mask).sum() >= max(least, _MIN_VISIBLE_SHARE * area) for other, area in zip(masks, areas, strict=True)
-    )
+def _paint_object(rng: Generator, canvas: Pixels, alpha: Pixels, pattern: str, plane: NDArray[np.float64]) -> None:
+    """Lays a pattern, lit from one side, over the canvas ``[H, W, 3]`` where ``alpha`` ``[H, W]`` says."""
+    rows, columns = (np.flatnonzero(alpha.any(axis=axis)) for axis in (1, 0))
+    window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    y, x = (axis.astype(np.float32) for axis in np.mgrid[window])
+    across, along = (a * x + b * y + c for a, b, c in (plane * (96 / len(canvas))).astype(np.float32))
+    light = 1 + np.float32(rng.uniform(-0.01, 0.01)) * across
+    surface = draw_pattern(rng, pattern, across, along) * light[..., None]
+    canvas[window] += alpha[window][..., None] * (surface - canvas[window])
 
 
-def _paint_object(rng: Generator, canvas: Image, alpha: NDArray[np.float32], texture: str) -> Image:
-    """Lay the object over the canvas: soft shadow beside it, its texture, shading across it."""
-    size = canvas.shape[0]
-    unit = size / 128
-    offset = rng.uniform(-3.0, 3.0, 2) * unit
-    shift = np.array([[1.0, 0.0, offset[0]], [0.0, 1.0, abs(offset[1]) + unit]])
-    shadow = cv2.GaussianBlur(cv2.warpAffine(alpha, shift, (size, size)), (0, 0), 2.0 * unit)
-    ground = canvas.astype(np.float32) * (1 - rng.uniform(0.2, 0.5) * shadow[..., None])
-    covered = np.flatnonzero(alpha.any(axis=1)), np.flatnonzero(alpha.any(axis=0))
-    window = tuple(slice(int(along[0]), int(along[-1]) + 1) for along in covered)
-    height, width = alpha[window].shape
-    direction = rng.uniform(0, 2 * np.pi)
-    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
-    slope = columns * np.cos(direction) + rows * np.sin(direction)
-    shading = 1 + rng.uniform(0.0, 0.5) * ((slope - slope.mean()) / max(float(np.ptp(slope)), 1.0))
-    patch = draw_patch(rng, texture, height, width, unit).astype(np.float32) * shading[..., None]
-    share = alpha[window][..., None]
-    ground[window] = ground[window] * (1 - share) + patch * share
-    return np.clip(ground, 0, 255).astype(np.uint8)
-
-
-def _photograph(rng: Generator, canvas: Image) -> Image:
+def _photograph(rng: Generator, canvas: Pixels) -> Image:
     """Light falling off across the scene, exposure, white balance, a little blur and noise."""
     size = canvas.shape[0]
     rows, columns = np.mgrid[0:size, 0:size].astype(np.float32) / size - 0.5
     direction = rng.uniform(0, 2 * np.pi)
-    light = 1 + rng.uniform(0.0, 0.5) * (columns * np.cos(direction) + rows * np.sin(direction))
-    gain = rng.uniform(0.8, 1.2) * rng.uniform(0.93, 1.07, 3)
-    pixels = canvas.astype(np.float32) * light[..., None] * gain
-    blur = rng.uniform(0.0, 0.7)
+    light = 1 + rng.uniform(0.0, 0.7) * (columns * np.cos(direction) + rows * np.sin(direction))
+    gain = rng.uniform(0.7, 1.3) * rng.uniform(0.85, 1.15, 3)
+    pixels = canvas * (light[..., None] * gain).astype(np.float32)
+    blur = rng.uniform(0.0, 1.0) * size / 96
     if blur > 0.3:
         pixels = cv2.GaussianBlur(pixels, (0, 0), blur)
-    pixels += rng.normal(0, rng.uniform(2.0, 6.0), pixels.shape)
+    pixels += np.float32(rng.uniform(2.0, 8.0)) * rng.standard_normal(pixels.shape, dtype=np.float32)
     return np.clip(pixels, 0, 255).astype(np.uint8)

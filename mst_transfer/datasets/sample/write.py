@@ -1,4 +1,4 @@
-"""The sample data: synthetic scenes written as an image folder, as COCO and in the Cityscapes layout.
+"""The sample data, many photos and few labels: an image folder, COCO and the Cityscapes layout.
 
 ::
 
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from mst_transfer.datasets.sample.scenes import OBJECT_CLASSES, Scene, draw_scene, scene_generator
 from mst_transfer.files.atomic_files import write_text_atomically
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 STAMP = "sample_data.json"
 _FOLDERS = ("photos", "coco", "cityscapes")
 _SEQUENCE = "scene"  # Cityscapes groups images by city
@@ -40,10 +40,10 @@ class SampleDataRequest:
     """What to make."""
 
     seed: int = 0  # other seeds give other scenes
-    num_train: int = 100  # labelled training images, for each of detection and segmentation
-    num_val: int = 60  # validation images, for each of detection and segmentation
-    num_photos: int = 600  # unlabelled images
-    size: int = 128  # side of every image in pixels
+    num_train: int = 64  # labelled training images, for each of detection and segmentation
+    num_val: int = 100  # validation images, for each of detection and segmentation
+    num_photos: int = 3000  # unlabelled images
+    size: int = 96  # side of every image in pixels
 
     def __post_init__(self) -> None:
         for name in ("num_train", "num_val", "num_photos"):
@@ -113,7 +113,7 @@ def encode_instances(scene: Scene, image_id: int, first_id: int) -> list[dict[st
 
 def _scenes(split: str, count: int, request: SampleDataRequest) -> Iterator[tuple[int, Scene]]:
     for index in range(count):
-        yield index, draw_scene(scene_generator(request.seed, split, index), request.size)
+        yield index, draw_scene(scene_generator(request.seed, split, index), request.size, split == "photos")
 
 
 def _write_photos(folder: Path, request: SampleDataRequest) -> None:

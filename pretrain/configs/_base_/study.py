@@ -3,7 +3,7 @@
 Leaves say which parts of MST are on. `{{$MST_DATA_ROOT:data}}/photos/train` holds the photographs; labels are unused.
 """
 
-_base_ = ["../mst_vit_sample.py"]
+_base_ = ["small.py"]
 
 model = dict(
     backbone=dict(img_size=96, patch_size=16, depth=6),

@@ -54,7 +54,7 @@ DETECTION_REFUSED = dict.fromkeys(["mst-pretrain", "mst-pretrain --check-only"],
 def test_a_config_of_another_kind_is_refused(command: str, config: str, nowhere: Path, capsys) -> None:
     assert run(command, config) == 1
     error, kind = capsys.readouterr().err, KINDS[config.split("/")[0]]
-    assert f"is a {kind} config" in error and ("mst-pretrain" if config == SAMPLE else "mst train") in error
+    assert f"is a {kind} config" in error and ("mst pretrain" if config == SAMPLE else "mst train") in error
     assert len(error.splitlines()) == 1 and not list(nowhere.iterdir())
 
 

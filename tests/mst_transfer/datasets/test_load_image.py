@@ -11,7 +11,7 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine.registry import TRANSFORMS
 from small_sets import mask_file
 
-from mst_transfer.datasets.load_image import LoadImage, LoadSegMap, check_label_values
+from mst_transfer.datasets.load_image import LoadImage, LoadSegMap
 from mst_transfer.files.image_files import UnreadableImageError
 from mst_transfer.runs.unreadable_images import TooManyUnreadableError, read_list
 
@@ -150,10 +150,3 @@ def test_palettes_and_opencv_do_not_go_together(tmp_path: Path) -> None:
     (tmp_path / "mask.png").write_bytes(mask_file("palette", IDS))
     with pytest.raises(UnreadableImageError, match="read with 3 channels; a mask with a palette needs"):
         mask_loader(imdecode_backend="cv2")(results(tmp_path / "mask.png"))
-
-
-def test_class_ids_go_from_0_to_255() -> None:
-    check_label_values(np.array([[0, 255]], np.int32))
-    for value in (-1, 256):
-        with pytest.raises(UnreadableImageError, match=f"values from {value} to {value}"):
-            check_label_values(np.array([[value]], np.int32))

@@ -7,10 +7,10 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mst_transfer.card.pretraining import read_scalars
 from mst_transfer.cli.main import main
 from mst_transfer.engine import results, run
 from mst_transfer.engine.fit import devices
-from mst_transfer.report.scalars import read_scalars
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
 
@@ -33,7 +33,7 @@ def test_train_resume_and_test(tiny_seg_config: Path, tmp_path: Path, train, cap
     assert read(work_dir)["resumed"] is True
     # The axis of the training curve, in TensorBoard too, is steps
     iterations = torch.load(work_dir / "epoch_2.pth", weights_only=True)["meta"]["iter"]
-    assert read_scalars(work_dir).series("mIoU")[0] == [iterations // 2, iterations]
+    assert sorted({row["step"] for row in read_scalars(work_dir) if "mIoU" in row}) == [iterations // 2, iterations]
     assert "resumed epoch: 1" in sorted(work_dir.glob("*/*.log"))[-1].read_text()
 
     assert main(["test", str(tiny_seg_config), str(work_dir / "epoch_2.pth"), "--work-dir", str(tmp_path / "t")]) == 0

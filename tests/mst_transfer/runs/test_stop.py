@@ -162,8 +162,14 @@ def start_torchrun(root: Path, tmp_path: Path, program: str, *words: str, option
     """The launcher with a program, whose first word is a path."""
     (script := tmp_path / "program.py").write_text(program)
     (tmp_path / "temporary").mkdir()
-    command = [sys.executable, str(root / "tools" / "_torchrun.py"), *options, str(script), str(tmp_path / "said")]
-    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary"), "CUDA_VISIBLE_DEVICES": ""}
+    code = "import sys; from mst_transfer.runs.stop import run_torchrun; sys.exit(run_torchrun(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, *options, str(script), str(tmp_path / "said")]
+    environment = {
+        **os.environ,
+        "TMPDIR": str(tmp_path / "temporary"),
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": str(root),
+    }
     return subprocess.Popen(
         [*command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )

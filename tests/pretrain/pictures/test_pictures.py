@@ -11,9 +11,10 @@ import torch
 
 from mst_transfer.configs.saved import FILE
 from mst_transfer.probes.attention import attention_maps
+from mst_transfer.probes.maps import heat_map, overlay
 from pretrain.backbones.vit import MaskedViT
 from pretrain.pictures.__main__ import main
-from pretrain.pictures.drawing import grey_out, heat_map, overlay
+from pretrain.pictures.drawing import grey_out
 from pretrain.pictures.inference import read_crop, run_model
 from pretrain.pictures.picture_folder import choose_images, load_run
 

@@ -55,7 +55,7 @@ def test_what_is_frozen_is_said(root: Path, capsys: pytest.CaptureFixture, monke
     assert main(words) == 0
     lines = capsys.readouterr().out.splitlines()
     block = next(line for line in lines if line.startswith("backbone.vit.blocks.0.attn.qkv.weight"))
-    assert block.split()[-4:] == ["384×128", "-", "frozen", "-"]
+    assert block.split()[-4:] == ["288×96", "-", "frozen", "-"]
     assert lines[0].split()[:2] == ["name", "shape"] and "of them train" in lines[-1]
     assert main([*words, "--summary"]) == 0
     summary = capsys.readouterr().out.splitlines()

@@ -1,0 +1,1 @@
+"""The card: several checkpoints side by side, with intervals."""

@@ -1,0 +1,166 @@
+"""Runs a card's jobs: one process each, side by side on cores or GPUs, or handed to a scheduler."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mst_transfer.card.head_job import head_outcomes
+from mst_transfer.card.job_pictures import save_head
+from mst_transfer.card.outcomes import Key, read_result, save_outcome, write_result
+from mst_transfer.card.plan import HEAD, Job, Plan, read_plan
+from mst_transfer.card.probe_job import probe_outcomes
+from mst_transfer.card.task_data import open_task
+from mst_transfer.files.atomic_files import write_text_atomically
+from mst_transfer.runs.launch import num_cores
+from mst_transfer.runs.stop import end_with_parent
+from mst_transfer.runs.work_dir import locked
+
+LOG, COMMANDS = "log.txt", "jobs.txt"
+
+
+def job_folder(folder: Path, job: Job) -> Path:
+    """Where a job writes."""
+    return folder / "jobs" / job.id
+
+
+def run_job(folder: Path, name: str) -> None:
+    """Runs one job of a plan in this process; one that is done is left alone.
+
+    Raises:
+        ValueError: the plan has no such job, another process runs it, or what the job's own parts refuse.
+    """
+    plan = read_plan(folder)
+    job = next((job for job in plan.jobs if job.id == name), None)
+    if job is None:
+        raise ValueError(f"--job {name}: {folder} has no such job; its jobs: {', '.join(job.id for job in plan.jobs)}")
+    out, start = job_folder(folder, job), time.monotonic()
+    if read_result(out):
+        return
+    checkpoint, task = plan.checkpoint(job.checkpoint), plan.task(job.task)
+    with locked(out):
+        data, pictures = open_task(task), folder / "pictures" / job.id
+        if data.digest() != plan.digests[task.name]:
+            raise ValueError(
+                f"the files of {task.name} are not those of the plan. Next step: mst evaluate with a new --out"
+            )
+        if job.kind == HEAD:
+            recipe = next(recipe for recipe in task.recipes if recipe.name == job.recipe)
+            (labels,), (seed,) = job.labels, job.seeds
+            shared = folder / "jobs" / f"choice-{job.id.replace(f'seed{seed}-', '').rpartition('-')[0]}"
+            found = head_outcomes(checkpoint, task, data, recipe, labels, seed, plan.options.factors, out, shared)
+            for metric, measure in found.items():
+                save_outcome(out, Key(task.name, metric, recipe.name, labels, checkpoint.name, seed), measure)
+            if seed == plan.options.tune_seeds[0]:
+                save_head(pictures, f"{task.name}: {recipe.name}, {labels} labels", data, checkpoint, out / "run")
+        else:
+            probed = probe_outcomes(checkpoint, task, data, plan.options, job.seeds, plan.multiple, out, pictures)
+            for metric, protocol, amount, seed, measure in probed:
+                save_outcome(out, Key(task.name, metric, protocol, amount, checkpoint.name, seed), measure)
+        write_result(out, minutes=round((time.monotonic() - start) / 60, 3))
+
+
+def command_of(folder: Path, job: Job) -> list[str]:
+    """The command line of a job."""
+    return [sys.executable, "-m", "mst_transfer.cli.main", "evaluate", "--out", str(folder), "--job", job.id]
+
+
+def unfinished(folder: Path, plan: Plan) -> list[Job]:
+    """The jobs that have left no result."""
+    return [job for job in plan.jobs if not read_result(job_folder(folder, job))]
+
+
+def write_commands(folder: Path, jobs: Sequence[Job]) -> Path:
+    """Writes one command a line, for any scheduler."""
+    path = folder / COMMANDS
+    variable = os.environ.get("MST_DATA_ROOT")
+    before = f"MST_DATA_ROOT={shlex.quote(os.path.abspath(variable))} " if variable else ""
+    lines = [before + shlex.join(command_of(folder.absolute(), job)) for job in jobs]
+    write_text_atomically(path, "\n".join(lines) + "\n")
+    return path
+
+
+def slurm_command(path: Path, partition: str, num_jobs: int) -> list[str]:
+    """The ``sbatch`` call that runs each line of a file of commands as one task of a job array."""
+    line = f'eval "$(sed -n "${{SLURM_ARRAY_TASK_ID}}p" {shlex.quote(str(path.absolute()))})"'
+    return ["sbatch", f"--array=1-{num_jobs}", f"--partition={partition}", "--gpus-per-task=1", "--ntasks=1",
+            f"--output={path.parent.absolute()}/slurm-%A_%a.txt", "--wrap", line]  # fmt: skip
+
+
+def run_all(folder: Path, plan: Plan, costs: Mapping[str, float], num_jobs: int, num_gpus: int = 0) -> list[str]:
+    """Runs what is not done yet, and says how far it is.
+
+    Args:
+        folder: of the card.
+        plan: its plan.
+        costs: seconds that each job may take, by id: of these the time left is made.
+        num_jobs: at once, on CPU cores.
+        num_gpus: one job a GPU instead.
+
+    Returns:
+        Ids of the jobs that failed, whose logs say why; the others are done.
+    """
+    waiting, failed = unfinished(folder, plan), []
+    running: dict[str, tuple[subprocess.Popen[bytes], int, float]] = {}
+    total = sum(costs[job.id] for job in waiting)
+    slots = list(range(num_gpus or num_jobs))
+    begun = shown = time.monotonic()
+    spent = 0.0
+    try:
+        while waiting or running:
+            while waiting and slots:
+                slot, job = slots.pop(0), waiting.pop(0)
+                running[job.id] = (_start(folder, job, slot, num_jobs, num_gpus), slot, time.monotonic())
+            time.sleep(0.2)
+            for name in [name for name, (process, _, _) in running.items() if process.poll() is not None]:
+                process, slot, at = running.pop(name)
+                slots.append(slot)
+                spent += costs[name]
+                if process.returncode:
+                    failed.append(name)
+                status = f"FAILED, see {folder / 'jobs' / name / LOG}" if process.returncode else "done"
+                print(
+                    f"{name}: {status} in {_minutes(time.monotonic() - at)}, {_left(begun, spent, total)}", flush=True
+                )
+                shown = time.monotonic()
+            if time.monotonic() - shown > 60:
+                shown = time.monotonic()
+                print(f"running: {', '.join(running)}; {_left(begun, spent, total)}", flush=True)
+    finally:
+        for process, _, _ in running.values():
+            process.terminate()
+        for process, _, _ in running.values():
+            process.wait()
+    return failed
+
+
+def _start(folder: Path, job: Job, slot: int, num_jobs: int, num_gpus: int) -> subprocess.Popen[bytes]:
+    out = job_folder(folder, job)
+    out.mkdir(parents=True, exist_ok=True)
+    environment = dict(os.environ)
+    if num_gpus:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        environment["CUDA_VISIBLE_DEVICES"] = visible[slot] if visible[0] else str(slot)
+    else:
+        environment["OMP_NUM_THREADS"] = str(max(1, num_cores() // num_jobs))
+    with open(out / LOG, "ab") as log:
+        end = end_with_parent if sys.platform == "linux" else None
+        words = command_of(folder, job)
+        return subprocess.Popen(words, stdout=log, stderr=log, env=environment, preexec_fn=end)  # noqa: PLW1509 - alone
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _left(begun: float, spent: float, total: float) -> str:
+    """Time left, as far as what is done took longer or shorter than planned."""
+    share = spent / total if total else 1.0
+    if not share:
+        return f"about {_minutes(total)} left"
+    return f"about {_minutes((time.monotonic() - begun) * (1 / share - 1))} left"

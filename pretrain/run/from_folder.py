@@ -1,0 +1,205 @@
+"""Pre-trains on a folder of photos without a config: plans, writes the plan as ``plan.py``, trains with it."""
+
+import difflib
+import os
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from pprint import pformat
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+
+from mst_transfer import Trained
+from mst_transfer.checkpoint import architecture_of, find_backbone
+from mst_transfer.checkpoint.metadata import skeleton
+from mst_transfer.checkpoint.normalisation import normalisation_of
+from mst_transfer.configs.shipped import shipped_config
+from mst_transfer.files.atomic_files import write_text_atomically
+from mst_transfer.files.image_files import UnreadableImageError, declared_size
+from mst_transfer.files.image_folder import find_images
+from mst_transfer.runs import launch, processes, work_dir
+from pretrain.run import train
+from pretrain.run.folder_recipe import Choices, Facts, Net, plan
+from pretrain.run.hooks import TrainingStoppedError
+
+FILE = "plan.py"
+MODELS = {name: f"{name}_patch16_224" for name in ("vit_tiny", "vit_small", "vit_base")}
+MODELS |= {name: f"{name}_patch4_window7_224" for name in ("swin_tiny", "swin_small")}
+_BASES = [f"pretrain/configs/_base_/{name}.py" for name in ("mst_vit", "runtime")]
+_LOOKED_AT = 300  # photos
+_WARM, _STEPS, _SECONDS = 3, 30, 15.0  # of a trial: steps that do not count, and steps or seconds that do
+
+
+def pretrain(
+    photos: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    model: str | None = None,
+    init: str | Path | None = None,
+    minutes: float | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+) -> Trained:
+    """Pre-trains as ``mst pretrain PHOTOS --out OUT`` does; the same again goes on.
+
+    Args:
+        photos: one folder or several, with any folders in them.
+        out: work dir.
+        model: one of :data:`MODELS`; default: ViT-S where there is a GPU, else ViT-Ti.
+        init: backbone file to go on from, instead of a ``model`` with random weights.
+        minutes, epochs: length of the run, one of them at most; default: by the number of photos.
+        seed: of every random draw.
+
+    Returns:
+        With the teacher's backbone as checkpoint.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: see :func:`settle` and :func:`prepare`.
+        RuntimeError: the run has stopped; the reason stands on stderr.
+    """
+    folders = [photos] if isinstance(photos, str | Path) else photos
+    init = None if init is None else str(init)
+    wishes = settle([*map(str, folders)], model=model, init=init, minutes=minutes, epochs=epochs, seed=seed, gpus=1)
+    if status := train.main(prepare(str(out), wishes)):
+        raise RuntimeError(f"pre-training in {out} has ended with status {status}; the reason stands above")
+    return Trained(Path(out) / "teacher.safetensors", Path(out), {})
+
+
+def settle(photos: Sequence[str], **wishes: Any) -> dict[str, Any]:
+    """Checks what :func:`pretrain` and ``mst pretrain`` are asked for; ValueError: it cannot be."""
+    for one, other in (("minutes", "epochs"), ("model", "init")):
+        if wishes[one] is not None and wishes[other] is not None:
+            raise ValueError(f"--{one} and --{other} exclude each other. Next step: leave one out")
+    for name in ("minutes", "epochs"):
+        if wishes[name] is not None and wishes[name] <= 0:
+            raise ValueError(f"--{name} {wishes[name]} must be positive")
+    if wishes["model"] not in (None, *MODELS):
+        near = difflib.get_close_matches(wishes["model"], MODELS, n=2) or MODELS
+        raise ValueError(f"--model {wishes['model']}: nearest are {', '.join(near)}; for any other mst pretrain CONFIG")
+    processes.visible_gpus(wishes["gpus"])
+    return {"photos": [os.path.abspath(photo) for photo in photos], **wishes}
+
+
+def prepare(out: str, wishes: Mapping[str, Any]) -> list[str]:
+    """Plans, prints and writes, unless ``out`` holds a run of the same wishes already.
+
+    Returns:
+        Words for ``mst-pretrain``.
+
+    Raises:
+        FileNotFoundError, ValueError: no photos, or too few; no such backbone file; or ``out`` holds another run.
+        OSError: ``out`` cannot be written.
+    """
+    path = Path(out) / FILE
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    held = work_dir.earlier_checkpoints(out, writes_backbones=True)
+    if text.startswith(_head(wishes)):
+        print(f"{path} is the plan of this command: going on with it")
+    elif text or held:
+        what = text.splitlines()[2:3] or held
+        raise ValueError(f"{out} holds another run: {what[0]}. Next step: that run's command, or another --out")
+    else:
+        write_text_atomically(path, planned(wishes, path))
+    return [str(path), "--work-dir", out, "--gpus", str(wishes["gpus"]), *(["--resume"] if held else [])]
+
+
+def planned(wishes: Mapping[str, Any], path: Path | None = None) -> str:
+    """Plans, prints, and gives the text of a config file; before a trial it tries whether ``path`` can be written."""
+    facts = look_at(wishes["photos"], wishes["gpus"])
+    net = choose_net(wishes["model"], wishes["init"], facts)
+    choices, speed = plan(facts, net, wishes["epochs"]), ""
+    if wishes["minutes"] is not None:
+        if path is not None:
+            write_text_atomically(path, "")
+        print("measuring the time of a step ...", flush=True)
+        seconds = seconds_a_step(_as_config(choices, wishes))
+        choices, speed = plan(facts, net, None, int(wishes["minutes"] * 60 / seconds)), f", {seconds:.2g} s a step"
+    print(f"plan for {facts.num_images:,} photos on {facts.cores} cores, {facts.gpus} GPUs{speed}:")
+    print("\n".join(f"  {line}" for line in _reasons(choices)), flush=True)
+    return _as_config(choices, wishes)
+
+
+def look_at(photos: Sequence[str], num_processes: int) -> Facts:
+    """Counts the photos, reads the headers of some, and asks the machine what it has."""
+    paths, sides, gpus = find_images(photos), [], processes.visible_gpus(num_processes)
+    for path in paths[:: -(-len(paths) // _LOOKED_AT)]:
+        with suppress(UnreadableImageError, OSError), open(path, "rb") as file:
+            sides.append(min(declared_size(file)))
+    if not sides:
+        raise ValueError(f"none of the photos that were looked at can be read, such as {paths[0]}")
+    memory = 0.7 * torch.cuda.get_device_properties(0).total_memory / 2**30 if gpus else 4.0
+    return Facts(len(paths), int(statistics.median(sides)), launch.num_cores(), gpus, num_processes, memory)
+
+
+def choose_net(model: str | None, init: str | None, facts: Facts) -> Net:
+    """The backbone of a file, or of a name; ViT-S where there are GPUs, else ViT-Ti; finer patches for small photos."""
+    start: dict[str, Any] = {}
+    if init is None:
+        name = model or ("vit_small" if facts.gpus else "vit_tiny")
+        arch, options = MODELS[name], dict(patch_size=8) if facts.side < 96 and name.startswith("vit") else {}
+    else:
+        file = find_backbone(init, None)
+        arch, options = architecture_of(file)
+        options = {name: value for name, value in options.items() if name not in ("img_size", "drop_path_rate")}
+        seen = normalisation_of(file.metadata, None)
+        start = dict(init_from=init if "://" in init else os.path.abspath(init), mean=seen.mean, std=seen.std)
+        if file.interpolation == "dino":
+            start["backbone.pos_embed_interpolation"] = "dino"
+    net = skeleton(arch, **options)
+    millions = sum(parameter.numel() for parameter in net.parameters()) / 1e6
+    return Net(arch, options, millions, 32 if arch.startswith("swin") else net.patch_embed.patch_size[0], start)
+
+
+def _reasons(choices: Choices) -> list[str]:
+    return [f"{name} = {value}: {why}" for name, value, why in choices if why]
+
+
+def _head(wishes: Mapping[str, Any]) -> str:
+    return f'"""Planned by mst pretrain for\n\n{dict(wishes)!r}\n"""\n'
+
+
+def _as_config(choices: Choices, wishes: Mapping[str, Any]) -> str:
+    cfg = Config()
+    for base in _BASES:
+        cfg.merge_from_dict(Config.fromfile(str(shipped_config(base))).to_dict())
+    cfg.merge_from_dict({name: value for name, value, _ in choices})
+    cfg.merge_from_dict({"train_dataloader.dataset.data_root": wishes["photos"], "randomness.seed": wishes["seed"]})
+    lines = [_head(wishes), *(f"# {line}" for line in _reasons(choices))]
+    lines += [f"{name} = {pformat(value, width=110, sort_dicts=False)}" for name, value in cfg.to_dict().items()]
+    return "\n".join(lines) + "\n"
+
+
+class _Clock(Hook):
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        self.ends.append(time.perf_counter())
+        counted = len(self.ends) - _WARM
+        if counted >= _STEPS or (counted > 1 and self.ends[-1] - self.ends[_WARM - 1] > _SECONDS):
+            raise TrainingStoppedError
+
+
+def seconds_a_step(text: str) -> float:
+    """Trains by a config for some steps, in a folder that is removed afterwards."""
+    clock = _Clock()
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / FILE
+        path.write_text(text, encoding="utf-8")
+        cfg = train.load_config(train.build_parser().parse_args([str(path), "--work-dir", folder]))
+        cfg.update(log_level="ERROR", custom_hooks=[], default_hooks=dict(logger=None, checkpoint=None))
+        cfg.train_cfg.max_epochs = 10**6
+        try:
+            runner = train.build_runner(cfg, "none")
+            runner.register_hook(clock)
+            with suppress(TrainingStoppedError):
+                runner.train()
+        finally:
+            work_dir.release(folder)
+    return (clock.ends[-1] - clock.ends[_WARM - 1]) / (len(clock.ends) - _WARM)

@@ -1,0 +1,127 @@
+"""Data of a card: label maps as the libraries read them, objects drawn as maps, sequences."""
+
+import numpy as np
+import pytest
+
+from mst_transfer.card.task_data import draw_objects, open_task
+from mst_transfer.card.tasks import CATALOGUE, Task, heads, load_task_config, sequences
+from mst_transfer.datasets.sample.write import SampleDataRequest, make_sample_data
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """The sample data, small; their folder is the data root."""
+    root = tmp_path_factory.mktemp("data")
+    make_sample_data(root / "sample", SampleDataRequest(num_train=5, num_val=3, num_photos=1, size=64))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MST_DATA_ROOT", str(root))
+        yield root
+
+
+def test_label_maps_are_those_of_mmseg(sample):
+    (task, _) = CATALOGUE["sample"]
+    data = open_task(task)
+    from mmseg.datasets.transforms import LoadAnnotations
+
+    assert (len(data.train), len(data.val)) == (5, 3)
+    for image in (*data.train, *data.val):
+        theirs = dict(seg_map_path=image.files[0], seg_fields=[], reduce_zero_label=False, label_map=None)
+        assert np.array_equal(image.label_map(), LoadAnnotations()(theirs)["gt_seg_map"])
+
+
+@pytest.mark.parametrize("reduce, mapping", [(True, None), (False, {0: 3, 1: 255, 2: 255, 3: 0}), (True, {1: 0})])
+def test_zero_labels_and_label_maps_are_applied_as_mmseg_does(reduce, mapping, tmp_path):
+    import cv2
+    from mmseg.datasets.transforms import LoadAnnotations
+
+    from mst_transfer.card.task_data import _segmented
+
+    path, values = str(tmp_path / "map.png"), np.arange(6, dtype=np.uint8).repeat(2).reshape(3, 4)
+    cv2.imwrite(path, values)
+    info = dict(img_path="", seg_map_path=path, reduce_zero_label=reduce, label_map=mapping)
+    theirs = LoadAnnotations(reduce_zero_label=reduce)(dict(info, seg_fields=[]))["gt_seg_map"]
+    assert np.array_equal(_segmented(info).label_map(), np.where(theirs == -1, 255, theirs))
+
+
+def test_objects_become_a_map_with_small_ones_on_top_and_crowds_ignored():
+    square = lambda x, y, side: [[x, y, x + side, y, x + side, y + side, x, y + side]]  # noqa: E731
+    from pycocotools import mask as coco_mask
+
+    crowd = np.zeros((8, 8), dtype=np.uint8, order="F")
+    crowd[0, :] = 1
+    instances = [
+        dict(mask=square(2, 2, 2), bbox=[2, 2, 4, 4], bbox_label=1, ignore_flag=0),
+        dict(mask=square(1, 1, 6), bbox=[1, 1, 7, 7], bbox_label=0, ignore_flag=0),
+        dict(mask=coco_mask.encode(crowd), bbox=[0, 0, 8, 1], bbox_label=0, ignore_flag=1),
+    ]
+    expected = np.zeros((8, 8), dtype=np.uint8)
+    expected[0] = 255
+    expected[1:7, 1:7] = 4
+    expected[2:4, 2:4] = 7
+    found = draw_objects(dict(height=8, width=8, instances=instances), number=[4, 7])
+    assert np.array_equal(found, expected)
+
+
+def test_many_categories_become_their_supercategories(shared_data, monkeypatch):
+    monkeypatch.setenv("MST_DATA_ROOT", str(shared_data))
+    data = open_task(CATALOGUE["coco_mini"][0])
+    assert data.classes[:3] == ("background", "person", "vehicle") and len(data.classes) == 13
+    assert len(data.objects) == 80 and data.objects[0] == "person"
+    assert data.train[0].label_map().max() <= 255
+
+
+def test_the_held_out_drive_is_not_trained_on(shared_data, monkeypatch):
+    monkeypatch.setenv("MST_DATA_ROOT", str(shared_data))
+    (task,) = CATALOGUE["camvid"]
+    data = open_task(task)
+    drives = [{image.path.split("/")[-2] for image in part} for part in (data.train, data.val)]
+    assert drives == [{"0001TP", "0016E5"}, {"0006R0"}]
+    blocks = sequences([image.path for image in data.val], task.group)
+    assert len(blocks) == 101 and np.bincount(blocks).max() == 10  # ten seconds, a frame a second
+    linear = load_task_config(task, task.recipes[1])
+    assert linear.val_dataloader.dataset == data.cfg.val_dataloader.dataset
+
+
+def test_data_that_are_missing_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("MST_DATA_ROOT", str(tmp_path))
+    for name in ("sample", "camvid", "coco_mini"):
+        with pytest.raises(FileNotFoundError, match=name):
+            open_task(CATALOGUE[name][0])
+
+
+def test_classes_in_one_split_only_are_refused(tmp_path):
+    for split, classes in (("train", "ab"), ("val", "ac")):
+        for name in classes:
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            (folder / "1.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"\['b', 'c'\]"):
+        open_task(Task("images", "classification", root=str(tmp_path)))
+
+
+def test_another_file_is_another_digest(sample):
+    (task, _) = CATALOGUE["sample"]
+    data = open_task(task)
+    before = data.digest()
+    assert before == open_task(task).digest()
+    with open(data.val[0].files[0], "ab") as file:
+        file.write(b"0")
+    assert data.digest() != before
+
+
+def test_sequences():
+    names = ["x/a_f000.png", "x/a_f290.png", "y/a_f300.png", "x/b_f000.png"]
+    assert sequences(names, "") is None
+    assert sequences(names, r"(\w)_").tolist() == [0, 0, 0, 1]
+    assert sequences(names, r"(\w)_f(\d+)/300").tolist() == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize("pattern", ["(", "a_f", r"(\w)_/300", "(nothing)"])
+def test_patterns_that_say_nothing_are_refused(pattern):
+    with pytest.raises(ValueError, match="--group"):
+        sequences(["a_f000.png"], pattern)
+
+
+def test_heads_are_named_after_their_configs():
+    names = [recipe.name for recipe in heads("det_configs/mst_maskrcnn_coco.py", frozen=True)]
+    assert names == ["maskrcnn_coco", "maskrcnn_coco_frozen"]
