@@ -7,7 +7,7 @@ usage() {
   cat <<'TEXT'
 usage: bash tools/quickstart.sh [--seed N] [--budget full|small] [--out DIR]
   --seed N              seed of the data, the pre-training and the probes (default 0)
-  --budget full|small   full: about ten minutes on 2 cores; small: a few minutes, to see that all parts work (full)
+  --budget full|small   full: a quarter of an hour on 2 cores; small: a few minutes, to see that all parts work (full)
   --out DIR             where everything goes (work_dirs/quickstart/seed_N, or …/small_N)
 Installs into .venv first, if that was not done yet.
 TEXT

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mst_transfer.card.pictures import PHOTO, TRUTH
 from mst_transfer.checkpoint import architecture_of, read_backbone
 from mst_transfer.probes.backbones import RANDOM, FrozenBackbone, load_frozen
 
@@ -66,6 +67,8 @@ def parse_names(words: Sequence[str]) -> dict[str, str]:
     for word in words:
         given = None if Path(word).exists() else _NAMED.fullmatch(word)
         name, path = (given[1], given[2]) if given else (_name_of(word), word)
+        if name in (PHOTO, TRUTH):
+            raise ValueError(f"a checkpoint cannot be called {name!r}, a column of the page's pictures: NAME={path}")
         if name in named:
             raise ValueError(
                 f"two checkpoints are called {name!r}: {named[name]} and {path}. Next step: name them, "

@@ -24,9 +24,7 @@ from mst_transfer.probes.labelled_images import load
 from mst_transfer.runs.progress import Progress
 
 SIDE, CELLS, MIN_AREA, THRESHOLD = 48, 10, 0.66, 0.88  # a window holds MIN_AREA of its image, in CELLS × CELLS means
-METHOD = (
-    f"correlation of aligned, band-passed grey thumbnails of {SIDE} × {SIDE}, mirrored or cropped to {MIN_AREA:.0%}"
-)
+METHOD = f"correlation of aligned, band-passed {SIDE} × {SIDE} thumbnails, also mirrored, cropped to {MIN_AREA:.0%}"
 Paths = Iterable[str | os.PathLike[str]]
 _CANDIDATES, _SHOWN, _BLOCK, _MARGIN = 5, 20, 64, 4
 _SPANS = [(at, at + n) for n in (48, 44, 40, 35) for at in sorted({0, (SIDE - n) // 2, SIDE - n})]
@@ -60,9 +58,8 @@ class Leakage:
         where = ", ".join("{num_leaked:,} in {name} ({num_images:,} images)".format(**pool) for pool in self.pools)
         lost = sum(pool["num_unreadable"] for pool in (self.val, *self.pools))
         end = f"; {lost:,} files could not be read" if lost else ""
-        return (
-            f"{len(self.leaked):,} of {self.val['num_images']:,} validation images have a near duplicate: {where}{end}."
-        )
+        count = f"{len(self.leaked):,} of {self.val['num_images']:,} validation images"
+        return f"{count} have a near duplicate: {where}{end}."
 
 
 def find_leaks(
@@ -86,7 +83,8 @@ def find_leaks(
     sets = [(name, [os.fspath(path) for path in paths]) for name, paths in [("val", val_paths), *pools]]
     if not 0 < threshold <= 1 or len(dict(sets)) < len(sets) or not all(len(paths) for _, paths in sets):
         sizes = ", ".join(f"{name} {len(paths)}" for name, paths in sets)
-        raise ValueError(f"threshold={threshold}, images: {sizes}; give one in (0, 1], and each set some and a name")
+        advice = "give a threshold in (0, 1], and each set at least one image and a name of its own"
+        raise ValueError(f"threshold={threshold}, number of images: {sizes}; {advice}")
     looks = _look(sets, num_processes, cache)
     pairs = [pair for name, _ in pools for pair in _pairs(looks, name) if pair[3] >= threshold]
     leaked = {name: {pair[0] for pair in pairs if name in ("val", pair[1])} for name in looks}
@@ -130,9 +128,7 @@ def _thumbnails(paths: list[str]) -> dict[str, Any]:
     found = {}
     for path in paths:
         with suppress(UnreadableImageError, MemoryError):
-            image = read_image(
-                path, reduction=lambda *sides: max(k for k in (1, 2, 4, 8) if k * 96 <= max(min(sides), 96))
-            )
+            image = read_image(path, reduction=lambda *s: max(k for k in (8, 4, 2, 1) if k < 2 or min(s) >= 96 * k))
             found[path] = cv2.cvtColor(resize(image, SIDE, SIDE), cv2.COLOR_RGB2GRAY)
     return found
 
@@ -168,9 +164,8 @@ def _pairs(looks: dict[str, dict[str, Any]], name: str) -> Iterator[tuple[str, s
         best, order = scores.topk(min(_CANDIDATES, scores.shape[1]))
         which = torch.cat([which, numbers], 1).gather(1, order)
         progress(start + len(block))
-    yield from (
-        (ours[i], name, theirs[j], _score(val[i], pool[j])) for i, row in enumerate(which.tolist()) for j in row
-    )
+    for i, row in enumerate(which.tolist()):
+        yield from ((ours[i], name, theirs[j], _score(val[i], pool[j])) for j in row)
 
 
 def _score(val: Any, other: Any) -> float:

@@ -53,11 +53,11 @@ class TrainedHead:
         found = checkpoint or newest_whole_checkpoint(run)[0] or Path(run) / "epoch_N.pth"
         self.checkpoint = Path(existing_checkpoint(str(found)))
         verify_checkpoint(self.checkpoint)
-        init_default_scope(cfg.default_scope)
+        self.detects = config_kind(cfg) == DETECTION
+        init_default_scope(cfg.get("default_scope") or ("mmdet" if self.detects else "mmseg"))
         if "checkpoint" in cfg.model.get("backbone", {}):
             cfg.model.backbone.checkpoint = None  # the head's own checkpoint holds the backbone
         _, dataset = next(unwrap("", (cfg.get("test_dataloader") or cfg.val_dataloader).dataset))
-        self.detects = config_kind(cfg) == DETECTION
         kind = "mmdet.DetLocalVisualizer" if self.detects else "mmseg.SegLocalVisualizer"
         with registered_types_only():
             model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()

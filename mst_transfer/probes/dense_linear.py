@@ -20,7 +20,7 @@ from mst_transfer.probes.dense_features import DenseFeatures
 
 _CHUNK = 16384  # tokens
 _IN_MEMORY = 2**32  # bytes of standardised tokens; more are read anew in each step
-_DOUBLE = 2**23  # numbers up to which float64 is used: float32's rounding is as large as the last steps of few tokens
+_DOUBLE = 2**21  # numbers up to which float64 is used: float32's rounding is as large as the last steps of few tokens
 
 
 class LogisticRegression:
@@ -62,30 +62,32 @@ class LogisticRegression:
             y = torch.from_numpy(self.features.soft_labels[rows][:, self.classes]).to(self.device, self.dtype)
             yield (x - self.mean) / self.scale, y
 
-    def fit(self, l2: float, tolerance: float = 1e-5, max_steps: int = 500) -> int:
+    @torch.no_grad()
+    def fit(self, l2: float, tolerance: float = 1e-4, max_steps: int = 500) -> int:
         """Finds the minimum for a penalty ``l2`` > 0, up to a largest entry of the gradient; the steps that it took."""
         eye = torch.eye(len(self.covariance), dtype=torch.float64, device=self.device)
         factor = torch.linalg.cholesky(self.curvature * self.covariance + l2 * eye)
         inverse, root = torch.linalg.solve_triangular(factor, eye, upper=False), self.curvature.sqrt()
-        point = torch.cat([self.weight @ factor, self.bias[:, None] * root], dim=1).requires_grad_()  # [K, D + 1]
+        point = torch.cat([self.weight @ factor, self.bias[:, None] * root], dim=1)  # [K, D + 1]
+
+        def evaluate() -> Tensor:
+            self.weight, self.bias = point[:, :-1] @ inverse, point[:, -1] / root
+            loss, of_weight, of_bias = self.weight.new_zeros(()), torch.zeros_like(self.weight), 0 * self.bias
+            for x, y in self._chunks():
+                log_p = F.linear(x, self.weight.to(x), self.bias.to(x)).log_softmax(dim=1)
+                excess = log_p.exp() - y
+                loss -= (y * log_p).sum(dtype=torch.float64) / len(self.rows)
+                of_weight += F.linear(excess.T, x.T) / len(self.rows)
+                of_bias += excess.sum(dim=0) / len(self.rows)
+            point.grad = torch.cat([(of_weight + l2 * self.weight) @ inverse.T, of_bias[:, None] / root], dim=1)
+            return loss + 0.5 * l2 * self.weight.square().sum()
+
         search = torch.optim.LBFGS(
             [point], 1.0, max_steps, 2 * max_steps, tolerance, 1e-9, history_size=20, line_search_fn="strong_wolfe"
         )
-
-        def evaluate() -> Tensor:
-            search.zero_grad()
-            loss = 0.5 * l2 * (point[:, :-1] @ inverse).square().sum()
-            loss.backward()
-            for x, y in self._chunks():
-                logits = F.linear(x, (point[:, :-1] @ inverse).to(x), (point[:, -1] / root).to(x))
-                part = F.cross_entropy(logits, y, reduction="none").sum(dtype=torch.float64) / len(self.rows)
-                part.backward()
-                loss = loss.detach() + part.detach()
-            return loss
-
         with quick_products(self.device):
             search.step(evaluate)
-        self.weight, self.bias = point.detach()[:, :-1] @ inverse, point.detach()[:, -1] / root
+        self.weight, self.bias = point[:, :-1] @ inverse, point[:, -1] / root
         return search.state[point]["n_iter"]
 
     def scores(self, tokens: NDArray) -> Tensor:

@@ -17,7 +17,7 @@ from mst_transfer.probes.label_subset import label_subset
 from mst_transfer.probes.linear import split_held_out
 
 PROTOCOLS = ("dense_knn", "dense_linear")
-L2S = (1e-1, 1e-2, 1e-3, 1e-4)  # from strong to weak
+L2S = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # from strong to weak
 _HELD_OUT = 0.2
 
 
@@ -105,7 +105,7 @@ def _choose(
     if len(memory.select(kept)) and len(memory.select(held)):
         problem = LogisticRegression(memory, memory.select(kept), device)
         for strength in L2S:
-            problem.fit(strength, tolerance=1e-4)
+            problem.fit(strength, tolerance=1e-3)
             outputs = ((int(memory.indices[image]), problem.scores(memory.image(image))) for image in held)
             held_out[strength] = mean_iou(train.compare(outputs, problem.classes)[0])
         l2 = max(held_out, key=lambda strength: held_out[strength])

@@ -117,6 +117,8 @@ def planned(wishes: Mapping[str, Any], path: Path | None = None) -> str:
     if wishes["minutes"] is not None:
         if path is not None:
             write_text_atomically(path, "")
+        if facts.processes > 1 and not facts.gpus:
+            torch.set_num_threads(max(1, facts.cores // facts.processes))  # as each of them will have
         print("measuring the time of a step ...", flush=True)
         seconds = seconds_a_step(_as_config(choices, wishes))
         choices, speed = plan(facts, net, None, int(wishes["minutes"] * 60 / seconds)), f", {seconds:.2g} s a step"

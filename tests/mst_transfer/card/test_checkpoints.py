@@ -35,6 +35,8 @@ def test_names(tmp_path):
 def test_two_of_one_name_are_refused():
     with pytest.raises(ValueError, match="two checkpoints are called 'a'.*a_a=x/a.pth"):
         parse_names(["x/a.pth", "y/a.pth"])
+    with pytest.raises(ValueError, match="'photo'"):
+        parse_names(["photo.pth"])
 
 
 def test_random_weights_take_the_architecture_of_the_first_and_differ_by_seed(tmp_path):

@@ -44,7 +44,7 @@ def test_the_minimum_is_scikit_learns(monkeypatch, in_memory, double):
 def test_the_gradient_of_the_equation_is_0_at_the_end(monkeypatch, double):
     monkeypatch.setattr(module, "_DOUBLE", double)
     problem = golden_problem()
-    problem.fit(1e-2)
+    problem.fit(1e-2, tolerance=1e-5)
     weight, bias = problem.weight.clone().requires_grad_(), problem.bias.clone().requires_grad_()
     x, loss = (GOLDEN["tokens"].double() - problem.mean) / problem.scale, 0.5e-2 * weight.square().sum()
     for token, shares in zip(x, GOLDEN["soft_labels"], strict=True):
@@ -59,7 +59,7 @@ def test_where_a_fit_begins_makes_no_difference():
     path, direct = golden_problem(), golden_problem()
     path.fit(1e-1)
     for problem in (path, direct):
-        problem.fit(1e-3)
+        problem.fit(1e-3, tolerance=1e-5)
     torch.testing.assert_close(path.weight, direct.weight, atol=1e-3, rtol=1e-3)
 
 
