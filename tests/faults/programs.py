@@ -103,14 +103,14 @@ class Program:
         return self.log.read_text(errors="replace")[-3000:] if self.log.is_file() else "no log"
 
 
-def slow_steps() -> None:
-    """Each forward pass of a training takes a little longer, so that signals find the run at work."""
+def slow_steps(seconds: float = 0.05) -> None:
+    """Each step of a training takes so much longer, so that signals, or another run, find it at work."""
     from mmengine.optim import OptimWrapper
 
     step = OptimWrapper.zero_grad
 
     def zero_grad(self: Any, **kwargs: Any) -> None:
-        time.sleep(0.05)
+        time.sleep(seconds)
         step(self, **kwargs)
 
     OptimWrapper.zero_grad = zero_grad

@@ -86,7 +86,7 @@ def test_a_second_run_is_refused_until_the_first_is_gone(task: str, processes: i
         words = tiny_tasks.command(task, config, work_dir, options, resume)
         return Program(task, words, tmp_path / name, processes, prepare)
 
-    first = begin("first", False, programs.slow_steps)
+    first = begin("first", False, partial(programs.slow_steps, 0.4))  # longer than a second run takes to begin
     first.wait_for("Saving checkpoint at 2 iterations" if task != "det" else "Saving checkpoint at 1 iterations")
     second = begin("second", True)
     assert second.end() == [1] * processes, second.tail()
