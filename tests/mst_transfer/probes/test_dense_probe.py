@@ -44,8 +44,8 @@ def test_both_probes_of_several_subsets(pair):
     assert [(r.seed, r.labels, r.protocol) for r in results] == [
         (seed, labels, protocol) for seed in (0, 1) for labels in (1, 4, "100%") for protocol in module.PROTOCOLS
     ]
-    again = list(dense_probe(make_frozen(), *pair, **options))
-    for one, other in zip(results, again, strict=True):
+    again = list(dense_probe(make_frozen(), *pair, **options | dict(seeds=(0,))))
+    for one, other in zip(results, again, strict=False):
         assert np.array_equal(one.counts, other.counts) and one.chosen == other.chosen
         assert one.miou == mean_iou(one.counts) and one.counts.shape == (3, 4, 3)
         assert list(one.maps) == [2] and one.maps[2].shape == (43, 59) and not other.maps
@@ -84,14 +84,14 @@ def test_neighbours_are_those_of_the_last_block(pair):
     assert np.array_equal(one.counts, three.counts)
 
 
-def test_the_order_of_images_makes_no_difference(pair):
-    train, val = pair
+def test_order_batches_and_storage_make_no_difference(pair, tmp_path):
     turned = [DenseImages(x.pairs[::-1], 4, multiple=8) for x in pair]
     ours, theirs = (
-        list(dense_probe(make_frozen(), *sets, protocols=["dense_knn"], batch_size=size))[0].counts
-        for sets, size in ((pair, 8), (turned, 5))
+        list(dense_probe(make_frozen(), *sets, **options))
+        for sets, options in ((pair, {}), (turned, dict(batch_size=5, num_workers=1, store_path=tmp_path)))
     )
-    assert np.array_equal(ours, theirs[::-1])
+    assert np.array_equal(ours[0].counts, theirs[0].counts[::-1])
+    assert abs(ours[1].counts - theirs[1].counts[::-1]).max() <= 5 or ours[1].chosen["l2"] != theirs[1].chosen["l2"]
 
 
 @pytest.mark.parametrize(
