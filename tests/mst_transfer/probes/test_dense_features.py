@@ -106,9 +106,11 @@ def test_soft_labels_equal_a_plain_loop(tmp_path, size, grid):
     assert not shares[0].any()
 
 
-def test_counts_equal_a_plain_loop(tmp_path):
+@pytest.mark.parametrize("ignored", [255, 3])
+def test_counts_equal_a_plain_loop(tmp_path, ignored):
     maps = label_maps((6, 9), (5, 4))
-    images = DenseImages(write_images(tmp_path, maps), 4, multiple=1)
+    maps = [np.where(labels == 255, ignored, labels).astype(np.uint8) for labels in maps]
+    images = DenseImages(write_images(tmp_path, maps), 4, multiple=1, ignore_index=ignored)
     scores = [torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(index)) for index in range(2)]
     classes = np.array([0, 2, 3])
     counts, kept = images.compare(enumerate(scores), classes, keep_maps=[1])
@@ -131,7 +133,7 @@ def test_counts_equal_a_plain_loop(tmp_path):
                 predicted, true = int(classes[int(pixel.argmax())]), int(labels[y, x])
                 if index == 1:
                     assert kept[1][y, x] == predicted
-                if true != 255:
+                if true != ignored:
                     expected[predicted, 1] += 1
                     expected[true, 2] += 1
                     expected[true, 0] += predicted == true
