@@ -48,10 +48,10 @@ Outcomes = dict[str, list[Measure]]  # name of the measure → one a draw of lab
 class Sizes:
     """Of a population and of its cards."""
 
-    scenes: int = 1500
-    pool: int = 400  # labelled scenes
+    scenes: int = 1200
+    pool: int = 300  # labelled scenes
     labelled: int = 16  # of them, a draw
-    draws: int = 60
+    draws: int = 40
     cards: int = 1000
     images: int = 100  # of a card
     early: int = 3  # epoch
