@@ -17,7 +17,10 @@ ROOT = Path(__file__).parent
 CONFIG_FOLDERS = ("det_configs", "seg_configs", "pretrain/configs")
 MMCV_CHOICES = ("mmcv-lite", "mmcv")
 EXPORT = ["onnx>=1.16", "onnxscript>=0.3", "onnxruntime>=1.19"]  # mst convert --to onnx
-TESTS = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "wheel"]
+PEERS = ["mlflow-skinny>=2.10", "wandb>=0.19", "webdataset>=1"]  # what the tests of trackers and shards look into
+TESTS = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "wheel", *PEERS]
+HUB = ["huggingface_hub>=0.34"]  # hf://ORG/REPO, mst push
+TRACKERS = ["mlflow>=2.10", "wandb>=0.19"]  # --track
 HUGGING_FACE = ["transformers>=4.53"]  # mst convert --to hf checks its result with it
 
 
@@ -84,7 +87,10 @@ setup(
     ],
     python_requires=">=3.10,<3.14",  # mmengine 0.10 uses pkgutil.find_loader, which Python 3.14 removed
     packages=find_packages(include=["mst_transfer", "mst_transfer.*", "pretrain", "pretrain.*"]),
-    package_data={"mst_transfer": ["py.typed", "card/page.html", "card/page.md"], "pretrain": ["py.typed"]},
+    package_data={
+        "mst_transfer": ["py.typed", "card/page.html", "card/page.md", "card/model_card.md"],
+        "pretrain": ["py.typed"],
+    },
     cmdclass={"build_py": BuildWithConfigs},
     install_requires=[
         "torch>=2.6",  # weights_only loading by default
@@ -109,9 +115,13 @@ setup(
         "tensorboard>=2.14",
     ],
     extras_require={
-        "dev": [*TESTS, "ruff>=0.8", "mypy>=1.11", *EXPORT, *HUGGING_FACE],
+        "dev": [*TESTS, "ruff>=0.8", "mypy>=1.11", *EXPORT, *HUB, *HUGGING_FACE],
         "export": EXPORT,
         "hf": HUGGING_FACE,
+        "hub": HUB,
+        "track": TRACKERS,
+        "s3": ["fsspec", "s3fs"],  # mst pretrain s3://…
+        "docs": ["zensical>=0.0.73", "mkdocstrings-python>=2", "jupytext>=1.16"],  # tools/docs.sh
     },
     entry_points={
         "console_scripts": [

@@ -3,6 +3,7 @@
     python -m benchmarks                                    all of them
     python -m benchmarks step augment --dino CHECKOUT       some
     python -m benchmarks --json OUT.json --markdown OUT.md
+    python -m benchmarks gpu --json OUT.json                the acceptance run for one GPU: benchmarks/gpu/acceptance.py
 
 Rounds of the competitors take turns; tables show medians, the median of the rounds' ratios and their spread. A peer
 that is not installed, or not given, leaves its row without a ratio and says so.
@@ -17,6 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.gpu import acceptance
 from benchmarks.measure import Row, machine, markdown_table, read_json, text_table, write_json
 
 BENCHMARKS = {
@@ -42,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="\n".join(f"{name:16} {what}" for name, what in BENCHMARKS.items()),
+        epilog="The acceptance run for one GPU: python -m benchmarks gpu --help",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which (default: all but {', '.join(LONG)})")
@@ -88,7 +91,10 @@ def run_apart(name: str, args: argparse.Namespace) -> list[Row]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; 1 if a benchmark failed."""
-    args = build_parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["gpu"]:
+        return acceptance.main(words[1:])
+    args = build_parser().parse_args(words)
     unknown = [name for name in args.names if name not in BENCHMARKS]
     if unknown:
         print(f"benchmarks: unknown {', '.join(unknown)}; choose among {', '.join(BENCHMARKS)}", file=sys.stderr)
@@ -111,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
     print(text_table(rows))
     print(", ".join(f"{key} {value}" for key, value in machine().items()) + f"; {args.threads} thread(s)")
-    command = "python -m benchmarks " + " ".join(sys.argv[1:] if argv is None else argv)
+    command = "python -m benchmarks " + " ".join(words)
     if args.json:
         write_json(args.json, rows, command=command.strip(), threads=args.threads, failed=failed)
     if args.markdown:

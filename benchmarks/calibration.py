@@ -14,7 +14,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,8 @@ NAMES = ("top-1", "mIoU", "box mAP")
 TEMPERATURE = 0.02  # of the votes
 BACKGROUND = len(OBJECT_CLASSES)
 STRIDE = 4  # of the label maps that mIoU is counted on
+
+_shared: tuple[Any, ...] = ()
 
 Outcomes = dict[str, list[Measure]]  # name of the measure → one a draw of labels, on all scenes
 
@@ -205,21 +209,39 @@ def equal_times(a: Sequence[Measure], b: Sequence[Measure]) -> NDArray[np.int64]
     return times((low + high) / 2)
 
 
+def one_card(
+    card: int, a: Sequence[Measure], b: Sequence[Measure], population: NDArray[np.int64], work: str, sizes: Sizes
+) -> list[tuple[float, float]]:
+    """Both ends of the interval that a card of some images gives, for each number of seeds."""
+    random = np.random.default_rng((card, len(work)))
+    images, draws = random.choice(population, sizes.images), random.choice(sizes.draws, max(SEEDS))
+    ours, theirs = ([take(measures[draw], images) for draw in draws] for measures in (a, b))
+    differences = [compare(ours[:seeds], theirs[:seeds]) for seeds in SEEDS]
+    return [(difference.low, difference.high) for difference in differences]
+
+
+def _share(*arguments: Any) -> None:
+    """Keeps in a process what all of its cards are drawn from."""
+    global _shared
+    _shared = arguments
+    torch.set_num_threads(1)
+
+
+def _one_card(card: int) -> list[tuple[float, float]]:
+    return one_card(card, *_shared)
+
+
 def coverage(work: str, a: Sequence[Measure], b: Sequence[Measure], times: NDArray, sizes: Sizes) -> list[Row]:
-    """One row for each number of seeds."""
+    """One row for each number of seeds; cards are drawn by as many processes as torch has threads."""
     true, population = true_difference(a, b, times), np.repeat(np.arange(len(times)), times)
-    found: dict[int, list[tuple[bool, float]]] = {seeds: [] for seeds in SEEDS}
-    for card in range(sizes.cards):
-        random = np.random.default_rng((card, len(work)))
-        images, draws = random.choice(population, sizes.images), random.choice(sizes.draws, max(SEEDS))
-        ours, theirs = ([take(measures[draw], images) for draw in draws] for measures in (a, b))
-        for seeds, shown in found.items():
-            difference = compare(ours[:seeds], theirs[:seeds])
-            shown.append((difference.low <= true <= difference.high, difference.high - difference.low))
+    started = dict(mp_context=get_context("forkserver"), initializer=_share, initargs=(a, b, population, work, sizes))
+    with ProcessPoolExecutor(torch.get_num_threads(), **started) as pool:
+        ends = np.array(list(pool.map(_one_card, range(sizes.cards))))  # [cards, S, 2]
     rows = []
-    for seeds, shown in found.items():
-        held, width = np.array(shown, dtype=float).T
-        note = f"true difference {true:.2f}, median half width {np.median(width) / 2:.1f}"
+    for number, seeds in enumerate(SEEDS):
+        low, high = ends[:, number].T
+        held = (low <= true) & (true <= high)
+        note = f"true difference {true:.2f}, median half width {np.median(high - low) / 2:.1f}"
         label = f"{work}, {seeds} seed{'s' * (seeds > 1)}"
         rows.append(Row(label, "", "covered", None, 100 * float(held.mean()), "%", None, None, note=note))
     return rows

@@ -1,4 +1,4 @@
-"""A training step of facebookresearch/dino, run from a checkout of its code on the CPU."""
+"""A training step of facebookresearch/dino, run from a checkout of its code on the CPU, or on a GPU as it is."""
 
 import argparse
 import importlib
@@ -6,7 +6,7 @@ import io
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,8 +20,8 @@ MODULES = ("utils", "vision_transformer", "main_dino", "eval_linear", "eval_knn"
 
 
 @contextmanager
-def dino_code(checkout: Path) -> Iterator[SimpleNamespace]:
-    """Its modules; their calls for a GPU are bypassed, and a process group of one process stands for many.
+def dino_code(checkout: Path, device: str = "cpu") -> Iterator[SimpleNamespace]:
+    """Its modules; on the CPU calls for a GPU are bypassed, and a process group of one process stands for many.
 
     Raises:
         FileNotFoundError: the folder holds no DINO.
@@ -30,14 +30,15 @@ def dino_code(checkout: Path) -> Iterator[SimpleNamespace]:
         raise FileNotFoundError(f"{checkout} holds no main_dino.py: give a checkout of facebookresearch/dino")
     before = {name: sys.modules.pop(name, None) for name in MODULES}  # other projects have a module of such a name too
     sys.path.insert(0, str(checkout))
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(torch.Tensor, "cuda", lambda self, **_: self),
-        mock.patch.object(torch.cuda, "synchronize", lambda: None),
-        mock.patch.object(torch.cuda.amp, "autocast", lambda enabled: nullcontext()),
-        mock.patch.object(torch.hub, "list", lambda _: []),
-    ):
-        dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=0, world_size=1)
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        stack.enter_context(mock.patch.object(torch.hub, "list", lambda _: []))
+        if device == "cpu":
+            stack.enter_context(mock.patch.object(torch.Tensor, "cuda", lambda self, **_: self))
+            stack.enter_context(mock.patch.object(torch.cuda, "synchronize", lambda: None))
+            stack.enter_context(mock.patch.object(torch.cuda.amp, "autocast", lambda enabled: nullcontext()))
+        backend = "gloo" if device == "cpu" else "nccl"
+        dist.init_process_group(backend, init_method=f"file://{folder}/group", rank=0, world_size=1)
         try:
             code = SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
             code.utils.SmoothedValue.synchronize_between_processes = lambda self: None
@@ -63,15 +64,17 @@ class Unwrapped(nn.Module):
 
 
 class DinoStep:
-    """Student, teacher, loss and optimiser as ``main_dino.py`` puts them together, in fp32.
+    """Student, teacher, loss and optimiser as ``main_dino.py`` puts them together.
 
     Args:
-        dino: from :func:`dino_code`.
+        dino: from ``dino_code``.
         vit: options of its ``VisionTransformer``, e.g. ``patch_size``, ``embed_dim``, ``depth``, ``num_heads``.
         num_views: of the student, two of which are global.
         out_dim: prototypes.
         head: further options of its ``DINOHead``.
         drop_path_rate: of the student.
+        device: of networks and loss.
+        fp16: with autocast and loss scaling, its default on GPUs; on the CPU autocast is bypassed.
     """
 
     def __init__(
@@ -82,8 +85,11 @@ class DinoStep:
         out_dim: int,
         head: dict | None = None,
         drop_path_rate: float = 0.1,
+        device: str = "cpu",
+        fp16: bool = False,
     ) -> None:
-        self.dino, self.num_views, self.out_dim = dino, num_views, out_dim
+        self.dino, self.num_views, self.out_dim, self.device = dino, num_views, out_dim, device
+        self.scaler = torch.amp.GradScaler(device) if fp16 else None
         norm_layer = partial(nn.LayerNorm, eps=1e-6)
         networks = []
         for rate in (drop_path_rate, 0.0):
@@ -91,7 +97,7 @@ class DinoStep:
                 mlp_ratio=4, qkv_bias=True, drop_path_rate=rate, norm_layer=norm_layer, **vit
             )
             head_module = dino.vision_transformer.DINOHead(vit["embed_dim"], out_dim, **(head or {}))
-            networks.append(dino.utils.MultiCropWrapper(backbone, head_module))
+            networks.append(dino.utils.MultiCropWrapper(backbone, head_module).to(device))
         self.student, self.teacher = Unwrapped(networks[0]), networks[1]
         self.teacher.load_state_dict(networks[0].state_dict())
         for parameter in self.teacher.parameters():
@@ -103,7 +109,7 @@ class DinoStep:
         """A fresh loss with these temperatures."""
         self.loss = self.dino.main_dino.DINOLoss(
             self.out_dim, self.num_views, warmup_teacher_temp, teacher_temp, warmup_epochs, epochs
-        )
+        ).to(self.device)
 
     def epoch(
         self,
@@ -135,7 +141,7 @@ class DinoStep:
                 self.optimizer,
                 *schedules,
                 number,
-                None,
+                self.scaler,
                 args,
             )
         return float(statistics["loss"])

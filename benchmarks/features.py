@@ -108,7 +108,7 @@ def added_memory(who: str, place: str) -> float:
 
 
 def measure_memory(who: str, place: str) -> float:
-    """What :func:`added_memory` returns, in this process."""
+    """What ``added_memory`` returns, in this process."""
     torch.set_num_threads(1)
     net = build(who, place, quick=False)
     image = torch.randn(1, 3, *PLACES[place][0])

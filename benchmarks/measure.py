@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from mst_transfer.devices.processor import cpu_info
 
@@ -112,7 +113,7 @@ def compare(
         unit: of the values shown.
         scale: seconds to ``unit``, e.g. ``1e3 / images``.
         goal: wanted ratio.
-        note: see :class:`Row`.
+        note: see ``Row``.
     """
     ratios = [p / o for p, o in zip(peer[1], ours[1], strict=True)]
     return Row(
@@ -132,6 +133,12 @@ def compare(
 def alone(work: str, ours: tuple[str, Sequence[float]], *, unit: str = "s", scale: float = 1.0, note: str = "") -> Row:
     """A row without a peer."""
     return Row(work, "", ours[0], None, statistics.median(ours[1]) * scale, unit, None, None, None, note)
+
+
+def within(work: str, ours: str, value: float, allowed: float, *, unit: str = "", note: str = "") -> Row:
+    """A row of a figure that has to be at most what is allowed; a figure that is no number misses it."""
+    ratio = allowed / value if value > 0 else float(value <= allowed)
+    return Row(work, "allowed", ours, allowed, value, unit, ratio, None, 1.0, note)
 
 
 def peak_memory() -> float:
@@ -198,18 +205,24 @@ def markdown_table(rows: Iterable[Row]) -> str:
     return "\n".join(lines + ["| " + " | ".join(_cells(row)) + " |" for row in rows]) + "\n"
 
 
+def as_entry(row: Row) -> dict[str, Any]:
+    """A row as files hold it."""
+    return {**asdict(row), "verdict": row.verdict}
+
+
+def from_entry(entry: Mapping[str, Any]) -> Row:
+    """Inverse of ``as_entry``."""
+    values = {name: value for name, value in entry.items() if name != "verdict"}
+    return Row(**{**values, "spread": tuple(values["spread"]) if values["spread"] else None})
+
+
 def write_json(path: Path, rows: Iterable[Row], **extra: object) -> None:
     """Rows, machine and whatever else explains them."""
-    content = {"machine": machine(), **extra, "rows": [{**asdict(row), "verdict": row.verdict} for row in rows]}
+    content = {"machine": machine(), **extra, "rows": [as_entry(row) for row in rows]}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> list[Row]:
-    """The rows that :func:`write_json` wrote."""
-    rows = []
-    for entry in json.loads(path.read_text(encoding="utf-8"))["rows"]:
-        entry.pop("verdict")
-        entry["spread"] = tuple(entry["spread"]) if entry["spread"] else None
-        rows.append(Row(**entry))
-    return rows
+    """The rows that ``write_json`` wrote."""
+    return [from_entry(entry) for entry in json.loads(path.read_text(encoding="utf-8"))["rows"]]

@@ -1,224 +1,213 @@
-"""The study on small photographs: random weights and mask × decoder, from DINO to MST, at equal epochs and crops.
+"""The study: mask {none, random, attention} × decoder {off, on}, one block of six cells a seed: ``docs/study.md``.
 
-    python -m benchmarks.study run --data FOLDER [--out work_dirs/study] [--seeds 0 1] [--methods dino mst]
-    python -m benchmarks.study cost --data FOLDER
-    python -m benchmarks.study table [--out work_dirs/study]
+    python -m benchmarks.study pretrain --data FOLDER [--seeds 0 1 2] [--cells dino mst] [--checkout CLONE]
+    python -m benchmarks.study evaluate --data FOLDER [options of mst evaluate]
+    python -m benchmarks.study table
 
-FOLDER holds ``photos/{train,val}/<class>/`` and ``camvid/`` in Cityscapes' layout. ``run`` goes through the methods
-one seed after another and can be stopped at any time: started again, it resumes a pre-training and skips what is
-measured. ``cost`` times the step of each method in turn, on an idle core. ``table`` prints what is there.
+FOLDER holds ``photos/{train,val}/<class>/``, ``camvid/`` and ``coco_mini/``. ``pretrain`` leaves teachers (float16) and
+curves in ``docs/results/study``; it can be stopped at any time: started again, it resumes a run and skips what is
+there. ``evaluate`` writes one card of all teachers that are there, and keeps its ``card.json`` beside them.
 """
 
 import argparse
 import json
 import os
-import statistics
+import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
+
+from mst_transfer.card.pretraining import read_scalars
+from mst_transfer.card.statistics import Difference, difference_of, holm, sentence
+from mst_transfer.cli.convert import main as convert
+from mst_transfer.devices.processor import cpu_info
+from mst_transfer.files.atomic_files import write_text_atomically
+from mst_transfer.files.checksums import sha256_of
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIGS = ROOT / "pretrain" / "configs" / "study"
-METHODS = {
-    "random": "random weights",
-    "dino": "DINO (no mask, no decoder)",
-    "decoder_only": "no mask + decoder",
-    "random_mask_only": "random mask, no decoder",
-    "random_mask": "random mask + decoder",
-    "attention_mask_only": "attention mask, no decoder",
-    "mst": "MST (attention mask + decoder)",
+RESULTS = ROOT / "docs" / "results" / "study"
+CELLS = {  # config → mask, whether there is a decoder
+    "dino": ("none", False),
+    "decoder_only": ("none", True),
+    "random_mask_only": ("random", False),
+    "random_mask": ("random", True),
+    "attention_mask_only": ("attention", False),
+    "mst": ("attention", True),
 }
-MEASURES = {
-    "knn": "k-NN",
-    "linear": "linear",
-    "camvid_frozen": "mIoU, frozen",
-    "camvid_tuned": "mIoU, fine-tuned",
+CURVES = ("loss", "loss_dino", "loss_restoring", "teacher_entropy", "lr")
+LABELS, SEEDS = ("10%", "100%"), ("0", "1", "2")  # of the card
+
+
+class Measured(NamedTuple):
+    """What a figure was measured on."""
+
+    task: str
+    protocol: str
+    labels: str
+    metric: str
+
+    def __str__(self) -> str:
+        return f"{self.task}, {self.protocol}, {self.labels} labels, {self.metric}"
+
+
+KNN = Measured("images", "knn", "100%", "top-1")
+PRIMARY = {
+    "decoder": Measured("coco_mini", "dense_linear", "100%", "mIoU"),
+    "attention": KNN,
+    "interaction": KNN,
 }
-ARCH = ("vit_tiny_patch16_224", "img_size=96", "patch_size=16", "embed_dim=128", "depth=6", "num_heads=4")
-SEG_CONFIG = "seg_configs/mst_linear_camvid.py"
 
 
-def commands(method: str, seed: int, data: Path, folder: Path) -> dict[str, list[str]]:
-    """What to call, in this order; each writes the file that :func:`result_file` names."""
-    python, checkpoint = sys.executable, str(folder / "teacher.safetensors")
-    steps: dict[str, list[str]] = {}
-    evaluated, arch = [checkpoint], []
-    if method == "random":
-        evaluated, arch, backbone = ["random"], ["--arch", ARCH[0], "--arch-options", *ARCH[1:]], "None"
-    else:
-        config = str(CONFIGS / f"{method}.py")
-        steps["pretrain"] = [
-            *(python, "tools/pretrain.py", config, "--seed", str(seed)),
-            *("--work-dir", str(folder), "--resume"),
-        ]
-        backbone = checkpoint
-    common = ["--resize", "squash", "--seed", str(seed), *arch]
-    for name, extra in {"knn": ["--k", "20"], "linear": ["--cache"]}.items():
-        out = ["--out", str(result_file(folder, name))]
-        steps[name] = [python, f"tools/eval_{name}.py", *evaluated, str(data / "photos"), *common, *extra, *out]
-    for name, frozen in {"camvid_frozen": 6, "camvid_tuned": -1}.items():
-        options = [f"model.backbone.checkpoint={backbone}", f"model.backbone.frozen_stages={frozen}"]
-        steps[name] = [
-            *(python, "tools/train.py", SEG_CONFIG, "--seed", str(seed)),
-            *("--work-dir", str(folder / name), "--cfg-options", *options),
-        ]
-    return steps
+def weights(contrast: str) -> NDArray[np.float64]:
+    """Weight ``[C]`` of each cell in a contrast, in the order of ``CELLS``; their sum is 0."""
+    masks, decoders = zip(*CELLS.values(), strict=True)
+    with_decoder = np.where(decoders, 1.0, -1.0)
+    attention = np.array([{"attention": 1.0, "random": -1.0, "none": 0.0}[mask] for mask in masks])
+    return {"decoder": with_decoder / 3, "attention": attention / 2, "interaction": attention * with_decoder}[contrast]
 
 
-def result_file(folder: Path, step: str) -> Path:
-    """Where a step leaves its result; its presence means that the step is done."""
-    return folder / step / "results.json" if step.startswith("camvid") else folder / f"{step}.json"
+def estimate(figures: NDArray[np.float64], weight: NDArray[np.float64], num_comparisons: int = 1) -> Difference:
+    """A contrast of cells from figures ``[B, C]`` of B >= 2 blocks: value = block + cell + residual, by least squares.
+
+    The variance of the residuals is pooled, with (B - 1) · (C - 1) degrees of freedom.
+    """
+    blocks, cells = figures.shape
+    residual = figures - figures.mean(axis=1, keepdims=True) - figures.mean(axis=0) + figures.mean()
+    freedom = (blocks - 1) * (cells - 1)
+    error = float((np.square(residual).sum() / freedom * np.square(weight).sum() / blocks) ** 0.5)
+    return difference_of(float(figures.mean(axis=0) @ weight), error, freedom, "seeds", num_comparisons)
 
 
-def read_result(folder: Path, step: str) -> float | None:
-    """The figure of a step in per cent, or None if it has not been measured."""
-    path = result_file(folder, step)
-    if not path.is_file():
-        return None
-    content = json.loads(path.read_text())
-    if step.startswith("camvid"):
-        metrics = content.get("metrics", {})
-        return next((float(value) for name, value in metrics.items() if name.endswith("mIoU")), None)
-    top1 = content["top1"]
-    return float(top1["20"] if isinstance(top1, dict) else top1)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Every step that is not done yet; the exit status of the first that fails."""
-    environment = {**os.environ, "MST_DATA_ROOT": str(args.data.resolve())}
-    plan = [(seed, method) for seed in args.seeds for method in args.methods]
-    for number, (seed, method) in enumerate(plan, 1):
-        folder = (args.out / method / f"seed_{seed}").resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        for step, command in commands(method, seed, args.data.resolve(), folder).items():
-            if args.steps and step not in args.steps:
-                continue
-            if result_file(folder, step).is_file():
-                continue
-            print(f"[{number}/{len(plan)}] {method}, seed {seed}: {step}", flush=True)
-            start = time.monotonic()
-            with open(folder / f"{step}.log", "a") as log:
-                status = subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=log).returncode
-            if status:
-                print(f"{step} ended with status {status}: see {folder / step}.log", file=sys.stderr)
-                return status
-            if step == "pretrain":
-                seconds = round(time.monotonic() - start, 1)
-                result_file(folder, step).write_text(json.dumps({"seconds": seconds, "command": command}))
-    return table(args)
-
-
-def cost(args: argparse.Namespace) -> int:
-    """Images a second of each method's step on synthetic crops, the methods in turn, medians of several rounds."""
-    from mmengine.config import Config
-
-    from pretrain.registry import MODELS
-    from pretrain.run.optim import PretrainOptimWrapperConstructor
-
-    torch.set_num_threads(1)
-    os.environ["MST_DATA_ROOT"] = str(args.data)
-    runs = {}
-    for method in METHODS:
-        if method == "random":
-            continue
-        cfg = Config.fromfile(CONFIGS / f"{method}.py")
-        torch.manual_seed(0)
-        model = MODELS.build(cfg.model).train()
-        optim = PretrainOptimWrapperConstructor(cfg.optim_wrapper)(model)
-        optim.set_hyperparameters(1e-4, 0.04)
-        batch = cfg.train_dataloader.batch_size
-        sizes = ((2, 96), (cfg.train_dataloader.dataset.num_local_crops, 48))
-        crops = [torch.randint(0, 256, (batch, n, 3, s, s), dtype=torch.uint8) for n, s in sizes]
-        runs[method] = (model, optim, crops, batch)
-    seconds: dict[str, list[float]] = {method: [] for method in runs}
-    for round_ in range(args.rounds + 1):
-        for method, (model, optim, crops, batch) in runs.items():
-            start = time.process_time()
-            optim.zero_grad()
-            with optim.autocast():
-                loss = model(*crops, torch.arange(batch), teacher_temp=0.02)["loss"]
-            optim.backward(loss)
-            optim.clip_gradients()
-            optim.step()
-            model.dino_loss.update_center()
-            model.update_teacher(0.99)
-            if round_:  # the first warms up
-                seconds[method].append((time.process_time() - start) / batch)
-    medians = {method: statistics.median(values) for method, values in seconds.items()}
-    result = {
-        method: {"images_per_cpu_second": round(1 / value, 1), "relative": round(value / medians["dino"], 2)}
-        for method, value in medians.items()
-    }
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "cost.json").write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
-    return 0
-
-
-def collect(out: Path) -> dict[str, dict[str, dict[int, float]]]:
-    """method → measure → seed → per cent, of all that is there."""
-    found: dict[str, dict[str, dict[int, float]]] = {}
-    for method in METHODS:
-        for folder in sorted((out / method).glob("seed_*")):
-            seed = int(folder.name.removeprefix("seed_"))
-            for step in MEASURES:
-                value = read_result(folder, step)
-                if value is not None:
-                    found.setdefault(method, {}).setdefault(step, {})[seed] = value
+def collect(rows: Sequence[Mapping[str, Any]]) -> dict[Measured, dict[str, dict[int, float]]]:
+    """Measure → cell → block → per cent, of a card's rows. Random weights are the cell ``random`` of block 0."""
+    found: dict[Measured, dict[str, dict[int, float]]] = {}
+    for row in rows:
+        cell, _, block = row["checkpoint"].rpartition("_seed")
+        measured = found.setdefault(Measured(*(row[name] for name in Measured._fields)), {})
+        measured.setdefault(cell or row["checkpoint"], {})[int(block) if cell else 0] = row["value"]
     return found
 
 
-def cell(values: dict[int, float], reference: dict[int, float] | None) -> str:
-    """Mean over the seeds, each seed's value, and the mean paired difference to the reference."""
-    if not values:
-        return "-"
-    text = f"{statistics.mean(values.values()):.1f}"
-    if len(values) > 1:
-        text += f" ({' / '.join(f'{values[seed]:.1f}' for seed in sorted(values))})"
-    shared = sorted(set(values) & set(reference or {}))
-    if reference is not None and values is not reference and shared:
-        text += f" {statistics.mean(values[s] - reference[s] for s in shared):+.1f}"
-    return text
+def whole_blocks(cells: Mapping[str, Mapping[int, float]]) -> list[int]:
+    """Seeds of which every cell is there."""
+    return sorted(set.intersection(*(set(cells.get(cell, ())) for cell in CELLS)))
 
 
-def table(args: argparse.Namespace) -> int:
-    """Markdown: mean (each seed) and, signed, the mean paired difference to DINO."""
-    found = collect(args.out)
-    cost_file = args.out / "cost.json"
-    costs = json.loads(cost_file.read_text()) if cost_file.is_file() else {}
-    print("| method | " + " | ".join(MEASURES.values()) + " | cost of a step |")
-    print("| --- |" + " --- |" * (len(MEASURES) + 1))
-    for method, title in METHODS.items():
-        if method not in found:
+def figure_table(found: Mapping[Measured, Mapping[str, Mapping[int, float]]]) -> str:
+    """Mean over blocks, and each block's figure, of every cell."""
+    lines = ["| mask | decoder | " + " | ".join(map(str, found)) + " |", "|---|---|" + "---|" * len(found)]
+    for cell, (mask, decoder) in {"random": ("random weights", None), **CELLS}.items():
+        texts = []
+        for cells in found.values():
+            figures = [cells[cell][block] for block in sorted(cells.get(cell, ()))]
+            each = f" ({' / '.join(f'{figure:.1f}' for figure in figures)})" * (len(figures) > 1)
+            texts.append(f"{np.mean(figures):.1f}{each}" if figures else "–")
+        lines.append(f"| {mask} | {'' if decoder is None else 'on' if decoder else 'off'} | {' | '.join(texts)} |")
+    return "\n".join(lines)
+
+
+def contrast_table(found: Mapping[Measured, Mapping[str, Mapping[int, float]]]) -> str:
+    """What each contrast shows, the primary ones after Holm's correction."""
+    blocks = {measured: whole_blocks(cells) for measured, cells in found.items()}
+    usable = {measured: seeds for measured, seeds in blocks.items() if len(seeds) > 1}
+    if missing := sorted({str(measured) for measured in PRIMARY.values()} - set(map(str, usable))):
+        return f"No contrasts: fewer than two whole blocks of {' and of '.join(missing)}."
+    estimates = {}
+    for measured, seeds in usable.items():
+        figures = np.array([[found[measured][cell][seed] for cell in CELLS] for seed in seeds])
+        estimates |= {(name, measured): estimate(figures, weights(name), len(PRIMARY)) for name in PRIMARY}
+    adjusted = dict(zip(PRIMARY, holm([estimates[one].p_value for one in PRIMARY.items()]), strict=True))
+    lines = ["| contrast | measure | blocks | what it shows |", "|---|---|---|---|"]
+    for (name, measured), difference in estimates.items():
+        primary = PRIMARY[name] == measured
+        words = sentence(difference, adjusted[name] if primary else None)
+        text = f"**{words}**" if primary else words
+        lines.append(f"| {name} | {measured} | {len(usable[measured])} | {text} |")
+    return "\n".join(lines)
+
+
+def curves(rows: Sequence[Mapping[str, Any]]) -> tuple[float, dict[str, list[float]]]:
+    """Minutes that the steps took, and each curve's last value of every epoch."""
+    minutes, before, last = 0.0, 0, dict[str, dict[int, float]]()
+    for row in rows:
+        minutes += row.get("time", 0.0) * (row["step"] - before) / 60
+        before = row["step"]
+        for name in CURVES:
+            if name in row and "epoch" in row:
+                last.setdefault(name, {})[row["epoch"]] = row[name]
+    return minutes, {name: [of_epoch[epoch] for epoch in sorted(of_epoch)] for name, of_epoch in last.items()}
+
+
+def pretrain(args: argparse.Namespace) -> int:
+    """Every cell that is not there yet; the exit status of the first that fails."""
+    plan = [(seed, cell) for seed in args.seeds for cell in args.cells]
+    words = ["git", "-C", str(args.checkout), "rev-parse", "HEAD"]
+    commit = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    environment = {**os.environ, "MST_DATA_ROOT": str(args.data.resolve()), "PYTHONPATH": str(args.checkout.resolve())}
+    for number, (seed, cell) in enumerate(plan, 1):
+        teacher, folder = RESULTS / f"{cell}_seed{seed}.safetensors", (args.out / f"{cell}_seed{seed}").resolve()
+        if teacher.is_file():
             continue
-        reference = found.get("dino", {})
-        cells = [cell(found[method].get(step, {}), reference.get(step)) for step in MEASURES]
-        price = f"{costs[method]['relative']:.2f} x DINO" if method in costs else "-"
-        print(f"| {title} | " + " | ".join(cells) + f" | {price} |")
+        print(f"[{number}/{len(plan)}] {cell}, seed {seed}: {folder}/log.txt", flush=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        words = ["tools/pretrain.py", f"pretrain/configs/study/{cell}.py", "--seed", str(seed)]
+        with open(folder / "log.txt", "a") as log:
+            command = [sys.executable, *words, "--work-dir", str(folder), "--resume"]
+            run = subprocess.run(command, cwd=args.checkout, env=environment, stdout=log, stderr=log)
+        if run.returncode:
+            return run.returncode
+        if convert([f"{folder}/teacher.safetensors", "--to", "mst", "--dtype", "float16", "-o", str(teacher)]):
+            return 1
+        minutes, last = curves(read_scalars(folder))
+        content = dict(method=cell, seed=seed, command=f"python {' '.join(words)} --work-dir OUT --resume")
+        content |= dict(commit=commit, processor=cpu_info("model name"), threads=os.environ.get("OMP_NUM_THREADS"))
+        content |= dict(minutes=round(minutes, 1), sha256=sha256_of(teacher), last_of_each_epoch=last)
+        write_text_atomically(teacher.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
     return 0
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description=__doc__.split("\n")[0])
-    parser.add_argument("action", choices=("run", "cost", "table"))
-    parser.add_argument("--data", type=Path, default=Path("data"))
-    parser.add_argument("--out", type=Path, default=Path("work_dirs/study"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=list(METHODS))
-    parser.add_argument("--steps", nargs="+", choices=("pretrain", *MEASURES), help="only these")
-    parser.add_argument("--rounds", type=int, default=15, help="of cost")
-    return parser
+def evaluate(args: argparse.Namespace) -> int:
+    """One card of all teachers that are there."""
+    teachers = [f"{path.stem}={path}" for path in sorted(RESULTS.glob("*_seed*.safetensors"))]
+    words = ["evaluate", *teachers, "random", "--on", "coco_mini", "camvid", "--images", str(args.data / "photos")]
+    words += ["--labels", *LABELS, "--seeds", *SEEDS, "--out", str(args.out / "card"), *args.others]
+    environment = {**os.environ, "MST_DATA_ROOT": str(args.data.resolve())}
+    run = subprocess.run([sys.executable, "-m", "mst_transfer.cli.main", *words], cwd=ROOT, env=environment)
+    card = args.out / "card" / "card.json"
+    if not run.returncode and card.is_file():  # a dry run leaves none
+        shutil.copy(card, RESULTS / "card.json")
+    return run.returncode
+
+
+def table(args: argparse.Namespace) -> int:
+    """Markdown, from the files in ``docs/results/study``."""
+    card = RESULTS / "card.json"
+    if not card.is_file():
+        print(f"there is no {card} yet. Next step: python -m benchmarks.study evaluate", file=sys.stderr)
+        return 1
+    found = collect(json.loads(card.read_text(encoding="utf-8"))["rows"])
+    print(figure_table(found), contrast_table(found), sep="\n\n")
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; the exit status."""
-    args = build_parser().parse_args(argv)
-    return {"run": run, "cost": cost, "table": table}[args.action](args)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description=__doc__.split("\n")[0])
+    parser.add_argument("action", choices=("pretrain", "evaluate", "table"))
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--out", type=Path, default=ROOT / "work_dirs/study", help="runs and card")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--cells", nargs="+", choices=tuple(CELLS), default=list(CELLS))
+    parser.add_argument("--checkout", type=Path, default=ROOT, help="whose code pre-trains (default: this one)")
+    args, args.others = parser.parse_known_args(argv)
+    if args.others and args.action != "evaluate":
+        parser.error(f"unknown options {' '.join(args.others)}")
+    return {"pretrain": pretrain, "evaluate": evaluate, "table": table}[args.action](args)
 
 
 if __name__ == "__main__":

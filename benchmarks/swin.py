@@ -42,7 +42,7 @@ def check_equal(nets: dict[str, nn.Module], image: Tensor) -> float:
     """Largest difference of our maps to the peers', relative to the map's largest value.
 
     Raises:
-        RuntimeError: it is above :data:`TOLERANCE`: times of different functions are no comparison.
+        RuntimeError: it is above ``TOLERANCE``: times of different functions are no comparison.
     """
     with torch.no_grad():
         ours = nets["ours"](image)

@@ -53,7 +53,7 @@ def knn_top1(checkpoint: Path, data: Path, cfg: Any, interpolation: str | None =
     frozen, _ = load_frozen(checkpoint, arch=cfg.model.backbone.arch, arch_kwargs=arch_kwargs)
     sets = [LabelledImages(data / "photos" / part, frozen.img_size, resize="squash") for part in ("train", "val")]
     (votes, labels), (queries, truth) = (extract_features(frozen.features(), images) for images in sets)
-    return float(knn_accuracy(votes, labels, queries, truth, 20)[20])
+    return float(knn_accuracy(votes, labels, queries, truth, [20])[20])
 
 
 def dino_views(dino: SimpleNamespace, cfg: Any) -> Any:
@@ -72,7 +72,7 @@ class DinoRun:
     """A whole run of DINO's code under the study's recipe.
 
     Args:
-        dino: from :func:`benchmarks.dino_step.dino_code`.
+        dino: from ``benchmarks.dino_step.dino_code``.
         cfg: the recipe.
         data: folder with ``photos``.
         seed: of weights, order and crops.

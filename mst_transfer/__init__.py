@@ -1,13 +1,14 @@
 """Pre-training, and transfer to detection and segmentation with the MM libraries.
 
-Importing this package installs ``mst_transfer.compat`` (see there) and nothing else: no model library is
-imported. What ``mst`` does is here as functions, in one process: :func:`pretrain`, :func:`train`, :func:`predict`,
-:func:`load_backbone`, :func:`probe`, :func:`evaluate`.
+Importing this package installs ``mst_transfer.compat`` (see there) and sets ``GOMP_SPINCOUNT``: no model library is
+imported. What ``mst`` does is here as functions, in one process: ``pretrain``, ``train``, ``predict``,
+``load_backbone``, ``probe``, ``evaluate``.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["Trained", "evaluate", "load_backbone", "predict", "pretrain", "probe", "train"]
 __version__ = "0.1.0"
 _ELSEWHERE = {"predict": "mst_transfer.engine.predict", "pretrain": "pretrain.run.from_folder"}
+
+# Threads of OpenMP that wait for work keep their core for 300,000 turns of a loop; the loaders' workers need it.
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # read once, where torch is imported
 
 compat.install()
 
@@ -49,17 +53,20 @@ def train(config: str | Path, *, work_dir: str | Path | None = None, fresh: bool
         config: path, or name of a shipped config.
         work_dir: default: the config's, or ``work_dirs/<config's name>``.
         fresh: set an earlier run in the work dir aside instead of refusing to start.
-        **options: ``seed``, ``resume``, ``coco``, ``cfg_options``, …: :func:`mst_transfer.engine.run.load_run_config`.
+        **options: ``seed``, ``resume``, ``coco``, ``cfg_options``, …: ``mst_transfer.engine.run.load_run_config``.
 
     Raises:
         FileNotFoundError, ValueError: config, data, checkpoint or work dir cannot be used.
+        StoppedBySignal: by Ctrl-C or SIGTERM; a checkpoint was saved.
     """
     from mst_transfer.engine import run
+    from mst_transfer.runs import stop
     from mst_transfer.runs.checkpoints import checkpoints_by_age
 
     cfg = run.load_run_config(str(config), work_dir=str(work_dir) if work_dir else None, **options)
     run.check_inputs(cfg, training=True)
-    written = run.run_training(cfg, fresh)
+    with stop.listening():  # Ctrl-C: the step is finished and a checkpoint saved
+        written = run.run_training(cfg, fresh)
     return Trained(checkpoints_by_age(cfg.work_dir)[0], Path(cfg.work_dir), written["metrics"])
 
 
@@ -69,7 +76,7 @@ def load_backbone(
     """Builds timm's model of a backbone file and loads it, completely or not at all.
 
     Args:
-        checkpoint: file of any source, or ``timm://NAME``.
+        checkpoint: file of any source, ``timm://NAME``, or ``hf://ORG/REPO[/FILE][@REVISION]``.
         arch: timm's name; None: as the file says or shows.
         role: ``teacher`` or ``student``, where a file holds both.
         **options: of ``timm.create_model``, e.g. ``dynamic_img_size=True``.
@@ -94,7 +101,7 @@ def probe(checkpoint: str | Path, data: str | Path, protocol: str = "knn", **opt
         **options: those of ``tools/eval_knn.py`` and ``eval_linear.py``, e.g. ``k=[20]``, ``arch=…``, ``cache=True``.
 
     Returns:
-        ``top1`` in per cent, and what it was measured with.
+        ``top1`` in per cent (of ``knn`` by k), and what it was measured with.
 
     Raises:
         FileNotFoundError, ValueError: checkpoint, data or options cannot be used.
@@ -115,7 +122,7 @@ def evaluate(checkpoints: Sequence[str | Path], out: str | Path, **options: Any)
     """Says what checkpoints are worth, as ``mst evaluate`` does: runs what is not done yet and writes the card.
 
     Args:
-        checkpoints: ``PATH``, ``NAME=PATH``, ``timm://NAME``, ``random`` or ``random:ARCH`` each.
+        checkpoints: ``PATH``, ``NAME=PATH``, ``timm://NAME``, ``hf://ORG/REPO``, ``random`` or ``random:ARCH`` each.
         out: folder of the card.
         **options: those of ``mst evaluate``, e.g. ``on=["camvid"]``, ``labels=["10%"]``, ``tune=[]``.
 

@@ -28,7 +28,12 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     scope=SCOPE,
     locations=["mst_transfer.engine.layer_decay"],
 )
-DATASETS = Registry("dataset", parent=MMENGINE_DATASETS, scope=SCOPE, locations=["mst_transfer.datasets.cityscapes"])
+DATASETS = Registry(
+    "dataset",
+    parent=MMENGINE_DATASETS,
+    scope=SCOPE,
+    locations=[f"mst_transfer.datasets.{room}" for room in ("cityscapes", "mask_pairs")],
+)
 TRANSFORMS = Registry(
     "transform", parent=MMENGINE_TRANSFORMS, scope=SCOPE, locations=["mst_transfer.datasets.load_image"]
 )

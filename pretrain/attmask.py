@@ -66,7 +66,7 @@ class AttMaskGenerator(MaskGenerator):
         image_prob: probability that an image is masked at all.
         show_max: of ``attention_hint``: hints are chosen from this share of the patches, and are ``show_max * ratio``
             of all patches, with a ratio drawn for them alone, as in AttMask's code.
-        seed, views: see :class:`~pretrain.masking.MaskGenerator`.
+        seed, views: see ``MaskGenerator``.
 
     Raises:
         ValueError: an option is out of range.
@@ -130,7 +130,7 @@ def build_mask_generator(mode: str = "attention", **options: Any) -> MaskGenerat
     """The masks of a mode, MST's or AttMask's, from the options of all modes together.
 
     Args:
-        mode: of :class:`~pretrain.masking.MaskGenerator` or :class:`AttMaskGenerator`.
+        mode: of ``MaskGenerator`` or ``AttMaskGenerator``.
         **options: arguments of both. What the mode does not use must have its default; mode ``none`` takes no notice
             of any.
 

@@ -8,18 +8,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch import distributed as dist
 
-from mst_transfer.devices.cpu_processes import GlooSyncBatchNorm2d
-
-
-def build_batch_norm(num_channels: int) -> nn.Module:
-    """BatchNorm over the global batch: torch's own on GPUs, ours under gloo, the plain one in a single process."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return nn.BatchNorm2d(num_channels)
-    if torch.cuda.is_available() and dist.get_backend() != "gloo":
-        return nn.SyncBatchNorm(num_channels)
-    return GlooSyncBatchNorm2d(num_channels)
+from mst_transfer.devices.cpu_processes import build_batch_norm
 
 
 def upsampling_factors(stride: int) -> list[int]:
@@ -72,5 +62,6 @@ class RestoringDecoder(nn.Module):
             x = stage(x)
             if index == len(self.factors) - 1:
                 x = self.to_rgb(x)
-            x = F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+            with torch.autocast(x.device.type, enabled=False):  # CUDA's would take float32, and twice the memory
+                x = F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
         return x if self.factors else self.to_rgb(x)

@@ -67,7 +67,7 @@ class DINOLoss(nn.Module):
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, teacher_temp: float) -> tuple[Tensor, Tensor]:
         """Cross-entropy of a micro-batch, and the teacher's mean entropy in nats (at most ln K).
 
-        The centre is used as it stands; call :meth:`update_center` once the step is complete.
+        The centre is used as it stands; call ``update_center`` once the step is complete.
 
         Args:
             student_logits: [V, B, K].

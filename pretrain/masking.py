@@ -59,7 +59,7 @@ class MaskGenerator:
 
     Args:
         mode: ``attention`` (MST: the least attended), ``random`` (Bernoulli over all patches) or ``none`` (plain DINO).
-        num: see :func:`attention_guided_mask`; 8 is our choice, the paper gives no value.
+        num: see ``attention_guided_mask``; 8 is our choice, the paper gives no value.
         p: probability; ``attention``: of a candidate, ``random``: of any patch.
         seed: with the step and the sample's index it determines every draw.
         views: the global views that are masked.

@@ -1,4 +1,4 @@
-"""MST's parts: student, teacher, mask, decoder and losses. What is done with them: :mod:`pretrain.step`."""
+"""MST's parts: student, teacher, mask, decoder and losses. What is done with them: ``pretrain.step``."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -24,17 +24,17 @@ class MST(MSTStep):
     """Masked Self-supervised Transformer.
 
     Args:
-        backbone: arguments of :func:`~pretrain.backbones.build_backbone`.
-        head: arguments of :class:`~pretrain.head.DINOHead`, without ``in_dim``.
-        masking: arguments of :func:`~pretrain.attmask.build_mask_generator`; ``dict(mode='none')`` is plain DINO.
-        decoder: arguments of :class:`~pretrain.decoder.RestoringDecoder`, without ``in_dim`` and ``stride``; None for
+        backbone: arguments of ``build_backbone``.
+        head: arguments of ``DINOHead``, without ``in_dim``.
+        masking: arguments of ``build_mask_generator``; ``dict(mode='none')`` is plain DINO.
+        decoder: arguments of ``RestoringDecoder``, without ``in_dim`` and ``stride``; None for
             no restoring loss.
-        loss: arguments of :class:`~pretrain.losses.DINOLoss`, without ``out_dim``.
+        loss: arguments of ``DINOLoss``, without ``out_dim``.
         cross_entropy_weight: λ1.
         restoring_weight: λ2.
         mean, std: RGB, on a 0-1 scale; recorded in the backbone files.
         init_from: backbone file to go on from: ours, DINO's, timm's, …; covered completely or refused. Head, decoder
-            and [MASK] start fresh. See ``head_only_epochs`` of :class:`~pretrain.schedules.Schedule`.
+            and [MASK] start fresh. See ``head_only_epochs`` of ``Schedule``.
         init_head: take the head and the centre from the same file too: DINO's full checkpoints or our epoch_N.pth.
     """
 
@@ -89,10 +89,16 @@ class MST(MSTStep):
     def init_weights(self) -> None:
         """Nothing to do: the parts initialise themselves when they are built."""
 
+    def _apply(self, *args, **kwargs) -> "MST":
+        """Moves or converts; parameters may be other objects then."""
+        super()._apply(*args, **kwargs)
+        self.ema_tensors = self._ema_tensors()
+        return self
+
     def train(self, mode: bool = True) -> "MST":
-        """The teacher always stays in evaluation mode: it has no stochastic depth."""
+        """The teacher's backbone always stays in evaluation mode: it has no stochastic depth."""
         super().train(mode)
-        self.teacher.eval()
+        self.teacher.backbone.eval()
         return self
 
     def _ema_tensors(self) -> tuple[list[Tensor], list[Tensor]]:

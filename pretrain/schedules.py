@@ -60,7 +60,7 @@ class Schedule:
         warmup_epochs: linear warm-up of the learning rate from 0.
         weight_decay, weight_decay_end: cosine between them, no warm-up.
         teacher_momentum: at the start; rises to 1 by a cosine.
-        warmup_teacher_temp, teacher_temp, warmup_teacher_temp_epochs: see :func:`teacher_temp_at`.
+        warmup_teacher_temp, teacher_temp, warmup_teacher_temp_epochs: see ``teacher_temp_at``.
         freeze_last_layer_epochs: the head's last layer gets no update during the first epochs.
         momentum_batch: the effective batch that ``teacher_momentum`` is quoted for; with another batch B the momentum
             of every step is raised to the power B / momentum_batch, so that the teacher averages over as many

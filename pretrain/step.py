@@ -5,7 +5,6 @@ Legend: B images, G = 2 global views, L local views, N patches or cells of a glo
 
 import torch
 from mmengine.model import BaseModel
-from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from mst_transfer.devices.onednn_products import quick_products
@@ -14,6 +13,7 @@ from pretrain.decoder import RestoringDecoder
 from pretrain.head import DINOHead
 from pretrain.losses import DINOLoss, restoring_loss
 from pretrain.masking import MaskGenerator
+from pretrain.run.optim import PretrainOptimWrapper
 from pretrain.schedules import StepValues
 
 
@@ -28,8 +28,9 @@ class Network(nn.Module):
 class MSTStep(BaseModel):
     """Computes the losses of a micro-batch, and updates student, centre and teacher once all gradients are there.
 
-    :class:`~pretrain.model.MST` builds the parts; :class:`~pretrain.run.loop.PretrainLoop` calls, for each update,
-    ``forward`` and ``backward`` on each micro-batch of each process, then :meth:`update`.
+    ``MST`` builds the parts; ``PretrainLoop`` calls, for each update,
+    ``forward`` and ``backward`` on each micro-batch of each process, then ``update_student``, and unless the step
+    is left out ``update_center`` and ``update_teacher``.
     """
 
     student: Network
@@ -71,18 +72,19 @@ class MSTStep(BaseModel):
 
         # The teacher sees the whole views, and attends to their patches.
         with torch.no_grad():
-            seen = self.teacher.backbone(views, importance=self.mask_generator.needs_importance)
+            seen = self.teacher.backbone(views, importance=self.mask_generator.needs_importance, in_step=self.training)
             teacher_logits = self.teacher.head(seen.cls_token)  # [G * B, K]
 
         # Patches that it attends to least are hidden.
         mask = self.mask_generator(seen.importance, index.to(views.device), step, num_global, num_patches)  # [G * B, N]
 
         # The student sees masked global views and whole local views.
-        output = self.student.backbone(views, mask=mask, patch_tokens=self.decoder is not None)
+        keep = self.decoder is not None
+        output = self.student.backbone(views, mask=mask, patch_tokens=keep, in_step=self.training)
         cls_tokens = [output.cls_token]  # [G * B, D]
         if num_local:
             local_views = self.normalise(local_crops.transpose(0, 1).flatten(0, 1))  # [L * B, 3, s, s]
-            cls_tokens.append(self.student.backbone(local_views).cls_token)
+            cls_tokens.append(self.student.backbone(local_views, in_step=self.training).cls_token)
         logits = self.student.head(torch.cat(cls_tokens))  # [(G + L) * B, K]
 
         # λ1 · cross-entropy between views + λ2 · mean absolute error of the restored views.
@@ -100,15 +102,13 @@ class MSTStep(BaseModel):
         losses["mask_ratio"] = entropy.new_zeros(()) if mask is None else mask.float().mean()
         return losses
 
-    def update(self, optim: OptimWrapper, values: StepValues) -> None:
-        """Student by its gradients, centre by the teacher's logits, teacher by the student."""
+    def update_student(self, optim: PretrainOptimWrapper, values: StepValues, left_out: Tensor) -> None:
+        """Student by its gradients, unless ``left_out``, a float32 [], is 1. Centre and teacher follow it."""
         frozen = [] if values.train_last_layer else self.last_layer_parameters()
         frozen += [] if values.train_backbone else self.backbone_parameters()
         for parameter in frozen:
             parameter.grad = None
-        optim.step()
-        self.dino_loss.update_center()
-        self.update_teacher(values.teacher_momentum)
+        optim.step(left_out)
 
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:

@@ -20,7 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ALONE = ("faults", "walk")  # markers of tests that run only when asked for
 ROOT = Path(__file__).resolve().parent.parent
-HELPERS = (".", "configs", "faults", "fuzz", "golden", "walk", "mst_transfer")
+HELPERS = (".", "configs", "documentation", "faults", "fuzz", "golden", "walk", "mst_transfer")
 HELPERS += tuple(
     f"mst_transfer/{folder}" for folder in ("card", "compat/golden", "engine", "evaluation", "export", "probes")
 )
@@ -151,3 +151,13 @@ def tiny_seg_config(tmp_path: Path) -> Path:
     path = tmp_path / "tiny_seg.py"
     path.write_text(TINY_SEG.format(root=str(tmp_path / "tiny data")))
     return path
+
+
+@pytest.fixture
+def local_trackers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable of a user's, nothing sent."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "WANDB_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)

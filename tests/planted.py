@@ -1,9 +1,9 @@
 """A segmentor that answers right, for tests of everything around the net.
 
-Images are painted from their label maps, one colour a class (:func:`write_image`, in the layouts of the recipes' data).
-:func:`planted` fills the maps of a segmentor's net with the classes of the colours that the net was given; nobody tells
+Images are painted from their label maps, one colour a class (``write_image``, in the layouts of the recipes' data).
+``planted`` fills the maps of a segmentor's net with the classes of the colours that the net was given; nobody tells
 it of sizes, windows, padding and mirror images. So predictions equal the label maps unless pixels are moved, stretched
-or lost on the way to the net or back. Resizing loses some: :func:`best_labels` is what OpenCV and torch alone leave.
+or lost on the way to the net or back. Resizing loses some: ``best_labels`` is what OpenCV and torch alone leave.
 
 Shapes: label map [H, W] of class numbers and 255, picture [H, W, 3] BGR, logits [B, K, H, W].
 """

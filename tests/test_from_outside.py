@@ -10,6 +10,8 @@ import venv
 from pathlib import Path
 
 import pytest
+from fake_hub import TOKEN, fake_hub
+from tracked_runs import mlflow_runs
 
 pytestmark = pytest.mark.slow
 
@@ -106,3 +108,29 @@ def test_what_was_trained_is_inspected_and_exported(outside: Outside) -> None:
         printed = outside.mst("convert", trained, "--to", target, "-o", out, *arch)
         assert (outside.folder / out).is_file() and f"wrote {out}" in printed
     assert "vit_tiny_patch16_224" in outside.mst("inspect", "backbone.safetensors")
+
+
+def test_five_commands_from_shards_to_the_hub(outside: Outside, tmp_path: Path, monkeypatch) -> None:
+    """Photos in shards are pre-trained on, evaluated and tracked; the backbone is pushed, and timm loads it by name."""
+    pytest.importorskip("mlflow", reason="mlflow is not installed")
+    outside.mst("sample-data", "data/world", "--num-train", "8", "--num-val", "8", "--num-photos", "24")
+    labels = [f"data/world/coco/annotations/instances_{split}.json" for split in ("train", "val")]
+    with fake_hub(tmp_path / "home", monkeypatch):
+        names = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_DISABLE_XET")
+        outside.environment |= {name: os.environ[name] for name in names if name in os.environ} | {"HF_TOKEN": TOKEN}
+        outside.mst("shard", "data/world/photos", "shards")
+        outside.mst("pretrain", "shards", "--out", "mine", "--epochs", "1", "--track", "mlflow")
+        words = ["mine=mine/teacher.safetensors", "random", "--coco", *labels, "--labels", "100%", "--seeds", "0", "1"]
+        outside.mst("evaluate", *words, "--out", "card", "--track", "mlflow")
+        outside.mst("push", "mine", "lab/mine", "--card", "card/card.json")
+        code = "import timm; print(timm.create_model('hf-hub:lab/mine', pretrained=True, num_classes=0).num_features)"
+        assert int(outside.run(code)) > 0
+        card = json.loads((outside.folder / "card" / "card.json").read_text())
+        assert any(row["checkpoint"] == "mine" for row in card["rows"])
+        code = "from huggingface_hub import hf_hub_download as get; print(open(get('lab/mine', 'README.md')).read())"
+        readme = outside.run(code)
+        assert card["protocol_hash"][:12] in readme and "dense k-NN" in readme
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # to read it here
+    for folder, metric in (("mine", "loss"), ("card", "mIoU")):
+        _, runs = mlflow_runs(outside.folder / folder)
+        assert any(metric in name for run in runs for name in run.data.metrics), folder

@@ -7,7 +7,7 @@ usage() {
   cat <<'TEXT'
 usage: bash tools/quickstart.sh [--seed N] [--budget full|small] [--out DIR]
   --seed N              seed of the data, the pre-training and the probes (default 0)
-  --budget full|small   full: a quarter of an hour on 2 cores; small: a few minutes, to see that all parts work (full)
+  --budget full|small   full: a quarter to half an hour on 2 cores; small: a few minutes, to see that all parts work (full)
   --out DIR             where everything goes (work_dirs/quickstart/seed_N, or …/small_N)
 Installs into .venv first, if that was not done yet.
 TEXT
@@ -37,8 +37,8 @@ case $budget in
   full) out=${out:-work_dirs/quickstart/seed_$seed} ;;
   small)
     out=${out:-work_dirs/quickstart/small_$seed}
-    data=(--num-train 20 --num-val 12 --num-photos 200)
-    pretrain=(train_cfg.max_epochs=2 train_cfg.schedule.warmup_epochs=1)
+    data=(--num-train 32 --num-val 12 --num-photos 200)
+    pretrain=(--cfg-options train_cfg.max_epochs=2 train_cfg.schedule.warmup_epochs=1)
     ;;
   *) refuse "--budget $budget: it must be full or small" ;;
 esac
@@ -55,9 +55,8 @@ cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 step() { echo "== $*" && "$@"; }
 
 step mst sample-data "$MST_DATA_ROOT/sample" --seed "$seed" ${data[@]+"${data[@]}"}
-processes=$((cores > 1 ? 2 : 1)) # of half a batch each: the same training, quicker
-step mst pretrain pretrain/configs/mst_vit_sample.py --gpus "$processes" --work-dir "$out/pretrain" --seed "$seed" --resume \
-  --cfg-options train_dataloader.batch_size=$((64 / processes)) ${pretrain[@]+"${pretrain[@]}"}
-step mst evaluate "mst=$out/pretrain/teacher.safetensors" random --on sample --labels 16 \
-  --seeds $((3 * seed)) $((3 * seed + 1)) $((3 * seed + 2)) --tune --tune-seeds "$seed" --lr-factors 1 \
+step mst pretrain pretrain/configs/mst_vit_sample.py --work-dir "$out/pretrain" --seed "$seed" --resume ${pretrain[@]+"${pretrain[@]}"}
+first=$((5 * seed)) # of five draws of 32 labelled scenes
+step mst evaluate "mst=$out/pretrain/teacher.safetensors" random --on sample --labels 32 \
+  --seeds "$first" $((first + 1)) $((first + 2)) $((first + 3)) $((first + 4)) --tune --tune-seeds "$seed" --lr-factors 1 \
   --jobs "$((cores < 4 ? cores : 4))" --out "$out/card"

@@ -6,12 +6,14 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mst_transfer.card.pictures import PHOTO, TRUTH
 from mst_transfer.checkpoint import architecture_of, read_backbone
+from mst_transfer.checkpoint.hf_hub import fetch, is_hub_address, parse_address
+from mst_transfer.files.checksums import sha256_of
 from mst_transfer.probes.backbones import RANDOM, FrozenBackbone, load_frozen
 
 _UNTELLING = ("teacher", "student", "checkpoint", "model", "backbone", "latest", "last", "best")  # names of files
@@ -20,45 +22,36 @@ _NAMED = re.compile(r"([\w.+-]+)=(.+)")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that loads.
+    """A checkpoint that loads."""
 
-    Attributes:
-        name: in the card.
-        path: of the file, ``timm://NAME``, or ``random``.
-        sha256: of the file, of timm's tensors, or empty.
-        load: the load report.
-        arch, arch_kwargs: of ``timm.create_model``.
-        mean, std: of its normalisation, RGB on a scale of 0 to 1.
-        patch_size: in pixels; of a Swin the stride of its last map.
-        embed_dim: D of its patch tokens.
-        num_params: of the backbone.
-    """
-
-    name: str
-    path: str
-    sha256: str
-    load: str
-    arch: str
-    arch_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    patch_size: int = 16
-    embed_dim: int = 0
-    num_params: int = 0
+    name: str  # in the card
+    path: str  # of the file, ``timm://NAME``, ``hf://ORG/REPO/FILE@COMMIT``, or ``random``
+    sha256: str  # of the file, of timm's tensors, or empty
+    load: str  # the load report
+    arch: str  # with arch_kwargs of ``timm.create_model``
+    arch_kwargs: Mapping[str, Any]
+    mean: Sequence[float]  # of its normalisation, RGB on a scale of 0 to 1
+    std: Sequence[float]
+    patch_size: int  # in pixels; of a Swin the stride of its last map
+    embed_dim: int  # D of its patch tokens
+    num_params: int  # of the backbone
+    img_size: int  # side in pixels of the views that it was trained with
 
     @property
     def is_random(self) -> bool:
         """Whether each seed has weights of its own."""
         return self.path == RANDOM
 
-    def load_frozen(self, seed: int, device: Any = "cpu", dtype: Any = None) -> FrozenBackbone:
+    def load_frozen(self, seed: int, device: Any = "cpu") -> FrozenBackbone:
         """The backbone; of ``random`` with the weights of a seed."""
-        options: dict[str, Any] = dict(arch=self.arch, arch_kwargs=dict(self.arch_kwargs)) if self.is_random else {}
-        return load_frozen(self.path, device=device, dtype=dtype, seed=seed, role=None, **options)[0]
+        options: dict[str, Any] = {}
+        if self.is_random:
+            options = dict(arch=self.arch, arch_kwargs=dict(self.arch_kwargs), mean=self.mean, std=self.std)
+        return load_frozen(self.path, device=device, seed=seed, role=None, **options)[0]
 
 
 def parse_names(words: Sequence[str]) -> dict[str, str]:
-    """Name → path of the checkpoints on a command line: ``PATH``, ``NAME=PATH``, ``timm://NAME`` or ``random``.
+    """Name → path of the checkpoints on a command line: a ``PATH``, ``NAME=PATH`` or what stands for one.
 
     Raises:
         ValueError: two have one name; says how to name them.
@@ -79,12 +72,17 @@ def parse_names(words: Sequence[str]) -> dict[str, str]:
 
 
 def _name_of(word: str) -> str:
-    path = Path(word.rpartition("://")[2])
-    if word.startswith(f"{RANDOM}:"):
+    if _is_random(word):
         return RANDOM
-    known = word.startswith(RANDOM) or "://" in word
-    stem = path.name if known or path.is_dir() else path.stem
+    if is_hub_address(word):
+        return parse_address(word)[0].partition("/")[2]
+    path = Path(word.rpartition("://")[2])
+    stem = path.name if "://" in word or path.is_dir() else path.stem
     return path.parent.name if stem in _UNTELLING and path.parent.name else stem
+
+
+def _is_random(path: str) -> bool:
+    return path.partition(":")[0] == RANDOM
 
 
 def open_checkpoints(words: Sequence[str]) -> list[Checkpoint]:
@@ -94,54 +92,60 @@ def open_checkpoints(words: Sequence[str]) -> list[Checkpoint]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a file can't be read or is not covered, two have one name, or ``random`` has no architecture.
+        ValueError: there is none, one can't be read or is not covered, two have one name, or ``random`` has no
+            architecture.
     """
+    if not words:
+        raise ValueError("there is no checkpoint to evaluate. Next step: name files, timm://NAME or random:ARCH")
+    opened: dict[str, Checkpoint] = {}
     named = parse_names(words)
-    named = {name: os.path.abspath(path) if os.path.exists(path) else path for name, path in named.items()}
-    opened = {name: _open(name, path) for name, path in named.items() if not path.startswith(RANDOM)}
-    first = next(iter(opened.values()), None)
-    for name, path in named.items():
-        if path.startswith(RANDOM):
-            opened[name] = _random(name, path.partition(":")[2], first)
+    for name in sorted(named, key=lambda name: _is_random(named[name])):
+        first = next((one for one in opened.values() if not one.is_random), None)
+        opened[name] = _open(name, named[name], first)
     return [opened[name] for name in named]
 
 
-def _open(name: str, path: str) -> Checkpoint:
-    frozen, report = load_frozen(path, role=None)
-    arch, arch_kwargs = architecture_of(path, frozen.role)
-    return _describe(name, path, _sha256(path), report, frozen, arch, arch_kwargs)
-
-
-def _random(name: str, arch: str, first: Checkpoint | None) -> Checkpoint:
-    if not arch and first is None:
-        raise ValueError(
-            f"{RANDOM!r} takes the architecture of another checkpoint, and there is none. Next step: "
-            f"name it, e.g. {RANDOM}:vit_small_patch16_224"
-        )
-    arch_kwargs = {} if arch or first is None else dict(first.arch_kwargs)
-    arch = arch or str(first and first.arch)
-    mean_std: dict[str, Any] = dict(mean=first.mean, std=first.std) if first else {}
-    frozen, report = load_frozen(RANDOM, arch=arch, arch_kwargs=arch_kwargs, **mean_std)
-    return _describe(name, RANDOM, "", report, frozen, arch, arch_kwargs)
-
-
-def _describe(
-    name: str, path: str, digest: str, report: str, frozen: FrozenBackbone, arch: str, kwargs: Any
-) -> Checkpoint:
+def _open(name: str, path: str, first: Checkpoint | None) -> Checkpoint:
+    path = os.path.abspath(path) if os.path.exists(path) else path
+    file, path = fetch(path) if is_hub_address(path) else (path, path)
+    digest, options = "", dict[str, Any]()
+    if _is_random(path):
+        path, _, arch = path.partition(":")
+        if first is not None:
+            options = dict(arch=first.arch, arch_kwargs=dict(first.arch_kwargs), mean=first.mean, std=first.std)
+        if arch:
+            options |= dict(arch=arch, arch_kwargs={})
+        if not options:
+            raise ValueError(
+                f"{RANDOM!r} takes the architecture of another checkpoint, and there is none. Next step: "
+                f"name it, e.g. {RANDOM}:vit_small_patch16_224"
+            )
+    frozen, report = load_frozen(path, role=None, **options)
+    if options:
+        arch, arch_kwargs = options["arch"], options["arch_kwargs"]
+    else:
+        arch, arch_kwargs = architecture_of(path, frozen.role)
+        digest = sha256_of(file) if os.path.isfile(file) else _sha256_of_tensors(path)
     model, norm = frozen.model, frozen.normalisation
     info = getattr(model, "feature_info", None)
-    patch = int(info[-1]["reduction"]) if info else int(model.patch_embed.patch_size[0])
-    size = int(model.num_features), sum(parameter.numel() for parameter in model.parameters())
-    return Checkpoint(name, path, digest, report, arch, dict(kwargs), tuple(norm.mean), tuple(norm.std), patch, *size)
+    return Checkpoint(
+        name=name,
+        path=path,
+        sha256=digest,
+        load=report,
+        arch=arch,
+        arch_kwargs=dict(arch_kwargs),
+        mean=norm.mean,
+        std=norm.std,
+        patch_size=int(info[-1]["reduction"]) if info else int(model.patch_embed.patch_size[0]),
+        embed_dim=int(model.num_features),
+        num_params=sum(parameter.numel() for parameter in model.parameters()),
+        img_size=int(frozen.img_size),
+    )
 
 
-def _sha256(path: str) -> str:
+def _sha256_of_tensors(path: str) -> str:
     digest = hashlib.sha256()
-    if Path(path).is_file():
-        with open(path, "rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    else:
-        for key, tensor in sorted(read_backbone(path)[0].items()):
-            digest.update(key.encode() + tensor.contiguous().numpy().tobytes())
+    for key, tensor in sorted(read_backbone(path)[0].items()):
+        digest.update(key.encode() + tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,17 @@ import numpy as np
 from filelock import FileLock
 
 from mst_transfer.card.checkpoints import Checkpoint
+from mst_transfer.card.job_pictures import save_head
 from mst_transfer.card.measures import MeanIoU, Measure, mean_ap
+from mst_transfer.card.outcomes import Key
+from mst_transfer.card.plan import Job, Plan, job_folder
 from mst_transfer.card.task_data import TaskData
 from mst_transfer.card.tasks import DETECTION, Recipe, Task, load_task_config, only_indices, validate_on_training_images
 from mst_transfer.configs.datasets import items
 from mst_transfer.datasets.coco_columns import load_json
 from mst_transfer.engine.fit.backbone import SHAPE, fit_to_backbone
 from mst_transfer.files.atomic_files import write_text_atomically
+from mst_transfer.preflight.evaluators import evaluates_masks
 from mst_transfer.probes.label_subset import label_subset
 
 HELD_OUT = 0.2  # share of the labelled images that chooses the learning rate
@@ -26,44 +31,47 @@ CHOICE = "learning_rate.json"
 _FIGURES = ("coco/segm_mAP", "coco/bbox_mAP", "mIoU")  # of a validation; the first that is there chooses
 
 
-def head_outcomes(
-    checkpoint: Checkpoint,
-    task: Task,
-    data: TaskData,
-    recipe: Recipe,
-    labels: str,
-    seed: int,
-    factors: Sequence[float],
-    folder: Path,
-    shared: Path,
-) -> dict[str, Measure]:
-    """Chooses the learning rate, trains, validates.
-
-    Args:
-        checkpoint, task, data, recipe, labels, seed: what to train.
-        factors: of the recipe's learning rate, to choose among on held-out training images; one: none is chosen.
-        folder: of this job; killed and called again, it goes on there.
-        shared: folder of the choice, one for all seeds of this checkpoint, head and labels.
-
-    Returns:
-        Metric → outcome on the validation images.
-    """
+def head_outcomes(plan: Plan, job: Job, data: TaskData, folder: Path) -> Iterator[tuple[Key, Measure]]:
+    """Chooses the learning rate, trains, validates; killed and called again, it goes on in the card's ``folder``."""
+    (seed,), (labels,), out = job.seeds, job.labels, job_folder(folder, job)
     chosen = label_subset(len(data.train), labels, seed).tolist()
-    factor = factors[0]
-    if len(factors) > 1:
-        factor = _choose(checkpoint, task, data, recipe, chosen, seed, factors, shared)
-    cfg = _config(checkpoint, task, recipe, chosen, len(data.train), seed, factor, folder / "run")
-    if task.kind == DETECTION:
-        for _, metric in items(cfg, "val_evaluator"):
-            metric["outfile_prefix"] = str(folder / "val")
+    factors = plan.options.factors
+    factor = _choose(plan, job, data, folder / "jobs" / job.choice) if len(factors) > 1 else factors[0]
+    cfg = _config(plan, job, data, chosen, factor, out / "run")
+    metrics = [metric for _, metric in items(cfg, "val_evaluator")]
+    is_detection = plan.task(job.task).kind == DETECTION
+    if is_detection:
+        for metric in metrics:
+            metric["outfile_prefix"] = str(out / "val")
     else:
-        counts = dict(type="mst_transfer.ImageCounts", out=str(folder / "counts.npz"))
-        cfg.val_evaluator = [*(metric for _, metric in items(cfg, "val_evaluator")), counts]
+        cfg.val_evaluator = [*metrics, dict(type="mst_transfer.ImageCounts", out=str(out / "counts.npz"))]
     _train(cfg)
-    if task.kind == DETECTION:
-        return {name: _mean_ap(cfg, folder, kind) for name, kind in (("box mAP", "bbox"), ("mask mAP", "segm"))}
-    with np.load(folder / "counts.npz") as arrays:
-        return {"mIoU": MeanIoU(arrays["counts"], digest=data.val_digest())}
+    if is_detection:
+        annotations = _of_images(load_json(metrics[0]["ann_file"]), [image.name for image in data.val])
+        found: dict[str, Measure] = {
+            name: mean_ap(annotations, _results(out / f"val.{kind}.json"), kind)
+            for name, kind in (("box mAP", "bbox"), ("mask mAP", "segm"))
+        }
+    else:
+        with np.load(out / "counts.npz") as arrays:
+            found = {"mIoU": MeanIoU(arrays["counts"], digest=data.val_digest())}
+    for name, measure in found.items():
+        yield Key(job.task, name, job.recipe, labels, job.checkpoint, seed), measure
+    if seed == plan.options.tune_seeds[0]:
+        title = f"{job.task}: {job.recipe}, {labels} labels"
+        save_head(folder / "pictures" / job.id, title, data, plan.checkpoint(job.checkpoint), out / "run")
+
+
+def _of_images(content: dict[str, Any], ids: Sequence[int]) -> dict[str, Any]:
+    """COCO's annotations of these images alone, in this order: what a config leaves out is not missed."""
+    known, used = {image["id"]: image for image in content["images"]}, set(ids)
+    annotations = [one for one in content["annotations"] if one["image_id"] in used]
+    return {**content, "images": [known[key] for key in ids], "annotations": annotations}
+
+
+def _results(path: Path) -> Any:
+    """Detections in COCO's format; mmdet writes no file without one."""
+    return json.loads(path.read_text()) if path.is_file() else []
 
 
 def check_head(checkpoint: Checkpoint, task: Task, recipe: Recipe) -> None:
@@ -75,6 +83,11 @@ def check_head(checkpoint: Checkpoint, task: Task, recipe: Recipe) -> None:
     from mst_transfer.engine.check_model import check_model
 
     cfg = load_task_config(task, recipe)
+    if task.kind == DETECTION and not evaluates_masks(cfg, "val_dataloader"):
+        raise ValueError(
+            f"{recipe.config} does not evaluate masks, and a card compares mask mAP. Next step: a detector with a mask "
+            "head, and metric=['bbox', 'segm'] in its val_evaluator; or the probes alone, without --tune"
+        )
     use_backbone(cfg, checkpoint)
     try:
         check_model(cfg, begins=True)
@@ -82,64 +95,42 @@ def check_head(checkpoint: Checkpoint, task: Task, recipe: Recipe) -> None:
         raise ValueError(f"{recipe.name} cannot be trained from {checkpoint.name}: {error}") from error
 
 
-def _mean_ap(cfg: Any, folder: Path, kind: str) -> Measure:
-    metric = next(metric for _, metric in items(cfg, "val_evaluator"))
-    results = folder / f"val.{kind}.json"
-    found = json.loads(results.read_text()) if results.is_file() else []  # mmdet writes none without a detection
-    return mean_ap(load_json(metric["ann_file"]), found, kind)
-
-
-def _choose(
-    checkpoint: Checkpoint,
-    task: Task,
-    data: TaskData,
-    recipe: Recipe,
-    chosen: Sequence[int],
-    seed: int,
-    factors: Sequence[float],
-    shared: Path,
-) -> float:
-    """The factor whose head is best on images that it did not train on; chosen once, by whichever seed comes first."""
+def _choose(plan: Plan, job: Job, data: TaskData, shared: Path) -> float:
+    """The factor that is best on images that its head did not see; chosen once, on the labels of seed 0, for all."""
+    seed, (labels,), figures = 0, job.labels, dict[float, float]()
+    job, chosen = replace(job, seeds=[seed]), label_subset(len(data.train), labels, seed).tolist()
     shared.mkdir(parents=True, exist_ok=True)
     with FileLock(shared / ".lock"):
         if (shared / CHOICE).is_file():
             return float(json.loads((shared / CHOICE).read_text())["chosen"])
         held_out = [chosen[index] for index in label_subset(len(chosen), f"{HELD_OUT:.0%}", seed)]
         kept = [index for index in chosen if index not in set(held_out)]
-        figures = {}
-        for factor in factors:
-            folder = shared / f"lr_x{factor:g}"
-            metrics = _train(_config(checkpoint, task, recipe, kept, len(data.train), seed, factor, folder, held_out))
-            found = next((metrics[name] for name in _FIGURES if metrics.get(name) is not None), None)
-            figures[factor] = -math.inf if found is None else float(found)
-        best = max(factors, key=lambda factor: figures[factor])
-        content = dict(chosen=best, figures={f"{factor:g}": figures[factor] for factor in factors}, seed=seed)
+        for factor in plan.options.factors:
+            metrics = _train(_config(plan, job, data, kept, factor, shared / f"lr_x{factor:g}", held_out))
+            known = [metrics[name] for name in _FIGURES if metrics.get(name) is not None]
+            figures[factor] = float(known[0]) if known else -math.inf
+        best = max(figures, key=lambda factor: figures[factor])
+        content = dict(chosen=best, figures={f"{factor:g}": figure for factor, figure in figures.items()}, seed=seed)
         write_text_atomically(shared / CHOICE, json.dumps(content, indent=2))
         return best
 
 
 def _config(
-    checkpoint: Checkpoint,
-    task: Task,
-    recipe: Recipe,
-    chosen: Sequence[int],
-    num_train: int,
-    seed: int,
-    factor: float,
-    work_dir: Path,
-    held_out: Sequence[int] = (),
+    plan: Plan, job: Job, data: TaskData, kept: Sequence[int], factor: float, folder: Path, held_out: Sequence[int] = ()
 ) -> Any:
     """The recipe's config for this backbone, its labels and its learning rate, with as many steps as for all labels.
 
     ``held_out``: training images that take the place of the validation images.
     """
-    cfg = load_task_config(task, recipe, work_dir=str(work_dir), seed=seed, resume="auto")
-    use_backbone(cfg, checkpoint)
+    task = plan.task(job.task)
+    recipe = next(recipe for recipe in task.recipes if recipe.name == job.recipe)
+    cfg = load_task_config(task, recipe, work_dir=str(folder), seed=job.seeds[0], resume="auto")
+    use_backbone(cfg, plan.checkpoint(job.checkpoint))
     cfg.optim_wrapper.optimizer.lr *= factor
     if held_out:
         validate_on_training_images(cfg, held_out)
-    dataset = only_indices(cfg.train_dataloader.dataset, chosen, cfg)
-    times = max(1, round(num_train / len(chosen)))
+    dataset = only_indices(cfg.train_dataloader.dataset, kept, cfg)
+    times = max(1, round(len(data.train) / len(kept)))
     if times > 1 and cfg.train_cfg.get("max_epochs"):
         dataset = dict(type="RepeatDataset", times=times, dataset=dataset)
     cfg.train_dataloader.dataset = dataset

@@ -1,17 +1,13 @@
-"""Pictures that a job leaves for the page: predictions beside the truth, attention and principal components."""
+"""Pictures that a job leaves for the page: answers beside the truth, attention and principal components."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from mst_transfer.card.checkpoints import Checkpoint
-from mst_transfer.card.pictures import PHOTO, TRUTH, colours_of, draw_answer, save_pictures
-from mst_transfer.card.predictions import Prediction, answer_of, spread
+from mst_transfer.card.pictures import PHOTO, TRUTH, Instances, colours_of, draw_answer, save_pictures
 from mst_transfer.card.task_data import Labelled, TaskData
 from mst_transfer.engine.predict import TrainedHead
 from mst_transfer.files.image_folder import read_image
@@ -20,59 +16,64 @@ from mst_transfer.probes.maps import photo_maps
 
 NUM_PHOTOS = 4
 MIN_SCORE = 0.3  # of objects that are drawn
+CAPTIONS = {
+    "attention": "Attention of the class token in the last block, mean of the heads.",
+    "components": "First three principal components of the patch tokens over these photos, as red, green, blue.",
+}
 
 
 def shown_images(data: TaskData) -> list[int]:
     """Numbers of the validation images that pictures show: evenly spaced, not chosen by their looks."""
-    return spread(len(data.val), NUM_PHOTOS)
+    number = min(NUM_PHOTOS, len(data.val))
+    return [(2 * k + 1) * len(data.val) // (2 * number) for k in range(number)]
+
+
+def _short_names(paths: Sequence[str]) -> list[str]:
+    """The ends of paths, as short as they tell all apart."""
+    for length in range(1, 1 + max(len(Path(path).parts) for path in paths)):
+        names = ["/".join(Path(path).parts[-length:]) for path in paths]
+        if len(set(names)) == len(set(paths)):
+            break
+    return names
 
 
 def save_maps(folder: Path, task: str, data: TaskData, checkpoint: Checkpoint, frozen: FrozenBackbone) -> None:
     """Attention and principal components of a checkpoint on some validation images."""
     chosen = [data.val[index].path for index in shown_images(data)]
-    photos = [read_image(path) for path in chosen]
-    captions = {
-        "attention": "Attention of the class token in the last block, mean of the heads.",
-        "components": "First three principal components of the patch tokens over these photos, as red, green, blue.",
-    }
+    photos = [read_image(path, exif_orientation=True) for path in chosen]
     for name, maps in photo_maps(frozen, photos).items():
-        rows = zip(chosen, photos, maps, strict=True)
-        cells = {os.path.basename(path): {PHOTO: photo, checkpoint.name: shown} for path, photo, shown in rows}
-        save_pictures(folder / name, "maps", f"{task}: {name}", cells, captions[name])
-
-
-def save_label_maps(
-    folder: Path, title: str, data: TaskData, checkpoint: Checkpoint, maps: Mapping[int, NDArray], caption: str
-) -> None:
-    """Label maps that a probe predicted, beside the truth."""
-    shown = {data.val[index]: predicted for index, predicted in maps.items()}
-    found = [Prediction(_name(image), read_image(image.path), image.label_map(), shown[image]) for image in shown]
-    save_predictions(folder, title, checkpoint, data.classes, found, caption)
+        rows = zip(_short_names(chosen), photos, maps, strict=True)
+        cells = {title: {PHOTO: photo, checkpoint.name: shown} for title, photo, shown in rows}
+        save_pictures(folder / name, "maps", f"{task}: {name}", cells, CAPTIONS[name])
 
 
 def save_head(folder: Path, title: str, data: TaskData, checkpoint: Checkpoint, run: Path) -> None:
     """What a trained head finds in some validation images, beside the truth."""
-    head, found = TrainedHead(run), []
-    for image in (data.val[index] for index in shown_images(data)):
-        truth = image.instances() if image.instances else image.label_map()
-        answer = answer_of(head(Path(image.path)), MIN_SCORE)
-        found.append(Prediction(_name(image), read_image(image.path), truth, answer))
+    head = TrainedHead(run)
+    shown = [data.val[index] for index in shown_images(data)]
+    answers = {image: _answer_of(head(Path(image.path))) for image in shown}
     caption = f"Objects of a score of {MIN_SCORE:g} and more." if head.detects else ""
-    save_predictions(folder, title, checkpoint, head.classes, found, caption)
+    save_answers(folder, title, checkpoint.name, head.classes, answers, caption)
 
 
-def _name(image: Labelled) -> str:
-    return os.path.basename(image.path)
+def _answer_of(sample: Any) -> Any:
+    """Instances, or the label map, of a data sample of mmdet or mmseg."""
+    if "pred_sem_seg" in sample:
+        return sample.pred_sem_seg.data[0].cpu().numpy()
+    found = sample.pred_instances
+    found = found[found.scores >= MIN_SCORE].cpu().numpy()
+    return Instances(found.bboxes, found.masks > 0, found.labels, found.scores)
 
 
-def save_predictions(
-    folder: Path, title: str, checkpoint: Checkpoint, classes: Sequence[str], found: Sequence[Prediction], caption: str
+def save_answers(
+    folder: Path, title: str, name: str, classes: Sequence[str], answers: Mapping[Labelled, Any], caption: str
 ) -> None:
-    """A checkpoint's column of a grid of predictions."""
-    cells: dict[str, dict[str, Any]] = {}
-    for one in found:
-        drawn = {TRUTH: one.truth, checkpoint.name: one.found}
-        answers = {name: draw_answer(one.image, answer, classes) for name, answer in drawn.items()}
-        cells[one.name] = {PHOTO: one.image, **answers}
-    legend = colours_of([answer for one in found for answer in (one.truth, one.found)], classes)
-    save_pictures(folder, "predictions", title, cells, caption, legend)
+    """A checkpoint's column of a grid: instances or label maps that were found in some images, beside the truth."""
+    cells, drawn = {}, list[Any]()
+    for short, (image, found) in zip(_short_names([image.path for image in answers]), answers.items(), strict=True):
+        truth = image.instances() if image.instances and isinstance(found, Instances) else image.label_map()
+        photo, columns = read_image(image.path, exif_orientation=True), {TRUTH: truth, name: found}
+        pictures = {column: draw_answer(photo, answer, classes) for column, answer in columns.items()}
+        cells[short] = {PHOTO: photo, **pictures}
+        drawn += columns.values()
+    save_pictures(folder, "predictions", title, cells, caption, colours_of(drawn, classes))

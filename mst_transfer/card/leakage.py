@@ -33,14 +33,13 @@ _WINDOWS = [(y, x) for y in _SPANS for x in _SPANS if (y[1] - y[0]) * (x[1] - x[
 
 @dataclass(frozen=True)
 class Leakage:
-    """What :func:`find_leaks` found."""
+    """What ``find_leaks`` found."""
 
     threshold: float
     val: dict[str, Any]  # of the validation set, as of each pool: see below
     pools: list[dict[str, Any]]  # name, num_images, num_leaked (validation images), num_unreadable, unreadable (paths)
     pairs: list[tuple[str, str, str, float]]  # validation image, pool's name, image, score up to 1; the surest first
     leaked: set[str]  # validation images with a near duplicate in any pool
-    method: str = METHOD
 
     def as_dict(self, root: str | os.PathLike[str] = os.curdir) -> dict[str, Any]:
         """For JSON: counts, and 20 pairs and unreadable files at most, with paths relative to ``root``."""
@@ -50,7 +49,7 @@ class Leakage:
 
         sets = ({**one, "unreadable": [*map(shown, one["unreadable"][:_SHOWN])]} for one in (self.val, *self.pools))
         pairs = [dict(val=shown(v), pool=n, path=shown(p), score=s) for v, n, p, s in self.pairs[:_SHOWN]]
-        found = dict(method=self.method, threshold=self.threshold, sentence=self.sentence(), pairs=pairs)
+        found = dict(method=METHOD, threshold=self.threshold, sentence=self.sentence(), pairs=pairs)
         return {**found, "val": next(sets), "pools": [*sets]}
 
     def sentence(self) -> str:

@@ -6,7 +6,7 @@ how often each image is drawn: ones give the figure itself, others that of a set
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -28,7 +28,7 @@ def digest_of(image_names: Iterable[object]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Measure:
-    """What each of n images gave, ``outcomes`` ``[n, …]``; only measures with one :func:`digest_of` are compared."""
+    """What each of n images gave, ``outcomes`` ``[n, …]``; only measures with one ``digest_of`` are compared."""
 
     outcomes: NDArray
     digest: str = field(default="", kw_only=True)
@@ -57,10 +57,6 @@ class Measure:
         """The outcome on those of the images alone."""
         return replace(self, outcomes=self.outcomes[kept], digest=digest_of((self.digest, kept.tobytes())))
 
-    def arrays(self) -> dict[str, NDArray]:
-        """What :func:`measure_from` reads, for ``numpy.savez_compressed``; none of them holds objects."""
-        return {part.name: np.asarray(getattr(self, part.name)) for part in fields(self)}
-
 
 class Accuracy(Measure):
     """Share of the images that are classified right; ``outcomes``: bool ``[n]``, whether each one is."""
@@ -87,19 +83,15 @@ class MeanIoU(Measure):
 
 @dataclass(frozen=True, eq=False)
 class MeanAP(Measure):
-    """COCO's average precision (10 thresholds, all areas, 100 detections an image); :func:`mean_ap` makes it.
+    """COCO's average precision (10 thresholds, all areas, 100 detections an image); ``mean_ap`` makes it.
 
     Which truth a detection hits depends on its own image alone: a draw only changes how often each one counts.
-
-    Args:
-        outcomes: whole numbers ``[n, C]``, instances that count.
-        category, image: whole numbers ``[D]``, by ascending category, then by falling score.
-        state: uint8 ``[D, T]``, what a detection is: 0 a miss, 1 a hit, 2 ignored.
+    ``outcomes``: whole numbers ``[n, C]``, instances that count.
     """
 
-    category: NDArray
-    image: NDArray
-    state: NDArray
+    category: NDArray  # whole numbers [D], ascending
+    image: NDArray  # [D], of a category by falling score
+    state: NDArray  # uint8 [D, T], what a detection is: 0 a miss, 1 a hit, 2 ignored
     kind = "mean_ap"
 
     def only(self, kept: NDArray[np.bool_]) -> "Measure":
@@ -169,13 +161,3 @@ def mean_ap(ground_truth: dict[str, Any], results: Sequence[Mapping[str, Any]], 
     table = table[np.lexsort((-table[:, 2], table[:, 0]))]  # stable, as COCO's own order of ties
     category, image = table[:, :2].T.astype(np.int32)
     return MeanAP(truths, category, image, table[:, 3:].astype(np.uint8), digest=digest_of(images))
-
-
-def measure_from(kind: str, arrays: Mapping[str, NDArray]) -> Measure:
-    """The measure that :meth:`Measure.arrays` took apart. Raises a ValueError on an unknown kind or other arrays."""
-    classes: dict[str, Any] = {cls.kind: cls for cls in (Accuracy, MeanIoU, MeanAP)}
-    if kind not in classes or set(arrays) != {part.name for part in fields(classes[kind])}:
-        raise ValueError(
-            f"kind {kind!r} with the arrays {sorted(arrays)} is none of {sorted(classes)} as they are written"
-        )
-    return classes[kind](**{**arrays, "digest": str(arrays["digest"])})

@@ -6,20 +6,20 @@ import io
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mst_transfer.card.measures import Measure, measure_from
+from mst_transfer.card.measures import Accuracy, MeanAP, MeanIoU, Measure
 from mst_transfer.files.atomic_files import write_atomically, write_text_atomically
 
 RESULT = "result.json"
+MEASURES: dict[str, Any] = {cls.kind: cls for cls in (Accuracy, MeanIoU, MeanAP)}
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """What an outcome is of."""
 
     task: str
@@ -33,9 +33,9 @@ class Key:
 def save_outcome(folder: Path, key: Key, measure: Measure) -> None:
     """Writes an outcome into a job's folder."""
     name = "-".join(re.sub(r"[^\w.]+", "_", str(word)) for word in (key.metric, key.protocol, key.labels, key.seed))
-    header = np.frombuffer(json.dumps({**asdict(key), "kind": measure.kind}).encode(), np.uint8)
+    header = np.frombuffer(json.dumps({**key._asdict(), "kind": measure.kind}).encode(), np.uint8)
+    arrays: dict[str, Any] = {part.name: np.asarray(getattr(measure, part.name)) for part in fields(measure)}
     buffer = io.BytesIO()
-    arrays: dict[str, Any] = measure.arrays()
     np.savez_compressed(buffer, header=header, **arrays)
     write_atomically(folder / f"{name}.npz", lambda path: Path(path).write_bytes(buffer.getvalue()))
 
@@ -44,11 +44,11 @@ def load_outcomes(folder: Path) -> dict[Key, Measure]:
     """Reads what a job has left."""
     found = {}
     for path in sorted(folder.glob("*-*.npz")):
-        with np.load(path, allow_pickle=False) as arrays:
-            header = json.loads(arrays["header"].tobytes())
-            kind = header.pop("kind")
-            content = {name: arrays[name] for name in arrays.files if name != "header"}
-            found[Key(**header)] = measure_from(kind, content)
+        with np.load(path, allow_pickle=False) as file:
+            content = dict(file)
+        header = json.loads(content.pop("header").tobytes())
+        measure = MEASURES[header.pop("kind")]
+        found[Key(**header)] = measure(**{**content, "digest": str(content["digest"])})
     return found
 
 

@@ -23,14 +23,9 @@ SIGNS = {"better": "▲", "worse": "▼", "open": "◇"}  # of a verdict
 
 
 def write_page(folder: str | Path, pretraining: Sequence[str | Path] = ()) -> Path:
-    """Writes ``card.html`` and ``card.md`` from ``card.json`` and the pictures beside it.
+    """Writes ``card.html``, which it returns, and ``card.md`` from ``card.json`` and the pictures beside it.
 
-    Args:
-        folder: of the card.
-        pretraining: work directories of pre-trainings to show; without any, those that ``card.json`` lists.
-
-    Returns:
-        The page.
+    ``pretraining``: work directories of pre-trainings to show; without any, those that ``card.json`` lists.
 
     Raises:
         FileNotFoundError: there is no card, or no such work directory.
@@ -40,33 +35,36 @@ def write_page(folder: str | Path, pretraining: Sequence[str | Path] = ()) -> Pa
     card = read_card(folder / "card.json")
     styles = {one["name"]: number % len(GLYPHS) for number, one in enumerate(card["checkpoints"])}
     for one in card["differences"]:
-        first = (one["verdict"] or "").partition(" ")[0]
+        first = one["verdict"].partition(" ")[0]
         one |= dict(value=one["difference"], glyph="●", style=first if first in SIGNS else "open")
     for one in card["rows"]:
         one |= dict(glyph=GLYPHS[styles[one["checkpoint"]]], style=f"s{styles[one['checkpoint']]}")
-    for one in card["rows"] + card["differences"]:
-        one["ci95"] = None if None in (one["ci95"] or ()) else one["ci95"]
     content = dict(
         dict(card, styles=styles, curves=label_curves(card["rows"], styles)),
         faults=[job for job in card["jobs"] if job["status"] != "done"],
         pictures=read_pictures(folder / "pictures", styles),
         runs=[read_pretraining(Path(run)) for run in pretraining or card.get("pretraining", ())],
     )
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(embedded=embedded, flat=flat, grouped=grouped, points=points, span=span)
-    environment.globals.update(axis=axis, draw=draw, glyphs=GLYPHS, names=NAMES, signs=SIGNS)
-    for suffix, finalize in ((".md", as_markdown), (".html", None)):
-        page = environment.overlay(finalize=finalize).get_template(f"page{suffix}").render(content)
-        write_text_atomically(folder / f"card{suffix}", page)
+    for suffix in (".md", ".html"):
+        write_text_atomically(folder / f"card{suffix}", render(f"page{suffix}", content))
     return folder / "card.html"
 
 
+def render(template: str, content: dict[str, Any]) -> str:
+    """Fills in a template of this folder; what it holds is escaped, for Markdown if the name ends in ``.md``."""
+    finalize = as_markdown if template.endswith(".md") else None
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=finalize)
+    environment.filters.update(embedded=embedded, flat=flat, grouped=grouped, points=points, span=span)
+    environment.globals.update(axis=axis, draw=draw, glyphs=GLYPHS, names=NAMES, signs=SIGNS)
+    return environment.get_template(template).render(content)
+
+
 def side_by_side(folder: str | Path, other: str | Path) -> str:
-    """Lists the figures of two cards of one protocol.
+    """Lists the figures of two cards of one protocol, a line for each that either has.
 
     Raises:
-        FileNotFoundError, ValueError: see :func:`write_page`; the protocols differ: says in what.
+        FileNotFoundError, ValueError: see ``write_page``; the protocols differ: says in what.
     """
     cards = [read_card(Path(one) / "card.json") for one in (folder, other)]
     if cards[0]["protocol_hash"] != cards[1]["protocol_hash"]:
@@ -77,19 +75,21 @@ def side_by_side(folder: str | Path, other: str | Path) -> str:
             "\n".join([f"the protocols of {folder} and {other} differ, so do not compare figures:", *lines])
         )
     keys = ("task", "metric", "protocol", "labels", "checkpoint")
-    rows = [
-        (*(row[key] for key in keys), points(row["value"]), span(row["ci95"])) for card in cards for row in card["rows"]
-    ]
-    return "\n".join("  ".join(row) for row in sorted(rows))
+    left, right = (
+        {tuple(row[key] for key in keys): f"{points(row['value'])} ({span(row['ci95'])})" for row in card["rows"]}
+        for card in cards
+    )
+    rows = [(*row, left.get(row, "–"), right.get(row, "–")) for row in sorted({**left, **right})]
+    return "\n".join("  ".join(row) for row in [(*keys, str(folder), str(other)), *rows])
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """Reads ``card.json``; what is no number (NaN, Infinity) becomes None. Raises: see :func:`write_page`."""
+    """Reads ``card.json``. Raises: see ``write_page``."""
     advice = f"mst evaluate CHECKPOINT … --out {path.parent} writes one"
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}; {advice}")
     try:
-        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = card["version"]
     except (ValueError, RecursionError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is no card ({type(error).__name__}: {error}); {advice}") from error
@@ -109,14 +109,12 @@ def grouped(items: Iterable[dict[str, Any]], *keys: str) -> list[tuple[tuple, li
 def label_curves(rows: list[dict[str, Any]], styles: dict[str, int]) -> list[tuple[tuple, list[str], list[Line]]]:
     """(Task, metric, protocol), its two or more numbers of labels, counts before shares, and a curve a checkpoint."""
     curves = []
-    for group, found in grouped([row for row in rows if row["value"] is not None], "task", "metric", "protocol"):
-        labels = sorted({str(row["labels"]) for row in found}, key=lambda text: ("%" in text, len(text), text))
+    for group, found in grouped(rows, "task", "metric", "protocol"):
+        labels = sorted({row["labels"] for row in found}, key=lambda text: ("%" in text, float(text.rstrip("%"))))
         lines = []
         for (name,), own in grouped(found, "checkpoint"):
-            ends = [
-                (labels.index(str(row["labels"])), row["value"], *(row["ci95"] or [row["value"]] * 2)) for row in own
-            ]
-            columns: Any = zip(*sorted(ends), strict=True)
+            ends = sorted((labels.index(row["labels"]), row["value"], *row["ci95"]) for row in own)
+            columns: Any = zip(*ends, strict=True)
             lines.append(Line(name, *columns, style=styles[name]))  # type: ignore[misc]
         curves += [(group, labels, lines)] if len(labels) > 1 else []
     return curves
@@ -124,12 +122,15 @@ def label_curves(rows: list[dict[str, Any]], styles: dict[str, int]) -> list[tup
 
 def points(value: float | None, form: str = ".1f") -> str:
     """Writes a figure."""
-    return "–" if value is None else f"{value:{form}}".replace("-", "−")
+    if value is None:
+        return "–"
+    text = f"{value:{form}}".replace("-", "−")
+    return text if text.strip("+−0.") else text.lstrip("+−")  # 0 has no sign
 
 
-def span(ends: Sequence[float] | None, form: str = ".1f") -> str:
+def span(ends: Sequence[float], form: str = ".1f") -> str:
     """Writes both ends of an interval."""
-    return " … ".join(points(end, form) for end in ends) if ends else "–"
+    return " … ".join(points(end, form) for end in ends)
 
 
 def flat(value: Any, name: str = "") -> list[tuple[str, str]]:

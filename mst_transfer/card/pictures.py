@@ -3,20 +3,28 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 
-from mst_transfer.card.predictions import Instances
 from mst_transfer.files.atomic_files import write_text_atomically
 
 Cells: TypeAlias = Mapping[str, Mapping[str, NDArray[np.uint8]]]  # photo's name → column → RGB [H, W, 3]
 PHOTO, TRUTH = "photo", "truth"
 SECTIONS = {"predictions": "Predictions", "maps": "Attention and components"}  # headings on the page
 MAX_SIDE = 480  # pixels of a picture
+
+
+class Instances(NamedTuple):
+    """Boxes [N, 4] as (x0, y0, x1, y1) in pixels of the file, masks [N, H, W], classes [N]; the truth has no scores."""
+
+    boxes: NDArray[np.float32]
+    masks: NDArray[np.bool_]
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float32] | None = None
 
 
 def save_pictures(
@@ -26,9 +34,9 @@ def save_pictures(
 
     Args:
         folder: below ``DIR/pictures``; made if it is not there.
-        section, title: key of :data:`SECTIONS`, and words; folders that agree in both are one grid on the page.
-        cells: columns are :data:`PHOTO`, :data:`TRUTH` and names of checkpoints.
-        caption, legend: what there is to see; class → colour, see :func:`colours_of`.
+        section, title: key of ``SECTIONS``, and words; folders that agree in both are one grid on the page.
+        cells: columns are ``PHOTO``, ``TRUTH`` and names of checkpoints.
+        caption, legend: what there is to see; class → colour, see ``colours_of``.
 
     Raises:
         OSError: a file cannot be written.
@@ -66,7 +74,7 @@ def read_pictures(folder: Path, checkpoints: Iterable[str]) -> dict[str, list[di
 
 
 def draw_answer(image: NDArray[np.uint8], answer: Any, classes: Sequence[str]) -> NDArray[np.uint8]:
-    """Lays :class:`Instances` or a label map [H, W] over an image [H, W, 3]: RGB, longest side :data:`MAX_SIDE`.
+    """Lays ``Instances`` or a label map [H, W] over an image [H, W, 3]: RGB, longest side ``MAX_SIDE``.
 
     Pixels of no class stay as they are; class and score in per cent stand in an instance's box.
     """

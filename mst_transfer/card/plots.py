@@ -34,8 +34,7 @@ def axis(items: Iterable[dict[str, Any]], form: str) -> dict[str, Any]:
     """
     from matplotlib.ticker import MaxNLocator
 
-    known = [value for one in items if one["value"] is not None for value in (one["value"], *(one["ci95"] or ()))]
-    known += [0.0] if "+" in form or not known else []
+    known = [value for one in items for value in (one["value"], *one["ci95"])] + [0.0] * ("+" in form)
     margin = 0.08 * (max(known) - min(known)) or 1.0
     low, high = min(known) - margin, max(known) + margin
     ticks = [float(tick) for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mst_transfer.card.checkpoints import Checkpoint
-from mst_transfer.card.job_pictures import save_label_maps, save_maps, shown_images
+from mst_transfer.card.job_pictures import save_answers, save_maps, shown_images
 from mst_transfer.card.measures import Accuracy, MeanIoU, Measure, digest_of
-from mst_transfer.card.plan import DENSE, Options
-from mst_transfer.card.task_data import TaskData
-from mst_transfer.card.tasks import CLASSIFICATION, Task
+from mst_transfer.card.outcomes import Key
+from mst_transfer.card.plan import Job, Plan, job_folder
+from mst_transfer.card.task_data import Labelled, TaskData
+from mst_transfer.card.tasks import CLASSIFICATION
 from mst_transfer.probes.dense_images import DenseImages
 from mst_transfer.probes.dense_probe import dense_probe
 from mst_transfer.probes.features import extract_features, num_feature_blocks
@@ -22,81 +23,66 @@ from mst_transfer.probes.label_subset import label_subset
 from mst_transfer.probes.labelled_images import open_pair
 from mst_transfer.probes.linear import LinearProbes, cached_batches, split_held_out, train_linear
 
-Outcome = tuple[str, str, str, int, Measure]  # metric, protocol, labels, seed, what came out
 KNN: dict[str, Any] = dict(k=20, temperature=0.07)  # DINO's
 LINEAR: dict[str, Any] = dict(lrs=(0.001, 0.01, 0.1, 1.0), epochs=100, batch_size=256, held_out=0.1)
 
 
-def probe_outcomes(
-    checkpoint: Checkpoint,
-    task: Task,
-    data: TaskData,
-    options: Options,
-    seeds: tuple[int, ...],
-    multiple: int,
-    folder: Path,
-    pictures: Path,
-) -> Iterator[Outcome]:
-    """Extracts features once and runs every probe on every number of labels and seed.
+def probe_outcomes(plan: Plan, job: Job, data: TaskData, folder: Path) -> Iterator[tuple[Key, Measure]]:
+    """Extracts features once, and runs every probe on every number of labels and seed.
 
-    Args:
-        checkpoint, task, data, options: what to measure.
-        seeds: of label subsets; of ``random`` the first is that of its weights.
-        multiple: see :func:`mst_transfer.card.sizes`.
-        folder: of this job, for features that lie on the disk while it runs.
-        pictures: folder of this job's pictures.
+    Features lie on the disk while it runs. The first seed is that of the weights of ``random``, too.
     """
-    device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
-    frozen = checkpoint.load_frozen(seeds[0], device)
+    checkpoint, task, options = plan.checkpoint(job.checkpoint), plan.task(job.task), plan.options
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    frozen = checkpoint.load_frozen(job.seeds[0], device)
     if task.kind == CLASSIFICATION:
-        yield from _image_outcomes(frozen, task, options, seeds, device)
+        frozen.img_size = plan.image_size
+        yield from _image_outcomes(frozen, job, Path(task.root), device)
         return
-    train, val = (dense_images(data, part, multiple, options.max_side) for part in ("train", "val"))
-    asked: dict[str, Any] = dict(protocols=DENSE, labels=options.labels, seeds=seeds, num_blocks=options.num_blocks)
-    shown = shown_images(data)
-    for result in dense_probe(frozen, train, val, keep_maps=shown, **asked, store_path=folder, dtype=options.dtype):
-        measure = MeanIoU(result.counts, digest=data.val_digest())
+    out, pictures = job_folder(folder, job), folder / "pictures" / job.id
+    train, val = (_dense_images(plan, data, images) for images in (data.train, data.val))
+    asked: dict[str, Any] = dict(labels=options.labels, seeds=job.seeds, num_blocks=options.num_blocks)
+    kept: dict[str, Any] = dict(keep_maps=shown_images(data), store_path=out, dtype=options.dtype)
+    for result in dense_probe(frozen, train, val, **asked, **kept):
+        labels = str(result.labels)
         if result.seed == options.seeds[0]:
-            title = f"{task.name}: {result.protocol}, {result.labels} labels"
-            place = pictures / f"{result.protocol}-{result.labels}".replace("%", "pc")
-            save_label_maps(place, title, data, checkpoint, result.maps, f"Seed {result.seed}.")
-        yield "mIoU", result.protocol, str(result.labels), result.seed, measure
-    if seeds[0] == options.seeds[0]:
+            title = f"{task.name}: {result.protocol}, {labels} labels"
+            place = pictures / f"{result.protocol}-{labels}".replace("%", "pc")
+            shown = {data.val[index]: predicted for index, predicted in result.maps.items()}
+            save_answers(place, title, checkpoint.name, data.classes, shown, f"Seed {result.seed}.")
+        key = Key(task.name, "mIoU", result.protocol, labels, checkpoint.name, result.seed)
+        yield key, MeanIoU(result.counts, digest=data.val_digest())
+    if job.seeds[0] == options.seeds[0]:
         save_maps(pictures, task.name, data, checkpoint, frozen)
 
 
-def dense_images(data: TaskData, part: str, multiple: int, max_side: int) -> DenseImages:
-    """The training or validation images of a task for dense probes."""
-    images = getattr(data, part)
+def _dense_images(plan: Plan, data: TaskData, images: Sequence[Labelled]) -> DenseImages:
     pairs = [(one.path, lambda index: images[index].label_map()) for one in images]
-    return DenseImages(pairs, len(data.classes), multiple=multiple, max_side=max_side)
+    return DenseImages(pairs, len(data.classes), multiple=plan.multiple, max_side=plan.options.max_side)
 
 
-def _image_outcomes(
-    frozen: Any, task: Task, options: Options, seeds: tuple[int, ...], device: Any
-) -> Iterator[Outcome]:
+def _image_outcomes(frozen: Any, job: Job, root: Path, device: torch.device) -> Iterator[tuple[Key, Measure]]:
     """DINO's k-NN and linear protocols, the latter on central views."""
-    train, val = open_pair(Path(task.root) / "train", Path(task.root) / "val", frozen.img_size)
+    train, val = open_pair(root / "train", root / "val", frozen.img_size)
     blocks = min(4, num_feature_blocks(frozen.model))
-    parts = [extract_features(frozen.features(blocks), images, device=device, title=name) for images, name in
-             ((train, f"{task.name} train:"), (val, f"{task.name} val:"))]  # fmt: skip
-    (features, labels), (queries, truth) = parts
+    extract = partial(extract_features, frozen.features(blocks), device=device)
+    features, classes = extract(train, title=f"{job.task} train:")
+    queries, truth = extract(val, title=f"{job.task} val:")
     digest = digest_of(val.paths)
     width, num_classes = features.shape[1] // blocks, len(train.classes)
-    for seed in seeds:
-        for amount in options.labels:
-            chosen = torch.tensor(label_subset(len(features), amount, seed))
-            some, theirs = features[chosen], labels[chosen]
-            votes = [
-                knn_votes(similarity, theirs[neighbours], KNN["temperature"], num_classes)
-                for similarity, neighbours in nearest_images(
-                    some[:, -width:], queries[:, -width:], min(KNN["k"], len(some))
-                )
-            ]
-            correct = torch.cat(votes).argmax(dim=1) == truth
-            yield "top-1", "knn", amount, seed, Accuracy(correct.numpy(), digest=digest)
-            predicted = _linear_predictions(some, theirs, queries, truth, num_classes, seed)
-            yield "top-1", "linear", amount, seed, Accuracy((predicted == truth).numpy(), digest=digest)
+    for seed in job.seeds:
+        for labels in job.labels:
+            chosen = torch.tensor(label_subset(len(features), labels, seed))
+            some, theirs = features[chosen], classes[chosen]
+            nearest = nearest_images(some[:, -width:], queries[:, -width:], min(KNN["k"], len(some)))
+            votes = [knn_votes(near, theirs[which], KNN["temperature"], num_classes) for near, which in nearest]
+            predicted = {
+                "knn": torch.cat(votes).argmax(dim=1),
+                "linear": _linear_predictions(some, theirs, queries, truth, num_classes, seed),
+            }
+            for protocol, found in predicted.items():
+                key = Key(job.task, "top-1", protocol, labels, job.checkpoint, seed)
+                yield key, Accuracy((found == truth).numpy(), digest=digest)
 
 
 def _linear_predictions(features: Any, labels: Any, queries: Any, truth: Any, num_classes: int, seed: int) -> Any:

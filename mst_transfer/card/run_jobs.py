@@ -7,13 +7,12 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from mst_transfer.card.head_job import head_outcomes
-from mst_transfer.card.job_pictures import save_head
-from mst_transfer.card.outcomes import Key, read_result, save_outcome, write_result
-from mst_transfer.card.plan import HEAD, Job, Plan, read_plan
+from mst_transfer.card.outcomes import read_result, save_outcome, write_result
+from mst_transfer.card.plan import Job, Plan, job_folder, read_plan
 from mst_transfer.card.probe_job import probe_outcomes
 from mst_transfer.card.task_data import open_task
 from mst_transfer.files.atomic_files import write_text_atomically
@@ -24,13 +23,10 @@ from mst_transfer.runs.work_dir import locked
 LOG, COMMANDS = "log.txt", "jobs.txt"
 
 
-def job_folder(folder: Path, job: Job) -> Path:
-    """Where a job writes."""
-    return folder / "jobs" / job.id
-
-
-def run_job(folder: Path, name: str) -> None:
+def run_job(folder: Path, name: str, begun: float | None = None) -> None:
     """Runs one job of a plan in this process; one that is done is left alone.
+
+    ``begun``: ``time.monotonic()`` when the process began; None: now.
 
     Raises:
         ValueError: the plan has no such job, another process runs it, or what the job's own parts refuse.
@@ -39,29 +35,18 @@ def run_job(folder: Path, name: str) -> None:
     job = next((job for job in plan.jobs if job.id == name), None)
     if job is None:
         raise ValueError(f"--job {name}: {folder} has no such job; its jobs: {', '.join(job.id for job in plan.jobs)}")
-    out, start = job_folder(folder, job), time.monotonic()
+    out, start = job_folder(folder, job), time.monotonic() if begun is None else begun
     if read_result(out):
         return
-    checkpoint, task = plan.checkpoint(job.checkpoint), plan.task(job.task)
     with locked(out):
-        data, pictures = open_task(task), folder / "pictures" / job.id
-        if data.digest() != plan.digests[task.name]:
+        data = open_task(plan.task(job.task))
+        if data.digest() != plan.digests[job.task]:
             raise ValueError(
-                f"the files of {task.name} are not those of the plan. Next step: mst evaluate with a new --out"
+                f"the files of {job.task} are not those of the plan. Next step: mst evaluate with a new --out"
             )
-        if job.kind == HEAD:
-            recipe = next(recipe for recipe in task.recipes if recipe.name == job.recipe)
-            (labels,), (seed,) = job.labels, job.seeds
-            shared = folder / "jobs" / f"choice-{job.id.replace(f'seed{seed}-', '').rpartition('-')[0]}"
-            found = head_outcomes(checkpoint, task, data, recipe, labels, seed, plan.options.factors, out, shared)
-            for metric, measure in found.items():
-                save_outcome(out, Key(task.name, metric, recipe.name, labels, checkpoint.name, seed), measure)
-            if seed == plan.options.tune_seeds[0]:
-                save_head(pictures, f"{task.name}: {recipe.name}, {labels} labels", data, checkpoint, out / "run")
-        else:
-            probed = probe_outcomes(checkpoint, task, data, plan.options, job.seeds, plan.multiple, out, pictures)
-            for metric, protocol, amount, seed, measure in probed:
-                save_outcome(out, Key(task.name, metric, protocol, amount, checkpoint.name, seed), measure)
+        outcomes = head_outcomes if job.recipe else probe_outcomes
+        for key, measure in outcomes(plan, job, data, folder):
+            save_outcome(out, key, measure)
         write_result(out, minutes=round((time.monotonic() - start) / 60, 3))
 
 
@@ -75,14 +60,17 @@ def unfinished(folder: Path, plan: Plan) -> list[Job]:
     return [job for job in plan.jobs if not read_result(job_folder(folder, job))]
 
 
-def write_commands(folder: Path, jobs: Sequence[Job]) -> Path:
-    """Writes one command a line, for any scheduler."""
-    path = folder / COMMANDS
-    variable = os.environ.get("MST_DATA_ROOT")
+def hand_over(folder: Path, plan: Plan, partition: str) -> None:
+    """Gives what is not done yet to a partition of Slurm; without one prints one command a line, for any scheduler."""
+    jobs, variable = unfinished(folder, plan), os.environ.get("MST_DATA_ROOT")
     before = f"MST_DATA_ROOT={shlex.quote(os.path.abspath(variable))} " if variable else ""
-    lines = [before + shlex.join(command_of(folder.absolute(), job)) for job in jobs]
-    write_text_atomically(path, "\n".join(lines) + "\n")
-    return path
+    commands = "\n".join(before + shlex.join(command_of(folder.absolute(), job)) for job in jobs)
+    write_text_atomically(folder / COMMANDS, commands + "\n")
+    if not partition:
+        print(commands)
+    elif jobs:
+        subprocess.run(slurm_command(folder / COMMANDS, partition, len(jobs)), check=True)
+        print("once they have ended, the same command without --slurm writes the card")
 
 
 def slurm_command(path: Path, partition: str, num_jobs: int) -> list[str]:
@@ -96,11 +84,9 @@ def run_all(folder: Path, plan: Plan, costs: Mapping[str, float], num_jobs: int,
     """Runs what is not done yet, and says how far it is.
 
     Args:
-        folder: of the card.
-        plan: its plan.
+        folder, plan: of the card.
         costs: seconds that each job may take, by id: of these the time left is made.
-        num_jobs: at once, on CPU cores.
-        num_gpus: one job a GPU instead.
+        num_jobs, num_gpus: at once on CPU cores; or one job a GPU.
 
     Returns:
         Ids of the jobs that failed, whose logs say why; the others are done.
@@ -117,20 +103,19 @@ def run_all(folder: Path, plan: Plan, costs: Mapping[str, float], num_jobs: int,
                 slot, job = slots.pop(0), waiting.pop(0)
                 running[job.id] = (_start(folder, job, slot, num_jobs, num_gpus), slot, time.monotonic())
             time.sleep(0.2)
-            for name in [name for name, (process, _, _) in running.items() if process.poll() is not None]:
+            ended = [name for name, (process, _, _) in running.items() if process.poll() is not None]
+            said = [] if ended or time.monotonic() - shown < 60 else [f"running: {', '.join(running)};"]
+            for name in ended:
                 process, slot, at = running.pop(name)
                 slots.append(slot)
                 spent += costs[name]
-                if process.returncode:
-                    failed.append(name)
+                failed += [name] if process.returncode else []
                 status = f"FAILED, see {folder / 'jobs' / name / LOG}" if process.returncode else "done"
-                print(
-                    f"{name}: {status} in {_minutes(time.monotonic() - at)}, {_left(begun, spent, total)}", flush=True
-                )
+                said.append(f"{name}: {status} in {_minutes(time.monotonic() - at)},")
+            for words in said:
                 shown = time.monotonic()
-            if time.monotonic() - shown > 60:
-                shown = time.monotonic()
-                print(f"running: {', '.join(running)}; {_left(begun, spent, total)}", flush=True)
+                pace = (shown - begun) / spent if spent else 1.0  # longer or shorter than planned
+                print(words, f"about {_minutes(pace * (total - spent))} left", flush=True)
     finally:
         for process, _, _ in running.values():
             process.terminate()
@@ -156,11 +141,3 @@ def _start(folder: Path, job: Job, slot: int, num_jobs: int, num_gpus: int) -> s
 
 def _minutes(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-
-
-def _left(begun: float, spent: float, total: float) -> str:
-    """Time left, as far as what is done took longer or shorter than planned."""
-    share = spent / total if total else 1.0
-    if not share:
-        return f"about {_minutes(total)} left"
-    return f"about {_minutes((time.monotonic() - begun) * (1 / share - 1))} left"

@@ -1,16 +1,7 @@
 """Intervals of figures and of paired differences, over seeds and images at once.
 
-All seeds are scored on the same images, so the design is crossed. The variance of a mean over S seeds is
-
-    V = V_seed + V_image - V_both,    but not below V_seed or V_image:
-
-V_seed, the variance of the seeds' figures on all images, over S; V_image, the variance of the mean over seeds when the
-images are drawn anew, one draw for all seeds and both checkpoints; V_both, what these two have in common (seeds differ
-in which images they get right): the variance of the seeds' deviations from their mean under the same draws, summed and
-over S (S - 1). For plain means these are the mean squares of the two-way layout (Cornfield and Tukey, 1956). With G
-groups of images, each drawn as a whole, Student's t has Satterthwaite's (1946) degrees of freedom:
-
-    V^2 / (V_seed^2 / (S - 1) + V_image^2 / (G - 1) + V_both^2 / ((S - 1) (G - 1))).
+The design is crossed, all seeds are scored on the same images: ``docs/card_statistics.md`` has the formula, after
+Cornfield and Tukey (1956) and Satterthwaite (1946).
 """
 
 from collections.abc import Sequence
@@ -43,25 +34,18 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference a - b in points of per cent, the mean over seeds.
-
-    Attributes:
-        low, high, p_value: 95 % interval and two-sided p-value, not adjusted for other comparisons.
-        detectable: the true difference that this design shows in 80 % of cases: the standard error times the sum of
-            Student's t at 1 - alpha / 2 and at 0.8; alpha is 5 % over the number of comparisons.
-        kind: ``seeds``; ``two seeds``, too few for a verdict; ``one seed, images only``, of which the interval is.
-    """
+    """A paired difference a - b in points of per cent, the mean over seeds."""
 
     value: float
-    low: float
+    low: float  # of the 95 % interval, not adjusted for other comparisons
     high: float
-    p_value: float
-    detectable: float
-    kind: str
+    p_value: float  # two-sided, likewise
+    detectable: float  # the true difference that this design shows in 80 % of cases
+    kind: str  # "seeds"; "two seeds", too few for a verdict; "one seed, images only", of which the interval is
 
 
 def interval(measures: Sequence[Measure], groups: ArrayLike | None = None) -> Interval:
-    """The figure of a checkpoint from one measure a seed; arguments and errors as in :func:`compare`."""
+    """The figure of a checkpoint from one measure a seed; arguments and errors as in ``compare``."""
     index = _group_index(measures, groups)
     figures = _figures(measures, index)
     value, error, freedom = _estimate(figures, int(index.max()) + 1)
@@ -85,11 +69,16 @@ def compare(
     if len(a) != len(b):
         raise ValueError(f"a has {len(a)} seeds and b {len(b)}: a paired comparison needs the same ones")
     index = _group_index([*a, *b], groups)
-    value, error, freedom = _estimate(_figures(a, index) - _figures(b, index), int(index.max()) + 1)
+    estimate = _estimate(_figures(a, index) - _figures(b, index), int(index.max()) + 1)
+    kind = ("one seed, images only", "two seeds", "seeds")[min(len(a), 3) - 1]
+    return difference_of(*estimate, kind, num_comparisons)
+
+
+def difference_of(value: float, error: float, freedom: float, kind: str, num_comparisons: int = 1) -> Difference:
+    """The difference of an estimate with a standard error and its degrees of freedom, by Student's t."""
     half = float(stdtrit(freedom, 1 - ALPHA / 2)) * error
     p_value = 2 * float(stdtr(freedom, -abs(value) / error)) if error else float(value == 0)
     shown = stdtrit(freedom, 1 - ALPHA / (2 * num_comparisons)) + stdtrit(freedom, 0.8)
-    kind = ("one seed, images only", "two seeds", "seeds")[min(len(a), 3) - 1]
     return Difference(value, value - half, value + half, p_value, float(shown) * error, kind)
 
 

@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mst_transfer.card.measures import digest_of
-from mst_transfer.card.predictions import Instances
+from mst_transfer.card.pictures import Instances
 from mst_transfer.card.tasks import CLASSIFICATION, SEGMENTATION, Task, build_without_pipeline, load_task_config
 from mst_transfer.configs.datasets import unwrap
 from mst_transfer.datasets.coco_columns import load_json
-from mst_transfer.files.label_maps import read_label_map
+from mst_transfer.datasets.load_image import LoadSegMap
+from mst_transfer.files.checksums import sha256_of
+from mst_transfer.probes.labelled_images import open_pair
 
 IGNORED = 255
 _MAX_OBJECT_CLASSES = 30  # of dense probes on objects; above, the classes are the file's supercategories
@@ -32,6 +34,7 @@ class Labelled:
     label_map: Callable[[], LabelMap]  # [H, W], the number of a class or 255
     files: tuple[str, ...] = ()  # further files that the labels come from
     instances: Callable[[], Instances] | None = None  # of a detection
+    name: Any = None  # of its class, of class folders; its id in the annotations, of a detection
 
 
 @dataclass(frozen=True)
@@ -43,16 +46,23 @@ class TaskData:
     val: list[Labelled]
     cfg: Any  # of mmengine; None for a classification
     objects: tuple[str, ...] = ()  # of a detection: its categories by ascending id
+    annotations: tuple[str, ...] = ()  # likewise: its files
+
+    @property
+    def val_paths(self) -> list[str]:
+        """Of the validation images, in their order."""
+        return [image.path for image in self.val]
 
     def val_digest(self) -> str:
         """Stands for the validation images in their order."""
-        return digest_of(os.path.basename(image.path) for image in self.val)
+        return digest_of(map(os.path.basename, self.val_paths))
 
     def digest(self) -> str:
-        """SHA-256 over classes, and names and sizes of all files: other data, another protocol."""
-        lines = [repr(self.classes)]
+        """SHA-256 over classes, names and sizes of images, and all labels: other data, another protocol."""
+        lines = [repr(self.classes), *map(sha256_of, self.annotations)]
         for image in (*self.train, *self.val):
-            lines += [f"{os.path.basename(path)} {os.path.getsize(path)}" for path in (image.path, *image.files)]
+            lines.append(f"{os.path.basename(image.path)} {os.path.getsize(image.path)} {image.name}")
+            lines += [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in image.files]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -63,8 +73,15 @@ def open_task(task: Task) -> TaskData:
         FileNotFoundError, ValueError: its data are missing, or are not what its config says; names all that was found.
     """
     if task.kind == CLASSIFICATION:
-        return _open_folders(task)
+        folders = open_pair(Path(task.root) / "train", Path(task.root) / "val", size=1)
+        classes = tuple(folders[0].classes)
+        train, val = (
+            [Labelled(path, _no_map, name=classes[label]) for path, label in zip(one.paths, one.labels, strict=True)]
+            for one in folders
+        )
+        return TaskData(classes, train, val, None)
     from mst_transfer.preflight.check import check_datasets
+    from mst_transfer.preflight.data_files import dataset_path
 
     cfg = load_task_config(task)
     check_datasets(cfg, ("train_dataloader", "val_dataloader"))
@@ -74,19 +91,13 @@ def open_task(task: Task) -> TaskData:
     if task.kind == SEGMENTATION:
         images = [[_segmented(info) for info in part] for part in infos]
         return TaskData(classes, images[0], images[1], cfg)
-    categories = load_json(_annotation_file(cfg))["categories"]
+    loaders = cfg.train_dataloader, cfg.val_dataloader
+    files = [dataset_path(leaf, leaf["ann_file"]) for loader in loaders for _, leaf in unwrap("", loader.dataset)]
+    categories = load_json(files[0])["categories"]
     names, number = _object_classes(classes, {item["name"]: item.get("supercategory") for item in categories})
-    images = [[_with_objects(info, number) for info in part] for part in infos]
     objects = tuple(item["name"] for item in sorted(categories, key=lambda item: item["id"]))
-    return TaskData(names, images[0], images[1], cfg, objects)
-
-
-def _open_folders(task: Task) -> TaskData:
-    from mst_transfer.probes.labelled_images import open_pair
-
-    train, val = open_pair(Path(task.root) / "train", Path(task.root) / "val", size=1)
-    parts = [[Labelled(path, _no_map) for path in part.paths] for part in (train, val)]
-    return TaskData(tuple(train.classes), parts[0], parts[1], None)
+    images = [[_with_objects(info, number) for info in part] for part in infos]
+    return TaskData(names, images[0], images[1], cfg, objects, tuple(dict.fromkeys(files)))
 
 
 def _no_map() -> LabelMap:
@@ -94,23 +105,10 @@ def _no_map() -> LabelMap:
 
 
 def _segmented(info: Mapping[str, Any]) -> Labelled:
-    path, mapping = info["seg_map_path"], info.get("label_map")
-    table = np.arange(256, dtype=np.uint8)
-    if info.get("reduce_zero_label"):
-        table = np.where(table == 0, IGNORED, table - 1).astype(np.uint8)
-        table[IGNORED] = IGNORED
-    mapped = np.arange(256, dtype=np.uint8)
-    for before, after in (mapping or {}).items():
-        mapped[before] = after if 0 <= after < IGNORED else IGNORED
-    table = mapped[table]
-    return Labelled(info["img_path"], lambda: table[read_label_map(path)], (path,))
+    from mmseg.datasets.transforms import LoadAnnotations
 
-
-def _annotation_file(cfg: Any) -> str:
-    from mst_transfer.preflight.data_files import dataset_path
-
-    leaf = next(leaf for _, leaf in unwrap("", cfg.train_dataloader.dataset))
-    return dataset_path(leaf, leaf["ann_file"])
+    read, path = LoadSegMap(LoadAnnotations()), info["seg_map_path"]
+    return Labelled(info["img_path"], lambda: read({**info, "seg_fields": []})["gt_seg_map"], (path,))
 
 
 def _object_classes(classes: Sequence[str], above: Mapping[str, Any]) -> tuple[tuple[str, ...], list[int]]:
@@ -125,30 +123,25 @@ def _object_classes(classes: Sequence[str], above: Mapping[str, Any]) -> tuple[t
 
 
 def _with_objects(info: Mapping[str, Any], number: Sequence[int]) -> Labelled:
-    return Labelled(info["img_path"], lambda: draw_objects(info, number), instances=lambda: instances_of(info))
+    drawn, instances = (lambda: draw_objects(info, number)), (lambda: _instances_of(info)[0])
+    return Labelled(info["img_path"], drawn, instances=instances, name=info["img_id"])
 
 
-def instances_of(info: Mapping[str, Any], ignored: bool = False) -> Instances:
-    """The objects of mmdet's data info; or those that are ignored, such as crowds."""
-    from pycocotools import mask as coco_mask
+def _instances_of(info: Mapping[str, Any]) -> list[Instances]:
+    """The objects of mmdet's data info, as mmdet reads them; and those that are ignored, such as crowds."""
+    from mmdet.datasets.transforms import LoadAnnotations
 
     size = info["height"], info["width"]
-    chosen = [one for one in info["instances"] if bool(one["ignore_flag"]) == ignored]
-    masks = np.zeros((len(chosen), *size), dtype=bool)
-    for place, one in zip(masks, chosen, strict=True):
-        encoded = one["mask"]
-        if not isinstance(encoded, Mapping) or isinstance(encoded["counts"], list):
-            encoded = coco_mask.frPyObjects(encoded, *size)
-            encoded = coco_mask.merge(encoded) if isinstance(encoded, list) else encoded
-        place[:] = coco_mask.decode(encoded)
-    boxes = np.array([one["bbox"] for one in chosen], dtype=np.float32).reshape(-1, 4)
-    return Instances(boxes, masks, np.array([one["bbox_label"] for one in chosen], dtype=np.int64))
+    read = LoadAnnotations(with_mask=True, box_type=None)({**info, "ori_shape": size})
+    chosen = [read["gt_ignore_flags"] == ignored for ignored in (False, True)]
+    parts = read["gt_bboxes"], read["gt_masks"].masks > 0, read["gt_bboxes_labels"]
+    return [Instances(*(part[which] for part in parts)) for which in chosen]
 
 
 def draw_objects(info: Mapping[str, Any], number: Sequence[int]) -> LabelMap:
     """A label map [H, W] of the objects of mmdet's data info: small ones over large ones, crowds ignored, else 0."""
-    canvas, objects = np.zeros((info["height"], info["width"]), np.uint8), instances_of(info)
-    canvas[instances_of(info, ignored=True).masks.any(axis=0)] = IGNORED
+    canvas, (objects, ignored) = np.zeros((info["height"], info["width"]), np.uint8), _instances_of(info)
+    canvas[ignored.masks.any(axis=0)] = IGNORED
     for index in np.argsort(-objects.masks.sum(axis=(1, 2)), kind="stable"):
         canvas[objects.masks[index]] = number[objects.labels[index]]
     return canvas

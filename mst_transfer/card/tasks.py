@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -13,9 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mst_transfer.configs.datasets import items, unwrap
+from mst_transfer.configs.datasets import AUTO, LOADERS, items, unwrap
+from mst_transfer.configs.kind import DETECTION, SEGMENTATION
+from mst_transfer.engine.fit.infer_classes import NAMES_FILE
 
-SEGMENTATION, DETECTION, CLASSIFICATION = "segmentation", "detection", "classification"
+CLASSIFICATION = "classification"
 
 
 @dataclass(frozen=True)
@@ -29,40 +33,28 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Task:
-    """Data to measure on.
+    """Data to measure on."""
 
-    Attributes:
-        name: in the card.
-        kind: ``SEGMENTATION``, ``DETECTION`` or ``CLASSIFICATION``.
-        recipes: heads; the first one's config names the data. Of a classification none.
-        root: of a classification, ``{train,val}/<class>/``.
-        coco, coco_images: files that take the place of a detection config's, as for ``mst train``.
-        options: changes to the configs of all recipes.
-        group: pattern of file names whose groups together name a sequence; ``…/N``: its last group is a number, of
-            which N belong together. Validation images of one sequence are drawn together.
-        dense: whether dense probes run on it.
-        held_out: pattern of paths of training images that take the place of the validation images.
-    """
-
-    name: str
-    kind: str
-    recipes: tuple[Recipe, ...] = ()
-    root: str = ""
-    coco: tuple[str, ...] = ()
-    coco_images: tuple[str, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
-    group: str = ""
-    dense: bool = True
-    held_out: str = ""
+    name: str  # in the card
+    kind: str  # SEGMENTATION, DETECTION or CLASSIFICATION
+    recipes: Sequence[Recipe] = ()  # heads; the first one's config names the data. Of a classification none
+    root: str = ""  # of a classification, ``{train,val}/<class>/``
+    coco: Sequence[str] = ()  # files that take the place of a detection config's, as for ``mst train``
+    coco_images: Sequence[str] = ()
+    masks: Sequence[str] = ()  # patterns that take the place of a segmentation config's data, likewise
+    options: Mapping[str, Any] = field(default_factory=dict)  # changes to the configs of all recipes
+    group: str = ""  # of validation images that are drawn together, see sequences
+    dense: bool = True  # whether dense probes run on it
+    held_out: str = ""  # pattern of paths of training images that take the place of the validation images
 
 
-def heads(*configs: str, frozen: bool = False) -> tuple[Recipe, ...]:
+def heads(*configs: str, frozen: bool = False) -> list[Recipe]:
     """Recipes named as their configs without ``mst_``; ``frozen``: and the first with a frozen backbone."""
     recipes = [Recipe(Path(config).stem.removeprefix("mst_"), config) for config in configs]
     if frozen:
         kept = {"+model.backbone.frozen_stages": "all"}
         recipes.append(Recipe(f"{recipes[0].name}_frozen", recipes[0].config, kept))
-    return tuple(recipes)
+    return recipes
 
 
 _CAMVID_BLOCK = r"(\w+?)_f?(\d+)_leftImg8bit/300"  # ten seconds
@@ -93,6 +85,19 @@ CATALOGUE: dict[str, tuple[Task, ...]] = {
 }  # fmt: skip
 
 
+def own_masks(root: str) -> dict[str, Any]:
+    """Changes to a recipe for Cityscapes so that it reads masks in that layout below another root.
+
+    The classes are the root's own, ``classes.txt`` or the values in its masks, but for Cityscapes as downloaded.
+    """
+    changes: dict[str, Any] = dict(data_root=root)
+    as_downloaded = any(Path(root, "gtFine", "train").rglob("*_gtFine_labelIds.png"))
+    if not as_downloaded or Path(root, NAMES_FILE).is_file():
+        changes |= dict(type="BaseSegDataset", metainfo=dict(classes=AUTO))
+        changes |= dict(img_suffix="_leftImg8bit.png", seg_map_suffix="_gtFine_labelTrainIds.png")
+    return {f"+{loader}.dataset.{key}": value for loader in LOADERS for key, value in changes.items()}
+
+
 def load_task_config(task: Task, recipe: Recipe | None = None, **run: Any) -> Any:
     """The checked config of a recipe (None: the first) with the task's data; ``run``: options of ``load_run_config``.
 
@@ -104,7 +109,7 @@ def load_task_config(task: Task, recipe: Recipe | None = None, **run: Any) -> An
     recipe = recipe or task.recipes[0]
     options = {**task.options, **recipe.options}
     coco: dict[str, Any] = dict(coco=task.coco or None, coco_images=task.coco_images or None)
-    cfg = load_run_config(recipe.config, cfg_options=options, **coco, **run)
+    cfg = load_run_config(recipe.config, cfg_options=options, masks=task.masks or None, **coco, **run)
     if recipe.config != task.recipes[0].config:
         first = load_task_config(task)
         for loader in ("train_dataloader", "val_dataloader"):
@@ -121,15 +126,14 @@ def load_task_config(task: Task, recipe: Recipe | None = None, **run: Any) -> An
 
 def build_without_pipeline(cfg: Any, dataset: Any) -> Any:
     """Builds a data set of a config's library that gives ``get_data_info`` alone."""
-    from importlib import import_module
-
-    from mmengine.registry import init_default_scope
+    from mmengine.registry import DATASETS, init_default_scope
 
     init_default_scope(cfg.default_scope)
     dataset = copy.deepcopy(dataset)
     for _, leaf in unwrap("", dataset):
         leaf["pipeline"] = []
-    return import_module(f"{cfg.default_scope}.registry").DATASETS.build(dataset)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools says four lines a file
+        return DATASETS.build(dataset)
 
 
 def only_indices(dataset: Mapping[str, Any], chosen: Sequence[int], cfg: Any) -> Any:
@@ -162,6 +166,9 @@ def validate_on_training_images(cfg: Any, held_out: Sequence[int]) -> None:
 
 def sequences(paths: Sequence[str], group: str) -> NDArray[np.int64] | None:
     """Number [n] of the sequence that each file belongs to; None without a pattern.
+
+    Groups of the pattern in a file's name together name its sequence; ``…/N``: the last group is a number, of which N
+    belong together.
 
     Raises:
         ValueError: the pattern is none, has no group, or does not fit a file's name.

@@ -2,13 +2,13 @@
 
 A backbone checkpoint is one safetensors file. Its tensors carry timm's names (``cls_token``, ``pos_embed``,
 ``patch_embed.proj.weight``, ``blocks.0.…``, ``norm.weight``), without head and without mask token; its metadata
-(:class:`~mst_transfer.checkpoint.metadata.BackboneMetadata`) say which architecture they belong to. Files of other
-projects are read too, whatever they call their tensors: see :mod:`mst_transfer.checkpoint.sources`; and weights that
+(``BackboneMetadata``) say which architecture they belong to. Files of other
+projects are read too, whatever they call their tensors: see ``mst_transfer.checkpoint.sources``; and weights that
 timm publishes, by name: ``timm://vit_small_patch16_224.dino``. The architecture of a file that does not name it is told
-from its tensors (:mod:`mst_transfer.checkpoint.architecture`).
+from its tensors (``mst_transfer.checkpoint.architecture``).
 
 Loading never half-succeeds: everything is checked before the first tensor is copied, and a model whose
-backbone is not covered raises :class:`BackboneNotCoveredError`.
+backbone is not covered raises ``BackboneNotCoveredError``.
 
 Shapes: D embedding width, N tokens (prefix + patches), p patch side in pixels.
 """

@@ -22,7 +22,7 @@ from mst_transfer.checkpoint.timm_names import to_names_of_model
 
 
 def architecture_of(path: str | Path | BackboneFile, role: str | None = "teacher") -> tuple[str, dict[str, Any]]:
-    """Architecture of a checkpoint; arguments as of :func:`mst_transfer.checkpoint.load_backbone`.
+    """Architecture of a checkpoint; arguments as of ``mst_transfer.checkpoint.load_backbone``.
 
     Returns:
         Name and overrides for ``timm.create_model``.
@@ -41,7 +41,7 @@ def infer_architecture(tensors: Mapping[str, Tensor], source: str) -> tuple[str,
     """Guesses the architecture from names and shapes, by the conventions of those who publish weights.
 
     Args:
-        tensors: of the backbone under timm's names, as :func:`mst_transfer.checkpoint.read_backbone` gives them.
+        tensors: of the backbone under timm's names, as ``mst_transfer.checkpoint.read_backbone`` gives them.
         source: the file's name, for messages.
 
     Returns:

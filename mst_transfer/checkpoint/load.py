@@ -37,7 +37,7 @@ class LoadReport:
         skipped: names of the file left out on purpose: heads, mask token, blocks that the model does without.
         remark: what is doubtful although everything fits; empty if nothing is.
         pos_embed_interpolation: how the position embeddings are to be resampled, now and in the forward pass.
-        scheme: whose names the file bears, see :class:`~mst_transfer.checkpoint.recognise.BackboneFile`; may be empty.
+        scheme: whose names the file bears, see ``BackboneFile``; may be empty.
         role: ``teacher`` or ``student`` where the file says so.
         normalisation: what to know of the images' normalisation; empty if nothing.
     """
@@ -85,7 +85,7 @@ def load_backbone(
     Args:
         model: a timm ``VisionTransformer``, ``Beit``, ``Eva`` or ``SwinTransformer``, possibly with its last blocks,
             norm or head removed.
-        path: see :func:`read_backbone`; or a file that :func:`~mst_transfer.checkpoint.read.find_backbone` has read.
+        path: see ``read_backbone``; or a file that ``find_backbone`` has read.
         role: of a path: ``teacher`` or ``student``; None: the only one that the file names, else the teacher.
         may_miss: names (or module paths such as ``norm``) of the model that the file may lack.
         unused: names or module paths of the file that the model has removed on purpose, e.g. ``blocks.11``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from mst_transfer.checkpoint.pos_embed import check_interpolation
 
 FORMAT = "mst_transfer.backbone"
 FORMAT_VERSION = "1"
+CARRIED = "mst_transfer"  # entry of a file for timm: our metadata as JSON
 ROLES = ("teacher", "student")
 MAX_SIZE = 100_000
 _NOT_OF_ARCHITECTURES = ("pretrained", "checkpoint", "cache_dir")
@@ -24,6 +26,27 @@ _JSON_FIELDS = ("arch_kwargs", "img_size", "mean", "std", "provenance")
 def skeleton(arch: str, **options: Any) -> Any:
     """timm's model of an architecture, without head and without memory for its tensors."""
     return timm.create_model(arch, pretrained=False, num_classes=0, device="meta", **options)
+
+
+def check_known(arch: str) -> None:
+    """Refuses a name that timm does not know, with or without the tag of its weights.
+
+    Raises:
+        ValueError: names what is near.
+    """
+    known = timm.list_models()
+    if arch.split(".")[0] not in known:
+        near = difflib.get_close_matches(arch, known, n=4, cutoff=0.4)
+        raise ValueError(f"arch={arch!r} is not a timm model; near names: {', '.join(near) or 'none'}")
+
+
+def carried_strings(strings: dict[str, str]) -> dict[str, str]:
+    """The strings of our metadata that a file for timm carries; the file's own if it carries none that can be read."""
+    try:
+        found = json.loads(strings.get(CARRIED, "null"))
+    except (ValueError, RecursionError):
+        return strings
+    return found if isinstance(found, dict) and all(isinstance(one, str) for one in found.values()) else strings
 
 
 @dataclass(frozen=True)
@@ -40,7 +63,7 @@ class BackboneMetadata:
         std: RGB standard deviation, on the same scale.
         role: ``teacher`` (the moving average, best for transfer) or ``student``.
         pos_embed_interpolation: how ``pos_embed`` is meant to be resampled, ``timm`` or ``dino``
-            (:mod:`mst_transfer.checkpoint.pos_embed`).
+            (``mst_transfer.checkpoint.pos_embed``).
         provenance: config name, epoch, step, seed, versions, date: whatever explains where the file is from.
     """
 
@@ -75,7 +98,7 @@ class BackboneMetadata:
 
     @classmethod
     def from_strings(cls, strings: Mapping[str, str], source: str | Path) -> BackboneMetadata:
-        """Parses what :meth:`to_strings` wrote.
+        """Parses what ``to_strings`` wrote.
 
         Raises:
             ValueError: if the version is unknown or an entry is missing or malformed.

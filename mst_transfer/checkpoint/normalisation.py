@@ -63,7 +63,8 @@ def normalisation_of(
     elif arch is not None and "." in arch:
         found = Normalisation(*_of_timm(arch), f"timm's for {arch}")
     else:
-        assumed = "ImageNet's, assumed: the file says nothing of its normalisation; --mean, --std set it"
+        assumed = "ImageNet's, assumed: the file says nothing of its normalisation; `mst convert FILE --to mst "
+        assumed += "--mean R G B --std R G B -o NEW` writes it down"
         found = Normalisation(IMAGENET_MEAN, IMAGENET_STD, assumed, known=False)
     if mean is None and std is None:
         return found

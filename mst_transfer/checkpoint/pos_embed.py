@@ -83,7 +83,7 @@ def use_pos_embed_interpolation(vit: nn.Module, interpolation: str) -> None:
 
 
 def mark_interpolation(owner: nn.Module, interpolation: str) -> None:
-    """Gives the module that holds a ViT the buffer :data:`MARK`, or takes it away: its checkpoints then tell."""
+    """Gives the module that holds a ViT the buffer ``MARK``, or takes it away: its checkpoints then tell."""
     if hasattr(owner, MARK):
         delattr(owner, MARK)
     if interpolation == "dino":

@@ -1,4 +1,4 @@
-"""Reads backbone checkpoints: our own, those of other projects, and timm's published weights."""
+"""Reads backbone checkpoints: our own, those of other projects, and what timm and others publish."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 from torch import Tensor
 
 from mst_transfer.checkpoint.files import read_pickle, read_safetensors
-from mst_transfer.checkpoint.metadata import FORMAT, ROLES, BackboneMetadata
+from mst_transfer.checkpoint.hf_hub import fetch, is_hub_address
+from mst_transfer.checkpoint.metadata import FORMAT, ROLES, BackboneMetadata, carried_strings
 from mst_transfer.checkpoint.recognise import BackboneFile, recognise
 from mst_transfer.checkpoint.timm_hub import is_timm_name, read_published
 
@@ -17,7 +18,8 @@ def read_backbone(path: str | Path, role: str | None = "teacher") -> tuple[dict[
 
     Args:
         path: ``.safetensors``, or a pickle such as ``.pth``, which is only read with ``weights_only=True``; or
-            ``timm://NAME`` for weights that timm publishes, e.g. ``timm://vit_small_patch16_224.dino``.
+            ``timm://NAME`` for weights that timm publishes, e.g. ``timm://vit_small_patch16_224.dino``; or
+            ``hf://ORG/REPO[/FILE][@REVISION]`` on the Hugging Face Hub.
         role: which network to take where a file holds both, ``teacher`` or ``student``; None: the only one that the
             file names, else the teacher.
 
@@ -36,7 +38,7 @@ def read_backbone(path: str | Path, role: str | None = "teacher") -> tuple[dict[
 def find_backbone(path: str | Path | BackboneFile, role: str | None = "teacher") -> BackboneFile:
     """Reads a file once for all that is asked of it: functions that take a path take the result as well, as it is.
 
-    Arguments and errors are those of :func:`read_backbone`.
+    Arguments and errors are those of ``read_backbone``.
     """
     if isinstance(path, BackboneFile):
         return path
@@ -45,15 +47,16 @@ def find_backbone(path: str | Path | BackboneFile, role: str | None = "teacher")
     if is_timm_name(path):
         tensors, metadata = read_published(str(path))
         return _ours(tensors, metadata, "timm, published", role, path)
-    path = Path(path)
+    path, source = fetch(str(path)) if is_hub_address(path) else (Path(path), str(path))
     _check_exists(path)
     if path.suffix == ".safetensors":
         tensors, strings = read_safetensors(path)
+        strings = carried_strings(strings)
         if strings.get("format") == FORMAT:
-            return _ours(tensors, BackboneMetadata.from_strings(strings, path), "MST", role, path)
+            return _ours(tensors, BackboneMetadata.from_strings(strings, path), "MST", role, source)
     else:
         tensors = read_pickle(path)
-    return recognise(tensors, role, str(path))
+    return recognise(tensors, role, source)
 
 
 def _ours(

@@ -2,7 +2,7 @@
 
 A file may nest its tensors (``{"teacher": {"module.backbone.cls_token": …}}``), wrap their names in prefixes
 (``module.``, ``encoder.``), or hold a student and a teacher. None of these layouts is listed here: every naming scheme
-has one tensor that can be nothing else (an *anchor*, see :mod:`mst_transfer.checkpoint.sources`), and whatever stands
+has one tensor that can be nothing else (an *anchor*, see ``mst_transfer.checkpoint.sources``), and whatever stands
 before it is the prefix.
 """
 
@@ -40,7 +40,7 @@ class BackboneFile:
         tensors: under timm's names; heads of foreign files included, under their names in the file.
         metadata: None for a file that is not ours.
         scheme: whose names it bears: ``MST`` for ours, else the ``name`` of one of
-            :data:`mst_transfer.checkpoint.sources.SOURCES`.
+            ``mst_transfer.checkpoint.sources.SOURCES``.
         role: ``teacher`` or ``student``, None where the file does not say.
         interpolation: how ``pos_embed`` is to be resampled; for foreign files, as far as the content shows.
         num_heads: numbers of attention heads by width, as far as the scheme fixes them.

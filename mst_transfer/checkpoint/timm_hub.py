@@ -13,11 +13,11 @@ from typing import Any
 import timm
 from torch import Tensor
 
+from mst_transfer.checkpoint.hf_hub import SECONDS, reason
 from mst_transfer.checkpoint.metadata import BackboneMetadata
 
 _SCHEME = "timm:/"  # pathlib makes one slash of two
 _SAFE, _PICKLE = "model.safetensors", "pytorch_model.bin"  # timm's names in a repository of the hub
-_SECONDS = 5.0
 _TRAINED_AS_DINO = ("dino", "lvd142m")  # tags; DINOv2 with registers is excepted below
 
 
@@ -44,7 +44,7 @@ def read_published(address: str) -> tuple[dict[str, Tensor], BackboneMetadata]:
         model = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
     except Exception as error:  # of the network, the hub, the cache or timm: there is no common base
         raise ValueError(
-            f"{address}: timm could not get the weights ({_reason(error)}). Names with weights: "
+            f"{address}: timm could not get the weights ({reason(error)}). Names with weights: "
             f"timm.list_pretrained('{name.split('.')[0]}*'). Without a network, run timm.create_model({name!r}, "
             "pretrained=True) on a machine that has one, copy its cache (HF_HOME, TORCH_HOME) here and set "
             "HF_HUB_OFFLINE=1, or give the path of a downloaded file."
@@ -69,7 +69,7 @@ def _cached_or_reachable(name: str) -> dict[str, str]:
     if isinstance(found[0], str) and wanted.endswith(".safetensors"):
         return {"file": found[0]}
     if not any(isinstance(file, str) for file in found):
-        get_session().head(hf_hub_url(repository, wanted, revision=revision or None), timeout=_SECONDS)
+        get_session().head(hf_hub_url(repository, wanted, revision=revision or None), timeout=SECONDS)
     return {}
 
 
@@ -88,8 +88,3 @@ def _metadata(model: Any, name: str) -> BackboneMetadata:
         pos_embed_interpolation="dino" if as_dino else "timm",
         provenance={"timm": name, "tag": config.get("tag"), "version": timm.__version__},
     )
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).strip().split("\n")[0][:200]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

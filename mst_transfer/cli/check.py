@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mst_transfer.cli.options import add_coco_options, load_config, print_data
+from mst_transfer.cli.options import OWN_LABELS, add_coco_options, load_config, print_data
 from mst_transfer.runs.options import add_config_options
 
 SPLITS = ("train", "val", "test")
@@ -29,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     cfg = read_config(args.config, parse_cfg_options(args.cfg_options))[0]
     if config_kind(cfg) == PRETRAINING:
-        if args.coco or args.coco_images:
-            raise ValueError(f"{args.config} is a pre-training config: --coco and --coco-images are for detectors")
+        if any(getattr(args, name) for name in OWN_LABELS):
+            raise ValueError(f"{args.config} is a pre-training config: labels (--coco, --masks, …) are for heads")
         print(f"names and paths are sound; images in {', '.join(check_pretraining_paths(cfg))}")
         return 0
     cfg = load_config(args)

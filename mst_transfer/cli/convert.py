@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-TARGETS = ("timm", "mmpretrain", "detectron2", "hf", "onnx", "mst")
+from mst_transfer.export import TARGETS
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -13,7 +13,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Write a backbone for another library. The result is loaded again by its target and compared with "
         "the original at two sizes; it is kept only if the features agree.",
     )
-    parser.add_argument("checkpoint", help="a .safetensors or .pth file of any project that can be read")
+    parser.add_argument("checkpoint", help="file of any project, timm://NAME, or hf://ORG/REPO[/FILE][@REVISION]")
     parser.add_argument("--to", required=True, choices=TARGETS, help="hf: timm and transformers; mst: our own")
     parser.add_argument("-o", "--out", required=True, help="the file to write; for hf a folder")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
@@ -43,10 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mst_transfer.export.convert import check_out, convert, target_named
     from mst_transfer.export.source_model import read_source_model
 
-    try:
-        arch_kwargs = parse_cfg_options(args.arch_options)
-    except ValueError as error:
-        parser.error(str(error).replace("--cfg-options", "--arch-options"))
+    arch_kwargs = parse_cfg_options(args.arch_options, "--arch-options")
     target = target_named(args.to)
     check_out(args.out, target, args.overwrite)
     original = read_source_model(

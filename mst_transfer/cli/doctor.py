@@ -174,12 +174,10 @@ def check_devices() -> Iterator[Line]:
 def check_shared_memory() -> Iterator[Line]:
     """Is there room for what data loader workers pass on?"""
     folder = Path("/dev/shm")
-    if folder.is_dir():
-        free = shutil.disk_usage(folder).free
-        if free < SMALL_SHARED_MEMORY:
-            found = f"/dev/shm has {free / 2**20:.0f} MiB free"
-            fix = "start the container with --shm-size=8g, or set num_workers=0 in the config's data loaders"
-            yield Line("fault", f"{found}: data loader workers may crash", fix)
+    if folder.is_dir() and (free := shutil.disk_usage(folder).free) < SMALL_SHARED_MEMORY:
+        found = f"/dev/shm has {free / 2**20:.0f} MiB free"
+        fix = "start the container with --shm-size=8g, or set num_workers=0 in the config's data loaders"
+        yield Line("fault", f"{found}: data loader workers may crash", fix)
 
 
 def check_data() -> Iterator[Line]:

@@ -3,8 +3,12 @@
 import argparse
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from mst_transfer.cli.options import add_coco_options
+from mst_transfer.runs.options import add_track_option
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -14,13 +18,12 @@ def build_parser() -> argparse.ArgumentParser:
         description="Say what checkpoints are worth: probes and heads, side by side, with intervals.",
     )
     parser.add_argument(
-        "checkpoints", nargs="*", metavar="CKPT", help="PATH, NAME=PATH, timm://NAME, random or random:ARCH"
+        "checkpoints", nargs="*", metavar="CKPT", help="PATH, NAME=PATH, timm://NAME, hf://ORG/REPO, random[:ARCH]"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the card; started again, it goes on there")
     data = parser.add_argument_group("data, one or more")
     data.add_argument("--on", nargs="+", default=[], metavar="NAME", help="data sets below $MST_DATA_ROOT")
-    data.add_argument("--coco", nargs=2, metavar=("TRAIN.json", "VAL.json"), help="your own files in COCO's format")
-    data.add_argument("--coco-images", nargs=2, metavar=("TRAIN_FOLDER", "VAL_FOLDER"), help="folders of their images")
+    add_coco_options(data)
     data.add_argument("--seg", type=Path, metavar="ROOT", help="masks in Cityscapes' layout")
     data.add_argument("--seg-config", metavar="CONFIG", help="a config of mmseg: its data, and its head with --tune")
     data.add_argument("--det-config", metavar="CONFIG", help="a config of mmdet, likewise")
@@ -29,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--pool", nargs="+", default=[], metavar="FOLDER", help="what was pre-trained on: is val in it?")
     data.add_argument("--leave-out-leaks", action="store_true", help="score val without near duplicates")
     what = parser.add_argument_group("what")
-    what.add_argument("--probes", action="store_true", help="probes of frozen features (the default without --tune)")
+    what.add_argument("--probes", action="store_true", help="of frozen features (the default)")
     what.add_argument(
         "--tune", nargs="*", metavar="HEAD", help="also train heads: each task's first, those named, or all"
     )
@@ -50,19 +53,23 @@ def build_parser() -> argparse.ArgumentParser:
     where.add_argument("--slurm", metavar="PARTITION", help="hand the jobs to Slurm as a job array")
     where.add_argument("--print-jobs", action="store_true", help="one command a line, for any scheduler")
     where.add_argument("--dry-run", action="store_true", help="the plan alone")
+    add_track_option(where)
     parser.add_argument("--job", help=argparse.SUPPRESS)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs; the exit status: 1 if a job failed."""
-    words = list(sys.argv[2:] if argv is None else argv)
+    begun, words = time.monotonic(), list(sys.argv[2:] if argv is None else argv)
     args = build_parser().parse_args(words)
     if args.job:
         from mst_transfer.card.run_jobs import run_job
 
-        run_job(args.out, args.job)
+        run_job(args.out, args.job, begun)
         return 0
+    from mmengine.logging import MMLogger
+
     from mst_transfer.card.evaluate import evaluate
 
+    MMLogger.get_current_instance().setLevel("ERROR")  # this process plans and collects: what it reads is no news
     return evaluate(args, shlex.join(["mst", "evaluate", *words]))

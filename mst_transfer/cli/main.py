@@ -8,7 +8,9 @@ from collections.abc import Sequence
 VERBS = {
     "doctor": ("mst_transfer.cli.doctor", "check the installation; for each fault, the command that mends it"),
     "sample-data": ("mst_transfer.cli.sample_data", "make a small data set for detection and segmentation"),
+    "shard": ("mst_transfer.cli.shard", "write photos as tar shards to pre-train on, or index those of others"),
     "pretrain": ("mst_transfer.cli.pretrain", "pre-train a backbone on a folder of photos, or from a config"),
+    "recipes": ("mst_transfer.cli.recipes", "list, find and explain the shipped configs of heads"),
     "check": ("mst_transfer.cli.check", "check config, data and backbone of a run, and show what is in the data"),
     "train": ("mst_transfer.cli.train", "train a detector or segmentor from a config"),
     "test": ("mst_transfer.cli.test", "evaluate a trained detector or segmentor"),
@@ -17,6 +19,7 @@ VERBS = {
     "params": ("mst_transfer.cli.params", "layer, learning rate and weight decay of every parameter of a config"),
     "inspect": ("mst_transfer.cli.inspect", "say what a file of weights is, and whether it would load"),
     "convert": ("mst_transfer.cli.convert", "write a backbone for timm, mmpretrain, detectron2, transformers or ONNX"),
+    "push": ("mst_transfer.cli.push", "publish a backbone on the Hugging Face Hub, with a card of its figures"),
     "evaluate": ("mst_transfer.cli.evaluate", "say what checkpoints are worth, with intervals, on one page"),
     "card": ("mst_transfer.cli.card", "write the page of a card anew from its card.json"),
 }

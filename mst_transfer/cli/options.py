@@ -5,9 +5,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+OWN_LABELS = ("coco", "coco_images", "yolo", "voc", "cvat", "masks")  # options of add_coco_options
 
-def add_coco_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that point a detection config at files of one's own; for training, testing and checking."""
+
+def add_coco_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Adds the options that point a config at files of one's own; for training, testing and checking."""
     parser.add_argument(
         "--coco",
         nargs=2,
@@ -21,6 +23,11 @@ def add_coco_options(parser: argparse.ArgumentParser) -> None:
         metavar=("TRAIN_FOLDER", "VAL_FOLDER"),
         help="folders of their images (default: found beside the annotations)",
     )
+    parser.add_argument("--yolo", metavar="DATA.yaml", help="your labels in Ultralytics' format, instead")
+    parser.add_argument("--voc", metavar="ROOT", help="in Pascal VOC's, with ImageSets/Main/{train,val}.txt")
+    parser.add_argument("--cvat", nargs=2, metavar=("TRAIN.xml", "VAL.xml"), help='in "CVAT for images 1.1"')
+    pairs = "of a segmentor, '{split}/images/{}.jpg' '{split}/masks/{}.png'; or IMAGES MASKS of train, then of val"
+    parser.add_argument("--masks", nargs="+", metavar="PATTERN", help=pairs)
 
 
 def load_config(args: argparse.Namespace) -> Any:
@@ -28,7 +35,7 @@ def load_config(args: argparse.Namespace) -> Any:
     from mst_transfer.configs.keys import parse_cfg_options
     from mst_transfer.engine.run import load_run_config
 
-    names = ("work_dir", "seed", "resume", "amp", "auto_scale_lr", "accumulate", "coco", "coco_images", "launcher")
+    names = ("work_dir", "seed", "resume", "amp", "auto_scale_lr", "accumulate", "launcher", "track", *OWN_LABELS)
     options = {name: getattr(args, name) for name in names if hasattr(args, name)}
     return load_run_config(args.config, cfg_options=parse_cfg_options(args.cfg_options), **options)
 
@@ -59,17 +66,7 @@ def print_data(summaries: Sequence[Any], notes_only: bool) -> None:
 
 
 def run_or_refuse(verb: str, launcher: str, run: Callable[[], Any], stoppable: bool = False) -> tuple[int, Any]:
-    """Joins the other processes and runs; what the user can mend is one message instead of a traceback.
-
-    Args:
-        verb: ``train`` or ``test``, for the message.
-        launcher: What started the processes.
-        run: What to do.
-        stoppable: Whether it saves and ends well when a signal asks it to.
-
-    Returns:
-        The exit status, and what ``run`` returned, None if it was refused or stopped.
-    """
+    """Joins the other processes and runs: ``mst_transfer.runs.stop.run_to_end``, whose result it returns."""
     from mst_transfer.compat.untrusted_files import RefusedFileError
     from mst_transfer.engine.run import RunRefusedError
     from mst_transfer.runs.checkpoint_hook import CheckpointNotSavedError

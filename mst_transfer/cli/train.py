@@ -4,19 +4,18 @@ import argparse
 from collections.abc import Sequence
 
 from mst_transfer.cli.options import add_coco_options, load_config, print_data, run_or_refuse
-from mst_transfer.runs.options import add_beginning_options, add_config_options, add_run_options, resume_if_restarted
-
-
-def whole_number(word: str) -> int:
-    """A whole number from 1; ``argparse`` reports the error."""
-    if not word.isdigit() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number from 1")
-    return int(word)
+from mst_transfer.runs.options import (
+    add_beginning_options,
+    add_config_options,
+    add_run_options,
+    resume_if_restarted,
+    whole_number,
+)
 
 
 def accumulation(word: str) -> str | int:
     """``auto``, or a number of batches from 1; ``argparse`` reports the error."""
-    return word if word == "auto" else whole_number(word)
+    return word if word == "auto" else whole_number(1)(word)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -25,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_config_options(parser)
     add_run_options(parser)
     add_beginning_options(parser)
-    parser.add_argument("--amp", action="store_true", help="mixed precision (needs a GPU)")
+    parser.add_argument("--amp", action="store_true", help="mixed precision; on the CPU where that is quicker")
     parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate by the batch size")
     parser.add_argument(
         "--accumulate",
@@ -37,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--dry-run",
         nargs="?",
         const=3,
-        type=whole_number,
+        type=whole_number(1),
         metavar="N",
         help="take N steps (3 by default) at the largest shape and one of validation, report time and memory, "
         "write nothing",

@@ -19,7 +19,7 @@ def all_datasets(cfg: Any, loaders: Sequence[str] = LOADERS) -> Iterator[tuple[s
 
 
 def unique_datasets(cfg: Any, loaders: Sequence[str] = LOADERS) -> Iterator[tuple[str, Any]]:
-    """As :func:`all_datasets`, but each of several equal ones only once."""
+    """As ``all_datasets``, but each of several equal ones only once."""
     seen: list[Any] = []
     for place, dataset in all_datasets(cfg, loaders):
         if dataset not in seen:

@@ -25,7 +25,7 @@ LIVE_KEYS = frozenset(
     """
     activation_checkpointing compile efficient_conv_bn_eval find_unused_parameters model_wrapper_cfg
     sync_bn strategy runner_type custom_imports allowed_keys tta_model tta_pipeline launcher exact_resume
-    image_checks max_nonfinite_steps
+    image_checks max_nonfinite_steps track
     """.split()
 )
 # Variables of the libraries' configs: copied while the file is read.
@@ -214,11 +214,11 @@ def _names_read(tree: ast.AST) -> set[str]:
     return names
 
 
-def parse_cfg_options(items: Iterable[str]) -> dict[str, Any]:
+def parse_cfg_options(items: Iterable[str], option: str = "--cfg-options") -> dict[str, Any]:
     """Reads ``KEY=VALUE`` words of a command line as mmengine does: numbers, booleans, None, lists, tuples, text.
 
     Raises:
-        ValueError: A word has no ``=``, or brackets that make no list or tuple.
+        ValueError: A word has no ``=``, or brackets that make no list or tuple; names the option.
     """
     from mmengine.config import DictAction
 
@@ -226,12 +226,12 @@ def parse_cfg_options(items: Iterable[str]) -> dict[str, Any]:
     for item in items:
         key, equals, value = item.partition("=")
         if not equals or not key:
-            raise ValueError(f"--cfg-options {item!r}: it must be KEY=VALUE, e.g. train_cfg.max_epochs=20")
+            raise ValueError(f"{option} {item!r}: it must be KEY=VALUE, e.g. train_cfg.max_epochs=20")
         try:
             options[key] = DictAction._parse_iterable(value)
         except (AssertionError, RecursionError) as error:
             raise ValueError(
-                f"--cfg-options {item[:200]!r}: its brackets do not close, or stand behind a word; a list is [1,2], a "
+                f"{option} {item[:200]!r}: its brackets do not close, or stand behind a word; a list is [1,2], a "
                 "tuple (1,2), without blanks"
             ) from error
     return options

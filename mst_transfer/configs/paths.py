@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mst_transfer.files.image_files import IMAGE_EXTENSIONS
+from mst_transfer.files.shards import is_sharded
 
 DATA_ROOT_VARIABLE = "MST_DATA_ROOT"
 # Folder of a data set below the data root → what to do to have it there. The last in the path that fits is taken.
@@ -109,6 +110,8 @@ def _image_folders(cfg: Any, dataset: Any) -> Iterator[tuple[str, str]]:
 
 
 def _folder_fault(path: str, extensions: Sequence[str]) -> str | None:
+    if is_sharded(path):
+        return None  # opened before the first step
     if not os.path.isdir(path):
         return "is a file, not a folder" if os.path.exists(path) else "does not exist"
     return None if holds_image(path, extensions) else f"holds no image ({', '.join(extensions)})"

@@ -18,7 +18,7 @@ def read_config(
     Args:
         name: Path, ``mst_transfer::NAME`` or NAME of a shipped config; or a saved one, ``run_config.json``.
         cfg_options: Dotted path → new value.
-        kinds: Those of :mod:`mst_transfer.configs.kind` that the command takes.
+        kinds: Those of ``mst_transfer.configs.kind`` that the command takes.
 
     Returns:
         An ``mmengine.Config``, and the changes without their plus signs.

@@ -58,7 +58,7 @@ def registered_types_only() -> Iterator[None]:
 
 
 def are_types_registered_only() -> bool:
-    """Whether a registry may build nothing but what is registered: see :func:`registered_types_only`."""
+    """Whether a registry may build nothing but what is registered: see ``registered_types_only``."""
     return bool(_registered_only) or data_only()
 
 
@@ -73,7 +73,7 @@ def write_saved_config(cfg: Any, path: str | os.PathLike) -> None:
 
 
 def read_saved_config(path: str | os.PathLike) -> Any:
-    """The mmengine ``Config`` that :func:`write_saved_config` wrote; nothing is imported or built for it.
+    """The mmengine ``Config`` that ``write_saved_config`` wrote; nothing is imported or built for it.
 
     Raises:
         ConfigRefusedError: the file is too large, no such JSON, or names what no registry of a library holds.
@@ -104,7 +104,7 @@ def read_config_file(path: str | os.PathLike) -> Any:
     """An mmengine ``Config`` from a saved config, or from a program where the environment allows it.
 
     Raises:
-        ConfigRefusedError: see :func:`read_saved_config`; or it is a program, and only data may be read.
+        ConfigRefusedError: see ``read_saved_config``; or it is a program, and only data may be read.
         FileNotFoundError: no such file, or no such base.
         ValueError: the file is no config.
     """
@@ -136,7 +136,7 @@ def read_config_of_run(folder: str | os.PathLike, trusted: bool = False, path: P
         path: read this file instead.
 
     Raises:
-        ConfigRefusedError: there is only a program, and it is not trusted; or see :func:`read_config_file`.
+        ConfigRefusedError: there is only a program, and it is not trusted; or see ``read_config_file``.
         FileNotFoundError: there is no config.
     """
     saved, programs = Path(folder) / FILE, sorted(Path(folder).glob("*.py"), key=lambda one: one.stat().st_mtime)

@@ -50,7 +50,7 @@ class CocoColumns:
         return _counted("annotation", self.ids, rows)
 
     def some_images(self, rows: Any) -> str:
-        """As :meth:`some_annotations`, of images."""
+        """As ``some_annotations``, of images."""
         return _counted("image", self.image_ids, rows)
 
 

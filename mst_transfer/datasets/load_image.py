@@ -165,7 +165,7 @@ class LoadImage(LoadImageFromFile):
 
 
 class LoadSegMap(BaseTransform):
-    """mmseg's ``LoadAnnotations`` with checks of the mask's file, channels, values and size; see :class:`LoadImage`."""
+    """mmseg's ``LoadAnnotations`` with checks of the mask's file, channels, values and size; see ``LoadImage``."""
 
     def __init__(
         self, loader: Any, max_pixels: int = MAX_PIXELS, skip_unreadable: bool = False, list_file: str | None = None
@@ -218,7 +218,7 @@ def read_content(loader: Any, path: str, max_pixels: int, *, any_format: bool = 
     """The content of an image file, local or of the remote storage that a transform is set to.
 
     Raises:
-        UnreadableImageError: see :func:`mst_transfer.files.image_files.read_image_file`.
+        UnreadableImageError: see ``mst_transfer.files.image_files.read_image_file``.
     """
     client = getattr(loader, "file_client_args", None)
     if client is None and getattr(loader, "backend_args", None) in _LOCAL and "://" not in path:

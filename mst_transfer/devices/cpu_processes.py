@@ -21,6 +21,15 @@ class CPUDistributedDataParallel(MMDistributedDataParallel):
         super().__init__(module=module, **kwargs)
 
 
+def build_batch_norm(num_channels: int, plain: type[nn.Module] = nn.BatchNorm2d, **options: Any) -> nn.Module:
+    """BatchNorm over the global batch: torch's own on GPUs, ours under gloo, the ``plain`` one in a single process."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return plain(num_channels, **options)
+    if torch.cuda.is_available() and dist.get_backend() != "gloo":
+        return nn.SyncBatchNorm(num_channels, **options)
+    return GlooSyncBatchNorm2d(num_channels, **options)
+
+
 class GlooSyncBatchNorm2d(nn.BatchNorm2d):
     """``nn.BatchNorm2d`` whose training statistics cover the batches of every process, which may differ in size.
 

@@ -32,9 +32,9 @@ _here = threading.local()
 def quick_products(device: torch.device | str = "cpu") -> AbstractContextManager[Any]:
     """A context in which ``F.linear``, and ``F.scaled_dot_product_attention`` without gradients, are quick on a device.
 
-    Where MKL is slow (:func:`slow_mkl`) these are oneDNN's products (:class:`OneDNNProducts`); elsewhere, and under
+    Where MKL is slow (``slow_mkl``) these are oneDNN's products (``OneDNNProducts``); elsewhere, and under
     autocast, where torch takes oneDNN by itself, nothing changes. The backward pass may lie outside, except
-    that gradient checkpointing must compute again in the same context (:func:`quick_recomputation`).
+    that gradient checkpointing must compute again in the same context (``quick_recomputation``).
     """
     return OneDNNProducts() if _helps(device) and not getattr(_here, "active", 0) else nullcontext()
 

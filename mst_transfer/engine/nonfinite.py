@@ -2,22 +2,28 @@
 
 One number a process and step says whether all is well. It is reduced on the device and read together with the norm of
 the gradients, so that a step waits for the device once. The same reduction carries the wish to stop: see
-:mod:`mst_transfer.runs.stop`.
+``mst_transfer.runs.stop``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import astuple
 from functools import partial
 from typing import Any
 
 import torch
 from mmengine.hooks import EMAHook, Hook, RuntimeInfoHook
+from mmengine.logging import print_log
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from mst_transfer.devices.number_format import AUTO, NumberFormat, quickest_format, set_tf32
 from mst_transfer.registry import OPTIM_WRAPPERS
 from mst_transfer.runs import stop
+from mst_transfer.runs.checkpoints import decided_by_main
 from mst_transfer.runs.nonfinite_steps import DEFAULT_LIMIT, NonfiniteSteps, finite, lower_loss_scale
 
 _COUNTERPARTS = {"OptimWrapper": "GuardedOptimWrapper", "AmpOptimWrapper": "GuardedAmpOptimWrapper"}
@@ -42,6 +48,11 @@ def guarded(optim_wrapper: dict[str, Any]) -> dict[str, Any]:
 class GuardedOptimWrapper(OptimWrapper):
     """mmengine's ``OptimWrapper`` with the same arguments.
 
+    Args:
+        tf32: whether float32 products may round to TF32.
+        cpu_dtype: of autocast on the CPU: None for none, ``bfloat16``, or ``auto``: bfloat16 where it is quicker, as
+            measured in the first step; a resumed run keeps what was chosen.
+
     Attributes:
         stepped: whether the newest micro-batch ended a step, taken or left out.
         left_out: whether that step was left out.
@@ -51,6 +62,43 @@ class GuardedOptimWrapper(OptimWrapper):
     carries_stop = True  # for runs.stop_hook
     stepped = left_out = excused = False
     _loss: Tensor | None = None
+
+    def __init__(self, *args: Any, tf32: bool = True, cpu_dtype: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if cpu_dtype not in (None, AUTO, "float32", "bfloat16"):
+            raise ValueError(f"optim_wrapper.cpu_dtype={cpu_dtype!r} must be None, 'auto', 'float32' or 'bfloat16'")
+        self.cpu_dtype = cpu_dtype
+        if told := set_tf32(tf32, self.optimizer.param_groups[0]["params"][0].device):
+            print_log(told, logger="current")
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """The forward pass of a training step."""
+        on_cpu = next(model.parameters()).device.type == "cpu"
+        if self.cpu_dtype == AUTO and on_cpu:
+            chosen = NumberFormat(*decided_by_main(lambda: astuple(quickest_format(model))))
+            self.cpu_dtype = chosen.name
+            print_log(f"number format: {chosen.name} ({chosen.why})", logger="current")
+        half = on_cpu and self.cpu_dtype == "bfloat16"
+        with super().optim_context(model), torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
+            yield
+
+    def state_dict(self) -> dict:
+        """mmengine's, and the number format on the CPU if one was chosen."""
+        return super().state_dict() | ({} if self.cpu_dtype is None else {"cpu_dtype": self.cpu_dtype})
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Inverse of ``state_dict``."""
+        state_dict = dict(state_dict)
+        begun_in = state_dict.pop("cpu_dtype", None)
+        if self.cpu_dtype == AUTO:
+            self.cpu_dtype = begun_in or AUTO
+        if begun_in not in (None, AUTO):
+            told = (
+                f"number format: the run began in {begun_in} and goes on in {self.cpu_dtype or 'float32'}; --amp keeps"
+            )
+            print_log(f"{told} what it began in, optim_wrapper.cpu_dtype=… changes it", logger="current")
+        super().load_state_dict(state_dict)
 
     def update_params(self, loss: Tensor, step_kwargs: dict | None = None, zero_kwargs: dict | None = None) -> None:
         """Backward, and a step if the window of accumulation is full."""
@@ -67,7 +115,7 @@ class GuardedOptimWrapper(OptimWrapper):
         self._unscale()
         norm = self._clipped_norm()
         bad_loss, self._loss = ~torch.isfinite(norm.new_zeros(()) if self._loss is None else self._loss), None
-        flags = torch.stack([(~norm.isfinite()).float(), bad_loss.any().float(), norm.new_tensor(stop.wish())])
+        flags = torch.stack([(~norm.isfinite()).float(), bad_loss.any().float(), norm.new_full((), stop.wish())])
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(flags, op=dist.ReduceOp.MAX)
         bad_norm, bad, wish, value = torch.cat([flags, norm.detach().reshape(1)]).tolist()

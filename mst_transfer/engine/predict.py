@@ -42,7 +42,7 @@ class Predictions(NamedTuple):
 
 
 class TrainedHead:
-    """A detector or segmentor with the pipeline of its tests; arguments and errors as of :func:`predict`."""
+    """A detector or segmentor with the pipeline of its tests; arguments and errors as of ``predict``."""
 
     def __init__(self, run: str | Path, checkpoint: str | Path | None = None, trust_config: bool = False) -> None:
         is_run = Path(run).is_dir()
@@ -120,12 +120,13 @@ def predict(
     write_text_atomically(out / FILE, "{}")  # can it be written?
     paths = [path for path in paths if out.resolve() not in path.resolve().parents]  # drawn at another time
     found: dict[str, list] = dict(images=[], annotations=[])
+    stems: set[str] = set()
     unreadable: dict[str, str] = {}
     progress = Progress("images:", len(paths))
     for number, path in enumerate(paths, 1):
         name = Path(path.name) if path == root else path.relative_to(root)
         try:
-            _predict_one(head, path, name, out, score, found)
+            _predict_one(head, path, name, out, score, found, stems)
         except UnreadableImageError as error:
             unreadable[shown_path(name)] = str(error.__cause__ or error)
             print(f"{shown_path(path)} cannot be read: {error.__cause__ or error}", file=sys.stderr)
@@ -139,9 +140,12 @@ def predict(
     return Predictions(out, len(found["images"]), len(found["annotations"]), unreadable)
 
 
-def _predict_one(head: TrainedHead, path: Path, name: Path, out: Path, score: float, found: dict[str, list]) -> None:
-    sample, others = head(path), {image["file_name"].rpartition(".")[0] for image in found["images"][-1:]}
-    stem = name if name.with_suffix("").as_posix() in others else name.with_suffix("")  # a.png after a.jpg
+def _predict_one(
+    head: TrainedHead, path: Path, name: Path, out: Path, score: float, found: dict[str, list], stems: set[str]
+) -> None:
+    sample = head(path)
+    stem = name if name.with_suffix("").as_posix() in stems else name.with_suffix("")  # a.png after a.jpg
+    stems.add(stem.as_posix())
     image = LoadImage()(dict(img_path=str(path)))["img"][..., ::-1]
     options = dict(pred_score_thr=score) if head.detects else dict(with_labels=False)  # labels take seconds
     picture = out / "drawn" / f"{stem}.jpg"

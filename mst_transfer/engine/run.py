@@ -43,6 +43,11 @@ def load_run_config(
     cfg_options: Mapping[str, Any] | None = None,
     coco: Sequence[str] | None = None,
     coco_images: Sequence[str] | None = None,
+    yolo: str | None = None,
+    voc: str | None = None,
+    cvat: Sequence[str] | None = None,
+    track: Sequence[str] = (),
+    masks: Sequence[str] | None = None,
     launcher: str = "none",
 ) -> Any:
     """Reads a config, checks every name in it and applies a command line to it.
@@ -58,6 +63,11 @@ def load_run_config(
         cfg_options: Dotted path → new value.
         coco: Annotations in COCO's format to train and to validate on, instead of the config's.
         coco_images: Folders of their images; found beside the annotations if not given.
+        yolo: Ultralytics' ``data.yaml``, instead of ``coco``.
+        voc: Root of Pascal VOC's layout, likewise.
+        cvat: Two files of "CVAT for images 1.1", likewise.
+        track: Trackers: ``tensorboard``, ``mlflow``, ``wandb``.
+        masks: Patterns of a segmentor's images and label maps: see ``mst_transfer.engine.fit.own_masks.use_masks``.
         launcher: ``none``, ``pytorch`` or ``slurm``.
 
     Returns:
@@ -78,6 +88,10 @@ def load_run_config(
         # mmengine keys logs by name and second: two runs of one process must not share them
         cfg.experiment_name = "_".join((*Path(cfg.work_dir).absolute().parts[-2:], str(next(_number))))
     cfg.launcher = launcher
+    if names := track or cfg.get("track"):
+        from mst_transfer.runs.trackers import check_trackers
+
+        cfg.track = check_trackers(names)
     randomness = dict(cfg.get("randomness") or {})
     if seed is not None or randomness.get("seed") is None:
         randomness["seed"] = DEFAULT_SEED if seed is None else seed
@@ -94,9 +108,14 @@ def load_run_config(
     if resume:
         _set_resume(cfg, resume)
     from mst_transfer.engine.fit.infer_classes import infer_classes
-    from mst_transfer.engine.fit.own_coco import use_coco_files
+    from mst_transfer.engine.fit.own_coco import own_labels, use_coco_files
+    from mst_transfer.engine.fit.own_masks import say_pairs, use_masks
 
-    former = use_coco_files(cfg, coco, coco_images or ()) if coco else None
+    if masks:
+        use_masks(cfg, masks)
+    _say(say_pairs(cfg))
+    coco, coco_images = own_labels(Path(cfg.work_dir) / "labels", coco, coco_images, yolo=yolo, voc=voc, cvat=cvat)
+    former = use_coco_files(cfg, coco, coco_images) if coco else None
     _say(infer_classes(cfg, former))
     return cfg
 
@@ -180,12 +199,15 @@ def run_training(cfg: Any, fresh: bool = False) -> dict[str, Any]:
 
 
 def _train(cfg: Any, fresh: bool, notices: list[str], start: float) -> dict[str, Any]:
+    from mst_transfer.checkpoint.hf_hub import fetch, is_hub_address
     from mst_transfer.engine.run_record import RunRecordHook
     from mst_transfer.runs.work_dir import begin_anew
 
     try:
         plan = batch_plan.plan_batch(cfg, launch.world_size())
         batch_plan.check_batch_norm(cfg, plan)
+        if is_ours(cfg) and is_hub_address(path := cfg.model.backbone.get("checkpoint") or ""):
+            cfg.model.backbone.checkpoint = fetch(path)[1]  # with its commit, for the records
         moved = None if cfg.get("resume") else begin_anew(cfg.work_dir, fresh)
         notices += [*([moved] if moved else []), *batch_plan.apply_batch_plan(cfg, plan)]
     except ValueError as error:

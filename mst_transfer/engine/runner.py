@@ -17,6 +17,7 @@ from mst_transfer.engine.checkpoints import check_coverage
 from mst_transfer.engine.image_checks import ImageChecks, check_pipelines
 from mst_transfer.engine.losses_in_fp32 import losses_in_fp32
 from mst_transfer.engine.nonfinite import NonfiniteHook, guarded
+from mst_transfer.engine.val_pictures import ValPicturesHook
 from mst_transfer.runs.nonfinite_steps import DEFAULT_LIMIT
 from mst_transfer.runs.resuming_runner import ResumingRunner
 from mst_transfer.runs.stop_hook import StopHook
@@ -31,7 +32,7 @@ _EXACT_LOOPS = {"EpochBasedTrainLoop": "ExactEpochLoop", "IterBasedTrainLoop": "
 class TransferRunner(ResumingRunner):
     """mmengine's Runner for whole runs of heads on a backbone.
 
-    - Image files are read by :class:`~mst_transfer.datasets.load_image.LoadImage` in the place of mmcv's loader, and
+    - Image files are read by ``LoadImage`` in the place of mmcv's loader, and
       those that cannot be read are left out of training (entry ``image_checks``).
     - Steps whose loss or gradient is not finite are left out (entry ``max_nonfinite_steps``).
     - A run that is killed at any moment and resumed ends as if nothing had happened (entry ``exact_resume``).
@@ -66,6 +67,8 @@ class TransferRunner(ResumingRunner):
             self._may_skip = False
         self.register_hook(NonfiniteHook(int(self.cfg.get(LIMIT, DEFAULT_LIMIT))), priority="VERY_HIGH")
         self.register_hook(StopHook(), priority="LOWEST")
+        if self.cfg.get("track"):
+            self.register_hook(ValPicturesHook())
         if checks is not None:
             self.register_hook(
                 UnreadableImagesHook(checks.max_unreadable_share, checks.min_unreadable), priority="NORMAL"
@@ -77,7 +80,7 @@ class TransferRunner(ResumingRunner):
         if not isinstance(optim_wrapper, dict):  # built already
             return super().build_optim_wrapper(optim_wrapper)
         built = super().build_optim_wrapper(guarded(optim_wrapper))
-        if isinstance(built, AmpOptimWrapper):
+        if isinstance(built, AmpOptimWrapper) or getattr(built, "cpu_dtype", None) is not None:
             losses_in_fp32(self.model)
         return built
 

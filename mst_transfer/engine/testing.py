@@ -22,7 +22,7 @@ def run_testing(cfg: Any, checkpoint: str, augmented: bool = False) -> dict[str,
     Args:
         cfg: From ``load_run_config``.
         checkpoint: A checkpoint of ``run_training``. It must hold every parameter of the model and no other.
-        augmented: Average over sizes and mirror images: see :func:`with_augmentation`.
+        augmented: Average over sizes and mirror images: see ``with_augmentation``.
 
     Returns:
         The content of ``results.json``.
@@ -39,7 +39,7 @@ def run_testing(cfg: Any, checkpoint: str, augmented: bool = False) -> dict[str,
             verify_checkpoint(checkpoint)
         except BrokenCheckpointError as error:
             raise RunRefusedError(str(error)) from error
-    cfg.load_from, cfg.resume = None, False
+    cfg.load_from, cfg.resume, cfg.track = None, False, []  # the training's, of a config that its work dir holds
     runner = build_runner(with_augmentation(cfg) if augmented else cfg, [])
     try:
         loaded = runner.load_checkpoint(checkpoint, strict=True)

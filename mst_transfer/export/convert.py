@@ -1,7 +1,5 @@
 """Converts: write under a temporary name, load again with the target, compare, and only then keep."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import shutil
@@ -12,59 +10,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mst_transfer.export import TARGETS
 from mst_transfer.export.source_model import ConversionError, SourceModel
 from mst_transfer.export.verify import Agreement
 from mst_transfer.files.atomic_files import give_usual_permissions
 from mst_transfer.files.checksums import move_checkpoint
 
-TARGETS = {  # by name on the command line: module and its Target
-    "timm": ("timm_layout", "TIMM"),
-    "mmpretrain": ("mmpretrain_layout", "TARGET"),
-    "detectron2": ("detectron2_layout", "TARGET"),
-    "hf": ("timm_layout", "HUGGING_FACE"),
-    "onnx": ("onnx_graph", "TARGET"),
-    "mst": ("timm_layout", "MST"),
-}
-
 
 @dataclass(frozen=True)
 class Target:
-    """A layout that another library loads.
+    """A layout that another library loads."""
 
-    Attributes:
-        name: on the command line.
-        suffixes: of its files; empty for a folder.
-        write: writes a backbone to a path, with the target's options; refuses what the layout has no place for.
-        verify: takes the same, loads the path again and compares; raises if anything differs.
-        usage: lines of Python that load the path.
-    """
-
-    name: str
-    suffixes: tuple[str, ...]
-    write: Callable[..., None]
-    verify: Callable[..., Agreement]
-    usage: Callable[[SourceModel, Path], str]
+    name: str  # on the command line
+    suffixes: tuple[str, ...]  # of its files; empty for a folder
+    write: Callable[..., None]  # writes a backbone to a path, with the target's options; refuses what has no place
+    verify: Callable[..., Agreement]  # takes the same, loads the path again and compares; raises if anything differs
+    usage: Callable[[SourceModel, Path], str]  # lines of Python that load the path
 
 
 def target_named(name: str) -> Target:
-    """The target of a name; its module is imported only then.
-
-    Raises:
-        ConversionError: there is none of that name.
-    """
-    if name not in TARGETS:
-        raise ConversionError(f"target {name!r} is not one of {tuple(TARGETS)}")
+    """The target of a name; its module is imported only then."""
     module, attribute = TARGETS[name]
-    target: Target = getattr(importlib.import_module(f"mst_transfer.export.{module}"), attribute)
-    return target
+    return getattr(importlib.import_module(f"mst_transfer.export.{module}"), attribute)
 
 
 def check_out(out: str | Path, target: Target, overwrite: bool) -> Path:
-    """Whether a target can be written to a path; asked before any work.
-
-    Raises:
-        ConversionError: it cannot.
-    """
+    """Raises a ConversionError if a target cannot be written to a path; asked before any work."""
     out = Path(out)
     if target.suffixes and out.suffix not in target.suffixes:
         raise ConversionError(f"{out}: a file for {target.name} ends in {' or '.join(target.suffixes)}")
@@ -90,7 +61,7 @@ def convert(
         out: the file, or the folder if the target writes one.
         dtype: precision of the stored tensors; None: as they are. The comparison is then with the rounded backbone.
         overwrite: whether ``out`` may exist.
-        **options: of the target: those of :func:`mst_transfer.export.onnx_graph.write`.
+        **options: of the target: those of ``mst_transfer.export.onnx_graph.write``.
 
     Raises:
         ConversionError: the target cannot hold the backbone, or computes other features; nothing is left behind.

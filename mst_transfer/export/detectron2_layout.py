@@ -5,8 +5,7 @@ token's, which it cuts off, and class token and norm are stored so that nothing 
 not use them.
 """
 
-from __future__ import annotations
-
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from mst_transfer.export.source_model import ConversionError, SourceModel
 from mst_transfer.export.verify import (
     OUR_READER,
     Agreement,
-    compare_at,
+    compare,
     features,
     imported,
     plain_bicubic,
@@ -30,11 +29,7 @@ PREFIX = "backbone.net."  # the ViT inside SimpleFeaturePyramid
 
 
 def names_of(original: SourceModel) -> dict[str, Tensor]:
-    """The tensors under detectron2's names.
-
-    Raises:
-        ConversionError: detectron2's ViT cannot compute the same.
-    """
+    """The tensors under detectron2's names; a ConversionError if its ViT cannot compute the same."""
     if not original.is_vit():
         raise ConversionError(f"{original.path}: detectron2's layout is written for ViTs only")
     strangers = [n for n in original.tensors if ".ls" in n or "_norm." in n or n.startswith(("reg_token", "norm_pre"))]
@@ -80,21 +75,14 @@ def verify(original: SourceModel, path: Path) -> Agreement:
     def found(size: tuple[int, int], image: Tensor) -> Tensor:
         if model is None:
             return features(without_class_token(loaded, size), image)
-        tokens: Tensor = model(image)["last_feat"].flatten(2).transpose(1, 2)
-        return tokens
+        return model(image)["last_feat"].flatten(2).transpose(1, 2)
 
-    differences = compare_at(
-        two_sizes(original), lambda size, image: features(without_class_token(original, size), image), found
-    )
-    return Agreement(by, differences, (*unasked, remark))
+    expected = partial(without_class_token, original)
+    return compare(by, two_sizes(original), expected, found, (*unasked, remark))
 
 
 def build(vit: Any, original: SourceModel, tensors: dict[str, Tensor]) -> Any:
-    """detectron2's ViT (the class is given) with windows off, holding a file's tensors.
-
-    Raises:
-        ConversionError: the class misses a tensor.
-    """
+    """detectron2's ViT (the class is given) with windows off, holding a file's tensors."""
     skeleton = original.skeleton
     block = skeleton.blocks[0]
     side = original.metadata.img_size[0]

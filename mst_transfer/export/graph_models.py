@@ -3,12 +3,11 @@
 Shapes: image [B, 3, H, W], p patch side, h = H / p and w = W / p, P prefix tokens, D embedding width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
 from mst_transfer.checkpoint.pos_embed import add_pos_embed
@@ -45,7 +44,7 @@ class AnySizeViT(nn.Module):
         self.interpolation = interpolation
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Image → see :func:`class_and_patches`."""
+        """Image → see ``class_and_patches``."""
         vit = self.vit
         patches = vit.patch_embed.norm(vit.patch_embed.proj(image).flatten(2).transpose(1, 2))
         h, w = image.shape[2] // vit.patch_embed.patch_size[0], image.shape[3] // vit.patch_embed.patch_size[1]
@@ -99,8 +98,8 @@ def _cubic_weights(target: Tensor, old: int, step: Any) -> Tensor:
     return weights
 
 
-class Tokens(nn.Module):
-    """Any timm model with tokens, at one size: class token [B, D] and patch tokens [B, h w, D]."""
+class OneSize(nn.Module):
+    """Any timm model at one size; a Swin gives the mean over its map [B, C], and the map [B, C, h, w]."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -110,18 +109,9 @@ class Tokens(nn.Module):
                 setattr(module, "fused_attn", False)  # noqa: B010 - known to some of timm's modules only
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Image → see :func:`class_and_patches`."""
-        return class_and_patches(self.model, self.model.forward_features(image))
-
-
-class Map(nn.Module):
-    """A timm Swin at one size: mean over the map [B, C] and the map [B, C, h, w]."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model: Any = model
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Image → pooled, map."""
-        feature_map = self.model.forward_features(image).permute(0, 3, 1, 2)
+        """Image → see ``class_and_patches``; of a Swin pooled, map."""
+        features = self.model.forward_features(image)
+        if not isinstance(self.model, SwinTransformer):
+            return class_and_patches(self.model, features)
+        feature_map = features.permute(0, 3, 1, 2)
         return feature_map.mean((2, 3)), feature_map

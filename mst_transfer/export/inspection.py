@@ -1,7 +1,5 @@
 """Collects the facts of a file of weights that ``mst inspect`` shows."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from mst_transfer.checkpoint import ROLES, BackboneFile, architecture_of, find_backbone, load_backbone
+from mst_transfer.checkpoint.hf_hub import fetch, is_hub_address
 from mst_transfer.checkpoint.normalisation import timm_remark
 from mst_transfer.checkpoint.recognise import is_head_tensor
 from mst_transfer.export.source_model import create
@@ -18,18 +17,13 @@ from mst_transfer.files.checksums import sha256_of
 def inspect(path: str | Path, role: str | None = None) -> dict[str, Any]:
     """Reads a file and says what it holds and whether it would load.
 
-    Args:
-        path, role: see :func:`mst_transfer.checkpoint.read_backbone`.
+    Arguments and errors are those of ``mst_transfer.checkpoint.read_backbone``.
 
     Returns:
         Facts by topic, of plain types: ``file``, ``names``, ``architecture``, ``weights``, ``load``, ``use``.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be read safely, or holds no backbone.
     """
     file = find_backbone(path, role)
-    facts: dict[str, Any] = {"file": _file(Path(path)), "names": _names(file, path)}
+    facts: dict[str, Any] = {"file": {"path": file.source, **_file(path)}, "names": _names(file, path)}
     facts["architecture"], model = _architecture(file)
     facts["weights"] = _weights(file)
     facts["load"] = _load(model, file)
@@ -38,11 +32,12 @@ def inspect(path: str | Path, role: str | None = None) -> dict[str, Any]:
     return facts
 
 
-def _file(path: Path) -> dict[str, Any]:
+def _file(path: str | Path) -> dict[str, Any]:
+    path = fetch(str(path))[0] if is_hub_address(path) else Path(path)
     if not path.is_file():  # published by timm
-        return {"path": str(path)}
+        return {}
     kind = "safetensors" if path.suffix == ".safetensors" else "pickle, read without running code"
-    return {"path": str(path), "kind": kind, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    return {"kind": kind, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def _names(file: BackboneFile, path: str | Path) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """mmpretrain: the names of its ``VisionTransformer``, and of the Swin Transformer that it, mmdet and mmseg share."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from mst_transfer.export.source_model import ConversionError, SourceModel
 from mst_transfer.export.verify import (
     OUR_READER,
     Agreement,
-    compare_at,
+    compare,
     features,
     imported,
     plain_bicubic,
@@ -30,11 +28,7 @@ PREFIX = "backbone."
 
 
 def names_of(original: SourceModel) -> dict[str, Tensor]:
-    """The tensors under mmpretrain's names, without the prefix ``backbone.``.
-
-    Raises:
-        ValueError: mmpretrain's classes cannot compute the same.
-    """
+    """The tensors under mmpretrain's names, without prefix; a ValueError if its classes cannot compute the same."""
     if original.is_swin():
         return to_mm(original.tensors, "mmdet's SwinTransformer")
     if not original.is_vit():
@@ -60,18 +54,18 @@ def verify(original: SourceModel, path: Path) -> Agreement:
 
 
 def _verify_vit(original: SourceModel, loaded: SourceModel, tensors: dict[str, Tensor]) -> Agreement:
-    sizes, model, by = two_sizes(original), None, OUR_READER
+    model, by = None, OUR_READER
     backbones, unasked = imported("mmpretrain.models.backbones")
     if backbones:
         by, model = "mmpretrain's VisionTransformer", backbones.VisionTransformer(**vit_arguments(original))
         _load(model, tensors, by)
-    differences = compare_at(
-        sizes,
-        lambda size, image: features(original.model(size, plain_bicubic), image),
+    return compare(
+        by,
+        two_sizes(original),
+        lambda size: original.model(size, plain_bicubic),
         lambda size, image: _last(model, image) if model else features(loaded.model(size, plain_bicubic), image),
+        (*unasked, *resampling_remark(original, plain_bicubic, "mmpretrain")),
     )
-    remarks = resampling_remark(original, sizes[1], plain_bicubic, "mmpretrain")
-    return Agreement(by, differences, (*unasked, *remarks))
 
 
 def _verify_swin(original: SourceModel, tensors: dict[str, Tensor]) -> Agreement:
@@ -80,17 +74,13 @@ def _verify_swin(original: SourceModel, tensors: dict[str, Tensor]) -> Agreement
     by, model = "mmdet's SwinTransformer", SwinTransformer(**swin_arguments(original))
     _load(model, tensors, by)
     native, other = two_sizes(original)
-    differences = compare_at(
-        (other, (other[0], other[0])),
-        lambda size, image: features(original.model(size), image),
-        lambda _, image: _last(model, image).permute(0, 2, 3, 1),
-    )
     remark = (
         f"compared at sizes of whole windows, more than one in the last stage. Where it has one, as at "
         f"{size_in_words(native)}, mmdet and mmseg shift and mask it all the same, the published model does not; where "
         "windows are not filled, timm pads after the shift, mmdet before it"
     )
-    return Agreement(by, differences, (remark,))
+    sizes = other, (other[0], other[0])
+    return compare(by, sizes, original.model, lambda _, image: _last(model, image).permute(0, 2, 3, 1), (remark,))
 
 
 def _load(model: Any, tensors: dict[str, Tensor], name: str) -> None:
@@ -150,12 +140,12 @@ def swin_arguments(original: SourceModel) -> dict[str, Any]:
 
 def usage(original: SourceModel, path: Path) -> str:
     """Config lines that use the file."""
-    kind, options = "mmpretrain.VisionTransformer", {}
     if original.is_swin():
         kind, options = "SwinTransformer", swin_arguments(original)
         options["out_indices"] = tuple(range(len(options["depths"])))
     else:
-        options = {name: value for name, value in vit_arguments(original).items() if name != "out_type"}
+        kind, options = "mmpretrain.VisionTransformer", vit_arguments(original)
+        del options["out_type"]
     words = ", ".join(f"{name}={value!r}" for name, value in options.items())
     init = f'init_cfg=dict(type="Pretrained", checkpoint="{path}", prefix="{PREFIX}")'
     return f'backbone=dict(type="{kind}", {words}, {init})'

@@ -3,8 +3,6 @@
 Needs the packages of ``pip install 'mst-transfer[export]'``.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from mst_transfer.export.convert import Target
-from mst_transfer.export.graph_models import AnySizeViT, Map, Normalised, Tokens
+from mst_transfer.export.graph_models import AnySizeViT, Normalised, OneSize
 from mst_transfer.export.source_model import ConversionError, SourceModel
-from mst_transfer.export.verify import Agreement, imported, largest_difference, size_in_words, two_sizes
+from mst_transfer.export.verify import Agreement, Size, imported, largest_difference, size_in_words, two_sizes
 from mst_transfer.files.checksums import sha256_of
 
 OPSET = 18  # the first whose Resize smooths
 LARGEST_FILE = 2**31 - 2**24  # bytes; protobuf's limit, less the graph
 BATCHES = (1, 3)
-Size = tuple[int, int]  # height and width in pixels
 
 
 def require_packages() -> None:
@@ -88,11 +85,7 @@ def _module(original: SourceModel, size: Size | None) -> tuple[nn.Module, Size]:
     size = size or original.metadata.img_size
     if size[0] % patch or size[1] % patch or min(size) < patch:
         raise ConversionError(f"size={size_in_words(size)}: both sides must be multiples of the patch, {patch}")
-    return _of_one_size(original, size), size
-
-
-def _of_one_size(original: SourceModel, size: Size) -> nn.Module:
-    return (Map if original.is_swin() else Tokens)(original.model(size))
+    return OneSize(original.model(size)), size
 
 
 def _write_properties(original: SourceModel, path: Path, size: Size | None, with_normalisation: bool) -> None:
@@ -128,7 +121,7 @@ def verify(original: SourceModel, path: Path, size: Size | None = None, with_nor
     sizes = two_sizes(original) if any_size else (size or original.metadata.img_size,)
     differences: dict[str, float] = {}
     for shape in sizes:
-        model = _of_one_size(original, shape)
+        model = OneSize(original.model(shape))
         for batch in BATCHES:
             given, image = _images(original, shape, batch, with_normalisation)
             found = session.run(None, {"image": given.numpy()})
@@ -150,8 +143,7 @@ def _images(original: SourceModel, size: Size, batch: int, with_normalisation: b
     """What the graph is given, and the same for the original."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8, generator=generator)
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (original.metadata.mean, original.metadata.std))
-    normalised = (pixels.float() / 255 - mean) / std
+    normalised = Normalised(nn.Identity(), original.metadata.mean, original.metadata.std)(pixels)
     return (pixels if with_normalisation else normalised), normalised
 
 

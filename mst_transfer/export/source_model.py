@@ -3,9 +3,6 @@
 Shapes: image [B, 3, H, W]; N tokens (prefix + patches), D embedding width; Swin's map [B, h, w, C].
 """
 
-from __future__ import annotations
-
-import difflib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -22,11 +19,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mst_transfer.checkpoint import BackboneFile, BackboneMetadata, architecture_of, find_backbone, load_backbone
+from mst_transfer.checkpoint.metadata import check_known
 from mst_transfer.checkpoint.normalisation import IMAGENET_MEAN, IMAGENET_STD, normalisation_of
 from mst_transfer.checkpoint.pos_embed import resample_pos_embed
 from mst_transfer.files.checksums import sha256_of
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 # (pos_embed [1, P + N, D], new grid, old grid, P) -> pos_embed on the new grid
 Resample = Callable[[Tensor, tuple[int, int], tuple[int, int], int], Tensor]
@@ -38,19 +34,12 @@ class ConversionError(ValueError):
 
 @dataclass(frozen=True)
 class SourceModel:
-    """A backbone and what is known of it.
-
-    Attributes:
-        path: the file.
-        tensors: the backbone's tensors under timm's names, as stored; no head.
-        metadata: the file's, or for a foreign file what was inferred, given and assumed.
-        remarks: what was assumed, in words.
-    """
+    """A backbone and what is known of it."""
 
     path: Path
-    tensors: dict[str, Tensor]
-    metadata: BackboneMetadata
-    remarks: tuple[str, ...] = ()
+    tensors: dict[str, Tensor]  # the backbone's under timm's names, as stored; no head
+    metadata: BackboneMetadata  # the file's, or for a foreign file what was inferred, given and assumed
+    remarks: tuple[str, ...] = ()  # what was assumed, in words
 
     def model(
         self, img_size: tuple[int, int] | None = None, resample: Resample | None = None, **options: Any
@@ -79,17 +68,11 @@ class SourceModel:
             windows = {"window_size": self.window_size()} if isinstance(model, SwinTransformer) else {}
             model.set_input_size(img_size=img_size, **windows)
 
-    def rounded(self, dtype: str | None) -> SourceModel:
-        """The same backbone with its tensors in another precision; None leaves it as it is.
-
-        Raises:
-            ConversionError: a value overflows.
-        """
+    def rounded(self, dtype: str | None) -> "SourceModel":
+        """The same backbone in another precision, None: its own; a ConversionError if a value overflows."""
         if dtype is None:
             return self
-        if dtype not in DTYPES:
-            raise ConversionError(f"dtype={dtype!r} is not one of {tuple(DTYPES)}")
-        tensors = {n: t.to(DTYPES[dtype]) if t.is_floating_point() else t for n, t in self.tensors.items()}
+        tensors = _in_precision(self.tensors, getattr(torch, dtype))
         lost = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
         if lost:
             raise ConversionError(
@@ -116,11 +99,7 @@ class SourceModel:
         return (math.isqrt(rows) + 1) // 2
 
     def require_plain_mlp(self, layout: str) -> None:
-        """Refuses a ViT whose MLP is not two layers with an exact GELU between them, which names hardly show.
-
-        Raises:
-            ConversionError: names what the MLP is.
-        """
+        """Refuses a ViT whose MLP is not two layers with an exact GELU between them, which names hardly show."""
         mlp = self.skeleton.blocks[0].mlp
         exact = type(mlp.act) in (nn.GELU, GELU) and getattr(mlp.act, "approximate", "none") == "none"
         if type(mlp) is not Mlp or not exact:
@@ -139,15 +118,13 @@ def read_source_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> SourceModel:
-    """Reads a file of any layout that :mod:`mst_transfer.checkpoint` knows, and checks it against its architecture.
+    """Reads a file of any layout that ``mst_transfer.checkpoint`` knows, and checks it against its architecture.
 
     Args:
-        role: ``teacher`` or ``student``, where the file holds both; None: the only one, else the teacher.
+        path, role: see ``mst_transfer.checkpoint.read_backbone``.
         arch: timm model name; None: from the file's metadata, else inferred from its tensors.
         arch_kwargs: overrides for ``timm.create_model``, on top of what the metadata or the tensors say.
-        mean: RGB mean of the input normalisation on a scale of 0 to 1; None: the file's, those of a tagged ``arch``,
-            else ImageNet's.
-        std: RGB standard deviation, likewise.
+        mean, std: of the input: see ``mst_transfer.checkpoint.normalisation.normalisation_of``.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -180,14 +157,14 @@ def _in_stored_precision(
 ) -> dict[str, Tensor]:
     """A model's tensors in the precision of the file, so that nothing grows by being converted."""
     dtypes = {tensor.dtype for tensor in stored.values() if tensor.is_floating_point()}
-    if len(dtypes) != 1:
-        remarks.append(f"the file mixes {', '.join(sorted(map(str, dtypes)))}; float32 is written")
+    if len(dtypes) != 1 or torch.float64 in dtypes:
+        remarks.append(f"the file holds {', '.join(sorted(map(str, dtypes)))}; float32 is written")
         return dict(loaded)
-    dtype = dtypes.pop()
-    if dtype == torch.float64:
-        remarks.append("the file holds float64; float32 is written")
-        return dict(loaded)
-    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in loaded.items()}
+    return _in_precision(loaded, dtypes.pop())
+
+
+def _in_precision(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
 def _complete(
@@ -199,9 +176,7 @@ def _complete(
         arch, options = architecture_of(file)
         remarks += [] if known else [f"arch={arch!r} was inferred from the tensors; --arch says otherwise"]
     options = json.loads(json.dumps(options | dict(arch_kwargs or {})))  # as metadata give it back
-    if arch.split(".")[0] not in timm.list_models():
-        near = difflib.get_close_matches(arch, timm.list_models(), n=4, cutoff=0.4)
-        raise ConversionError(f"arch={arch!r} is not a timm model; near names: {', '.join(near) or 'none'}")
+    check_known(arch)
     model: Any = create(arch, {**options, "device": "meta"})
     patch = int(model.patch_embed.patch_size[0])
     num_prefix = 0 if getattr(model, "no_embed_class", False) else getattr(model, "num_prefix_tokens", 0)
@@ -210,6 +185,10 @@ def _complete(
         if side and (side, side) != tuple(model.patch_embed.img_size):
             options["img_size"] = side
             model = create(arch, {**options, "device": "meta"})
+    name = file.source if "://" in file.source else path.name
+    provenance = known.provenance if known else {"converted_from": name, "names": file.scheme}
+    if not known and path.is_file():
+        provenance["sha256"] = sha256_of(path)
     return BackboneMetadata(
         arch=arch,
         arch_kwargs=options,
@@ -220,13 +199,8 @@ def _complete(
         std=known.std if known else IMAGENET_STD,
         role=file.role or "teacher",
         pos_embed_interpolation=file.interpolation,
-        provenance=known.provenance if known else _origin(file, path),
+        provenance=provenance,
     )
-
-
-def _origin(file: BackboneFile, path: Path) -> dict[str, Any]:
-    origin: dict[str, Any] = {"converted_from": path.name, "names": file.scheme}
-    return origin | ({"sha256": sha256_of(path)} if path.is_file() else {})
 
 
 def _create(metadata: BackboneMetadata, **options: Any) -> nn.Module:
@@ -234,13 +208,8 @@ def _create(metadata: BackboneMetadata, **options: Any) -> nn.Module:
 
 
 def create(arch: str, options: Mapping[str, Any]) -> nn.Module:
-    """A timm model without a head.
-
-    Raises:
-        ConversionError: the architecture does not take the options.
-    """
+    """A timm model without a head; a ConversionError if the architecture does not take the options."""
     try:
-        model: nn.Module = timm.create_model(arch, pretrained=False, **{"num_classes": 0, **options})
+        return timm.create_model(arch, pretrained=False, **{"num_classes": 0, **options})
     except (TypeError, RuntimeError) as error:  # RuntimeError: there are no weights of that tag
         raise ConversionError(f"arch={arch!r} does not take all of {sorted(options)}: {error}") from error
-    return model

@@ -5,11 +5,9 @@ preprocessing, ``model.safetensors`` holds the weights. timm reads it as ``local
 from 4.53 on, which knows the overrides, wraps timm's model.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,13 +17,14 @@ import torch
 from safetensors.torch import save_file
 
 from mst_transfer.checkpoint import save_backbone
+from mst_transfer.checkpoint.metadata import CARRIED
 from mst_transfer.export.convert import Target
 from mst_transfer.export.inspection import config_lines
 from mst_transfer.export.source_model import ConversionError, SourceModel, read_source_model
 from mst_transfer.export.verify import (
     Agreement,
     as_timm,
-    compare_at,
+    compare,
     features,
     imported,
     read_back,
@@ -40,7 +39,7 @@ def write_file(original: SourceModel, path: Path) -> None:
     """Writes the tensors under timm's names, as safetensors or with ``torch.save``."""
     tensors = {name: tensor.contiguous() for name, tensor in original.tensors.items()}
     if path.suffix == ".safetensors":
-        save_file(tensors, path, metadata={"format": "pt", "mst_transfer": json.dumps(original.metadata.to_strings())})
+        save_file(tensors, path, metadata={"format": "pt", CARRIED: json.dumps(original.metadata.to_strings())})
     else:
         torch.save(tensors, path)
 
@@ -56,7 +55,6 @@ def verify_file(original: SourceModel, path: Path) -> Agreement:
 
 def _agreement(original: SourceModel, by: str, create: Callable[[], Any]) -> Agreement:
     """Compares with timm models that were loaded by others, at the checkpoint's size and at another."""
-    sizes = two_sizes(original)
 
     def found(size: tuple[int, int], image: torch.Tensor) -> torch.Tensor:
         model = create().eval()
@@ -64,8 +62,8 @@ def _agreement(original: SourceModel, by: str, create: Callable[[], Any]) -> Agr
             original.resize(model, size)
         return features(model, image)
 
-    differences = compare_at(sizes, lambda size, image: features(original.model(size, as_timm), image), found)
-    return Agreement(by, differences, resampling_remark(original, sizes[1], as_timm, "timm"))
+    remarks = resampling_remark(original, as_timm, "timm")
+    return compare(by, two_sizes(original), lambda size: original.model(size, as_timm), found, remarks)
 
 
 def file_usage(original: SourceModel, path: Path) -> str:
@@ -115,17 +113,13 @@ def verify_folder(original: SourceModel, path: Path) -> Agreement:
     by_timm = _agreement(original, "timm.create_model", create)
     transformers, unasked = imported("transformers")
     if transformers is None:
-        return Agreement(by_timm.by, by_timm.differences, (*unasked, *by_timm.remarks))
+        return replace(by_timm, remarks=(*unasked, *by_timm.remarks))
     by = f"timm.create_model and transformers {transformers.__version__}: TimmWrapperModel"
     return _agreement(original, by, lambda: _load_with_transformers(path))
 
 
 def _load_with_transformers(path: Path) -> Any:
-    """The timm model inside transformers' of a folder, in float32.
-
-    Raises:
-        ConversionError: transformers would leave a tensor random, or does not use one.
-    """
+    """The timm model inside transformers' of a folder, in float32, if transformers uses every tensor."""
     from transformers import TimmWrapperModel
 
     wrapper: Any = TimmWrapperModel
@@ -134,8 +128,7 @@ def _load_with_transformers(path: Path) -> Any:
         raise ConversionError(
             f"transformers misses {list(info['missing_keys'])} in {path}, unused: {list(info['unexpected_keys'])}"
         )
-    timm_model: Any = model.float().timm_model
-    return timm_model
+    return model.float().timm_model
 
 
 def folder_usage(original: SourceModel, path: Path) -> str:
@@ -147,7 +140,7 @@ def folder_usage(original: SourceModel, path: Path) -> str:
 
 
 def write_own(original: SourceModel, path: Path) -> None:
-    """Writes a backbone checkpoint: tensors and metadata (:mod:`mst_transfer.checkpoint`)."""
+    """Writes a backbone checkpoint: tensors and metadata (``mst_transfer.checkpoint``)."""
     save_backbone(path, original.tensors, original.metadata)
 
 
@@ -157,12 +150,8 @@ def verify_own(original: SourceModel, path: Path) -> Agreement:
     if again.metadata != original.metadata:
         raise ConversionError(f"{path} was read again with metadata {again.metadata} instead of {original.metadata}")
     read_back(original, path)
-    differences = compare_at(
-        two_sizes(original),
-        lambda size, image: features(original.model(size), image),
-        lambda size, image: features(again.model(size), image),
-    )
-    return Agreement("mst_transfer.checkpoint.load_backbone", differences)
+    by = "mst_transfer.checkpoint.load_backbone"
+    return compare(by, two_sizes(original), original.model, lambda size, image: features(again.model(size), image))
 
 
 def own_usage(original: SourceModel, path: Path) -> str:

@@ -6,11 +6,9 @@ with the original resampled as its target does it.
 Shapes: N patches of a grid of h rows and w columns, P prefix tokens, D embedding width.
 """
 
-from __future__ import annotations
-
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,21 +23,16 @@ from mst_transfer.export.source_model import ConversionError, Resample, SourceMo
 
 OUR_READER = "mst_transfer's reader of this layout"
 TOLERANCE = 1e-4  # of the largest feature, or absolute where that is below 1
+Size = tuple[int, int]  # height and width in pixels
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """A comparison that passed.
+    """A comparison that passed."""
 
-    Attributes:
-        by: what loaded the file again, e.g. ``timm.create_model``.
-        differences: what was compared (an image size, a batch size), and the largest absolute difference.
-        remarks: what a user of the file has to know.
-    """
-
-    by: str
-    differences: dict[str, float]
-    remarks: tuple[str, ...] = field(default=())
+    by: str  # what loaded the file again, e.g. ``timm.create_model``
+    differences: dict[str, float]  # what was compared (an image size, a batch size) → largest absolute difference
+    remarks: tuple[str, ...] = ()  # what a user of the file has to know
 
     def lines(self) -> list[str]:
         """The comparison as text."""
@@ -56,12 +49,12 @@ def imported(module: str) -> tuple[Any, tuple[str, ...]]:
         return None, (f"{module.partition('.')[0]} {reason}",)
 
 
-def image_of(size: tuple[int, int], batch: int = 2) -> Tensor:
-    """A fixed image [batch, 3, H, W] of standard normal values."""
-    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(0))
+def image_of(size: Size) -> Tensor:
+    """Fixed images [2, 3, H, W] of standard normal values."""
+    return torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
 
 
-def two_sizes(original: SourceModel) -> tuple[tuple[int, int], tuple[int, int]]:
+def two_sizes(original: SourceModel) -> tuple[Size, Size]:
     """The size that the checkpoint was made for, and a larger rectangle.
 
     For a Swin whole windows in every stage, two and three of them in the last: libraries pad other maps in different
@@ -76,72 +69,58 @@ def two_sizes(original: SourceModel) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 @torch.no_grad()
-def features(model: nn.Module, image: Tensor) -> Tensor:
+def features(model: Any, image: Tensor) -> Tensor:
     """A timm model's last features: tokens [B, N, D] of a ViT, the map [B, h, w, C] of a Swin."""
-    timm_model: Any = model
-    result: Tensor = timm_model.forward_features(image)
-    return result
+    return model.forward_features(image)
 
 
-def largest_difference(what: str, expected: Tensor, found: Tensor, tolerance: float = TOLERANCE) -> float:
+def largest_difference(what: str, expected: Tensor, found: Tensor) -> float:
     """The largest absolute difference of the original's features and those of the written file.
 
-    Args:
-        what: what is compared, for the message.
-        tolerance: allowed, relative to the largest absolute feature or to 1.
-
-    Raises:
-        ConversionError: names the difference and where it is; also for other shapes and for NaN.
+    Errors name what is compared, the difference and where it is; other shapes and NaN are errors too.
     """
     if expected.shape != found.shape:
         raise ConversionError(f"{what}: the original gives {tuple(expected.shape)}, the file {tuple(found.shape)}")
     difference = (expected.double() - found.double()).abs()
     largest = float(difference.max())
-    scale = max(1.0, float(expected.abs().max()))
-    if not largest <= tolerance * scale:  # also for NaN
+    allowed = TOLERANCE * max(1.0, float(expected.abs().max()))
+    if not largest <= allowed:  # also for NaN
         worst = difference.nan_to_num(torch.inf).argmax()
         place = [int(index) for index in torch.unravel_index(worst, difference.shape)]
         raise ConversionError(
             f"{what}: the written file computes other features than the original: largest difference {largest:.3g} at "
-            f"{place} of {list(difference.shape)} (allowed: {tolerance * scale:.1e}). Nothing was kept"
+            f"{place} of {list(difference.shape)} (allowed: {allowed:.1e}). Nothing was kept"
         )
     return largest
 
 
-def size_in_words(size: tuple[int, int]) -> str:
+def size_in_words(size: Size) -> str:
     """``224x240``: height first."""
     return f"{size[0]}x{size[1]}"
 
 
-def compare_at(
-    sizes: tuple[tuple[int, int], ...],
-    expected: Callable[[tuple[int, int], Tensor], Tensor],
-    found: Callable[[tuple[int, int], Tensor], Tensor],
-) -> dict[str, float]:
-    """Largest differences at several image sizes.
+def compare(
+    by: str,
+    sizes: Iterable[Size],
+    expected: Callable[[Size], nn.Module],
+    found: Callable[[Size, Tensor], Tensor],
+    remarks: tuple[str, ...] = (),
+) -> Agreement:
+    """Compares features at several image sizes; ``by`` and ``remarks`` are those of the result.
 
     Args:
-        expected: (size, image) → the original's features.
+        expected: size → the original as a timm model.
         found: (size, image) → the features of the written file.
-
-    Raises:
-        ConversionError: they differ.
     """
     differences = {}
     for size in sizes:
-        image = image_of(size)
-        what = size_in_words(size)
-        differences[what] = largest_difference(f"at {what}", expected(size, image), found(size, image))
-    return differences
+        image, what = image_of(size), size_in_words(size)
+        differences[what] = largest_difference(f"at {what}", features(expected(size), image), found(size, image))
+    return Agreement(by, differences, remarks)
 
 
 def read_back(original: SourceModel, path: Path) -> SourceModel:
-    """What our own reader makes of a written file: every tensor must come back, bit for bit.
-
-    Raises:
-        ConversionError: names the first that differs.
-        ValueError: our reader refuses the file.
-    """
+    """What our own reader makes of a written file: a ValueError unless every tensor comes back, bit for bit."""
     model = original.model()
     with torch.no_grad():
         for tensor in model.state_dict().values():
@@ -168,17 +147,11 @@ def plain_bicubic(pos_embed: Tensor, new: tuple[int, int], old: tuple[int, int],
     return torch.cat([prefix, grid.flatten(2).transpose(1, 2)], dim=1)
 
 
-def resampling_remark(
-    original: SourceModel, size: tuple[int, int], resample: Resample, library: str
-) -> tuple[str, ...]:
-    """What to say if a library resamples otherwise than the checkpoint is meant to be; empty if it does not.
-
-    Args:
-        size: height and width other than the checkpoint's own.
-        resample: the library's way.
-    """
+def resampling_remark(original: SourceModel, resample: Resample, library: str) -> tuple[str, ...]:
+    """What to say if a library resamples otherwise than the checkpoint is meant to be; empty if it does not."""
     if "pos_embed" not in original.tensors:
         return ()
+    size = two_sizes(original)[1]
     image = image_of(size)
     own, theirs = features(original.model(size), image), features(original.model(size, resample), image)
     difference = float((own - theirs).abs().max())

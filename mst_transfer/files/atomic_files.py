@@ -27,6 +27,7 @@ ADVICE = {
     errno.EACCES: "give yourself the right to write there or name another folder",
     errno.EPERM: "give yourself the right to write there or name another folder",
     errno.ENOENT: "find out who removed or unmounted the folder, and put it back or name another",
+    errno.EEXIST: "name a folder instead of a file",
     errno.ENOTDIR: "name a folder instead of a file",
     errno.EIO: "see the system's log: the disk may be failing",
     errno.ESTALE: "see whether the network disk is mounted",
@@ -118,7 +119,7 @@ def write_atomically(
 
 
 def write_text_atomically(path: str | os.PathLike, text: str) -> None:
-    """Writes a small UTF-8 file; see :func:`write_atomically`."""
+    """Writes a small UTF-8 file; see ``write_atomically``."""
     write_atomically(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"), len(text))
 
 

@@ -29,7 +29,7 @@ def resize(image: Image, height: int, width: int) -> Image:
 
 
 def resized_crop(image: Image, top: int, left: int, height: int, width: int, size: int) -> Image:
-    """Cuts a box inside the image, in pixels, and resizes it to [size, size, 3], contiguous; see :func:`resize`."""
+    """Cuts a box inside the image, in pixels, and resizes it to [size, size, 3], contiguous; see ``resize``."""
     return resize(np.ascontiguousarray(image[top : top + height, left : left + width]), size, size)
 
 

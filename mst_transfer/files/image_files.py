@@ -1,6 +1,6 @@
 """Image files that nobody vouches for: opened without hanging, measured before anything is decoded.
 
-Both sides read images through :func:`read_image_file`. It refuses what is no ordinary file (a pipe would block for
+Both sides read images through ``read_image_file``. It refuses what is no ordinary file (a pipe would block for
 ever), no image, or an image whose header declares more pixels than allowed: a file of some kilobytes can ask a decoder
 for gigabytes. PIL looks only for the formats in ``FORMATS``: by itself it would hand a PostScript file, whatever its
 name, to Ghostscript.
@@ -14,7 +14,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
@@ -24,11 +24,12 @@ MAX_PIXELS = 178_956_970  # where PIL refuses by default: 0.5 GB of 8-bit RGB
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"  # how such files begin
+_EXIF_ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)
 FLOATS = "floating-point images have no fixed range; store them with 8 or 16 bits"
 _WHOLE_BYTES = 2**26  # files up to here are read at once; of larger ones the header first
 _MAX_BYTES_A_PIXEL = 16  # four channels of 32 bits
 _EXTRA_BYTES = 2**26  # headers, profiles, further pages
-_OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # not of the file
+_OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT)  # not of the file
 _PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN)  # network disks
 _PAUSES = (0.1, 0.5)  # seconds before further attempts
 _KINDS = {
@@ -63,9 +64,14 @@ def read_image_file(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, 
         UnreadableImageError: not an ordinary file, not readable, empty, no image, or too many pixels.
         OSError: the machine has no file handle or memory left.
     """
+    return read_patiently(path, lambda: _read(path, max_pixels, any_format))
+
+
+def read_patiently(path: str | os.PathLike[str], read: Callable[[], bytes]) -> bytes:
+    """Reads from a file, and once more where the fault may pass. Errors are those of ``read_image_file``."""
     for pause in (*_PAUSES, None):
         try:
-            return _read(path, max_pixels, any_format)
+            return read()
         except OSError as error:
             if error.errno in _OF_THE_MACHINE:
                 raise
@@ -76,7 +82,7 @@ def read_image_file(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, 
 
 
 def _read(path: str | os.PathLike[str], max_pixels: int, any_format: bool) -> bytes:
-    _check_kind(path)
+    check_kind(path)
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with os.fdopen(handle, "rb") as file:
         status = os.fstat(handle)
@@ -85,8 +91,7 @@ def _read(path: str | os.PathLike[str], max_pixels: int, any_format: bool) -> by
         if status.st_size > _WHOLE_BYTES:
             if not any_format:
                 check_pixels(file, max_pixels)
-            if status.st_size > max_pixels * _MAX_BYTES_A_PIXEL + _EXTRA_BYTES:
-                raise UnreadableImageError(f"{status.st_size:,} bytes are more than {max_pixels:,} pixels can need")
+            check_bytes(status.st_size, max_pixels)
             file.seek(0)
             return file.read()
         data = file.read()
@@ -95,7 +100,15 @@ def _read(path: str | os.PathLike[str], max_pixels: int, any_format: bool) -> by
     return data
 
 
-def _check_kind(path: str | os.PathLike[str]) -> None:
+def check_bytes(size: int, max_pixels: int) -> None:
+    """Raises UnreadableImageError for a file, of ``size`` bytes, that is empty or too large to be worth reading."""
+    if not size:
+        raise UnreadableImageError("the file is empty")
+    if size > max_pixels * _MAX_BYTES_A_PIXEL + _EXTRA_BYTES:
+        raise UnreadableImageError(f"{size:,} bytes are more than {max_pixels:,} pixels can need")
+
+
+def check_kind(path: str | os.PathLike[str]) -> None:
     """Before a file is opened: a pipe would block, and a device may act on it."""
     status = os.stat(path)
     kind = stat.S_IFMT(status.st_mode)
@@ -153,10 +166,10 @@ def open_image_file(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) 
     """PIL's image of a file, not yet decoded; of a large file only the header is read.
 
     Raises:
-        UnreadableImageError: see :func:`read_image_file`.
+        UnreadableImageError: see ``read_image_file``.
     """
     try:
-        _check_kind(path)
+        check_kind(path)
         file = open(path, "rb")  # noqa: SIM115
     except OSError as error:
         if error.errno in _OF_THE_MACHINE:
@@ -192,6 +205,21 @@ def open_with_pil(file: BinaryIO) -> Iterator[PIL.Image.Image]:
             PIL.Image.MAX_IMAGE_PIXELS = limit
     with picture:
         yield picture
+
+
+def upright_size(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Height and width of an image as its header declares them, turned as its EXIF data say.
+
+    Raises:
+        UnreadableImageError: it cannot be read, or declares more pixels than allowed.
+    """
+    try:
+        with open_image_file(path, max_pixels) as picture:
+            turns = {} if picture.format == "TIFF" else picture.getexif()  # PIL turns TIFF files by itself
+            turned = turns.get(_EXIF_ORIENTATION) in _QUARTER_TURNS
+            return (picture.width, picture.height) if turned else (picture.height, picture.width)
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise UnreadableImageError(f"image {shown_path(path)} cannot be read ({error})") from error
 
 
 def check_complete(data: bytes) -> None:

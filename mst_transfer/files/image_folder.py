@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -60,7 +61,7 @@ def find_images(
             raise FileNotFoundError(
                 f"No image under data_root '{root}': looked in it and all its sub-folders for names ending "
                 f"in {', '.join(suffixes)}. Set data_root to the folder that holds the images, or extensions "
-                "to the endings of their names."
+                "to the endings of their names; of .tar shards, mst shard --index makes an index."
             )
         paths.extend(found)
     return paths
@@ -114,6 +115,7 @@ def read_image(
     exif_orientation: bool = False,
     max_pixels: int = MAX_PIXELS,
     reduction: Callable[[int, int], int] | None = None,
+    read: Callable[[Any, int], bytes] = read_image_file,
 ) -> Image:
     """Decodes a file to uint8 RGB [H, W, 3], whatever its mode.
 
@@ -123,9 +125,10 @@ def read_image(
 
     Args:
         exif_orientation: turn the image as its EXIF tag says. The default leaves it, as DINO's loader does.
-        max_pixels: width × height that the header may declare; see :mod:`mst_transfer.files.image_files`.
+        max_pixels: width × height that the header may declare; see ``mst_transfer.files.image_files``.
         reduction: takes height and width, and says by how much (1, 2, 4 or 8) a complete JPEG file is shrunk while it
             is decoded: sides become ``ceil(side / reduction)``. Other files, and all that are turned, keep their size.
+        read: gives the bytes, as ``read_image_file`` does, where ``path`` is but a name.
 
     Raises:
         UnreadableImageError: not an image, a truncated one, or one that is too large.
@@ -133,7 +136,7 @@ def read_image(
         MemoryError: the image is allowed, but does not fit into memory.
     """
     try:
-        data = read_image_file(path, max_pixels)
+        data = read(path, max_pixels)
         image = _decode_opencv(data, exif_orientation, None if exif_orientation else reduction)
         return _decode_pil(data, exif_orientation) if image is None else image
     except MemoryError:

@@ -1,1 +1,1 @@
-"""Adapters from backbones to the model libraries; :mod:`mst_transfer.registry` finds them by their names."""
+"""Adapters from backbones to the model libraries; ``mst_transfer.registry`` finds them by their names."""

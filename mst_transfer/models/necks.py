@@ -1,13 +1,13 @@
 """Necks: token grids of a ViT resized to the strides that detectors expect; and the norms of the heads behind them.
 
-:class:`TokenPyramid` resizes four grids to strides 4, 8, 16 and 32: what FPN takes from a ResNet. With a patch of p
+``TokenPyramid`` resizes four grids to strides 4, 8, 16 and 32: what FPN takes from a ResNet. With a patch of p
 pixels a grid has to be scaled by ``p / stride``. For p = 16 that is ×4, ×2, ×1 and ÷2, for p = 8 it is ×2, ×1, ÷2 and
 ÷4. Steps of ×2 are learned (transposed convolutions, with LayerNorm and GELU between two of them), ÷2 and ÷4 are
 max-pooled. Any other factor (p = 14, p = 12) takes the nearest power of two in this way and the rest bilinearly, by
 exactly that factor, so that cell i of a map always starts at pixel ``stride * i`` of the image, as anchors and RoIAlign
 assume.
 
-:class:`SimpleFeaturePyramid` is ViTDet's (arXiv 2203.16527, section 3): the one last map is scaled so to every stride,
+``SimpleFeaturePyramid`` is ViTDet's (arXiv 2203.16527, section 3): the one last map is scaled so to every stride,
 then goes through a 1×1 and a 3×3 convolution, each followed by a norm over the channels; a coarser map is every second
 cell of the coarsest. On sides that the largest stride divides (mmdet's ``pad_size_divisor=32``) all is equal to
 detectron2's ``SimpleFeaturePyramid`` with ``LastLevelMaxPool``. On other sides maps keep a cell for the rest, where
@@ -81,7 +81,7 @@ def build_resampler(
 
 
 class TokenPyramid(BaseModule):
-    """Resizes four token grids of width D = ``embed_dim``, of patches of ``patch_size`` pixels, to :data:`STRIDES`."""
+    """Resizes four token grids of width D = ``embed_dim``, of patches of ``patch_size`` pixels, to ``STRIDES``."""
 
     def __init__(self, embed_dim: int, patch_size: int) -> None:
         super().__init__()

@@ -53,7 +53,7 @@ class SlideEncoderDecoder(PaddedEncoderDecoder):
     """``EncoderDecoder`` of mmseg with another sliding inference: the same windows, logits and predictions.
 
     Images and windows whose sides are no multiples of the backbone's patches are padded, in training too, where mmseg
-    stretches the logits (:class:`PaddedEncoderDecoder`).
+    stretches the logits (``PaddedEncoderDecoder``).
 
     Logits are added in place where their window lies (mmseg pads each window's to the size of the image), divided
     in place, and reach the prediction without another copy unless the image was resized, padded or mirrored. So
@@ -100,7 +100,7 @@ class SlideEncoderDecoder(PaddedEncoderDecoder):
                 found = self.encode_decode(windows, metas * len(chosen)).to(logits.device)
             for corner, window_logits in zip(chosen, found.split(batch), strict=True):
                 _window(logits, corner, size).add_(window_logits)
-        counts = coverage(starts, image_size, size).to(logits)
+        counts = coverage(starts, image_size, size, logits.device).to(logits)
         return logits.div_(counts)
 
     def postprocess_result(
@@ -146,7 +146,12 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
     return [min(index * stride, length - window) for index in range(number)]
 
 
-def coverage(starts: Sequence[Sequence[int]], image_size: Sequence[int], size: Sequence[int]) -> torch.Tensor:
+def coverage(
+    starts: Sequence[Sequence[int]],
+    image_size: Sequence[int],
+    size: Sequence[int],
+    device: torch.device | str = "cpu",
+) -> torch.Tensor:
     """How many windows of ``size`` see each pixel, ``[H, W]``; ``starts`` are their first rows and first columns.
 
     Raises:
@@ -160,4 +165,5 @@ def coverage(starts: Sequence[Sequence[int]], image_size: Sequence[int], size: S
         lines.append(line)
     if any((line == 0).any() for line in lines):
         raise ValueError(f"windows of {tuple(size)} leave gaps: test_cfg.stride must not exceed test_cfg.crop_size")
-    return lines[0][:, None] * lines[1]
+    rows, columns = (line.to(device, non_blocking=True) for line in lines)
+    return rows[:, None] * columns

@@ -1,6 +1,6 @@
 """Finds all that is wrong with the inputs of a run before its first step, and says the way out.
 
-:func:`check_datasets` looks at the data of every loader of a config, :func:`check_backbone` at the checkpoint
+``check_datasets`` looks at the data of every loader of a config, ``check_backbone`` at the checkpoint
 that the backbone will start from. Both read only what they need and stay quick on large sets.
 """
 
@@ -50,7 +50,7 @@ def check_datasets(cfg: Any, loaders: Sequence[str] = LOADERS) -> list[SetSummar
 
 
 def inspect_datasets(cfg: Any, loaders: Sequence[str] = LOADERS) -> tuple[list[Finding], list[SetSummary]]:
-    """As :func:`check_datasets`, but returns what it finds."""
+    """As ``check_datasets``, but returns what it finds."""
     scope = str(cfg.get("default_scope") or "mmengine")
     absent: dict[str, tuple[str, list[str]]] = {}
     findings: list[Finding] = []

@@ -8,14 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mst_transfer.configs.paths import DATA_ROOT_VARIABLE, data_root_now, how_to_get, set_folder
-from mst_transfer.files.image_files import MAX_PIXELS, UnreadableImageError, open_image_file, shown_path
+from mst_transfer.files.image_files import MAX_PIXELS, UnreadableImageError, upright_size
 from mst_transfer.preflight.findings import Finding
 from mst_transfer.runs.progress import Progress
 
 MAX_IMAGES = 200
 MAX_SECONDS = 10.0
-_EXIF_ORIENTATION = 0x0112
-_QUARTER_TURNS = (5, 6, 7, 8)
 
 
 def dataset_path(dataset: Mapping[str, Any], relative: str) -> str:
@@ -35,7 +33,9 @@ def leaves_folder(name: str) -> bool:
 def list_paths(dataset: Mapping[str, Any]) -> list[str]:
     """The annotation file and the folders that a dataset reads; empty for one on remote storage."""
     parts = [dataset.get("ann_file") or "", *(dataset.get("data_prefix") or {}).values()]
-    paths = [dataset_path(dataset, part) for part in parts if isinstance(part, str) and part]
+    texts = [part for part in parts if isinstance(part, str) and part]  # MaskPairs has patterns: with {}
+    folders = (os.path.dirname(part.partition("{}")[0]) if "{}" in part else part for part in texts)
+    paths = [dataset_path(dataset, part) for part in folders]
     return [] if dataset.get("backend_args") or any("://" in path for path in paths) else paths
 
 
@@ -89,11 +89,10 @@ def image_size(path: str, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
         ValueError: if it cannot be read, or declares more pixels than allowed.
     """
     try:
-        with open_image_file(path, max_pixels) as image:
-            turned = image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS
-            return (image.height, image.width) if turned else (image.width, image.height)
-    except (OSError, UnreadableImageError, SyntaxError, ValueError, EOFError) as error:
-        raise ValueError(f"image {shown_path(path)} cannot be read ({error}); write it again, or remove it") from error
+        height, width = upright_size(path, max_pixels)
+        return width, height
+    except UnreadableImageError as error:
+        raise ValueError(f"{error}; write it again, or remove it") from error
 
 
 def check_sizes(

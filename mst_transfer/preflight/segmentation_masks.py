@@ -28,6 +28,8 @@ def list_pairs(place: str, dataset: Mapping[str, Any], kind: Any) -> list[tuple[
     prefix = dataset.get("data_prefix") or {}
     images = dataset_path(dataset, prefix.get("img_path") or "")
     masks = dataset_path(dataset, prefix.get("seg_map_path") or "")
+    if hasattr(kind, "match"):  # MaskPairs
+        return list(kind.match(images, masks)[0])
     image_suffix = str(option(dataset, kind, "img_suffix"))
     mask_suffix = str(option(dataset, kind, "seg_map_suffix"))
     list_file = dataset_path(dataset, dataset["ann_file"]) if dataset.get("ann_file") else ""
@@ -82,7 +84,7 @@ def value_map(dataset: Mapping[str, Any], kind: Any, classes: Sequence[str], ign
 
 
 def raw_value_map(dataset: Mapping[str, Any], kind: Any, classes: Sequence[str]) -> dict[int, int]:
-    """As :func:`value_map` for masks with Cityscapes' label ids."""
+    """As ``value_map`` for masks with Cityscapes' label ids."""
     return label_map_of_ids(value_map(dataset, kind, classes, IGNORED))
 
 

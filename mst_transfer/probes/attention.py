@@ -20,12 +20,7 @@ Backbone: TypeAlias = VisionTransformer | SwinTransformer  # of timm
 def class_token_attention(attn: Attention, x: Tensor) -> tuple[Tensor, Tensor]:
     """Attends with the class token as the only query: cost O(T), not O(T^2).
 
-    Args:
-        attn: timm's attention.
-        x: normalised tokens [B, T, D], class token first.
-
-    Returns:
-        The class token's output [B, 1, D] and its attention row [B, H, T], float32, which sums to 1.
+    Normalised tokens x [B, T, D], class token first → its output [B, 1, D] and attention row [B, H, T], float32.
     """
     B, T, _ = x.shape
     weight, bias = attn.qkv.weight, attn.qkv.bias
@@ -35,8 +30,7 @@ def class_token_attention(attn: Attention, x: Tensor) -> tuple[Tensor, Tensor]:
     q = attn.q_norm(q.view(B, 1, attn.num_heads, attn.head_dim).transpose(1, 2))  # [B, H, 1, d]
     k, v = kv.view(B, T, 2, attn.num_heads, attn.head_dim).permute(2, 0, 3, 1, 4).unbind(0)  # [B, H, T, d]
     k = attn.k_norm(k)
-    with torch.autocast(x.device.type, enabled=False):  # rounding would reorder the importance
-        row = ((q.float() * attn.scale) @ k.float().transpose(-2, -1)).softmax(dim=-1)  # [B, H, 1, T]
+    row = _attention_row(q, k, attn.scale)  # [B, H, 1, T]
     out = (attn.attn_drop(row).to(v.dtype) @ v).transpose(1, 2).reshape(B, 1, dim)
     out = attn.norm(out)
     if attn.gate is not None:
@@ -62,12 +56,7 @@ def pooled_attention(block: SwinTransformerBlock, x: Tensor) -> Tensor:
     is linear, it is also the mean of their queries. The keys are the tokens' own, of the whole image whatever the
     window. There is no relative position bias: the average has no place. Costs O(N), no parameters.
 
-    Args:
-        block: of the last stage.
-        x: tokens [B, h, w, D], the block's input.
-
-    Returns:
-        float32 [B, H, N], rows sum to 1.
+    Tokens x [B, h, w, D] that enter a block of the last stage → float32 [B, H, N], rows sum to 1.
     """
     attn = block.attn
     tokens = block.norm1(x).flatten(1, 2)  # [B, N, D]
@@ -76,8 +65,16 @@ def pooled_attention(block: SwinTransformerBlock, x: Tensor) -> Tensor:
     q = F.linear(tokens.mean(dim=1, keepdim=True), weight[:dim], None if bias is None else bias[:dim])
     k = F.linear(tokens, weight[dim : 2 * dim], None if bias is None else bias[dim : 2 * dim])
     q, k = (y.unflatten(2, (attn.num_heads, -1)).transpose(1, 2) for y in (q, k))  # [B, H, 1 or N, d]
-    with torch.autocast(x.device.type, enabled=False):  # rounding would reorder the importance
-        return ((q.float() * attn.scale) @ k.float().transpose(-2, -1)).softmax(dim=-1).squeeze(2)
+    return _attention_row(q, k, attn.scale).squeeze(2)
+
+
+def _attention_row(query: Tensor, keys: Tensor, scale: float) -> Tensor:
+    """softmax(scale * q k'), [B, H, 1, d] and [B, H, T, d] → [B, H, 1, T], in float32: rounding would reorder it."""
+    with torch.autocast(query.device.type, enabled=False):
+        query, keys = query.float() * scale, keys.float()
+        if query.is_cuda:  # where products of matrices may round to TF32
+            return (query * keys).sum(dim=-1).unsqueeze(2).softmax(dim=-1)
+        return (query @ keys.transpose(-2, -1)).softmax(dim=-1)
 
 
 def choose_kernel(vit: VisionTransformer, x: Tensor) -> None:
@@ -93,16 +90,9 @@ def choose_kernel(vit: VisionTransformer, x: Tensor) -> None:
 
 
 def before_last_block(vit: VisionTransformer, images: Tensor, num_kept: int = 0) -> tuple[Tensor, list[Tensor]]:
-    """Runs everything but the last block.
+    """Runs everything but the last block: normalised images [B, 3, H, W] → tokens [B, T, D] that enter it.
 
-    Args:
-        vit: with timm's plain blocks.
-        images: [B, 3, H, W], normalised.
-        num_kept: of how many of these blocks, counted from the end, to keep the tokens.
-
-    Returns:
-        Tokens [B, T, D] that enter the last block, and the kept ones [B, T, D], earliest block first, before the final
-        norm.
+    Returns the tokens of the last ``num_kept`` blocks before it as well, earliest first, without the final norm.
     """
     x = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
     choose_kernel(vit, x)
@@ -121,11 +111,7 @@ def token_side(backbone: Backbone) -> int:
 
 
 def token_grid(backbone: Backbone, height: int, width: int) -> tuple[int, int]:
-    """Rows and columns of the last block's tokens of an image of that size, in pixels.
-
-    Raises:
-        ValueError: a side is no multiple of a token's.
-    """
+    """Rows and columns of the last block's tokens of an image; a ValueError if a side, in pixels, is no multiple."""
     token = token_side(backbone)
     for side in (height, width):
         if side % token:
@@ -141,11 +127,8 @@ def token_grid(backbone: Backbone, height: int, width: int) -> tuple[int, int]:
 def attention_maps(backbone: Backbone, images: Tensor) -> Tensor:
     """Attention of the class token over the patches in a ViT's last block, or of a Swin's pooled feature, per head.
 
-    Normalised images [B, 3, H, W] → float32 [B, H, h, w]. A head's map sums to 1 with Swin and to less with ViT, whose
-    class token attends to itself and to registers too.
-
-    Raises:
-        ValueError: the images' sides are no multiples of a token's.
+    Normalised images [B, 3, H, W] → float32 [B, H, h, w]; errors are ``token_grid``'s. A head's map sums to 1 with
+    Swin and to less with ViT, whose class token attends to itself and to registers too.
     """
     grid = token_grid(backbone, *images.shape[-2:])
     if isinstance(backbone, SwinTransformer):

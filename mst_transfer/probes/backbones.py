@@ -1,6 +1,5 @@
 """Frozen backbones of any checkpoint: timm's plain ViTs and Swins, with the normalisation of their training."""
 
-import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from mst_transfer.checkpoint import infer_architecture, load_backbone, read_backbone
+from mst_transfer.checkpoint import architecture_of, find_backbone, load_backbone
+from mst_transfer.checkpoint.metadata import check_known
 from mst_transfer.checkpoint.normalisation import Normalisation, normalisation_of
 from mst_transfer.checkpoint.pos_embed import use_pos_embed_interpolation
 from mst_transfer.checkpoint.recognise import is_head_tensor
@@ -30,17 +30,10 @@ NEEDED = (
 def create_backbone(arch: str, **options: Any) -> Backbone:
     """Builds timm's ViT with a class token, or Swin, for images of any size, with random weights and no classifier.
 
-    Args:
-        arch: timm architecture name.
-        **options: of ``timm.create_model``.
-
     Raises:
         ValueError: timm does not know ``arch``, does not take these options for it, or it is neither of the two.
     """
-    if not timm.is_model(arch):
-        near = difflib.get_close_matches(arch, timm.list_models(["vit*", "deit*", "swin_*"]), n=3)
-        hint = f"nearest: {', '.join(near)}" if near else "list them with timm.list_models(['vit*', 'swin_*'])"
-        raise ValueError(f"backbone.arch = {arch!r} is not an architecture of timm {timm.__version__}; {hint}")
+    check_known(arch)
     try:
         get_pretrained_cfg(arch)
     except RuntimeError as error:
@@ -75,10 +68,7 @@ class FrozenBackbone:
     """A backbone in evaluation mode, with the normalisation it was trained with.
 
     Args:
-        model: timm's.
-        normalisation: of the views, and who says so.
         img_size: side of the views it was trained with, in pixels.
-        device: where it computes.
         dtype: of autocast, or None.
         role: ``teacher`` or ``student`` where its file says so.
     """
@@ -132,15 +122,12 @@ def load_frozen(
     """Loads a checkpoint completely or not at all.
 
     Args:
-        path: ours, DINO's, timm's, …: see :func:`mst_transfer.checkpoint.read_backbone`; or ``random``: untrained
-            weights of ``arch``, the floor that every checkpoint has to clear.
-        role: ``teacher`` or ``student``; None: the only one that the file names, else the teacher.
-        arch: timm name. None: as ours say, and as the names and shapes of other files show
-            (:mod:`mst_transfer.checkpoint.architecture`).
+        path, role: see ``mst_transfer.checkpoint.read_backbone``; or ``random``: untrained weights of ``arch``,
+            the floor that every checkpoint has to clear.
+        arch: timm name; None: as ours say, and as the names and shapes of other files show.
         arch_kwargs: its options, likewise.
-        device, dtype: of :class:`FrozenBackbone`.
-        mean, std: of the views' normalisation, RGB on a scale of 0 to 1; None: as
-            :func:`mst_transfer.checkpoint.normalisation.normalisation_of` finds them.
+        device, dtype: of ``FrozenBackbone``.
+        mean, std: of the views: see ``mst_transfer.checkpoint.normalisation.normalisation_of``.
         seed: of untrained weights.
 
     Returns:
@@ -158,21 +145,19 @@ def load_frozen(
         model = create_backbone(arch, **(arch_kwargs or {}))
         frozen = FrozenBackbone(model, normalisation, model.patch_embed.img_size[0], device, dtype)
         return frozen, f"random weights of {arch}, seed {seed}"
-    tensors, metadata = read_backbone(path, role)
-    normalisation, options = normalisation_of(metadata, arch, mean, std), dict(arch_kwargs or {})
-    if metadata is not None:
-        if arch not in (None, metadata.arch):
-            raise ValueError(f"{path} is a {metadata.arch}, not a {arch}: leave --arch out")
-        arch, options = metadata.arch, metadata.arch_kwargs | options
-    elif arch is None:
+    file = find_backbone(path, role)
+    metadata = file.metadata
+    normalisation, options = normalisation_of(metadata, arch, mean, std), dict[str, Any]()
+    if metadata is not None and arch not in (None, metadata.arch):
+        raise ValueError(f"{path} is a {metadata.arch}, not a {arch}: leave --arch out")
+    if arch is None or metadata is not None:
         try:
-            arch, shown = infer_architecture(tensors, str(path))
+            arch, options = architecture_of(file)
         except ValueError as error:
-            example = "--arch vit_small_patch16_224 --arch-options KEY=VALUE"
-            raise ValueError(f"{error} (on the command line: {example})") from error
-        options = shown | options
-    model = create_backbone(arch, **options)
-    report = load_backbone(model, path, role=role)
+            example = f"mst convert {path} --to mst --arch vit_small_patch16_224 --arch-options KEY=VALUE -o NEW"
+            raise ValueError(f"{error}. Next step: {example}, and name NEW") from error
+    model = create_backbone(arch, **options | (arch_kwargs or {}))
+    report = load_backbone(model, file)
     use_pos_embed_interpolation(model, report.pos_embed_interpolation)
     size = metadata.img_size[0] if metadata else model.patch_embed.img_size[0]
     frozen = FrozenBackbone(model, normalisation, size, device, dtype, report.role)

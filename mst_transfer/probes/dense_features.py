@@ -39,14 +39,6 @@ class DenseFeatures:
         return self.tokens[slice(*self.offsets[image : image + 2])].reshape(*self.grids[image], -1)
 
 
-def num_bytes(
-    frozen: FrozenBackbone, dataset: DenseImages, indices: Sequence[int], num_blocks: int = 1, dtype: DTypeLike = "f4"
-) -> int:
-    """How much :func:`extract_tokens` will store, from the headers of the files."""
-    row = frozen.model.num_features * num_blocks * np.dtype(dtype).itemsize + 4 * dataset.num_classes
-    return row * sum(int(np.prod(token_grid(frozen.model, *dataset.view_size(index)))) for index in indices)
-
-
 @torch.no_grad()
 def extract_tokens(
     frozen: FrozenBackbone,
@@ -63,7 +55,7 @@ def extract_tokens(
     """Computes tokens and soft labels of the images of these indices.
 
     Args:
-        num_blocks: see :func:`mst_transfer.probes.features.patch_tokens`.
+        num_blocks: see ``mst_transfer.probes.features.patch_tokens``.
         store_path: folder for a file without a name, which the system removes when the process ends; None: in memory.
         batch_size, num_workers: of loading; a batch holds images of one size.
         dtype, title: of the stored tokens, of the progress line.

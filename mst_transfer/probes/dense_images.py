@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import cv2
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mst_transfer.files.image_crops import resize
-from mst_transfer.files.image_files import UnreadableImageError, open_image_file, shown_path
+from mst_transfer.files.image_files import UnreadableImageError, shown_path, upright_size
 from mst_transfer.files.image_folder import read_image
 from mst_transfer.files.label_maps import read_label_map
 
@@ -37,6 +37,7 @@ class DenseImages(Dataset):
     multiple: int  # in pixels; sides are resized (bicubic, antialiased) to the nearest multiple of it
     max_side: int | None = None  # in pixels; larger images are scaled down to it
     ignore_index: int = 255
+    _sizes: dict[int, tuple[int, int]] = field(default_factory=dict, init=False, repr=False)  # by image
 
     def __post_init__(self) -> None:
         if not self.pairs or not 1 <= self.num_classes <= 255 or not 1 <= self.multiple <= (self.max_side or 2**31):
@@ -52,19 +53,19 @@ class DenseImages(Dataset):
         """(place, index, (h, w)) → place, view uint8 [3, H, W], soft labels."""
         place, index, grid = item
         try:
-            image = resize(read_image(self.pairs[index][0]), *self.view_size(index))
+            image = resize(read_image(self.pairs[index][0], exif_orientation=True), *self.view_size(index))
         except UnreadableImageError as error:
             raise UnreadableImageError(f"{error}. {_OF_ALL}") from error
         return place, torch.from_numpy(image).permute(2, 0, 1).contiguous(), self.soft_labels(index, grid)
 
     def file_size(self, index: int) -> tuple[int, int]:
-        """Height and width in pixels that an image's header declares."""
-        path = self.pairs[index][0]
-        try:
-            with open_image_file(path) as picture:
-                return picture.height, picture.width
-        except UnreadableImageError as error:
-            raise UnreadableImageError(f"Cannot read image '{shown_path(path)}': {error}. {_OF_ALL}") from error
+        """Height and width in pixels of an image as its header declares them, turned as EXIF says."""
+        if index not in self._sizes:
+            try:
+                self._sizes[index] = upright_size(self.pairs[index][0])
+            except UnreadableImageError as error:
+                raise UnreadableImageError(f"{error}. {_OF_ALL}") from error
+        return self._sizes[index]
 
     def view_size(self, index: int) -> tuple[int, int]:
         """Height and width in pixels of an image's view; of two nearest multiples the smaller one."""

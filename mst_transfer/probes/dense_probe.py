@@ -43,7 +43,6 @@ def dense_probe(
     labels: Sequence[int | str] = ("100%",),
     seeds: Sequence[int] = (0,),
     num_blocks: int = 1,
-    max_keys: int | None = None,
     keep_maps: Collection[int] = (),
     **extraction: Any,
 ) -> Iterator[DenseResult]:
@@ -51,13 +50,12 @@ def dense_probe(
 
     Args:
         frozen, train, val: the backbone, and images of the same classes.
-        protocols: of :data:`PROTOCOLS`.
-        labels: of how many training images: numbers, or shares as :func:`label_subset` takes them.
-        seeds: of those, of the held-out images that choose the penalty, and of the cap on keys.
+        protocols: of ``PROTOCOLS``.
+        labels: of how many training images: numbers, or shares as ``label_subset`` takes them.
+        seeds: of those, and of the held-out images that choose the penalty.
         num_blocks: whose tokens dense linear sees; dense k-NN sees the last block's.
-        max_keys: of dense k-NN, drawn among all; None: all.
         keep_maps: validation images whose predicted maps are wanted.
-        **extraction: options of :func:`extract_tokens`.
+        **extraction: options of ``extract_tokens``.
 
     Raises:
         ValueError: an option, an image or a label map; or the images of a subset, or of ``val``, show no class.
@@ -86,12 +84,10 @@ def dense_probe(
                 outputs: Iterator = ((image, problem.scores(queries.image(image))) for image in range(len(val)))
                 (counts, maps), chosen = val.compare(outputs, problem.classes, keep_maps), chosen | more
             else:
-                number = min(len(rows), max_keys or len(rows))
-                keys = rows[np.sort(label_subset(len(rows), number, seed))]
-                if keys.tobytes() not in known:
-                    answers = dense_knn(last[0], keys, last[1], device=frozen.device)
-                    known[keys.tobytes()] = val.compare(answers, np.arange(val.num_classes), keep_maps)
-                (counts, maps), chosen["tokens"] = known[keys.tobytes()], number
+                if (keys := rows.tobytes()) not in known:
+                    answers = dense_knn(last[0], rows, last[1], device=frozen.device)
+                    known[keys] = val.compare(answers, np.arange(val.num_classes), keep_maps)
+                counts, maps = known[keys]
             yield DenseResult(protocol, share, seed, mean_iou(counts), counts, chosen, maps)
 
 

@@ -16,16 +16,12 @@ FeatureFunction = Callable[[Tensor], Tensor]
 
 
 def num_feature_blocks(backbone: Backbone) -> int:
-    """The largest ``num_blocks`` of :func:`class_tokens`."""
+    """The largest ``num_blocks`` of ``class_tokens``."""
     return 1 if isinstance(backbone, SwinTransformer) else len(backbone.blocks)
 
 
 def check_features(backbone: Backbone, num_blocks: int, average_patches: bool) -> None:
-    """Refuses what :func:`class_tokens` cannot compute.
-
-    Raises:
-        ValueError: the backbone has no such features.
-    """
+    """Raises a ValueError for what ``class_tokens`` cannot compute."""
     most = num_feature_blocks(backbone)
     if not 1 <= num_blocks <= most:
         raise ValueError(f"blocks = {num_blocks} must lie in 1 … {most}, the number of blocks with such a feature")
@@ -49,7 +45,7 @@ def class_tokens(backbone: Backbone, images: Tensor, num_blocks: int = 1, averag
         DINO's published linear weights; with n > 1, which DINO's evaluation cannot do, the mean comes last.
 
     Raises:
-        ValueError: see :func:`check_features`.
+        ValueError: see ``check_features``.
     """
     check_features(backbone, num_blocks, average_patches)
     if isinstance(backbone, SwinTransformer):
@@ -70,9 +66,7 @@ def patch_tokens(backbone: Backbone, images: Tensor, num_blocks: int = 1) -> Ten
     """Computes the patch tokens of the last blocks, each after the final norm, without class token and registers.
 
     Normalised images [B, 3, H, W] → [B, h, w, D * num_blocks], earliest block first; of a Swin the last stage's map.
-
-    Raises:
-        ValueError: see :func:`check_features` and :func:`token_grid`.
+    Errors are those of ``check_features`` and ``token_grid``.
     """
     check_features(backbone, num_blocks, average_patches=False)
     grid = token_grid(backbone, *images.shape[-2:])
@@ -100,23 +94,19 @@ def extract_features(
     device: torch.device | str = "cpu",
     title: str = "images",
 ) -> tuple[Tensor, Tensor]:
-    """Features of every image, in the data set's order, the same on every process.
+    """Features float32 [n, D] and labels int64 [n] of every image, in order, on the CPU, the same on every process.
 
     Each process takes every so-manieth image; nothing is padded, so nothing counts twice.
 
     Args:
         function: uint8 views [B, 3, S, S] on ``device`` → [B, D].
-        dataset: of n images.
         batch_size, num_workers: of one process.
-        device: where the features are computed.
         title: of the progress line.
-
-    Returns:
-        float32 [n, D] and int64 [n], on the CPU.
     """
     world, progress = get_world_size(), Progress(title, len(dataset))
     mine, parts, done = dataset.select(range(get_rank(), len(dataset), world)), [], 0
-    for views, _, _ in load(mine, num_workers, batch_size=batch_size):
+    pinned = torch.device(device).type == "cuda"
+    for views, _, _ in load(mine, num_workers, batch_size=batch_size, pin_memory=pinned):
         parts.append(batch_features(function, views, device).cpu())
         done += len(views) * world
         progress(done)

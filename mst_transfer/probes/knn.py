@@ -9,24 +9,13 @@ from torch import Tensor
 
 
 def knn_votes(similarity: Tensor, labels: Tensor, temperature: float, num_classes: int) -> Tensor:
-    """Sum [n, C] over the neighbours of exp(cosine / temperature), for each class.
-
-    Args:
-        similarity: cosines [n, k] of the k nearest training images.
-        labels: int64 [n, k], their classes.
-        temperature: 0.07 in DINO.
-        num_classes: C.
-    """
+    """Votes [n, C] of neighbours, their cosines and classes (int64) [n, k]: exp(cosine / temperature) for each."""
     votes = similarity.new_zeros(len(similarity), num_classes)
     return votes.scatter_add_(1, labels, (similarity / temperature).exp())
 
 
 def check_k(ks: Sequence[int], num_images: int, name: str = "k") -> None:
-    """Refuses more neighbours than there are training images.
-
-    Raises:
-        ValueError: names k and the number.
-    """
+    """Raises a ValueError for no neighbours, or more than there are training images."""
     for k in ks:
         if not 1 <= k <= num_images:
             raise ValueError(f"{name}={k} must lie in 1 … {num_images}, the number of training images")
@@ -38,7 +27,7 @@ def knn_accuracy(
     train_labels: Tensor,
     features: Tensor,
     labels: Tensor,
-    k: int | Sequence[int] = 20,
+    ks: Sequence[int],
     temperature: float = 0.07,
     chunk: int = 256,
     device: torch.device | str = "cpu",
@@ -46,19 +35,15 @@ def knn_accuracy(
     """Top-1 accuracy in per cent for each k; several processes share the queries.
 
     Args:
-        train_features: [M, D], any length: they are normalised here.
-        train_labels: int64 [M].
-        features: [n, D].
-        labels: int64 [n].
-        k: neighbours, one number or several.
-        temperature: of the votes.
+        train_features, train_labels: [M, D], of any length: they are normalised here; int64 [M].
+        features, labels: of the queries, [n, D] and int64 [n].
+        ks: numbers of neighbours.
+        temperature: of the votes; 0.07 in DINO.
         chunk: queries at once; memory grows with chunk x M.
-        device: where to compute.
 
     Raises:
         ValueError: k is not in 1 … M, or the temperature is not positive.
     """
-    ks = [k] if isinstance(k, int) else list(k)
     check_k(ks, len(train_features))
     if temperature <= 0:
         raise ValueError(f"temperature={temperature} must be positive")

@@ -136,9 +136,7 @@ def open_pair(
 ) -> tuple[LabelledImages, LabelledImages]:
     """Opens a training and a validation set with central views.
 
-    Raises:
-        FileNotFoundError: see :class:`LabelledImages`.
-        ValueError: likewise, or their classes differ.
+    Errors are those of ``LabelledImages``, and a ValueError if their classes differ.
     """
     train, val = (LabelledImages(root, size, resize=resize) for root in (train_root, val_root))
     if train.classes != val.classes:

@@ -21,19 +21,12 @@ Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
 
 @dataclass(frozen=True)
 class LinearResult:
-    """Accuracies in per cent.
+    """Accuracies in per cent."""
 
-    Attributes:
-        lr: the learning rate chosen, for a batch of 256.
-        top1: on the validation images.
-        held_out: for each learning rate, on the held-out training images; empty when there was nothing to choose.
-        top1_by_lr: for each learning rate, on the validation images.
-    """
-
-    lr: float
-    top1: float
-    held_out: dict[float, float]
-    top1_by_lr: dict[float, float]
+    lr: float  # the learning rate chosen, for a batch of 256
+    top1: float  # on the validation images
+    held_out: dict[float, float]  # by learning rate, on held-out training images; empty: nothing to choose
+    top1_by_lr: dict[float, float]  # by learning rate, on the validation images
 
 
 def split_held_out(num_images: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -64,7 +57,6 @@ class LinearProbes:
         epochs: length of the cosine.
         seed: of the initial weights.
         sharded: whether each process feeds other images, so that gradients are added up.
-        device: where the classifiers live; features may come from any.
     """
 
     def __init__(
@@ -91,10 +83,6 @@ class LinearProbes:
         flat = features.to(self.weight.device) @ self.weight.flatten(0, 1).T  # [n, R * C]
         return flat.unflatten(1, self.bias.shape).transpose(0, 1) + self.bias[:, None]
 
-    def lr_factor(self, epoch: int) -> float:
-        """The cosine, constant within an epoch: 1 in the first, almost 0 in the last."""
-        return 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
-
     def step(self, features: Tensor, labels: Tensor, epoch: int) -> Tensor:
         """One step of SGD for every classifier; their mean losses [R] before it, over the images of all processes.
 
@@ -102,7 +90,7 @@ class LinearProbes:
         """
         logits = self.logits(features)
         labels = labels.to(logits.device)
-        count = torch.tensor(float(len(labels)), device=logits.device)
+        count = logits.new_full((), len(labels))
         if self.sharded:
             all_reduce(count)
         losses = torch.stack([F.cross_entropy(one, labels, reduction="sum") for one in logits]) / count
@@ -111,7 +99,8 @@ class LinearProbes:
         if self.sharded:
             for summand in (*gradients, losses):
                 all_reduce(summand)
-        rates = self.rates * (self.scale * self.lr_factor(epoch))
+        cosine = 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))  # constant within an epoch
+        rates = self.rates * (self.scale * cosine)
         with torch.no_grad():
             for parameter, gradient, momentum in zip((self.weight, self.bias), gradients, self.momentum, strict=True):
                 momentum.mul_(0.9).add_(gradient)
@@ -138,7 +127,6 @@ def train_linear(
 
     Args:
         batches: epoch → batches of features [b, D] and labels [b].
-        probes: the classifiers.
         val: features [n, D] and labels [n] to report on.
         held_out: those to choose the learning rate by; needed when there are several.
         after_epoch: called with the epoch and the mean losses [R] of its last step.

@@ -3,27 +3,17 @@
 import argparse
 import json
 import math
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mst_transfer.runs import launch
-from mst_transfer.runs.stop import end_group
+from mst_transfer.runs.options import whole_number
+from mst_transfer.runs.stop import run_to_end
 
 DTYPES = ("float32", "bfloat16", "float16")
 LINEAR_LRS = (0.001, 0.01, 0.1, 1.0)
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    """An argument's type: a whole number from ``least`` on."""
-
-    def whole_number(text: str) -> int:
-        if int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text} must be at least {least}")
-        return int(text)
-
-    return whole_number
 
 
 def _positive_number(text: str) -> float:
@@ -51,21 +41,23 @@ def build_parser(program: str) -> argparse.ArgumentParser:
     for name in ("mean", "std"):
         words = f"RGB {name} of the normalisation, 0 to 1 (default: the checkpoint's as far as known, else ImageNet's)"
         parser.add_argument(f"--{name}", type=float, nargs=3, metavar=("R", "G", "B"), help=words)
-    parser.add_argument("--size", type=_whole(1), help="side of the views in pixels (default: the checkpoint's)")
+    parser.add_argument("--size", type=whole_number(1), help="side of the views in pixels (default: the checkpoint's)")
     parser.add_argument("--resize", default="crop", choices=("crop", "squash"), help="see docs/pretraining.md")
-    parser.add_argument("--batch-size", type=_whole(1), default=256, help="of one process (default 256)")
-    parser.add_argument("--num-workers", type=_whole(0), default=0, help="loading processes of each one")
+    parser.add_argument("--batch-size", type=whole_number(1), default=256, help="of one process (default 256)")
+    parser.add_argument("--num-workers", type=whole_number(0), default=0, help="loading processes of each one")
     parser.add_argument("--dtype", default="float32", choices=DTYPES)
-    parser.add_argument("--seed", type=_whole(0), default=0)
+    parser.add_argument("--seed", type=whole_number(0), default=0)
     parser.add_argument("--out", type=_file, help="also write the result to this JSON file")
     parser.add_argument("--launcher", choices=launch.LAUNCHERS, default="none")
     if program == "eval_knn":
-        parser.add_argument("--k", type=_whole(1), nargs="+", default=[10, 20, 100, 200])
+        parser.add_argument("--k", type=whole_number(1), nargs="+", default=[10, 20, 100, 200])
         parser.add_argument("--temperature", type=_positive_number, default=0.07)
     else:
-        parser.add_argument("--blocks", type=_whole(1), help="class tokens of the last N blocks (default: 4; Swin: 1)")
+        parser.add_argument(
+            "--blocks", type=whole_number(1), help="class tokens of the last N blocks (default: 4; Swin: 1)"
+        )
         parser.add_argument("--average-patches", action="store_true", help="and the mean patch token (ViT-B)")
-        parser.add_argument("--epochs", type=_whole(1), default=100)
+        parser.add_argument("--epochs", type=whole_number(1), default=100)
         parser.add_argument("--lr", type=_positive_number, nargs="+", default=LINEAR_LRS, help="for a batch of 256")
         parser.add_argument("--held-out", type=float, default=0.1, help="share of train that chooses the lr")
         parser.add_argument(
@@ -79,21 +71,18 @@ def build_parser(program: str) -> argparse.ArgumentParser:
 def main(program: str, argv: Sequence[str] | None = None) -> int:
     """Run ``eval_knn`` or ``eval_linear``; the exit status."""
     args = build_parser(program).parse_args(argv)
-    from mmengine.dist import is_main_process
-
     from mst_transfer.probes.protocols import run_knn, run_linear
 
-    start = time.monotonic()
-    try:
+    def measure() -> dict[str, Any]:
         launch.init_distributed(args.launcher)
-        result = (run_knn if program == "eval_knn" else run_linear)(args)
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        from mst_transfer.runs.workers import plain_message
+        return (run_knn if program == "eval_knn" else run_linear)(args)
 
-        print(f"{program}: {plain_message(error)}", file=sys.stderr)
-        return end_group(1)
+    start = time.monotonic()
+    status, result = run_to_end(program, measure, (ValueError, FileNotFoundError))
+    if result is None:
+        return status
     result.update(checkpoint=args.checkpoint, data=str(args.data), seconds=round(time.monotonic() - start, 1))
-    if is_main_process():
+    if launch.rank() == 0:
         print(json.dumps(result, indent=2))
         if args.out:
             args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -40,12 +40,8 @@ def overlay(photo: np.ndarray, attention: np.ndarray) -> np.ndarray:
 def pca_maps(tokens: Sequence[Tensor]) -> list[NDArray[np.uint8]]:
     """Shows the first three principal components of patch tokens as red, green and blue, over all images together.
 
-    Args:
-        tokens: of each image [h, w, D], D ≥ 3; the grids may differ.
-
-    Returns:
-        RGB [h, w, 3] of each image. A component runs from 0 at its lowest to 255 at its highest over all images; its
-        entry of the largest size is positive, so that the colours do not hang on the solver.
+    Tokens [h, w, D] of each image, D ≥ 3; the grids may differ → RGB [h, w, 3]. A component runs from 0 at its lowest
+    to 255 at its highest over all images; its largest entry is positive, so that colours do not hang on the solver.
     """
     flat = torch.cat([image.flatten(0, 1) for image in tokens]).double()
     flat = flat - flat.mean(dim=0)
@@ -62,9 +58,8 @@ def pca_maps(tokens: Sequence[Tensor]) -> list[NDArray[np.uint8]]:
 def photo_maps(backbone: FrozenBackbone, photos: Sequence[NDArray[np.uint8]], side: int = 480) -> dict[str, list]:
     """Draws attention, averaged over heads, and principal components of patch tokens of photos [H, W, 3].
 
-    Returns:
-        "attention" and "components": RGB uint8 [h, w, 3] of each photo, whose longest side is about ``side`` pixels at
-        most: both sides become multiples of a token's.
+    Under "attention" and "components": RGB uint8 [h, w, 3] of each photo, whose longest side is about ``side`` pixels
+    at most: both sides become multiples of a token's.
     """
     token, attention, tokens = token_side(backbone.model), [], []
     for photo in photos:

@@ -29,11 +29,7 @@ DEFAULT_BLOCKS = 4  # DINO's for ViT-S
 
 
 def held_out_images(args: argparse.Namespace, num_images: int) -> tuple[Tensor, Tensor]:
-    """Indices of the images to train on, and of those that choose among several learning rates.
-
-    Raises:
-        ValueError: none would be left for one of the two.
-    """
+    """Indices of the images to train on, and of those that choose among several learning rates: some of both."""
     if len(args.lr) == 1:
         return split_held_out(num_images, 0.0, args.seed)
     kept, held_out = split_held_out(num_images, min(max(args.held_out, 0.0), 1.0), args.seed)
@@ -51,7 +47,7 @@ def open_backbone(args: argparse.Namespace) -> FrozenBackbone:
         args.checkpoint,
         role=args.role,
         arch=args.arch,
-        arch_kwargs=parse_cfg_options(args.arch_options),
+        arch_kwargs=parse_cfg_options(args.arch_options, "--arch-options"),
         device=torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu",
         dtype=None if args.dtype == "float32" else getattr(torch, args.dtype),
         mean=args.mean,
@@ -66,7 +62,7 @@ def open_backbone(args: argparse.Namespace) -> FrozenBackbone:
 
 
 def extractor(args: argparse.Namespace, frozen: FrozenBackbone) -> Callable[..., tuple[Tensor, Tensor]]:
-    """:func:`extract_features` with the options of the command line."""
+    """``extract_features`` with the options of the command line."""
     return partial(extract_features, batch_size=args.batch_size, num_workers=args.num_workers, device=frozen.device)
 
 

@@ -32,7 +32,7 @@ def checkpoints_by_age(work_dir: str | os.PathLike) -> list[Path]:
 
 
 def latest_checkpoint(work_dir: str | os.PathLike) -> Path | None:
-    """Returns the first of :func:`checkpoints_by_age`, whether it is whole or not; None if there is none."""
+    """Returns the first of ``checkpoints_by_age``, whether it is whole or not; None if there is none."""
     return next(iter(checkpoints_by_age(work_dir)), None)
 
 

@@ -4,10 +4,10 @@ A run is then reproducible from its config, resuming at any step is exact, and a
 whichever worker, rank or micro-batch it lands. All keys come from SplitMix64 (Steele et al., "Fast splittable
 pseudorandom number generators", OOPSLA 2014) on wrapping 64-bit integers, the same on CPU and GPU:
 
-- :func:`uniform` draws from a key for a whole batch, on its device (masks).
-- :func:`seed_sample` and :func:`seed_iteration` seed the generators of python, numpy, OpenCV and torch with a key, for
+- ``uniform`` draws from a key for a whole batch, on its device (masks).
+- ``seed_sample`` and ``seed_iteration`` seed the generators of python, numpy, OpenCV and torch with a key, for
   what draws from these: transforms, samplers of boxes, dropout, stochastic depth.
-- :func:`sample_generator` has no need of a key: Philox takes the counters themselves (augmentation, order of images).
+- ``sample_generator`` has no need of a key: Philox takes the counters themselves (augmentation, order of images).
 """
 
 import random
@@ -70,7 +70,7 @@ def uniform(key: int, sample_ids: Tensor, num_draws: int) -> Tensor:
     """Independent uniform numbers in [0, 1) for each sample.
 
     Args:
-        key: from :func:`derive_key`, e.g. of (seed, step, view).
+        key: from ``derive_key``, e.g. of (seed, step, view).
         sample_ids: int64 [B], identifies each row; equal ids give equal rows.
         num_draws: columns N.
 

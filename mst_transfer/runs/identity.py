@@ -16,7 +16,8 @@ FREE = frozenset(
         "init_cfg", "pretrained", "checkpoint", "init_from", "init_head", "test_cfg", "with_cp",
         "grad_checkpointing", "compile_blocks", "photometric",
         "data_root", "data_prefix", "img_dir", "ann_dir", "backend_args",
-        "file_client_args", "lazy_init", "indices", "seed", "serialize_data", "palette", "num_workers",
+        "file_client_args", "cache_gb", "cache_dir", "lazy_init",
+        "indices", "seed", "serialize_data", "palette", "num_workers",
     }
 )  # fmt: skip
 FILES = frozenset({"ann_file", "seg_map_path", "img_path"})  # known by their last part

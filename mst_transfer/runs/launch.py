@@ -37,7 +37,7 @@ def init_distributed(launcher: str) -> None:
     if launcher == "slurm":
         _take_slurm_environment()
     _check_environment(launcher)
-    backend = "gloo"
+    backend, options = "gloo", dict[str, Any](timeout=TIMEOUT)
     if torch.cuda.is_available():
         backend = "nccl"
         local_rank, num_devices = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
@@ -47,14 +47,15 @@ def init_distributed(launcher: str) -> None:
                 f"Next step: start at most {num_devices} processes a node, or widen CUDA_VISIBLE_DEVICES"
             )
         torch.cuda.set_device(local_rank)
+        options["device_id"] = torch.device("cuda", local_rank)  # NCCL need not guess
     else:
         _share_cores()
     store = _store_of_attempt()
     if store is None:
-        dist.init_process_group(backend, timeout=TIMEOUT)
+        dist.init_process_group(backend, **options)
     else:
         rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        dist.init_process_group(backend, timeout=TIMEOUT, store=store, rank=rank, world_size=world_size)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, **options)
 
 
 def _store_of_attempt() -> Any:

@@ -1,9 +1,21 @@
-"""Command-line options of the programs that run a config: ``mst train``, ``mst test`` and ``mst-pretrain``."""
+"""Command-line options of several programs, most of all of those that run a config."""
 
 import argparse
+from collections.abc import Callable
 
 from mst_transfer.runs.launch import LAUNCHERS
 from mst_transfer.runs.stop import is_restarted
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """The type of an argument: a whole number from ``least`` on; ``argparse`` reports the error."""
+
+    def parse(word: str) -> int:
+        if not word.isdigit() or int(word) < least:
+            raise argparse.ArgumentTypeError(f"{word!r} is not a whole number from {least}")
+        return int(word)
+
+    return parse
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +58,13 @@ def add_beginning_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="start anew in a used work dir: the earlier run's checkpoints are moved to its folder earlier_1, …",
     )
+    add_track_option(parser)
+
+
+def add_track_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Adds ``--track``."""
+    about = "show it in tensorboard, mlflow or wandb; may be given several times"
+    parser.add_argument("--track", action="append", default=[], metavar="NAME", help=about)
 
 
 def resume_if_restarted(args: argparse.Namespace) -> None:

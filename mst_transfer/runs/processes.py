@@ -29,13 +29,13 @@ def visible_gpus(number: int) -> int:
 
 
 def run_group(number: int, words: Sequence[str]) -> int:
-    """Runs a Python program as so many processes to their end; errors as of :func:`visible_gpus`.
+    """Runs a Python program as so many processes to their end; errors as of ``visible_gpus``.
 
     Environment: ``NNODES`` (1), ``NODE_RANK`` (0), ``MASTER_ADDR``, ``PORT`` (a free one; 29500 for several nodes), and
     ``MAX_RESTARTS`` (0): how often all are started again if one fails.
 
     Returns:
-        The exit status, as :func:`mst_transfer.runs.stop.run_torchrun`.
+        The exit status, as ``mst_transfer.runs.stop.run_torchrun``.
     """
     env = os.environ
     if not visible_gpus(number):

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
 from mst_transfer.configs import saved
+from mst_transfer.runs.trackers import track
 from mst_transfer.runs.workers import dismiss
 
 
@@ -30,6 +31,13 @@ class ResumingRunner(Runner):
         self._there = set(os.listdir(work_dir)) if os.path.isdir(work_dir) else set()
         with self._withdrawn_if_refused():
             super().__init__(*args, work_dir=work_dir, **kwargs)
+
+    def build_visualizer(self, visualizer: Any = None) -> Visualizer:
+        """mmengine's, with the trackers that the config's entry ``track`` names."""
+        built = super().build_visualizer(visualizer)
+        if is_main_process():
+            track(built, self.cfg.get("track") or (), self.work_dir, self._resume, self.logger.warning)
+        return built
 
     def dump_config(self) -> None:
         """mmengine's ``.py`` and the same as data, at once in a run that begins."""
@@ -79,6 +87,9 @@ class ResumingRunner(Runner):
     def _workers_dismissed(self) -> Iterator[None]:
         try:
             yield
+        except BaseException:
+            self.visualizer.close()  # else the next run of this process would be tracked as this one
+            raise
         finally:
             for loop in (self._train_loop, self._val_loop, self._test_loop):
                 loader = getattr(loop, "dataloader", None)

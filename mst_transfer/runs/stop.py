@@ -5,7 +5,7 @@ all processes together, and all stop after the same one. A second signal ends th
 status that it ends in, 0 for none; of several the largest wins.
 
 torchrun itself dies by SIGUSR1, kills its processes 30 seconds after SIGTERM, and returns 1 whatever they return. So
-:func:`run_torchrun` starts it in a session of its own: a signal becomes a file that every process looks for at each
+``run_torchrun`` starts it in a session of its own: a signal becomes a file that every process looks for at each
 step, and their status comes back through a file too.
 """
 
@@ -110,7 +110,7 @@ def _launchers_wish() -> int:
 
 
 def wish() -> int:
-    """Returns this process's wish. Give the largest of all processes' to :func:`agree`."""
+    """Returns this process's wish. Give the largest of all processes' to ``agree``."""
     return _run.wish or _launchers_wish()
 
 
@@ -120,7 +120,7 @@ def agree(largest: float) -> None:
 
 
 def agreed() -> int:
-    """Returns what :func:`agree` was told since :func:`listening`."""
+    """Returns what ``agree`` was told since ``listening``."""
     return _run.agreed
 
 
@@ -197,7 +197,7 @@ def run_to_end(
         run: the work; returns when it is done.
         refusals: errors whose text is for the user, the same in every process: said once on each machine.
         early_refusals: those that are so before the first step only.
-        stoppable: whether the work heeds signals: see :func:`listening`.
+        stoppable: whether the work heeds signals: see ``listening``.
 
     Returns:
         Exit status, and what ``run`` returned, None if it did not come to its end. 0 done; 75 or 130 stopped by a

@@ -107,7 +107,7 @@ class UnreadableImagesHook(Hook):
     """Logs and counts the images that training skips, and stops a run with too many of them.
 
     Workers name them in the list of their process. Each process judges its own at every step, all together at the end
-    of an epoch. For the arguments see :class:`UnreadableLimit`.
+    of an epoch. For the arguments see ``UnreadableLimit``.
     """
 
     def __init__(self, max_unreadable_share: float = 0.01, min_unreadable: int = 10) -> None:

@@ -34,7 +34,7 @@ class UsedWorkDirError(ValueError):
 
 
 def lock(work_dir: str | os.PathLike) -> str | None:
-    """Makes a folder, which is made if it is missing, this process's until :func:`release`, or until it ends.
+    """Makes a folder, which is made if it is missing, this process's until ``release``, or until it ends.
 
     A folder that it has already stays its own.
 
@@ -69,7 +69,7 @@ def _refusal(work_dir: str | os.PathLike, folder: Path) -> str:
         holder = (folder / HOLDER).read_text() or holder
     return (
         f"{work_dir} belongs to a run that is going on: {holder}. Next step: wait for it or end it, or take another "
-        f"--work-dir; if there is no such process any more, its machine having crashed, remove {folder / LOCK}"
+        f"--work-dir or OUT; if there is no such process any more, its machine having crashed, remove {folder / LOCK}"
     )
 
 
@@ -92,10 +92,10 @@ def release_all() -> None:
 
 @contextmanager
 def locked(work_dir: str | os.PathLike) -> Iterator[str | None]:
-    """Calls :func:`lock` in the main process for all of a group, and :func:`release` in the end.
+    """Calls ``lock`` in the main process for all of a group, and ``release`` in the end.
 
     Yields:
-        What :func:`lock` returns.
+        What ``lock`` returns.
 
     Raises:
         WorkDirInUseError: In all other processes a plain ``ValueError`` that says the same.
@@ -153,7 +153,7 @@ def set_aside(work_dir: str | os.PathLike, writes_backbones: bool = False) -> Pa
 
 
 def begin_anew(work_dir: str | os.PathLike, fresh: bool, writes_backbones: bool = False) -> str | None:
-    """Prepares the work dir of a run that goes on from nothing: :func:`set_aside` if ``fresh``, or it must be unused.
+    """Prepares the work dir of a run that goes on from nothing: ``set_aside`` if ``fresh``, or it must be unused.
 
     The main process acts; all return or raise the same.
 

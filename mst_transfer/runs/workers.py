@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import threading
 import traceback
@@ -152,3 +153,21 @@ def plain_message(error: BaseException) -> str:
     text = str(error)
     starts = [match.end() for match in _RAISED.finditer(text)]
     return text[starts[-1] :].strip() if starts else text
+
+
+def lack_of_shared_memory(loader: Any, sample_bytes: int, folder: str = "/dev/shm") -> str:
+    """A warning if what the workers of this node load ahead may not fit into shared memory; else empty.
+
+    Args:
+        loader: torch's; each process of the node has one like it.
+        sample_bytes: of the tensors of a sample.
+    """
+    batches = loader.num_workers * (loader.prefetch_factor or 0) * int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    needed = batches * (loader.batch_size or 1) * sample_bytes
+    if not needed or not os.path.isdir(folder) or (free := shutil.disk_usage(folder).free) >= needed:
+        return ""
+    return (
+        f"the workers of this node load {needed / 2**30:.1f} GiB ahead, and {folder} has {free / 2**30:.1f} GiB free: "
+        "they may be killed. Next step: start the container with a larger --shm-size, or lower "
+        "train_dataloader.prefetch_factor"
+    )

@@ -10,14 +10,23 @@ the patch embeddings.
 from functools import partial
 
 import torch
-from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mst_transfer.devices.onednn_products import quick_recomputation
+from mst_transfer.devices.window_attention import attend_in_windows
 from mst_transfer.probes.attention import pooled_attention, token_grid, token_side
 from mst_transfer.probes.backbones import create_backbone
 from pretrain.backbones.vit import BackboneOutput, compiled
+
+
+def swin_block(block: SwinTransformerBlock, x: Tensor) -> Tensor:
+    """timm's block [B, h, w, C] → the same; on CUDA its attention is one kernel where no window needs padding."""
+    if not x.is_cuda or any(side % extent for side, extent in zip(x.shape[1:3], block.window_size, strict=True)):
+        return block(x)
+    x = x + block.drop_path1(attend_in_windows(block.attn, block.norm1(x), block.shift_size))
+    return x + block.drop_path2(block.mlp(block.norm2(x)))
 
 
 class MaskedSwin(nn.Module):
@@ -35,7 +44,7 @@ class MaskedSwin(nn.Module):
         with_mask_token: whether the [MASK] embedding exists.
         drop_path_rate: stochastic depth, rising linearly over the blocks.
         grad_checkpointing: recompute activations in the backward pass: less memory, more time.
-        compile_blocks: let ``torch.compile`` fuse the stages, as in :class:`~pretrain.backbones.vit.MaskedViT`.
+        compile_blocks: let ``torch.compile`` fuse the stages, as in ``MaskedViT``.
         **timm_kwargs: overrides of the architecture, e.g. ``embed_dim=24, depths=(1, 1, 2, 1)``.
 
     Attributes:
@@ -50,7 +59,7 @@ class MaskedSwin(nn.Module):
         with_mask_token: bool = True,
         drop_path_rate: float = 0.0,
         grad_checkpointing: bool = False,
-        compile_blocks: bool = False,
+        compile_blocks: bool | None = None,
         **timm_kwargs,
     ) -> None:
         super().__init__()
@@ -88,7 +97,7 @@ class MaskedSwin(nn.Module):
         """What enters the blocks: [B, H / p, W / p, C], with [MASK] in the hidden cells."""
         height, width = images.shape[-2:]
         num_cells = self.num_patches(height, width)
-        x = self.vit.patch_embed(images)
+        x = self.vit.patch_embed(images).float()  # what blocks add to stays in float32, under autocast too
         if mask is not None:
             assert self.mask_token is not None and mask.shape == (len(images), num_cells)
             scale = self.cell_size // self.patch_size
@@ -106,13 +115,19 @@ class MaskedSwin(nn.Module):
                 if with_attention and block is last:
                     row = pooled_attention(block, x)
                 if self.grad_checkpointing and torch.is_grad_enabled():
-                    x = checkpoint(block, x, use_reentrant=False, context_fn=partial(quick_recomputation, x.device))
+                    run = partial(swin_block, block)
+                    x = checkpoint(run, x, use_reentrant=False, context_fn=partial(quick_recomputation, x.device))
                 else:
-                    x = block(x)
-        return self.vit.norm(x), row
+                    x = swin_block(block, x)
+        return self.vit.norm(x.float()), row
 
     def forward(
-        self, images: Tensor, mask: Tensor | None = None, patch_tokens: bool = False, importance: bool = False
+        self,
+        images: Tensor,
+        mask: Tensor | None = None,
+        patch_tokens: bool = False,
+        importance: bool = False,
+        in_step: bool = False,
     ) -> BackboneOutput:
         """Features of ``images``.
 
@@ -122,11 +137,13 @@ class MaskedSwin(nn.Module):
                 block; they stay in their place.
             patch_tokens: also return the last-stage tokens [B, h, w, D].
             importance: also return the pooled feature's attention over the last-stage tokens, averaged over heads.
+            in_step: whether this is a step of training, where compiled blocks may be used.
 
         Returns:
             The average of the normalised last-stage tokens stands for ``cls_token``.
         """
-        tokens, row = self._through_stages(self, self._embed(images, mask), with_attention=importance)
+        x = self._embed(images, mask)
+        tokens, row = self._through_stages(x, in_step)(self, x, importance)
         return BackboneOutput(
             cls_token=tokens.mean(dim=(1, 2)),
             patch_tokens=tokens if patch_tokens else None,

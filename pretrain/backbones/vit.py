@@ -3,6 +3,7 @@
 Legend: B images, N = h * w patches, T = prefix tokens (class, registers) + N, D embedding, H heads, d = D / H.
 """
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mst_transfer.checkpoint.pos_embed import mark_interpolation, use_pos_embed_interpolation
+from mst_transfer.devices.compiler import can_compile
 from mst_transfer.devices.onednn_products import quick_recomputation
 from mst_transfer.probes.attention import choose_kernel, class_token_attention, class_token_block, token_grid
 from mst_transfer.probes.backbones import create_backbone
@@ -33,22 +35,35 @@ class BackboneOutput(NamedTuple):
     importance: Tensor | None
 
 
-def compiled(function: Callable[..., Any], wanted: bool, grad_checkpointing: bool) -> Callable[..., Any]:
-    """The function, by ``torch.compile`` if that is wanted: one graph for each shape, compiled at its first call.
+def compiled(
+    function: Callable[..., Any], wanted: bool | None, grad_checkpointing: bool
+) -> Callable[[Tensor, bool], Callable[..., Any]]:
+    """Chooses between a method and the same by ``torch.compile``: one graph for each shape, compiled at its first call.
 
-    Give a method that is not bound: a copy of the module would keep one that is, and with it the original's weights.
+    Args:
+        function: a method that is not bound: a copy of the module would keep one that is, and with it the original's
+            weights.
+        wanted: None: where ``can_compile``, but not with gradient checkpointing.
+
+    Returns:
+        A function of the input and ``in_step``: the method as it is outside of training steps, whose few shapes come
+        again and again.
 
     Raises:
         ValueError: with gradient checkpointing, whose recomputation would not be compiled.
     """
-    if not wanted:
-        return function
-    if grad_checkpointing:
+    if wanted and grad_checkpointing:
         raise ValueError(
             "backbone.compile_blocks = True and backbone.grad_checkpointing = True exclude each other: choose the "
             "first for speed, the second for memory"
         )
-    return torch.compile(function, dynamic=False)
+    fused = functools.cache(lambda: torch.compile(function, dynamic=False))
+
+    def choose(x: Tensor, in_step: bool) -> Callable[..., Any]:
+        use = can_compile(x.device) if wanted is None and not grad_checkpointing else wanted
+        return fused() if in_step and use else function
+
+    return choose
 
 
 class MaskedViT(nn.Module):
@@ -60,8 +75,9 @@ class MaskedViT(nn.Module):
         with_mask_token: whether the [MASK] embedding exists.
         drop_path_rate: stochastic depth, rising linearly over the blocks.
         grad_checkpointing: recompute activations in the backward pass: less memory, more time.
-        compile_blocks: let ``torch.compile`` fuse the blocks (not the last one): one graph for each size of views, each
-            compiled in the first step. It needs a GPU, or a C++ compiler on the CPU; not with ``grad_checkpointing``.
+        compile_blocks: let ``torch.compile`` fuse the blocks in training steps: one graph for each size of views, each
+            compiled in the first step. None: on a GPU if Triton and a C compiler are found, and not with
+            ``grad_checkpointing``. On the CPU it needs a C++ compiler.
         pos_embed_interpolation: how position embeddings are resampled for views of another size: ``timm`` (bicubic,
             antialiased) or ``dino`` (as in DINO's published code).
         **timm_kwargs: overrides of the architecture, e.g. ``patch_size=8, embed_dim=128, depth=6, num_heads=4``.
@@ -74,7 +90,7 @@ class MaskedViT(nn.Module):
         with_mask_token: bool = True,
         drop_path_rate: float = 0.0,
         grad_checkpointing: bool = False,
-        compile_blocks: bool = False,
+        compile_blocks: bool | None = None,
         pos_embed_interpolation: str = "timm",
         **timm_kwargs,
     ) -> None:
@@ -110,16 +126,8 @@ class MaskedViT(nn.Module):
         rows, columns = token_grid(self.vit, height, width)
         return rows * columns
 
-    def _before_last_block(self, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, tuple[int, int]]:
-        """Everything but the last block.
-
-        Args:
-            images: [B, 3, H, W], normalised.
-            mask: bool [B, N] or None.
-
-        Returns:
-            Tokens [B, T, D] that enter the last block, and the patch grid (h, w).
-        """
+    def _embed(self, images: Tensor, mask: Tensor | None) -> tuple[Tensor, tuple[int, int]]:
+        """Tokens [B, T, D] that enter the blocks, and the patch grid (h, w)."""
         vit = self.vit
         x = vit.patch_embed(images)  # [B, h, w, D]
         B, h, w, _ = x.shape
@@ -128,20 +136,31 @@ class MaskedViT(nn.Module):
             x = torch.where(mask.view(B, h, w, 1), self.mask_token.to(x.dtype), x)
         x = vit.norm_pre(vit.patch_drop(vit._pos_embed(x)))  # [B, T, D]
         choose_kernel(vit, x)
-        if not (self.grad_checkpointing and torch.is_grad_enabled()):
-            return self._blocks(self, x), (h, w)
-        for block in vit.blocks[:-1]:
-            x = checkpoint(block, x, use_reentrant=False, context_fn=partial(quick_recomputation, x.device))
         return x, (h, w)
 
-    def _through_blocks(self, x: Tensor) -> Tensor:
-        """[B, T, D] through all blocks but the last."""
-        for block in self.vit.blocks[:-1]:
-            x = block(x)
-        return x
+    def _through_blocks(self, x: Tensor, patch_tokens: bool, importance: bool) -> tuple[Tensor, Tensor | None]:
+        """What enters the blocks, [B, T, D] → normalised tokens [B, T or 1, D], and the class token's row [B, H, T]."""
+        vit, row = self.vit, None
+        for block in vit.blocks[:-1]:
+            if self.grad_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False, context_fn=partial(quick_recomputation, x.device))
+            else:
+                x = block(x)
+        last = vit.blocks[-1]
+        if not patch_tokens:
+            x, row = class_token_block(last, x)
+            return vit.norm(x), row
+        if importance:
+            _, row = class_token_attention(last.attn, last.norm1(x))
+        return vit.norm(last(x)), row
 
     def forward(
-        self, images: Tensor, mask: Tensor | None = None, patch_tokens: bool = False, importance: bool = False
+        self,
+        images: Tensor,
+        mask: Tensor | None = None,
+        patch_tokens: bool = False,
+        importance: bool = False,
+        in_step: bool = False,
     ) -> BackboneOutput:
         """Features of ``images``.
 
@@ -151,17 +170,11 @@ class MaskedViT(nn.Module):
                 is added; the token stays in the sequence.
             patch_tokens: also return the patch tokens.
             importance: also return the class token's attention over the patches.
+            in_step: whether this is a step of training, where compiled blocks may be used.
         """
-        vit = self.vit
-        x, (h, w) = self._before_last_block(images, mask)
-        last, row = vit.blocks[-1], None
-        if patch_tokens:
-            if importance:
-                _, row = class_token_attention(last.attn, last.norm1(x))
-            x = vit.norm(last(x))
-            grid = x[:, vit.num_prefix_tokens :].unflatten(1, (h, w))  # [B, h, w, D]
-        else:
-            x, row = class_token_block(last, x)
-            x, grid = vit.norm(x), None
-        attended = row[..., vit.num_prefix_tokens :].float().mean(dim=1) if importance and row is not None else None
+        first = self.vit.num_prefix_tokens
+        x, shape = self._embed(images, mask)
+        x, row = self._blocks(x, in_step)(self, x, patch_tokens, importance)
+        grid = x[:, first:].unflatten(1, shape) if patch_tokens else None  # [B, h, w, D]
+        attended = row[..., first:].float().mean(dim=1) if importance and row is not None else None
         return BackboneOutput(x[:, 0], grid, attended)

@@ -1,7 +1,7 @@
 """Multi-crop augmentation: DINO's recipe, drawn first and rendered after.
 
-:func:`draw_crops` turns random numbers into :class:`CropPlan` objects and touches no pixel;
-:func:`render_crops` turns plans into crops and draws nothing. All numbers of a sample come from one block of
+``draw_crops`` turns random numbers into ``CropPlan`` objects and touches no pixel;
+``render_crops`` turns plans into crops and draws nothing. All numbers of a sample come from one block of
 uniform draws keyed by (seed, epoch, sample index): they do not depend on workers, ranks or order, and an
 option that is changed leaves the draws of the others as they were.
 
@@ -74,6 +74,11 @@ class MultiCropOptions:
     global_solarize_probs: tuple[float, float] = (0.0, 0.2)
     local_solarize_prob: float = 0.0
     solarize_threshold: int = 128
+
+    @property
+    def sample_bytes(self) -> int:
+        """Of the uint8 crops of an image."""
+        return 3 * (2 * self.global_size**2 + self.num_local_crops * self.local_size**2)
 
     def __post_init__(self) -> None:
         for name in ("global_size", "local_size"):

@@ -23,7 +23,7 @@ class EpochSampler(Sampler):
     in each step.
 
     Args:
-        dataset: anything with a length.
+        dataset: anything with a length; its ``permute``, if it has one, turns a generator into a permutation.
         batch_size: samples of one rank's micro-batch: the ``batch_size`` of the DataLoader.
         accumulation_steps: micro-batches of a step.
         seed: of the order; None takes one that all ranks agree on.
@@ -55,6 +55,7 @@ class EpochSampler(Sampler):
         self.accumulation_steps = accumulation_steps
         self.seed = sync_random_seed() if seed is None else seed
         self.num_images = len(dataset)
+        self._permute = getattr(dataset, "permute", lambda generator: generator.permutation(self.num_images))
         self.epoch = 0
         self.start_step = 0
         self.global_batch_size = batch_size * self.world_size * accumulation_steps
@@ -73,7 +74,7 @@ class EpochSampler(Sampler):
         self.start_step = 0
 
     def set_start_step(self, step_in_epoch: int) -> None:
-        """Makes iterations of this epoch begin at a step, to resume; call it after :meth:`set_epoch`."""
+        """Makes iterations of this epoch begin at a step, to resume; call it after ``set_epoch``."""
         if not 0 <= step_in_epoch <= self.steps_per_epoch:
             raise ValueError(
                 f"step_in_epoch={step_in_epoch} is not allowed: an epoch has {self.steps_per_epoch} steps "
@@ -84,7 +85,7 @@ class EpochSampler(Sampler):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch, num_samples = self.epoch, self.steps_per_epoch * self.global_batch_size
-        order = sample_generator(self.seed, epoch, 0, stream=_STREAM_ORDER).permutation(self.num_images)
+        order = self._permute(sample_generator(self.seed, epoch, 0, stream=_STREAM_ORDER))
         batches = order[:num_samples].reshape(-1, self.world_size, self.batch_size)  # [micro-batches, W, B]
         for index in batches[self.start_step * self.accumulation_steps :, self.rank].flat:
             yield epoch, int(index)

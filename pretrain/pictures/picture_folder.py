@@ -44,7 +44,6 @@ def load_run(work_dir: Path, config: Path | None = None, trust_config: bool = Fa
         )
     cfg = read_config_of_run(work_dir, trust_config, config)
     cfg.model.update(init_from=None, init_head=False)  # the checkpoint holds what came of it
-    cfg.model.backbone.pop("compile_blocks", None)  # a few pictures are not worth a compiler
     with nullcontext() if trust_config else registered_types_only():
         try:
             model: MST = MODELS.build(cfg.model)
@@ -89,7 +88,7 @@ class PictureFolder:
 
     Args:
         path: made when it is not there.
-        words: see :func:`attention_words`.
+        words: see ``attention_words``.
     """
 
     def __init__(self, path: Path, words: str) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mst_transfer.probes.features import extract_features
 from mst_transfer.probes.knn import check_k, knn_accuracy
-from mst_transfer.probes.labelled_images import LabelledImages, open_pair
+from mst_transfer.probes.labelled_images import open_pair
 from mst_transfer.probes.monitors import effective_rank, prototypes_in_use
 from mst_transfer.runs.stop_hook import save_now
 from pretrain.model import MST
@@ -46,8 +46,8 @@ class KNNHook(Hook):
         size: side of the views in pixels; None: the global crops'.
         interval: epochs between two measurements; the last epoch is always measured.
         k, temperature: of the votes.
-        batch_size, num_workers: of one process.
-        resize: see :class:`~mst_transfer.probes.labelled_images.LabelledImages`.
+        batch_size, num_workers: of one process; None: as many workers as the training's loader.
+        resize: see ``LabelledImages``.
         before_training: measure the initial weights too, once, when the run starts at step 0.
         max_drop: points below the best measurement so far at which the guard acts; None: no guard. Meant for runs
             that continue from good weights.
@@ -66,7 +66,7 @@ class KNNHook(Hook):
         k: int = 20,
         temperature: float = 0.07,
         batch_size: int = 256,
-        num_workers: int = 0,
+        num_workers: int | None = None,
         resize: str = "crop",
         before_training: bool = True,
         max_drop: float | None = None,
@@ -81,12 +81,13 @@ class KNNHook(Hook):
         self.interval, self.k, self.temperature = interval, k, temperature
         self.batch_size, self.num_workers = batch_size, num_workers
         self.before_training, self.max_drop, self.action = before_training, max_drop, action
-        self._sets: tuple[LabelledImages, LabelledImages] | None = None
 
     def before_train(self, runner) -> None:
         """Open the images, so that a wrong path shows before the first step; measure the initial weights."""
         size = self.size or runner.train_loop.dataloader.dataset.options.global_size
         runner.train_loop.mst.teacher.backbone.num_patches(size, size)  # a ValueError if they don't fit
+        if self.num_workers is None:
+            self.num_workers = runner.train_loop.dataloader.loader.num_workers
         self._sets = open_pair(*self.roots, size, self.resize)
         check_k([self.k], len(self._sets[0]), "KNNHook.k")
         if self.before_training and runner.iter == 0:
@@ -108,7 +109,6 @@ class KNNHook(Hook):
 
     def accuracy(self, mst: MST) -> float:
         """Top-1 in per cent of the teacher's class token, the same on every process."""
-        assert self._sets is not None
         backbone = mst.teacher.backbone
         device = next(backbone.parameters()).device
 
@@ -116,10 +116,12 @@ class KNNHook(Hook):
             return backbone(mst.normalise(views)).cls_token
 
         votes, queries = (
-            extract_features(function, images, batch_size=self.batch_size, num_workers=self.num_workers, device=device)
+            extract_features(
+                function, images, batch_size=self.batch_size, num_workers=self.num_workers or 0, device=device
+            )
             for images in self._sets
         )
-        return knn_accuracy(*votes, *queries, self.k, self.temperature, device=device)[self.k]
+        return knn_accuracy(*votes, *queries, [self.k], self.temperature, device=device)[self.k]
 
     def _measure(self, runner, epoch: int) -> None:
         top1 = self.accuracy(runner.train_loop.mst)
@@ -152,7 +154,7 @@ class KNNHook(Hook):
 class CollapseAlarmHook(Hook):
     """Watches the teacher for the two ways in which self-distillation collapses, without labels.
 
-    Logs ``effective_rank`` (of the class tokens; :func:`~mst_transfer.probes.monitors.effective_rank`) and
+    Logs ``effective_rank`` (of the class tokens; ``effective_rank``) and
     ``prototypes_in_use`` over the global views of a step. After the learning rate's warm-up it raises an alarm when
 
     * the teacher's output stays uniform: its entropy is above ``max_entropy`` x ln(K); or

@@ -43,8 +43,7 @@ def power_of_two(value: float) -> int:
 def plan(facts: Facts, net: Net, epochs: int | None = None, possible_steps: int | None = None) -> Choices:
     """Chooses what a run needs beyond ``_base_/mst_vit.py``, for so many epochs, or steps, or by rule.
 
-    Raises:
-        ValueError: too few images, or too little time.
+    Too few images, or too little time, is a ValueError.
     """
     images, least, large = facts.num_images, max(MIN_IMAGES, 2 * facts.processes), net.millions > 15
     if images < least:
@@ -78,7 +77,7 @@ def plan(facts: Facts, net: Net, epochs: int | None = None, possible_steps: int 
         ("train_cfg.accumulation_steps", share // micro, ""),
         ("train_dataloader.num_workers", max(1, min(16, facts.cores // facts.processes - 1)) if facts.gpus else 1, ""),
         ("optim_wrapper.dtype", "auto", "the quickest on this machine, measured at the start"),
-        ("model.head.out_dim", prototypes, "prototypes, an eighth of the photos at most"),
+        ("model.head.out_dim", prototypes, "prototypes, of 64 … 65,536: an eighth of the photos at most"),
         ("model.head.hidden_dim", 2048 if large else 1024, ""),
         ("model.decoder.channels", (256, 128, 64, 32) if large else (64, 32, 16, 16), ""),
         ("model.masking.num", num, f"hides the least attended 1/{num} of {patches} patches"),
@@ -101,7 +100,7 @@ def _length(images: int, batch: int, epochs: int | None, possible: int | None, g
 
 
 def _schedule(facts: Facts, net: Net, batch: int, steps: int, epochs: int) -> Choices:
-    """Options of :class:`pretrain.schedules.Schedule`."""
+    """Options of ``pretrain.schedules.Schedule``."""
     goes_on, short, few = bool(net.init), steps * epochs < SHORT, facts.num_images < FEW
     peak = (1e-4 if goes_on else 5e-4 if net.millions > 15 else 1e-3) * (batch / 256) ** (1 if batch > 256 else 0.5)
     temp, warming = 0.02 if few else 0.04, 0 if few or goes_on or batch <= 256 else min(30, epochs * 3 // 10)

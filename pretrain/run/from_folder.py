@@ -1,6 +1,7 @@
 """Pre-trains on a folder of photos without a config: plans, writes the plan as ``plan.py``, trains with it."""
 
 import difflib
+import io
 import os
 import statistics
 import time
@@ -22,8 +23,10 @@ from mst_transfer.checkpoint.normalisation import normalisation_of
 from mst_transfer.configs.shipped import shipped_config
 from mst_transfer.files.atomic_files import write_text_atomically
 from mst_transfer.files.image_files import UnreadableImageError, declared_size
-from mst_transfer.files.image_folder import find_images
+from mst_transfer.files.photos import Photos
+from mst_transfer.files.shard_cache import CACHE_GB
 from mst_transfer.runs import launch, processes, work_dir
+from mst_transfer.runs.trackers import check_trackers
 from pretrain.run import train
 from pretrain.run.folder_recipe import Choices, Facts, Net, plan
 from pretrain.run.hooks import TrainingStoppedError
@@ -45,34 +48,40 @@ def pretrain(
     minutes: float | None = None,
     epochs: int | None = None,
     seed: int = 0,
+    track: Sequence[str] = (),
+    cache_gb: float = CACHE_GB,
 ) -> Trained:
     """Pre-trains as ``mst pretrain PHOTOS --out OUT`` does; the same again goes on.
 
     Args:
-        photos: one folder or several, with any folders in them.
+        photos: one folder or several, with any folders in them; or shards (``mst shard``), or their address.
         out: work dir.
-        model: one of :data:`MODELS`; default: ViT-S where there is a GPU, else ViT-Ti.
+        model: one of ``MODELS``; default: ViT-S where there is a GPU, else ViT-Ti.
         init: backbone file to go on from, instead of a ``model`` with random weights.
-        minutes, epochs: length of the run, one of them at most; default: by the number of photos.
+        minutes: length of the run; not with ``epochs``.
+        epochs: likewise; default of both: by the number of photos.
         seed: of every random draw.
+        track: trackers: ``tensorboard``, ``mlflow``, ``wandb``.
+        cache_gb: size of the cache of shards that have an address.
 
     Returns:
         With the teacher's backbone as checkpoint.
 
     Raises:
-        FileNotFoundError, ValueError, OSError: see :func:`settle` and :func:`prepare`.
+        FileNotFoundError, ValueError, OSError: see ``settle`` and ``prepare``.
         RuntimeError: the run has stopped; the reason stands on stderr.
     """
     folders = [photos] if isinstance(photos, str | Path) else photos
     init = None if init is None else str(init)
-    wishes = settle([*map(str, folders)], model=model, init=init, minutes=minutes, epochs=epochs, seed=seed, gpus=1)
-    if status := train.main(prepare(str(out), wishes)):
+    options = dict(model=model, init=init, minutes=minutes, epochs=epochs, seed=seed, cache_gb=cache_gb)
+    wishes = settle([*map(str, folders)], gpus=1, **options)
+    if status := train.main(prepare(str(out), wishes, track)):
         raise RuntimeError(f"pre-training in {out} has ended with status {status}; the reason stands above")
     return Trained(Path(out) / "teacher.safetensors", Path(out), {})
 
 
 def settle(photos: Sequence[str], **wishes: Any) -> dict[str, Any]:
-    """Checks what :func:`pretrain` and ``mst pretrain`` are asked for; ValueError: it cannot be."""
+    """Checks what ``pretrain`` and ``mst pretrain`` are asked for; ValueError: it cannot be."""
     for one, other in (("minutes", "epochs"), ("model", "init")):
         if wishes[one] is not None and wishes[other] is not None:
             raise ValueError(f"--{one} and --{other} exclude each other. Next step: leave one out")
@@ -83,19 +92,17 @@ def settle(photos: Sequence[str], **wishes: Any) -> dict[str, Any]:
         near = difflib.get_close_matches(wishes["model"], MODELS, n=2) or MODELS
         raise ValueError(f"--model {wishes['model']}: nearest are {', '.join(near)}; for any other mst pretrain CONFIG")
     processes.visible_gpus(wishes["gpus"])
-    return {"photos": [os.path.abspath(photo) for photo in photos], **wishes}
+    return {"photos": [photo if "://" in photo else os.path.abspath(photo) for photo in photos], **wishes}
 
 
-def prepare(out: str, wishes: Mapping[str, Any]) -> list[str]:
-    """Plans, prints and writes, unless ``out`` holds a run of the same wishes already.
-
-    Returns:
-        Words for ``mst-pretrain``.
+def prepare(out: str, wishes: Mapping[str, Any], track: Sequence[str] = ()) -> list[str]:
+    """Plans, prints and writes, unless ``out`` holds a run of the same wishes already; the words for ``mst-pretrain``.
 
     Raises:
         FileNotFoundError, ValueError: no photos, or too few; no such backbone file; or ``out`` holds another run.
         OSError: ``out`` cannot be written.
     """
+    check_trackers(track)
     path = Path(out) / FILE
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     held = work_dir.earlier_checkpoints(out, writes_backbones=True)
@@ -106,14 +113,21 @@ def prepare(out: str, wishes: Mapping[str, Any]) -> list[str]:
         raise ValueError(f"{out} holds another run: {what[0]}. Next step: that run's command, or another --out")
     else:
         write_text_atomically(path, planned(wishes, path))
-    return [str(path), "--work-dir", out, "--gpus", str(wishes["gpus"]), *(["--resume"] if held else [])]
+    words = [str(path), "--work-dir", out, "--gpus", str(wishes["gpus"]), *(["--resume"] if held else [])]
+    return words + [word for name in track for word in ("--track", name)]
 
 
 def planned(wishes: Mapping[str, Any], path: Path | None = None) -> str:
     """Plans, prints, and gives the text of a config file; before a trial it tries whether ``path`` can be written."""
-    facts = look_at(wishes["photos"], wishes["gpus"])
+    photos = Photos(wishes["photos"], cache_gb=wishes["cache_gb"])
+    facts = look_at(photos, wishes["gpus"])
     net = choose_net(wishes["model"], wishes["init"], facts)
     choices, speed = plan(facts, net, wishes["epochs"]), ""
+    cached = [("train_dataloader.dataset.cache_gb", wishes["cache_gb"], "")]
+    if photos.shards_in_cache is not None:
+        why = f"half of what a cache of {wishes['cache_gb']:g} GB holds"
+        cached.append(("train_dataloader.dataset.shards_at_once", photos.shards_in_cache // 2, why))
+    choices += cached
     if wishes["minutes"] is not None:
         if path is not None:
             write_text_atomically(path, "")
@@ -121,22 +135,24 @@ def planned(wishes: Mapping[str, Any], path: Path | None = None) -> str:
             torch.set_num_threads(max(1, facts.cores // facts.processes))  # as each of them will have
         print("measuring the time of a step ...", flush=True)
         seconds = seconds_a_step(_as_config(choices, wishes))
-        choices, speed = plan(facts, net, None, int(wishes["minutes"] * 60 / seconds)), f", {seconds:.2g} s a step"
+        choices = plan(facts, net, None, int(wishes["minutes"] * 60 / seconds)) + cached
+        speed = f", {seconds:.2g} s a step"
     print(f"plan for {facts.num_images:,} photos on {facts.cores} cores, {facts.gpus} GPUs{speed}:")
     print("\n".join(f"  {line}" for line in _reasons(choices)), flush=True)
     return _as_config(choices, wishes)
 
 
-def look_at(photos: Sequence[str], num_processes: int) -> Facts:
+def look_at(photos: Photos, num_processes: int) -> Facts:
     """Counts the photos, reads the headers of some, and asks the machine what it has."""
-    paths, sides, gpus = find_images(photos), [], processes.visible_gpus(num_processes)
-    for path in paths[:: -(-len(paths) // _LOOKED_AT)]:
-        with suppress(UnreadableImageError, OSError), open(path, "rb") as file:
-            sides.append(min(declared_size(file)))
+    sides, gpus = [], processes.visible_gpus(num_processes)
+    far = 1 if photos.is_cached else -(-len(photos) // _LOOKED_AT)  # a shard or two instead of all
+    for number in range(0, min(len(photos), far * _LOOKED_AT), far):
+        with suppress(UnreadableImageError, OSError):
+            sides.append(min(declared_size(io.BytesIO(photos.read(number)))))
     if not sides:
-        raise ValueError(f"none of the photos that were looked at can be read, such as {paths[0]}")
+        raise ValueError(f"none of the photos that were looked at can be read, such as {photos[0]}")
     memory = 0.7 * torch.cuda.get_device_properties(0).total_memory / 2**30 if gpus else 4.0
-    return Facts(len(paths), int(statistics.median(sides)), launch.num_cores(), gpus, num_processes, memory)
+    return Facts(len(photos), int(statistics.median(sides)), launch.num_cores(), gpus, num_processes, memory)
 
 
 def choose_net(model: str | None, init: str | None, facts: Facts) -> Net:
@@ -150,7 +166,7 @@ def choose_net(model: str | None, init: str | None, facts: Facts) -> Net:
         arch, options = architecture_of(file)
         options = {name: value for name, value in options.items() if name not in ("img_size", "drop_path_rate")}
         seen = normalisation_of(file.metadata, None)
-        start = dict(init_from=init if "://" in init else os.path.abspath(init), mean=seen.mean, std=seen.std)
+        start = dict(init_from=file.source if "://" in init else os.path.abspath(init), mean=seen.mean, std=seen.std)
         if file.interpolation == "dino":
             start["backbone.pos_embed_interpolation"] = "dino"
     net = skeleton(arch, **options)

@@ -14,17 +14,19 @@ from mmengine.dist import get_rank, get_world_size
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop
 from torch import Tensor
-from torch import distributed as dist
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
-from mst_transfer.runs import stop
+from mst_transfer.devices.compiler import missing_for_compiler
 from mst_transfer.runs.counter_random import derive_key
 from mst_transfer.runs.nonfinite_steps import NonfiniteSteps, finite
+from mst_transfer.runs.workers import lack_of_shared_memory
 from pretrain.data.dataset import MultiCropDataset
 from pretrain.data.sampler import EpochSampler
 from pretrain.model import MST
 from pretrain.registry import LOOPS
 from pretrain.run.optim import PretrainOptimWrapper
+from pretrain.run.step_numbers import StepNumbers
 from pretrain.schedules import Schedule, StepValues
 
 Batch = dict[str, Tensor]
@@ -64,13 +66,13 @@ class StepLoader:
 
 @LOOPS.register_module()
 class PretrainLoop(EpochBasedTrainLoop):
-    """Trains an :class:`~pretrain.model.MST`.
+    """Trains an ``MST``.
 
     Args:
         runner: mmengine's runner.
         dataloader: loader or its config.
         max_epochs: length of the run; all schedules end with it.
-        schedule: arguments of :class:`~pretrain.schedules.Schedule`.
+        schedule: arguments of ``Schedule``.
         accumulation_steps: micro-batches a step: effective batch = processes x batch size x accumulation_steps.
         max_nonfinite_steps: after so many steps *in a row* with a loss or gradient that is not finite the run stops.
     """
@@ -124,8 +126,12 @@ class PretrainLoop(EpochBasedTrainLoop):
         hub = self.runner.message_hub
         if "init_from" not in hub.runtime_info:  # a resumed run has it from its beginning
             hub.update_info("init_from", self.runner.cfg.model.get("init_from") or "")
-        self.runner.optim_wrapper.settle_format(self.mst.student.backbone)
+        backbone, options = self.mst.student.backbone, self.dataloader.dataset.options
+        sides = {options.global_size, options.local_size} if options.num_local_crops else {options.global_size}
+        self.runner.optim_wrapper.settle_format(backbone, [backbone.num_patches(side, side) for side in sides])
         self.runner.logger.info(self.plan())
+        if warning := lack_of_shared_memory(self.dataloader.loader, self.dataloader.dataset.options.sample_bytes):
+            self.runner.logger.warning(warning)
         return super().run()
 
     def _check_resumed(self) -> None:
@@ -158,6 +164,7 @@ class PretrainLoop(EpochBasedTrainLoop):
             f"views of an image: 2 x {data.global_size} px, {data.num_local_crops} x {data.local_size} px; mask "
             f"{mst.mask_generator.mode}; decoder {'off' if mst.decoder is None else 'on'}",
             f"{optim.format.name}: {optim.format.why}",
+            *self._plan_of_gpu(),
             f"learning rate {schedule.base_lr:g} x {self.effective_batch}/{schedule.base_batch} = "
             f"{schedule.peak_lr(self.effective_batch):g} after {schedule.warmup_epochs * steps} steps of warm-up",
             f"teacher momentum from {momentum:.6g}"
@@ -175,12 +182,22 @@ class PretrainLoop(EpochBasedTrainLoop):
             lines.append("the head's last layer is never trained: freeze_last_layer_epochs is as long as the run")
         if schedule.head_only_epochs:
             lines.append(f"backbone fixed for the first {schedule.head_only_epochs:g} epochs")
-        if self.accumulation_steps > 1 and mst.decoder is not None:
+        if self.accumulation_steps > 1 and any(isinstance(part, _BatchNorm) for part in mst.modules()):
             lines.append(
-                f"the decoder's BatchNorm sees {get_world_size()} x {self.dataloader.batch_size} images at a time, not "
+                f"BatchNorm sees {get_world_size()} x {self.dataloader.batch_size} images at a time, not "
                 "the effective batch; losses, gradients, centre and masks are those of one large batch"
             )
         return "\n  ".join(lines)
+
+    def _plan_of_gpu(self) -> list[str]:
+        """What is done on a GPU alone: TF32, and compiled blocks."""
+        if self.mst.mean.device.type != "cuda":
+            return []
+        options, missing = self.runner.cfg.model.get("backbone") or {}, missing_for_compiler()
+        lines = [self.runner.optim_wrapper.products]
+        if options.get("compile_blocks") is None and not options.get("grad_checkpointing"):
+            lines.append(f"blocks are not compiled: {missing}" if missing else "blocks are compiled in the first step")
+        return lines
 
     def run_epoch(self) -> None:
         """The rest of the current epoch."""
@@ -208,9 +225,13 @@ class PretrainLoop(EpochBasedTrainLoop):
         assert isinstance(optim, PretrainOptimWrapper)
         statistics = [] if mst.decoder is None else [buffer.clone() for buffer in mst.decoder.buffers()]
         sums = self._add_gradients(micro_batches, optim, values.teacher_temp)
-        logged = self._gather({**sums, "grad_norm": optim.clip_gradients()})
+        numbers = StepNumbers({**sums, "grad_norm": optim.clip_gradients()})
+        mst.update_student(optim, values, numbers.left_out)
+        logged = numbers.read()
         if self._is_finite(sums, logged, micro_batches):
-            mst.update(optim, values)
+            optim.taken()
+            mst.dino_loss.update_center()
+            mst.update_teacher(values.teacher_momentum)
         elif mst.decoder is not None:
             for buffer, before in zip(mst.decoder.buffers(), statistics, strict=True):
                 buffer.copy_(before)  # BatchNorm's running statistics
@@ -233,20 +254,6 @@ class PretrainLoop(EpochBasedTrainLoop):
             for name, value in losses.items():
                 means[name] = means.get(name, 0) + value.detach().float() / len(micro_batches)
         return means
-
-    @staticmethod
-    def _gather(values: dict[str, Tensor]) -> dict[str, float]:
-        """Means over the processes, with one transfer from the device; the wish to stop travels along."""
-        packed = torch.stack(list(values.values()))
-        wishes = [float(stop.wish() == status) for status in stop.STATUSES]
-        packed = torch.cat([packed, packed.new_tensor(wishes)])
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(packed)
-            packed /= dist.get_world_size()
-        means = packed.tolist()
-        shares = zip(stop.STATUSES, means[len(values) :], strict=True)
-        stop.agree(max((status for status, share in shares if share > 0), default=0))
-        return dict(zip(values, means, strict=False))
 
     def _is_finite(self, sums: dict[str, Tensor], logged: dict[str, float], micro_batches: list[Batch]) -> bool:
         """False for a step to leave out, on every process alike: a mean is not finite if one process's value is not."""

@@ -1,5 +1,6 @@
 """DINO's parameter groups, per-parameter gradient clipping and mixed precision, on CPU and GPU alike."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import astuple
 
@@ -10,7 +11,7 @@ from mmengine.registry import OPTIMIZERS
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mst_transfer.devices.number_format import AUTO, NumberFormat, quickest_format
+from mst_transfer.devices.number_format import AUTO, NumberFormat, quickest_format, set_tf32
 from mst_transfer.runs.checkpoints import decided_by_main
 from mst_transfer.runs.nonfinite_steps import lower_loss_scale
 from pretrain.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
@@ -38,15 +39,18 @@ class PretrainOptimWrapper(OptimWrapper):
     """Optimiser with autocast, loss scaling for float16 and clipping of each parameter's gradient.
 
     Args:
-        optimizer: over :func:`parameter_groups`.
+        optimizer: over ``parameter_groups``.
         dtype: ``bfloat16`` or ``float16`` for autocast, None or ``float32`` for full precision; ``auto``: the quickest
-            here (:func:`settle_format`), which a resumed run keeps.
+            here (``settle_format``), which a resumed run keeps.
         clip_grad: largest norm of any single parameter's gradient (DINO: 3.0); None for no clipping.
+        tf32: on CUDA, let products that stay in float32 round to TF32.
     """
 
     carries_stop = True  # for mst_transfer.runs.stop_hook: the loop's reduction of a step's values does
 
-    def __init__(self, optimizer: Optimizer, dtype: str | None = None, clip_grad: float | None = 3.0) -> None:
+    def __init__(
+        self, optimizer: Optimizer, dtype: str | None = None, clip_grad: float | None = 3.0, tf32: bool = True
+    ) -> None:
         super().__init__(optimizer)
         if dtype not in DTYPES:
             known = "auto, bfloat16, float16, float32 or None"
@@ -55,7 +59,8 @@ class PretrainOptimWrapper(OptimWrapper):
             raise ValueError(f"optim_wrapper.clip_grad = {clip_grad} must be positive, or None for no clipping")
         self.base_param_settings = None
         self.clip_norm = clip_grad
-        self.device_type = optimizer.param_groups[0]["params"][0].device.type
+        device = optimizer.param_groups[0]["params"][0].device
+        self.device_type, self.products = device.type, set_tf32(tf32, device)
         self._open = dtype == AUTO
         self._take(NumberFormat(dtype or "float32", "as the config says"))
 
@@ -63,14 +68,15 @@ class PretrainOptimWrapper(OptimWrapper):
         self.format, self.dtype = chosen, DTYPES[chosen.name]
         self.scaler = torch.amp.GradScaler(self.device_type) if chosen.name == "float16" else None
 
-    def settle_format(self, model: nn.Module) -> None:
+    def settle_format(self, model: nn.Module, tokens: Sequence[int]) -> None:
         """Chooses the format for all processes, if neither config nor checkpoint says it.
 
         Args:
-            model: whose products are to be quick.
+            model: what is to be quick.
+            tokens: of the views, for each of their sizes.
         """
         if self.format.name == AUTO:
-            self._take(NumberFormat(*decided_by_main(lambda: astuple(quickest_format(model)))))
+            self._take(NumberFormat(*decided_by_main(lambda: astuple(quickest_format(model, tokens)))))
 
     def autocast(self) -> AbstractContextManager:
         """Context for the forward pass."""
@@ -101,12 +107,27 @@ class PretrainOptimWrapper(OptimWrapper):
             torch._foreach_mul_(grads, list(factors.unbind()))
         return norms.norm()
 
-    def step(self, **kwargs) -> None:
-        """Update the parameters; with float16 a step whose gradients overflow is left out."""
-        if self.scaler is None:
-            self.optimizer.step(**kwargs)
-        else:
+    def step(self, left_out: Tensor | None = None, **kwargs) -> None:
+        """Update the parameters.
+
+        Args:
+            left_out: float32 [], on the parameters' device. If it is 1 they stay as they are; ``taken`` or
+                ``skip`` has to end the step. A fused optimiser looks at it on the device, before another one the
+                host waits for it. None: with float16 a step whose gradients overflow is left out.
+        """
+        if left_out is None and self.scaler is not None:
             self.scaler.step(self.optimizer, **kwargs)
+            self.scaler.update()
+        elif getattr(self.optimizer, "_step_supports_amp_scaling", False):  # torch's sign of a fused optimiser
+            self.optimizer.found_inf = left_out
+            self.optimizer.step(**kwargs)
+            del self.optimizer.found_inf
+        elif left_out is None or not left_out.item():
+            self.optimizer.step(**kwargs)
+
+    def taken(self) -> None:
+        """End a step that was taken: float16's loss scale grows now and then."""
+        if self.scaler is not None:
             self.scaler.update()
 
     def skip(self) -> bool:
@@ -121,7 +142,7 @@ class PretrainOptimWrapper(OptimWrapper):
         return state
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Inverse of :meth:`state_dict`."""
+        """Inverse of ``state_dict``."""
         state_dict = dict(state_dict)
         scaler_state, name = state_dict.pop("loss_scaler", None), state_dict.pop("number_format", AUTO)
         if self._open and name != AUTO:
@@ -136,7 +157,7 @@ class PretrainOptimWrapperConstructor:
     """Builds the optimiser over DINO's two parameter groups.
 
     Args:
-        optim_wrapper_cfg: ``type``, ``optimizer`` and arguments of :class:`PretrainOptimWrapper`.
+        optim_wrapper_cfg: ``type``, ``optimizer`` and arguments of ``PretrainOptimWrapper``.
         paramwise_cfg: must be None: the groups are part of the method.
     """
 

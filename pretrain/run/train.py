@@ -34,6 +34,10 @@ def load_config(args: argparse.Namespace) -> Any:
         cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
     if args.seed is not None:
         cfg.randomness = {**cfg.get("randomness", {}), "seed": args.seed}
+    if names := args.track or cfg.get("track"):
+        from mst_transfer.runs.trackers import check_trackers
+
+        cfg.track = check_trackers(names)
     # mmengine shares loggers among runs of one name that start in the same second of one process
     cfg.experiment_name = "_".join(Path(cfg.work_dir).absolute().parts[1:])
     return cfg
@@ -57,7 +61,7 @@ def build_runner(cfg: Any, launcher: str, resume: str | None = None, fresh: bool
     """An mmengine ``Runner`` whose data, model and loop stand, so that wrong input shows before the first step.
 
     Args:
-        cfg: from :func:`load_config`.
+        cfg: from ``load_config``.
         launcher: what started the processes.
         resume: ``auto`` or a checkpoint's path.
         fresh: set an earlier run's checkpoints in the work directory aside instead of refusing to start.
@@ -68,6 +72,7 @@ def build_runner(cfg: Any, launcher: str, resume: str | None = None, fresh: bool
     Raises:
         ValueError, TypeError, FileNotFoundError: the config's values, or its data, can't be used.
     """
+    from mst_transfer.checkpoint.hf_hub import fetch, is_hub_address
     from mst_transfer.runs.checkpoints import decided_by_main, find_checkpoint
     from mst_transfer.runs.resuming_runner import ResumingRunner
     from mst_transfer.runs.stop_hook import StopHook
@@ -81,6 +86,8 @@ def build_runner(cfg: Any, launcher: str, resume: str | None = None, fresh: bool
         cfg.resume, cfg.load_from = True, checkpoint
         cfg.model.update(init_from=None, init_head=False)  # the checkpoint holds what came of it
     else:
+        if is_hub_address(start := cfg.model.get("init_from") or ""):
+            cfg.model.init_from = fetch(start)[1]
         aside = fresh or resume is not None  # started again before its first checkpoint: it must not be refused
         notices.append(work_dir.begin_anew(cfg.work_dir, aside, writes_backbones=True))
     for notice in filter(None, notices if launch.rank() == 0 else ()):

@@ -25,7 +25,7 @@ def start_from(network: Any, path: str, mean: Sequence[float], std: Sequence[flo
 
     Args:
         network: has ``backbone.vit`` (timm's).
-        path: see :func:`mst_transfer.checkpoint.read_backbone`; the teacher where the file holds both, the student
+        path: see ``mst_transfer.checkpoint.read_backbone``; the teacher where the file holds both, the student
             where it holds only that.
         mean, std: the config's; weights that saw images of others are refused.
         arch: the config's: with a tag it names timm's weights, and so their normalisation.

@@ -34,6 +34,17 @@ def vit_parameters(width: int, grid: int) -> int:
     return 3 * 256 * width + width + width + (grid * grid + 1) * width + 12 * block
 
 
+def dinov2_parameters(width: int, grid: int) -> int:
+    """The same with patches of 14, LayerScale, and four registers, which have no position, nor has the class token."""
+    more = 12 * 2 * width + 4 * width - width - 3 * (256 - 196) * width
+    return vit_parameters(width, grid) + more
+
+
+def dinov3_parameters(width: int, grid: int) -> int:
+    """The same with LayerScale and four registers, without positions and biases of queries, keys and values."""
+    return vit_parameters(width, grid) + 12 * 2 * width + 4 * width - (grid * grid + 1) * width - 12 * 3 * width
+
+
 def swin_parameters(width: int, depths: tuple[int, ...], heads: int) -> int:
     """Swin with windows of 7 and a norm behind each stage."""
     total = 3 * 16 * width + width + 2 * width
@@ -49,6 +60,8 @@ def swin_parameters(width: int, depths: tuple[int, ...], heads: int) -> int:
 BACKBONES = {
     "vit_small_patch16_224": lambda grid: vit_parameters(384, grid),
     "vit_base_patch16_224": lambda grid: vit_parameters(768, grid),
+    "vit_small_patch14_reg4_dinov2": lambda grid: dinov2_parameters(384, grid),
+    "vit_small_patch16_dinov3": lambda grid: dinov3_parameters(384, grid),
     "swin_tiny_patch4_window7_224": lambda grid: swin_parameters(96, (2, 2, 6, 2), 3),
     "swin_small_patch4_window7_224": lambda grid: swin_parameters(96, (2, 2, 18, 2), 3),
 }
@@ -71,12 +84,12 @@ def count_parts(name: str) -> dict[str, int]:
 @pytest.mark.parametrize("name", RECIPES)
 def test_backbones_have_the_parameters_of_their_definition(name: str):
     backbone = read(name).model.backbone
-    side = backbone.get("img_size", 224)
-    grid = (side if isinstance(side, int) else side[0]) // 16
+    side = backbone.get("img_size", 518 if "dinov2" in backbone.arch else 224)
+    grid = (side if isinstance(side, int) else side[0]) // (14 if "patch14" in backbone.arch else 16)
     counts = count_parts(name)
     found = counts["vit"] + (counts["last_norm"] if backbone.type.endswith("Swin") else 0)
-    if backbone.get("window_size"):  # the class token stands in no window and is left out
-        found += 384 if "small" in backbone.arch else 768
+    if backbone.get("window_size"):  # the class token stands in no window and is left out, and so are registers
+        found += (384 if "small" in backbone.arch else 768) * (5 if "dino" in backbone.arch else 1)
     assert found == BACKBONES[backbone.arch](grid)
 
 

@@ -1,4 +1,4 @@
-"""What DINO's published code gives on the inputs of :mod:`dino_inputs`; nothing here is computed by us.
+"""What DINO's published code gives on the inputs of ``dino_inputs``; nothing here is computed by us.
 
 All functions take its modules, which ``dino_code`` imports from a checkout.
 """

@@ -37,7 +37,7 @@ def huggingface(
         num_prefix: class and register tokens.
         sizes: of the images.
         source: scheme by which it has to be read.
-        **options: how timm builds the same, see :func:`source_examples.example`.
+        **options: how timm builds the same, see ``source_examples.example``.
     """
     import transformers
 

@@ -89,7 +89,7 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
 
 
 def nest(flat: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The inverse of :func:`flatten`."""
+    """The inverse of ``flatten``."""
     content: dict[str, Any] = {}
     for name, tensor in flat.items():
         *outer, last = name.split("/")

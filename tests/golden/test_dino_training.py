@@ -22,7 +22,7 @@ CONFIG = """
 _base_ = "mst_transfer::pretrain/configs/mst_vit_sample.py"
 model = dict(
     backbone=dict(pos_embed_interpolation="dino", drop_path_rate=0.0, **{vit!r}),
-    head=dict(out_dim={train[out_dim]}, **{head!r}),
+    head=dict(out_dim={train[out_dim]}, use_bn=False, **{head!r}),
     masking=dict(_delete_=True, mode="none"),
     decoder=None,
 )

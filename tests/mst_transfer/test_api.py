@@ -1,6 +1,7 @@
 """The functions of the package: what they return equals what the commands write."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import timm
 import torch
 
 import mst_transfer
+from mst_transfer.runs import stop
 
 NAMES = ("pretrain", "train", "predict", "load_backbone", "probe")
 
@@ -27,7 +29,18 @@ def test_names_are_there_and_importing_stays_cheap() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
+@pytest.mark.parametrize("given, found", [(None, "2000"), ("7", "7")])
+def test_waiting_threads_are_told_to_give_up_their_core(given: str | None, found: str) -> None:
+    """Before torch is there, whose OpenMP reads it once; not where the user has said otherwise."""
+    environment = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"}
+    environment |= {} if given is None else dict(GOMP_SPINCOUNT=given)
+    code = "import os, mst_transfer; print(os.environ['GOMP_SPINCOUNT'])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert run.stdout.strip() == found
+
+
 def test_train_and_predict(tiny_seg_config: Path, tmp_path: Path) -> None:
+    stop.agree(stop.INTERRUPTED)  # of an earlier run in this process
     done = mst_transfer.train(
         tiny_seg_config, work_dir=tmp_path / "run", seed=3, cfg_options={"train_cfg.max_epochs": 1}
     )

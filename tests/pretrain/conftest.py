@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mst_transfer.checkpoint import save_backbone
+from mst_transfer.datasets.shard_writer import write_shards
 from pretrain.model import MST
 from pretrain.run.hooks import backbone_metadata
 
@@ -67,7 +68,7 @@ TINY_CONFIG = """
 _base_ = "mst_transfer::pretrain/configs/mst_vit_sample.py"
 model = dict(
     backbone=dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, drop_path_rate=0.2),
-    head=dict(out_dim=32, hidden_dim=16, bottleneck_dim=8),
+    head=dict(out_dim=32, hidden_dim=16, bottleneck_dim=8, use_bn=False),
     masking=dict(p=0.5, num=2),
     decoder=dict(channels=(8, 8, 8)),
 )
@@ -97,7 +98,7 @@ def tiny_config(tmp_path: Path, photo_folder: Path) -> Path:
 
 
 def write_tiny_config(folder: Path, photo_folder: Path) -> Path:
-    """Writes the file of :func:`tiny_config` into a folder."""
+    """Writes the file of ``tiny_config`` into a folder."""
     (folder / "tiny.py").write_text(TINY_CONFIG.format(data_root=str(photo_folder)))
     return folder / "tiny.py"
 
@@ -112,6 +113,26 @@ def runner_of(tmp_path: Path) -> Callable[..., Any]:
         return build_runner(load_config(args), "none")
 
     return build
+
+
+@pytest.fixture(params=["folder", "shards", "address"])
+def as_root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path | str]:
+    """Gives the photos of a folder as a ``data_root`` of each kind: as they are, as shards, and as shards elsewhere."""
+
+    def give(folder: Path) -> Path | str:
+        if request.param == "folder":
+            return folder
+        shards = tmp_path_factory.mktemp("shards")
+        write_shards(str(folder), str(shards), 8_000, 2)
+        return shards if request.param == "shards" else f"file://{shards}"
+
+    return give
+
+
+@pytest.fixture(autouse=True)
+def no_cache_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards that have an address are kept in a folder of the test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
 
 
 @pytest.fixture(scope="session")

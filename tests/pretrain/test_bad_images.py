@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,6 +27,7 @@ from mst_transfer.runs.workers import plain_message
 from pretrain.data.dataset import MultiCropDataset
 from pretrain.run.train import main
 
+AsRoot = Callable[[Path], Path | str]
 SMALL = dict(global_size=32, local_size=16, num_local_crops=1)
 by_name = pytest.mark.parametrize("case", bad_images.EVERY, ids=lambda case: case.name)
 
@@ -54,17 +56,19 @@ def mixed(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_folder_of_everything_makes_an_epoch(mixed: Path) -> None:
-    """Nothing hangs, nothing is lost, and whoever loads, the samples are the same."""
+def test_a_folder_of_everything_makes_an_epoch(mixed: Path, as_root: AsRoot) -> None:
+    """Nothing hangs, nothing is lost, and whoever loads, and from whatever, the samples are the same."""
     names = [case.file_name or case.name for case in bad_images.EVERY if case.is_listed]
     assert sorted(map(os.path.basename, find_images(mixed))) == sorted(names)
-    dataset = MultiCropDataset(mixed, **SMALL)
-    keys = [(3, index) for index in range(len(dataset))]
+    dataset, files = MultiCropDataset(as_root(mixed), **SMALL), MultiCropDataset(mixed, **SMALL)
+    keys = [(3, index) for index in range(len(files))]
+    assert len(dataset) == len(files)
     alone = [dataset[key] for key in keys]
     loaded = list(DataLoader(dataset, batch_size=None, sampler=keys, num_workers=2))
     assert all(torch.equal(a["global_crops"], b["global_crops"]) for a, b in zip(alone, loaded, strict=True))
     expected = {case.file_name or case.name for case in bad_images.BROKEN if case.is_listed}
-    assert set(map(os.path.basename, dataset.unreadable)) == expected
+    assert {os.path.basename(files.paths[list(dataset.paths).index(name)]) for name in dataset.unreadable} == expected
+    assert all(torch.equal(a["global_crops"], files[key]["global_crops"]) for a, key in zip(alone, keys, strict=True))
 
 
 class _Runner(SimpleNamespace):
@@ -115,24 +119,25 @@ def test_hook_names_the_files_once_and_goes_on_when_resumed(
 
 
 def test_a_run_counts_names_and_stops(
-    tiny_config: Path, photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    tiny_config: Path, photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture, as_root: AsRoot
 ) -> None:
     folder = shutil.copytree(photo_folder, tmp_path / "copy")
     images = sorted(folder.rglob("*.png"))
     for path in images[:3]:
         path.write_bytes(b"no image")
-    words = [str(tiny_config), "--work-dir", str(tmp_path / "run"), "--cfg-options"]
-    words += ["train_dataloader.num_workers=2", f"train_dataloader.dataset.data_root={folder}"]
-    assert main(words) == 0
+    words = [str(tiny_config), "--work-dir", str(tmp_path / "run"), "--cfg-options", "train_dataloader.num_workers=2"]
+    root = as_root(folder)
+    names = [str(path) if root == folder else MultiCropDataset(root).paths[i] for i, path in enumerate(images[:3])]
+    assert main([*words, f"train_dataloader.dataset.data_root={root}"]) == 0
     found = read_list(tmp_path / "run" / "unreadable_images.txt")
-    assert set(found) == set(map(str, images[:3])) and set(found.values()) == {"it is no image"}
+    assert set(found) == set(names) and set(found.values()) == {"it is no image"}
     log = next((tmp_path / "run").glob("*/*.log")).read_text()
     assert "could not be read and were skipped: 3, named in" in log
-    assert all(log.count(f"{path} cannot be read: it is no image") == 1 for path in images[:3])
+    assert all(log.count(f"{name} cannot be read: it is no image") == 1 for name in names)
     for path in images:
         path.write_bytes(b"no image")
     words[2] = str(tmp_path / "other")
-    assert main(words) == 1
+    assert main([*words, f"train_dataloader.dataset.data_root={as_root(folder)}"]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("mst-pretrain: 100 files tried") and "Check that the data set is complete" in said
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
+from pretrain.backbones import vit
 from pretrain.backbones.swin import MaskedSwin
 from pretrain.backbones.vit import MaskedViT
 from pretrain.model import MST
@@ -83,7 +84,27 @@ def test_a_copy_has_weights_of_its_own(kind: type, backbone: dict, compile_block
     assert list(original.state_dict()) == list(kind(**backbone).state_dict())
     other, images = copy.deepcopy(original), torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        expected = original(images).cls_token
+        expected = original(images, in_step=True).cls_token
         for parameter in original.parameters():
             parameter.zero_()
-        torch.testing.assert_close(other(images).cls_token, expected)
+        torch.testing.assert_close(other(images, in_step=True).cls_token, expected)
+
+
+@both
+def test_only_a_gpus_training_steps_are_compiled_unasked(kind: type, backbone: dict, monkeypatch) -> None:
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda function, **_: compiled.append(function) or function)
+    images = torch.zeros(1, 3, 64, 64)
+    for here, options, in_step, expected in (
+        (False, {}, True, 0),
+        (True, {}, True, 1),
+        (True, {}, False, 0),
+        (True, {"compile_blocks": False}, True, 0),
+        (True, {"grad_checkpointing": True}, True, 0),
+        (False, {"compile_blocks": True}, False, 0),
+        (False, {"compile_blocks": True}, True, 1),
+    ):
+        monkeypatch.setattr(vit, "can_compile", lambda device, here=here: here)
+        compiled.clear()
+        kind(**backbone, **options)(images, in_step=in_step)
+        assert len(compiled) == expected, (here, options, in_step)

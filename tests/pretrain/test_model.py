@@ -65,7 +65,7 @@ def test_drop_path_is_the_students_alone(tiny_mst):
     mst = tiny_mst(backbone=dict(drop_path_rate=0.5))
     assert type(mst.student.backbone.vit.blocks[1].drop_path1).__name__ == "DropPath"
     assert type(mst.teacher.backbone.vit.blocks[1].drop_path1).__name__ == "Identity"
-    assert mst.training and not mst.teacher.training
+    assert mst.training and not mst.teacher.backbone.training
 
 
 def test_the_decoder_needs_every_patch(tiny_mst, crops):

@@ -97,6 +97,7 @@ def test_every_split_of_a_batch_is_the_same_run(train) -> None:
         others = train(processes, batch, 1)
         assert [part["records"] for part in others] == [1] * processes
         assert_same(one, others)
+    assert_same(train(1, 8, 1, "model.head.use_bn=True"), train(2, 4, 1, "model.head.use_bn=True"))
 
 
 def test_accumulation_is_one_batch_too(train) -> None:

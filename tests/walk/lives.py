@@ -63,6 +63,8 @@ class Life:
         model.update(changes.pop("model", {}))
         if not any(word in self.name for word in FULL_NETS):
             (narrow_pretraining if self.name.startswith("pretrain") else narrow_transfer)(model)
+        if "checkpoint" in model.backbone and is_published(model.backbone.checkpoint):
+            model.backbone.checkpoint = None
         path = self.folder / f"{self.stem}.py"
         lines = [f"_base_ = {str(ROOT / self.name)!r}", f"model = {dict(_delete_=True, **model.to_dict())!r}"]
         lines += [f"{key} = {value!r}" for key, value in changes.items()]
@@ -89,10 +91,11 @@ def learn(
     Figures are those of the last validation wherever they stand; ``row`` is what they look like on the screen.
     """
     length, first, then = counts
-    backbone = Config.fromfile(ROOT / life.name).model.backbone
+    begun = Config.fromfile(ROOT / life.name).model.backbone.checkpoint
+    begun = "random" if begun is None or is_published(begun) else begun
     with watched_evaluation() as evaluations, all_parameters_learning():
         assert run("train", config, *options, f"train_cfg.{length}={first}") == 0
-        assert checkpoints(life) and life.results()["checkpoint"] == str(backbone.checkpoint or "random")
+        assert checkpoints(life) and life.results()["checkpoint"] == begun
         life.done("train")
         assert len(evaluations) == 2 and same_files(evaluations[0], images)
         life.done("validate")
@@ -108,6 +111,11 @@ def learn(
     assert life.results("test")["metrics"] == trained  # of the same weights
     assert dict(re.findall(row, screen.getvalue(), re.M)) == {name: f"{value:.4f}" for name, value in trained.items()}
     life.done("test")
+
+
+def is_published(checkpoint: Any) -> bool:
+    """Whether weights would have to be fetched: a walk begins with random ones then, as its nets are narrow."""
+    return str(checkpoint).startswith("timm://")
 
 
 def first_of_its_kind(folder: Path, *kind: Any) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from lives import ROOT, Life, run
+from lives import ROOT, Life, is_published, run
 from mmengine.config import Config
 
 STOPPED = 75
@@ -15,7 +15,7 @@ STOPPED = 75
 def backbone_for(recipe: Any, folder: Path) -> None:
     """Pre-trains what a transfer recipe starts from, where its config looks for it."""
     checkpoint = recipe.model.backbone.checkpoint
-    if checkpoint is None:
+    if checkpoint is None or is_published(checkpoint):
         return
     words = Path(checkpoint).parts  # work_dirs, [study,] name, [seed_0,] teacher.safetensors
     name = "study/mst" if words[1] == "study" else words[1]

@@ -44,7 +44,7 @@ def make_segmentation(
 
 
 def seed_of(name: str) -> int:
-    """What an image of :func:`make_segmentation` was drawn with; ``name`` is its file's."""
+    """What an image of ``make_segmentation`` was drawn with; ``name`` is its file's."""
     split, index = re.findall(r"(train|val)_(\d+)", name)[-1]
     return int(index) + 100 * (split == "val")
 

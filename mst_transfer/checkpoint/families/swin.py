@@ -28,7 +28,7 @@ _BLOCK = re.compile(r"^layers\.(\d+)\.blocks\.(\d+)(?:\.|$)")
 
 
 class SwinFamily:
-    """timm's ``SwinTransformer``; members are those of :class:`~mst_transfer.checkpoint.families.vit.ViTFamily`."""
+    """timm's ``SwinTransformer``; members are those of ``ViTFamily``."""
 
     trunk: tuple[str, ...] = ("patch_embed", "absolute_pos_embed", "layers", "norm")
     anchor = f"layers.0.blocks.0.attn.{TABLE}"

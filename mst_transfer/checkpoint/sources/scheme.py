@@ -29,7 +29,7 @@ class Source:
             anchor.
         beside: tensors of the backbone that stand beside it in the file, not under its prefix.
         interpolation: how the position embeddings among such tensors were resampled in training
-            (:mod:`mst_transfer.checkpoint.pos_embed`).
+            (``mst_transfer.checkpoint.pos_embed``).
         num_heads: numbers of attention heads of the published widths, ``{width: heads}``; they leave no trace in
             shapes.
     """
@@ -71,7 +71,7 @@ def rules_of(names: Names) -> list[tuple[str, str]]:
 
 
 def from_timm(tensors: Mapping[str, Tensor], names: Names, library: str) -> dict[str, Tensor]:
-    """Gives timm's tensors a library's names, by the table of :func:`rules_of` that they are read with.
+    """Gives timm's tensors a library's names, by the table of ``rules_of`` that they are read with.
 
     Raises:
         BackboneRefusedError: a tensor has no row: the library has no place for it.

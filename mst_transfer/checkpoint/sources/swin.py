@@ -114,7 +114,7 @@ def position_first(merging: Tensor) -> Tensor:
 
 
 def channel_first(merging: Tensor) -> Tensor:
-    """The input of a patch merging from (column, row, C) to (C, row, column); undoes :func:`position_first`."""
+    """The input of a patch merging from (column, row, C) to (C, row, column); undoes ``position_first``."""
     split = merging.unflatten(-1, (2, 2, -1))
     return split.movedim((-1, -2, -3), (-3, -2, -1)).flatten(-3).contiguous()
 

@@ -1,10 +1,11 @@
 """One synthetic picture with exact labels: patterned objects on photographed ground.
 
 Each of six classes of objects has an outline and a pattern of its own; the ground is one of four photographed surfaces.
-Colour, light, scale, turn, slant, blur and litter vary and mean nothing. A *photo* shows objects of one class from near
-by, a *scene* objects of any class. Objects hide one another; the masks hold what is visible.
+Colour, light, scale, slant, blur and litter vary and mean nothing; objects stand upright, more or less. A *photo* shows
+one or two objects of one class from near by on one ground, a *scene* objects of any class on two. Objects hide one
+another; the masks hold what is visible.
 
-Arrays: image ``[H, W, 3]`` uint8 RGB; semantic map ``[H, W]`` uint8 with ids into :data:`CLASSES`; masks
+Arrays: image ``[H, W, 3]`` uint8 RGB; semantic map ``[H, W]`` uint8 with ids into ``CLASSES``; masks
 ``[K, H, W]`` bool, one per object, disjoint.
 """
 
@@ -44,7 +45,8 @@ OBJECT_CLASSES: tuple[str, ...] = tuple(_LOOKS)
 CLASSES: tuple[str, ...] = STUFF_CLASSES + OBJECT_CLASSES
 SPLITS: tuple[str, ...] = ("photos", "coco/train", "coco/val", "cityscapes/train", "cityscapes/val")
 
-_SCENE_RADII, _PHOTO_RADII, _LITTER_RADII = (0.17, 0.3), (0.25, 0.42), (0.03, 0.09)  # shares of the side
+_SCENE_RADII, _PHOTO_RADII, _LITTER_RADII = (0.17, 0.3), (0.35, 0.55), (0.03, 0.09)  # shares of the side
+_MAX_TURN = np.pi / 10  # from upright
 _LITTER = Look("none", 5, 0.0, 1.0, 0.0)
 _MIN_VISIBLE = 0.4  # share of an object
 
@@ -66,14 +68,14 @@ def scene_generator(seed: int, split: str, index: int) -> Generator:
 
 def draw_scene(rng: Generator, size: int = 96, is_photo: bool = False) -> Scene:
     """Draws a square scene or photo of ``size`` pixels a side, at least 32."""
-    semantic, canvas = _draw_ground(rng, size)
+    semantic, canvas = _draw_ground(rng, size, 1 if is_photo else 2)
     for _ in range(int(rng.integers(4))):  # litter, which has no label
         alpha, _ = _draw_outline(rng, _LITTER, size, _LITTER_RADII)
         canvas += alpha[..., None] * (rng.uniform(40.0, 200.0, 3).astype(np.float32) - canvas)
     masks: list[NDArray[np.bool_]] = []
     areas: list[int] = []  # of the whole object, hidden or not
     labels: list[int] = []
-    wanted, kind = int(rng.integers(2, 6)), int(rng.integers(len(_LOOKS)))
+    wanted, kind = int(rng.integers(*((1, 3) if is_photo else (2, 6)))), int(rng.integers(len(_LOOKS)))
     for _ in range(3 * wanted):
         if len(masks) == wanted:
             break
@@ -94,9 +96,12 @@ def draw_scene(rng: Generator, size: int = 96, is_photo: bool = False) -> Scene:
     return Scene(_photograph(rng, canvas), semantic, stacked, tuple(labels))
 
 
-def _draw_ground(rng: Generator, size: int) -> tuple[NDArray[np.uint8], Pixels]:
-    """Two surfaces with a straight border between them: semantic map and pixels."""
+def _draw_ground(rng: Generator, size: int, num_surfaces: int) -> tuple[NDArray[np.uint8], Pixels]:
+    """One surface, or two with a straight border between them: semantic map and pixels."""
     first, second = rng.choice(len(STUFF_CLASSES), 2, replace=False)
+    if num_surfaces == 1:
+        surface = draw_patch(rng, STUFF_CLASSES[first], size, size, size / 96)
+        return np.full((size, size), first, dtype=np.uint8), surface
     angle, offset = rng.uniform(0, 2 * np.pi), rng.uniform(-0.35, 0.35) * size
     rows, columns = np.mgrid[0:size, 0:size].astype(np.float32) - (size - 1) / 2
     side = columns * np.float32(np.cos(angle)) + rows * np.float32(np.sin(angle)) + np.float32(offset)
@@ -108,16 +113,16 @@ def _draw_ground(rng: Generator, size: int) -> tuple[NDArray[np.uint8], Pixels]:
 def _draw_outline(
     rng: Generator, look: Look, size: int, radii: tuple[float, float]
 ) -> tuple[Pixels, NDArray[np.float64]]:
-    """Coverage ``[size, size]`` in [0, 1] of an outline at a random place, scale, turn and slant.
+    """Coverage ``[size, size]`` in [0, 1] of an outline at a random place, scale and slant, a little turned.
 
     Returns:
         Coverage, and the matrix [2, 3] that takes pixels (x, y, 1) to the object's own plane, its centre at 0.
     """
     radius = size * np.exp(rng.uniform(*np.log(radii)))
-    angle = rng.uniform(-np.pi, np.pi)
+    angle = rng.uniform(-_MAX_TURN, _MAX_TURN)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = turn @ np.array([[1.0, rng.uniform(-0.25, 0.25)], [0.0, rng.uniform(0.75, 1.0)]])
-    centre = rng.uniform(0.05, 0.95, 2) * size
+    centre = rng.uniform(*((0.3, 0.7) if radii == _PHOTO_RADII else (0.05, 0.95)), 2) * size
     around = look.first + 2 * np.pi / look.corners * np.arange(look.corners)
     waves = [np.sin((k + 2) * around + start) for k, start in enumerate(rng.uniform(0, 2 * np.pi, 3))]
     reach = radius * (1 + look.rough * np.sum(waves, axis=0))

@@ -1,8 +1,8 @@
 """What the sample scenes are made of: patches of real photographs for stuff, printed patterns for objects.
 
 Every photograph is a file inside the scikit-image wheel (``skimage/data``), so nothing is downloaded.
-:func:`draw_patch` cuts a random turned and scaled window out of one, mirrored at the borders, and changes its
-colours; :func:`draw_pattern` evaluates a pattern in two random colours. Structure, not colour, tells classes apart.
+``draw_patch`` cuts a random turned and scaled window out of one, mirrored at the borders, and changes its
+colours; ``draw_pattern`` evaluates a pattern in two random colours. Structure, not colour, tells classes apart.
 
 Arrays: photographs ``[H, W, 3]`` uint8, patches float32 in 0 to 255, RGB. Lengths are pixels of a 96-pixel image:
 a larger image shows the same things larger.
@@ -70,7 +70,7 @@ def draw_pattern(rng: Generator, name: str, across: Pixels, along: Pixels) -> Pi
     Returns:
         ``[H, W, 3]``.
     """
-    period = rng.uniform(8.0, 14.0)
+    period = rng.uniform(6.0, 9.0)
     phase = rng.uniform(0, 2 * np.pi, 2)
     u, v = (2 * np.pi / period * axis + start for axis, start in zip((across, along), phase, strict=True))
     if name == "stripes":

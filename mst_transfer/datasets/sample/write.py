@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from mst_transfer.datasets.sample.scenes import OBJECT_CLASSES, Scene, draw_scene, scene_generator
 from mst_transfer.files.atomic_files import write_text_atomically
 
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 STAMP = "sample_data.json"
 _FOLDERS = ("photos", "coco", "cityscapes")
 _SEQUENCE = "scene"  # Cityscapes groups images by city
@@ -41,7 +41,7 @@ class SampleDataRequest:
 
     seed: int = 0  # other seeds give other scenes
     num_train: int = 64  # labelled training images, for each of detection and segmentation
-    num_val: int = 100  # validation images, for each of detection and segmentation
+    num_val: int = 200  # validation images, for each of detection and segmentation
     num_photos: int = 3000  # unlabelled images
     size: int = 96  # side of every image in pixels
 
@@ -152,7 +152,8 @@ def _write_image(path: Path, image: NDArray[np.uint8]) -> None:
     """Write RGB ``[H, W, 3]`` or labels ``[H, W]``; the suffix tells the format."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = image[..., ::-1] if image.ndim == 3 else image
-    options = [cv2.IMWRITE_JPEG_QUALITY, 92] if path.suffix == ".jpg" else []
+    whole_colours = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]  # patterns are fine
+    options = [cv2.IMWRITE_JPEG_QUALITY, 95, *whole_colours] if path.suffix == ".jpg" else []
     if not cv2.imwrite(str(path), pixels, options):
         raise OSError(f"could not write {path}")
 

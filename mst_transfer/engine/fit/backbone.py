@@ -47,6 +47,7 @@ def fit_to_backbone(cfg: Any, options: Mapping[str, Any]) -> list[str]:
     try:
         changes += _choose_architecture(backbone)
         widths, patch_size = _shape_of(backbone)
+        changes += _whole_patches(backbone, patch_size)
         for path, reader, taken in readers(cfg.model, widths):
             changes += _fit(path, reader, taken, patch_size)
     except (ValueError, FileNotFoundError):
@@ -103,6 +104,15 @@ def _fit(path: str, reader: Any, widths: list[int], patch_size: int) -> Iterator
         if before != value:
             reader[name] = value
             yield f"{path}.{name}={value}, as the backbone has it, instead of {before}"
+
+
+def _whole_patches(backbone: Any, patch_size: int) -> Iterator[str]:
+    """Rounds ``img_size`` up, as images are padded: positions are resampled once, to the grid that is used."""
+    given = backbone.get("img_size") or 0
+    sides = tuple(-(-side // patch_size) * patch_size for side in ([given] * 2 if isinstance(given, int) else given))
+    if sides != ((given, given) if isinstance(given, int) else tuple(given)):
+        backbone["img_size"] = sides
+        yield f"model.backbone.img_size={sides}, whole patches of {patch_size} px, instead of {given}"
 
 
 def _choose_architecture(backbone: Any) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Points a detection config at a user's own files in COCO's format: ``--coco TRAIN.json VAL.json``."""
+"""Points a detection config at a user's own labels: ``--coco TRAIN.json VAL.json``, or those of another format."""
 
 from __future__ import annotations
 
@@ -11,13 +11,34 @@ from typing import Any
 
 from mst_transfer.configs.datasets import AUTO, all_datasets, class_names, dataset_class, numbers_by_file
 from mst_transfer.datasets.coco_columns import MAX_BYTES_TO_PARSE, load_json
+from mst_transfer.engine.fit.foreign_labels import write_as_coco
 from mst_transfer.preflight.evaluators import evaluators
+from mst_transfer.preflight.num_classes import find_num_classes
 
 _NUM_NAMES = 20
 _FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 
-def use_coco_files(cfg: Any, files: Sequence[str], folders: Sequence[str] = ()) -> int:
+def own_labels(
+    folder: Path, coco: Sequence[str] | None, coco_images: Sequence[str] | None, **foreign: str | Sequence[str] | None
+) -> tuple[Sequence[str], Sequence[str]]:
+    """What ``use_coco_files`` takes: ``coco`` and its images, or what ``foreign`` labels become in a folder.
+
+    ``foreign``: ``yolo``, ``voc`` or ``cvat`` with what ``write_as_coco`` reads.
+
+    Raises:
+        FileNotFoundError, ValueError: of ``write_as_coco``; or several kinds are given.
+    """
+    given = {kind: sources for kind, sources in foreign.items() if sources}
+    if len(given) + bool(coco or coco_images) > 1:
+        kinds = ", ".join(f"--{kind}" for kind in ("coco", *foreign))
+        raise ValueError(f"labels of several kinds: give one of {kinds}; --coco-images goes with --coco alone")
+    for kind, sources in given.items():
+        return write_as_coco(kind, [sources] if isinstance(sources, str) else sources, folder)
+    return coco or (), coco_images or ()
+
+
+def use_coco_files(cfg: Any, files: Sequence[str], folders: Sequence[str] = ()) -> int | None:
     """Sets annotation files, image folders and evaluators of a config, and leaves its classes to the files.
 
     Args:
@@ -26,7 +47,7 @@ def use_coco_files(cfg: Any, files: Sequence[str], folders: Sequence[str] = ()) 
         folders: images for training and for validation; found beside the annotations if not given.
 
     Returns:
-        The number of classes that the config had, for :func:`infer_classes`.
+        The number of classes that the config had, None if its own files were to say, for ``infer_classes``.
 
     Raises:
         FileNotFoundError: if a file or folder does not exist.
@@ -56,7 +77,8 @@ def use_coco_files(cfg: Any, files: Sequence[str], folders: Sequence[str] = ()) 
         for _, metric in evaluators(cfg, f"{split}_dataloader"):
             if metric.get("ann_file"):  # without one, the ground truth is what the dataset holds
                 metric["ann_file"] = file
-    return former
+    stated = {number for _, number in find_num_classes(cfg.get("model") or {})}  # by a config without names
+    return former or (stated.pop() if len(stated) == 1 else None)
 
 
 def find_image_folder(path: str) -> str:

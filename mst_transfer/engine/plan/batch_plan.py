@@ -75,7 +75,7 @@ class BatchPlan:
 def want_accumulation(cfg: Any, accumulate: str | int) -> None:
     """Notes in a config that its run shall accumulate so many batches, or ``auto``: what makes the recipe's batch.
 
-    :func:`apply_batch_plan` follows once processes are counted.
+    ``apply_batch_plan`` follows once processes are counted.
 
     Raises:
         ValueError: The config already accumulates, or ``auto`` has no batch to aim at.

@@ -1,7 +1,7 @@
 """Parameters and multiply-adds of a detector or segmentor, counted on the meta device without data or weights.
 
 A multiply-add counts once, which is what papers and the MM libraries call a FLOP; matrix products, convolutions and
-attention are counted (twice, by :mod:`torch.utils.flop_counter`, which this module halves), element-wise work is not.
+attention are counted (twice, by ``torch.utils.flop_counter``, which this module halves), element-wise work is not.
 One image is counted. A detector's second stage is counted as the MM libraries do: 1,000 proposals for the boxes, 100
 for the masks, in every stage of a cascade. Auxiliary heads train only: they have parameters here and no multiply-adds.
 """

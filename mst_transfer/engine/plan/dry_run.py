@@ -90,7 +90,7 @@ def _keep_nothing(cfg: Any, folder: str) -> None:
         hook for hook in cfg.get("custom_hooks") or () if str(hook.get("type")).split(".")[-1] != "EarlyStoppingHook"
     ]
     visualizer = dict(cfg.get("visualizer") or dict(type="Visualizer"))
-    cfg.visualizer = dict(visualizer, vis_backends=[])
+    cfg.visualizer, cfg.track = dict(visualizer, vis_backends=[]), []
     for key in ("val_dataloader", "val_cfg", "val_evaluator", "test_dataloader", "test_cfg", "test_evaluator"):
         cfg[key] = None
 

@@ -56,7 +56,7 @@ class StepClock(Hook):
 
 
 class PeakMemory:
-    """Measures bytes at the peak, from its making or from the last :meth:`reset`.
+    """Measures bytes at the peak, from its making or from the last ``reset``.
 
     On the CPU they are the growth of this process's resident memory, data loader workers left out; where the kernel
     cannot reset its peak (no ``/proc/self/clear_refs``), a peak that was higher before hides a lower one now.

@@ -23,7 +23,7 @@ def unfinished_schedules(
 
     Args:
         cfg: The config, its counts of iterations multiplied by ``stretch``: see
-            :func:`~mst_transfer.engine.plan.batch_plan.apply_batch_plan`.
+            ``apply_batch_plan``.
         num_iters: Iterations of the run.
         num_epochs: Its epochs, if its loop counts them.
         stretch: Iterations that make one of those that the config's author counted.

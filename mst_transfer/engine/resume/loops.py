@@ -3,7 +3,7 @@
 What is different from mmengine's:
 
 - The order of samples follows from (seed, epoch), every other draw from (seed, epoch, sample) or (seed, iteration,
-  rank): see :mod:`~mst_transfer.engine.resume.order` and :mod:`~mst_transfer.runs.counter_random`.
+  rank): see ``order`` and ``counter_random``.
 - A resumed run goes to its place at once; nothing before it is loaded.
 - Where gradients of several iterations are added up and a checkpoint was written between them, the resumed run
   computes those again: weights have not changed since, so they come out the same, on any number of processes.

@@ -180,7 +180,7 @@ def exact_batches(batches: Any, dataset: Sized) -> SeekableBatches:
 
     Returns:
         For mmengine's ``DefaultSampler`` and ``InfiniteSampler``, also below mmdet's ``AspectRatioBatchSampler``, an
-        :class:`ExactBatchSampler`; else a :class:`ForeignBatchSampler`.
+        ``ExactBatchSampler``; else a ``ForeignBatchSampler``.
     """
     kind, sampler = type(batches), batches.sampler
     by_aspect = kind.__name__ == "AspectRatioBatchSampler" and kind.__module__.startswith("mmdet.")

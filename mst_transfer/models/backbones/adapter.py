@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import timm
 import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
@@ -141,15 +139,3 @@ def check_indices(given: Sequence[int] | None, count: int, name: str) -> tuple[i
     if not indices or list(indices) != sorted(set(indices)) or not 0 <= indices[0] <= indices[-1] < count:
         raise ValueError(f"{name}={tuple(given)} must increase within 0 … {count - 1}")
     return indices
-
-
-def check_known(arch: str) -> None:
-    """Refuses a name that timm does not know, with or without the tag of its weights.
-
-    Raises:
-        ValueError: names what is near.
-    """
-    known = timm.list_models()
-    if arch.split(".")[0] not in known:
-        near = difflib.get_close_matches(arch, known, n=4, cutoff=0.4)
-        raise ValueError(f"arch={arch!r} is not a timm model; near names: {', '.join(near) or 'none'}")

@@ -1,7 +1,7 @@
 """timm's Swin Transformers, of any architecture name, as backbones of mmdet and mmseg.
 
 Maps of the stages at strides 4, 8, 16 and 32 for FPN, UPerNet and the like, for images of any size: on the same
-weights they equal mmdet's and mmseg's ``SwinTransformer`` (see :mod:`mst_transfer.models.backbones.shifted_windows`
+weights they equal mmdet's and mmseg's ``SwinTransformer`` (see ``mst_transfer.models.backbones.shifted_windows``
 for where timm differs).
 
 A pre-trained Swin has one norm, behind its last stage. It stays the norm of that stage's output; the norms of the
@@ -23,7 +23,8 @@ from timm.models import is_model_in_modules
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
-from mst_transfer.models.backbones.adapter import TimmAdapter, check_indices, check_known
+from mst_transfer.checkpoint.metadata import check_known
+from mst_transfer.models.backbones.adapter import TimmAdapter, check_indices
 from mst_transfer.models.backbones.shifted_windows import swin_block
 from mst_transfer.registry import MODELS
 
@@ -35,7 +36,7 @@ class TimmSwin(TimmAdapter):
     Args:
         arch: a name of ``timm.list_models('swin_*')``: ``swin_tiny_patch4_window7_224``, ….
         out_indices: stages whose output is returned, from 0, increasing; stages behind the last are removed.
-        checkpoint: path of backbone weights (:mod:`mst_transfer.checkpoint`); None: random initialisation.
+        checkpoint: path of backbone weights (``mst_transfer.checkpoint``); None: random initialisation.
         role: ``teacher`` or ``student``, where the file holds both.
         out_norm: which outputs pass a LayerNorm: ``all`` as in mmdet, ``last`` (the last stage's only, which is the
             checkpoint's own), ``none``.

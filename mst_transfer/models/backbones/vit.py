@@ -1,6 +1,6 @@
 """timm's Vision Transformers, of any architecture name, as backbones of mmdet and mmseg.
 
-:class:`TimmViT` returns token grids (for SETR, UPerNet), :class:`TimmViTPyramid` maps at strides 4 to 32 (for
+``TimmViT`` returns token grids (for SETR, UPerNet), ``TimmViTPyramid`` maps at strides 4 to 32 (for
 FPN). Attention is timm's, which uses PyTorch's fused kernels. An image whose sides are not multiples of the
 patch is padded with zeros on the right and at the bottom, like the batches of mmdet and mmseg.
 
@@ -39,14 +39,14 @@ class TimmViT(TimmAdapter):
             None: the architecture's own.
         out_indices: blocks whose output is returned, from 0, or from the end: -1 is the last; increasing. Blocks behind
             them are removed. None: four evenly spaced ones.
-        checkpoint: path of backbone weights (:mod:`mst_transfer.checkpoint`); None: random initialisation.
+        checkpoint: path of backbone weights (``mst_transfer.checkpoint``); None: random initialisation.
         role: ``teacher`` or ``student``, where the file holds both; None: the only one that the file names.
         out_norm: which outputs pass the final LayerNorm: ``all``, ``last`` (the last block's only), ``none``.
         drop_path_rate: stochastic depth of the last block; it rises linearly from 0.
         frozen_stages: -1 trains everything, 0 freezes the embeddings (and tables or rotations that all blocks share),
-            k also the first k blocks, ``all`` every block.
+            k also the first k blocks, ``all`` every block and the last norm.
         with_cp: recompute activations in the backward pass to save memory.
-        pos_embed_interpolation: ``timm`` or ``dino`` (:mod:`mst_transfer.checkpoint.pos_embed`), for loading and for
+        pos_embed_interpolation: ``timm`` or ``dino`` (``mst_transfer.checkpoint.pos_embed``), for loading and for
             the forward pass. None: what the checkpoint was trained with, as far as it says so, else ``timm``.
         window_size: side in tokens of the windows within which attention works; 0: everywhere. With windows the class
             and register tokens are removed, as in ViTDet.
@@ -154,7 +154,8 @@ class TimmViT(TimmAdapter):
         """What stands before the blocks or serves all of them, and the first blocks."""
         names = ("patch_embed", "pos_drop", "norm_pre", "rope", "rel_pos_bias")
         shared = [module for name in names if (module := getattr(self.vit, name, None)) is not None]
-        return [*shared, *self.vit.blocks[: self.frozen_stages]]
+        last = [self.vit.norm] if self.frozen_stages == len(self.vit.blocks) else []
+        return [*shared, *self.vit.blocks[: self.frozen_stages], *last]
 
     def _freeze(self, frozen_stages: int | str, num_stages: int) -> None:
         super()._freeze(frozen_stages, num_stages)
@@ -209,9 +210,9 @@ class TimmViTPyramid(TimmViT):
     """A timm ViT that returns four maps at strides 4, 8, 16 and 32, each of width D, for mmdet's FPN.
 
     Four blocks, evenly spaced unless ``out_indices`` says otherwise, give the maps from finest to coarsest;
-    see :class:`mst_transfer.models.necks.TokenPyramid` for the resizing and for patches other than 16.
+    see ``mst_transfer.models.necks.TokenPyramid`` for the resizing and for patches other than 16.
 
-    Args: as for :class:`TimmViT`.
+    Args: as for ``TimmViT``.
     """
 
     def __init__(self, arch: str | None = None, *args: Any, **kwargs: Any) -> None:

@@ -19,7 +19,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 
 from mst_transfer.checkpoint.architecture import architecture_of
-from mst_transfer.models.backbones.adapter import check_known
+from mst_transfer.checkpoint.metadata import check_known
 
 ViT: TypeAlias = Any  # VisionTransformer, Eva or Beit; timm's types are not known to mypy
 

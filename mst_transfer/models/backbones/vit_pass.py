@@ -27,7 +27,7 @@ from mst_transfer.models.backbones.vit_create import ViT
 from mst_transfer.models.backbones.vit_positions import relative_bias, relative_entries, window_rotations
 from mst_transfer.models.backbones.vit_windows import Windows
 
-WINDOW_BLOCKS = (Block, EvaBlock, BeitBlock)  # whose residual structure :func:`pre_norm_block` is
+WINDOW_BLOCKS = (Block, EvaBlock, BeitBlock)  # whose residual structure ``pre_norm_block`` is
 
 
 def check_windows(window_size: int, global_blocks: Sequence[int] | None, vit: ViT) -> tuple[int, ...]:
@@ -55,7 +55,7 @@ def pre_norm_block(block: Any, tokens: Tensor, attend: Callable[[Tensor], Tensor
     """A transformer block of timm with another way to call its attention.
 
     Args:
-        block: one of :data:`WINDOW_BLOCKS`.
+        block: one of ``WINDOW_BLOCKS``.
         tokens: [B, P + N, D].
         attend: from normalised tokens to the output of the attention, both [B, P + N, D].
     """
@@ -88,7 +88,7 @@ class ViTPass:
     """What all blocks share in one forward pass.
 
     Args:
-        vit: a ViT of :func:`create_vit`.
+        vit: a ViT of ``create_vit``.
         grid: rows and columns of patches.
         batch_size: B.
         num_prefix: P; 0 where the prefix tokens have been removed, as they are with windows.
@@ -124,7 +124,7 @@ class ViTPass:
             self.window_rotation = window_rotations(rotation, self.windows, batch_size)
 
     def order(self, tokens: Tensor) -> Tensor:
-        """Tokens [B, P + N, D] in rows of patches, in the order in which :meth:`run` takes them."""
+        """Tokens [B, P + N, D] in rows of patches, in the order in which ``run`` takes them."""
         return tokens if self.windows is None else self.windows.order(tokens)
 
     def patches(self, tokens: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def embed(vit: ViT, image: Tensor, interpolation: str) -> tuple[Tensor, tuple[in
     """Image [B, C, H, W] → tokens [B, P + N, D] with absolute position embeddings, and the grid.
 
     Args:
-        vit: a ViT of :func:`create_vit`; without prefix tokens if they have been removed.
+        vit: a ViT of ``create_vit``; without prefix tokens if they have been removed.
         image: padded on the right and below to whole patches.
         interpolation: ``timm`` or ``dino``, for grids other than the model's own.
     """

@@ -4,7 +4,7 @@ The grid is divided into squares of size×size tokens, and a token sees the toke
 does not divide a side, the grid is padded with zeros on the right and at the bottom between norm and attention, as in
 detectron2's ViTDet: the padded tokens have the keys and values of a zero input and are seen like any other.
 
-Where it divides both sides, all tokens are put in the order of the windows once (:meth:`Windows.order`); a window is
+Where it divides both sides, all tokens are put in the order of the windows once (``Windows.order``); a window is
 then a slice of memory, and no block copies anything: norms, MLPs and global attention do not depend on the order.
 
 Shapes: B images, grid of h rows and w columns, N = h·w patch tokens, S = ceil(h / size) · ceil(w / size) windows.
@@ -40,7 +40,7 @@ class Windows:
         return self._to_windows(tokens).reshape(tokens.shape) if self.even else tokens
 
     def restore(self, tokens: Tensor) -> Tensor:
-        """The inverse of :meth:`order`."""
+        """The inverse of ``order``."""
         return self._to_rows(tokens.unflatten(1, (-1, self.size**2))).flatten(1, 2) if self.even else tokens
 
     def split(self, tokens: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class Windows:
         return self._to_windows(tokens)
 
     def merge(self, windows: Tensor, batch_size: int) -> Tensor:
-        """The inverse of :meth:`split`; what stands in padded cells is left out."""
+        """The inverse of ``split``; what stands in padded cells is left out."""
         windows = windows.unflatten(0, (batch_size, -1))
         if self.even:
             return windows.flatten(1, 2)

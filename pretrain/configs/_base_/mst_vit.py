@@ -46,6 +46,7 @@ optim_wrapper = dict(
     optimizer=dict(type="AdamW", betas=(0.9, 0.999), fused=True),
     dtype="auto",
     clip_grad=3.0,
+    tf32=True,
 )
 
 train_cfg = dict(

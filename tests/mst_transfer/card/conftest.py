@@ -1,4 +1,4 @@
-"""A card's folder with its page, made once; a pre-training's work directory."""
+"""A card's folder with its page, made once; a pre-training's work directory; a world to make cards in."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from example_card import EVIL, write_example
+from small_vit import SMALL, make_metadata, make_vit
 
 from mst_transfer.card.page import write_page
+from mst_transfer.checkpoint import save_backbone
+from mst_transfer.datasets.sample.write import SampleDataRequest, make_sample_data
 
 
 def write_pretraining(folder: Path) -> Path:
@@ -39,3 +43,17 @@ def card(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cards") / "card"
     write_page(write_example(folder), [write_pretraining(folder.parent / "pretrain")])
     return folder
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Sample data as the data root, and two tiny checkpoints, ``a`` and ``b``."""
+    root = tmp_path_factory.mktemp("world")
+    make_sample_data(root / "sample", SampleDataRequest(num_train=6, num_val=4, num_photos=1, size=64))
+    for seed, name in enumerate("ab"):
+        torch.manual_seed(seed)
+        metadata = make_metadata(arch_kwargs=SMALL | dict(depth=4))
+        save_backbone(root / f"{name}.safetensors", make_vit(depth=4).state_dict(), metadata)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MST_DATA_ROOT", str(root))
+        yield root

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from mst_transfer.card.pictures import PHOTO, TRUTH, colours_of, draw_answer, save_pictures
-from mst_transfer.card.predictions import Instances
+from mst_transfer.card.pictures import PHOTO, TRUTH, Instances, colours_of, draw_answer, save_pictures
+from mst_transfer.card.statistics import Difference, sentence
 
 EVIL = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>|`{{7*7}}$a$"
 LONG = "an_ablation_without_the_restoring_loss_but_with_sixteen_local_crops_and_a_longer_warm_up_epoch_0800_teacher"
@@ -16,16 +16,6 @@ TASKS = {"camvid": ("mIoU", ("dense_knn", "dense_linear", "setr_pup")), "coco_mi
 LABELS = ("16", "10%", "100%")
 CLASSES = ("road", "sidewalk", "building", "sky", "car", EVIL)
 STRENGTH = dict(zip(NAMES, (3.1, 2.9, 0.0), strict=True))
-
-
-def sentence(difference: float, low: float, high: float, primary: bool, seeds: int) -> str:
-    if seeds == 1:
-        return f"{difference:+.1f} ({low:+.1f} … {high:+.1f}, over images only): one seed, no verdict"
-    if not primary:
-        return f"{difference:+.1f} ({low:+.1f} … {high:+.1f}): exploratory"
-    if low <= 0 <= high:
-        return f"no difference that these data can show ({low:+.1f} … {high:+.1f}; they would have shown 2.5)"
-    return f"{'better' if low > 0 else 'worse'} by {abs(difference):.1f} ({abs(low):.1f} … {abs(high):.1f})"
 
 
 def rows(random: np.random.Generator) -> list[dict[str, Any]]:
@@ -43,8 +33,6 @@ def rows(random: np.random.Generator) -> list[dict[str, Any]]:
                     if labels == "100%" and metric == "mIoU":
                         row["per_class"] = {kind: value + 9 * k - 20 for k, kind in enumerate(CLASSES)}
                         row["per_class"]["sky"] = None
-                    if protocol == "setr_pup" and name == LONG:
-                        row |= dict(seeds=[], per_seed=[], value=None, ci95=None, per_class=None)
                     found.append(row)
     return found
 
@@ -58,14 +46,12 @@ def differences(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 entry = {key: one[key] for key in ("task", "metric", "protocol", "labels")}
                 primary = one["protocol"] in ("dense_knn", "mask_rcnn_frozen") and one["labels"] == "10%"
                 entry |= dict(a=one["checkpoint"], b=other["checkpoint"], primary=primary, detectable=2.5)
-                if None in (one["value"], other["value"]):
-                    entry |= dict(difference=None, ci95=None, adjusted=None, detectable=None, verdict=None)
-                else:
-                    gap = one["value"] - other["value"]
-                    ends = [gap - 1.2, gap + 1.1]
-                    p_value = (0.0004 if ends[0] > 0 else 0.62) if primary else None
-                    entry |= dict(difference=gap, ci95=ends, adjusted=p_value)
-                    entry["verdict"] = sentence(gap, *ends, primary, len(one["seeds"]))
+                gap = one["value"] - other["value"]
+                ends = [gap - 1.2, gap + 1.1]
+                p_value = (0.0004 if ends[0] > 0 else 0.62) if primary else None
+                entry |= dict(difference=gap, ci95=ends, adjusted=p_value)
+                kind = "seeds" if len(one["seeds"]) == 3 else "one seed, images only"
+                entry["verdict"] = sentence(Difference(gap, *ends, 0.01, 2.5, kind), p_value)
                 found.append(entry)
     return found
 

@@ -13,7 +13,7 @@ from mst_transfer.checkpoint import save_backbone
 
 def save(path):
     """Writes a tiny ViT."""
-    save_backbone(path, make_vit().state_dict(), make_metadata())
+    save_backbone(path, make_vit().state_dict(), make_metadata(mean=(0.5, 0.4, 0.3)))
     return str(path)
 
 
@@ -43,6 +43,7 @@ def test_random_weights_take_the_architecture_of_the_first_and_differ_by_seed(tm
     given, floor = open_checkpoints([save(tmp_path / "a.safetensors"), "random"])
     assert (floor.arch, floor.arch_kwargs, floor.mean) == (given.arch, given.arch_kwargs, given.mean)
     assert (given.patch_size, given.embed_dim, floor.sha256) == (8, 24, "")
+    assert tuple(floor.load_frozen(0).normalisation.mean) == tuple(given.mean) == (0.5, 0.4, 0.3)
     weights = [floor.load_frozen(seed).model.cls_token for seed in (0, 0, 1)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
     assert torch.equal(given.load_frozen(0).model.cls_token, given.load_frozen(1).model.cls_token)
@@ -56,8 +57,11 @@ def test_the_digest_is_that_of_the_file(tmp_path):
 
 
 def test_what_cannot_be_evaluated_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nope.pth"):
-        open_checkpoints(["nope.pth"])
+    with pytest.raises(ValueError, match="no checkpoint"):
+        open_checkpoints([])
+    for missing in ("nope.pth", "random_init.pth"):
+        with pytest.raises(FileNotFoundError, match=missing):
+            open_checkpoints([missing])
     with pytest.raises(ValueError, match="random:vit_small"):
         open_checkpoints(["random"])
     (tmp_path / "text.pth").write_text("no weights")

@@ -5,49 +5,23 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
+from small_cards import card_of, plan_of
 from small_vit import SMALL, make_metadata, make_vit
 
+from mst_transfer.card import probe_job
+from mst_transfer.card.leakage import find_leaks
 from mst_transfer.card.outcomes import load_outcomes
-from mst_transfer.card.plan import read_plan
-from mst_transfer.card.run_jobs import job_folder, run_job, slurm_command, unfinished
+from mst_transfer.card.plan import job_folder, read_plan
+from mst_transfer.card.run_jobs import run_job, slurm_command, unfinished
 from mst_transfer.checkpoint import save_backbone
 from mst_transfer.cli.evaluate import main
-from mst_transfer.datasets.sample.write import SampleDataRequest, make_sample_data
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """Sample data as the data root, and two tiny checkpoints, ``a`` and ``b``."""
-    root = tmp_path_factory.mktemp("world")
-    make_sample_data(root / "sample", SampleDataRequest(num_train=6, num_val=4, num_photos=1, size=64))
-    for seed, name in enumerate("ab"):
-        torch.manual_seed(seed)
-        metadata = make_metadata(arch_kwargs=SMALL | dict(depth=4))
-        save_backbone(root / f"{name}.safetensors", make_vit(depth=4).state_dict(), metadata)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MST_DATA_ROOT", str(root))
-        yield root
-
-
-def plan_of(world, out, *words):
-    """The plan of a command, and nothing run."""
-    checkpoints = [str(world / "a.safetensors"), str(world / "b.safetensors")]
-    assert main([*checkpoints, "random", "--on", "sample", "--out", str(out), "--print-jobs", *words]) == 0
-    return read_plan(out)
-
-
-def card_of(world, out, *words):
-    """``card.json`` of the same command."""
-    checkpoints = [str(world / "a.safetensors"), str(world / "b.safetensors")]
-    status = main([*checkpoints, "random", "--on", "sample", "--out", str(out), *words])
-    return status, json.loads((out / "card.json").read_text())
-
-
-def test_a_card(world, tmp_path, capsys):
+def test_a_card(world, tmp_path, capsys, monkeypatch):
     out, words = tmp_path / "card", ("--labels", "2", "100%", "--seeds", "0", "1", "2", "--primary", "dense_linear@2")
     plan = plan_of(world, out, *words)
     printed = [line for line in capsys.readouterr().out.splitlines() if "--job" in line]
@@ -84,27 +58,29 @@ def test_a_card(world, tmp_path, capsys):
     assert card["protocol"]["options"]["labels"] == ["2", "100%"] and len(card["protocol_hash"]) == 64
     assert [one["sha256"] != "" for one in card["checkpoints"]] == [True, True, False]
 
+    unsought = ({}, ["photos, which one was pre-trained on (not there)"])
+    monkeypatch.setattr("mst_transfer.card.evaluate.pretraining_runs", lambda checkpoints: unsought)
+    hashes = {card["protocol_hash"]}
+    for place in range(2):  # as if another image had leaked each time: nothing runs again
 
-def test_a_checkpoint_against_itself_is_no_different(world, tmp_path):
-    out = tmp_path / "card"
-    words = ["one=" + str(world / "a.safetensors"), "two=" + str(world / "a.safetensors")]
-    words += ["--on", "sample", "--labels", "3", "--out", str(out)]
-    assert main([*words, "--print-jobs"]) == 0
-    for job in read_plan(out).jobs:
-        run_job(out, job.id)
-    assert main(words) == 0
-    for one in json.loads((out / "card.json").read_text())["differences"]:
-        assert (one["difference"], one["ci95"]) == (0, [0, 0])
+        def leak(val_paths, *pools, place=place, **options):
+            return replace(find_leaks(val_paths, *pools, **options), leaked={list(val_paths)[place]})
+
+        monkeypatch.setattr("mst_transfer.card.evaluate.find_leaks", leak)
+
+        status, without = card_of(world, out, *words, "--leave-out-leaks")
+        assert {row["num_images"] for row in without["rows"]} == {3}
+        assert without["protocol"]["left_out"]["sample"]["images"] == 1
+        assert "Not searched: photos, which one" in without["leakage"]["sample"]["sentence"]
+        hashes.add(without["protocol_hash"])
+    assert len(hashes) == 3
 
 
-def test_what_an_outcome_depends_on_makes_another_job_and_another_protocol(world, tmp_path):
-    first = plan_of(world, tmp_path, "--labels", "2")
-    for words in (("--labels", "3"), ("--labels", "2", "--max-side", "32"), ("--labels", "2", "--num-blocks", "2")):
-        other = plan_of(world, tmp_path, *words)
-        assert not {job.id for job in first.jobs} & {job.id for job in other.jobs}
-        assert first.protocol() != other.protocol()
-    again = plan_of(world, tmp_path, "--labels", "2")
-    assert (again.jobs, again.protocol()) == (first.jobs, first.protocol())
+def test_a_pattern_makes_sequences_of_known_data_too(world, tmp_path):
+    words = ["--labels", "2", "--group", r"scene_00000(\d)/2"]
+    assert [task.group for task in plan_of(world, tmp_path, *words).tasks] == [words[-1]]
+    with pytest.raises(ValueError, match="--group 'nothing' finds no"):
+        plan_of(world, tmp_path, "--labels", "2", "--group", "nothing")
 
 
 @pytest.mark.slow
@@ -141,68 +117,6 @@ def test_killed_and_started_again_it_ends_with_the_same_card(world, tmp_path):
     assert cards[0] == cards[1]
 
 
-SEG = """
-_base_ = "mst_transfer::seg_configs/mst_setr_pup_sample.py"
-train_cfg = dict(max_iters=3, val_interval=3)
-default_hooks = dict(checkpoint=dict(interval=3), logger=dict(interval=1))
-"""
-DET = """
-_base_ = "mst_transfer::det_configs/mst_maskrcnn_sample.py"
-train_cfg = dict(max_epochs=1, val_interval=1)
-default_hooks = dict(checkpoint=dict(interval=1), logger=dict(interval=1))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["seg", "det"])
-def test_heads_choose_a_learning_rate_and_leave_outcomes_by_image(kind, world, tmp_path):
-    config = tmp_path / f"mst_tiny_{kind}.py"
-    config.write_text(dict(seg=SEG, det=DET)[kind])
-    out, words = tmp_path / "card", [str(world / "a.safetensors"), "random", f"--{kind}-config", str(config)]
-    words += ["--labels", "3", "--seeds", "0", "1", "--no-probes", "--tune", "--lr-factors", "0.5", "2"]
-    words += ["--out", str(out)]
-    assert main([*words, "--print-jobs"]) == 0
-    plan = read_plan(out)
-    assert [(job.checkpoint, *job.seeds) for job in plan.jobs] == [("a", 0), ("random", 0), ("a", 1), ("random", 1)]
-    for job in plan.jobs:
-        run_job(out, job.id)
-    assert main(words) == 0
-    card = json.loads((out / "card.json").read_text())
-    metrics = {"mIoU"} if kind == "seg" else {"box mAP", "mask mAP"}
-    assert {row["metric"] for row in card["rows"]} == metrics
-    for row in card["rows"]:
-        figure = dict(zip(row["seeds"], row["per_seed"], strict=True))
-        for job in (job for job in plan.jobs if job.checkpoint == row["checkpoint"]):
-            results = json.loads((job_folder(out, job) / "run" / "results.json").read_text())
-            name = {"mIoU": "mIoU", "box mAP": "coco/bbox_mAP", "mask mAP": "coco/segm_mAP"}[row["metric"]]
-            scale = 1 if kind == "seg" else 100
-            assert figure[job.seeds[0]] == pytest.approx(scale * results["metrics"][name], abs=0.06)
-            used = json.loads((job_folder(out, job) / "run" / "run_config.json").read_text())
-            assert len(find(used["train_dataloader"]["dataset"], "indices")) == 3
-    shown = [json.loads(path.read_text()) for path in out.glob("pictures/*-seed0-*/index.json")]
-    assert len(shown) == 2 and all(len(grid["cells"]) == 4 and "truth" in grid["cells"].popitem()[1] for grid in shown)
-    choices = list(out.glob("jobs/choice-*/learning_rate.json"))
-    assert len(choices) == 2, "one choice for both seeds of a checkpoint"
-    rates = set()
-    for path in choices:
-        tried = [json.loads(one.read_text()) for one in path.parent.glob("*/run_config.json")]
-        assert len(tried) == 2
-        for used in tried:
-            kept = find(used["train_dataloader"]["dataset"], "indices")
-            held_out = find(used["val_dataloader"]["dataset"], "indices")
-            assert len(kept) == 2 and len(held_out) == 1 and not set(kept) & set(held_out)
-            rates.add(used["optim_wrapper"]["optimizer"]["lr"])
-    assert max(rates) == pytest.approx(4 * min(rates))
-
-
-def find(node, name):
-    """The value of the first entry of a name in a nested config."""
-    if isinstance(node, dict) and name in node:
-        return node[name]
-    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    return next((found for child in children if (found := find(child, name)) is not None), None)
-
-
 @pytest.mark.parametrize(
     "words, said",
     [
@@ -210,6 +124,7 @@ def find(node, name):
         ("--on nothing", "--on nothing"),
         ("--on sample --labels 7", "--labels 7, sample"),
         ("--on sample --labels 0", "--labels 0"),
+        ("--on sample --labels 1 --tune", "of one image none is left"),
         ("--on sample --labels 2 2", "each once"),
         ("--on sample --seeds -1", "--seeds"),
         ("--on sample --primary knn", "--primary knn"),
@@ -219,6 +134,8 @@ def find(node, name):
         ("--on sample --jobs 2 --gpus 2", "--jobs 2 --gpus 2"),
         ("--on sample sample", "each once"),
         ("--images nowhere", "nowhere"),
+        ("--images nowhere --no-probes --tune", "images: no head"),
+        ("--on sample --pool nowhere", "'.*nowhere' does not exist"),
     ],
 )
 def test_wrong_words_are_refused_before_anything_runs(words, said, world, tmp_path):
@@ -228,23 +145,16 @@ def test_wrong_words_are_refused_before_anything_runs(words, said, world, tmp_pa
     assert not (out / "plan.json").exists()
 
 
-def test_no_checkpoint_and_no_such_checkpoint_are_refused(world, tmp_path):
-    with pytest.raises(ValueError, match="no checkpoint"):
-        main(["--on", "sample", "--out", str(tmp_path)])
-    with pytest.raises(FileNotFoundError, match="nope.pth"):
-        main(["nope.pth", "--on", "sample", "--out", str(tmp_path)])
-
-
 def test_a_folder_that_cannot_be_written_is_refused(world, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="--out"):
+    with pytest.raises(OSError, match=f"{tmp_path / 'file'}.*name a folder"):
         main([str(world / "a.safetensors"), "--on", "sample", "--out", str(tmp_path / "file")])
 
 
 def test_features_that_do_not_fit_the_disk_are_refused(world, tmp_path, monkeypatch):
-    from mst_transfer.card import evaluate
+    from mst_transfer.card import costs
 
-    monkeypatch.setattr(evaluate, "free_space", lambda path: 1000)
+    monkeypatch.setattr(costs, "free_space", lambda path: 1000)
     with pytest.raises(ValueError, match="--feature-dtype float16"):
         main([str(world / "a.safetensors"), "--on", "sample", "--out", str(tmp_path)])
 
@@ -259,7 +169,7 @@ def test_slurm_runs_a_line_of_the_file_a_task(tmp_path):
     assert ran.stdout == "two words\n"
 
 
-def test_images_of_class_folders(world, tmp_path):
+def test_images_of_class_folders(world, tmp_path, monkeypatch):
     import cv2
 
     random = np.random.default_rng(0)
@@ -270,20 +180,17 @@ def test_images_of_class_folders(world, tmp_path):
             for index in range(6):
                 picture = random.integers(0, 100, (32, 32, 3)) + 150 * label
                 cv2.imwrite(str(folder / f"{index}.png"), picture.astype(np.uint8))
-    out = tmp_path / "card"
-    words = [
-        str(world / "a.safetensors"),
-        "--images",
-        str(tmp_path / "images"),
-        "--labels",
-        "4",
-        "100%",
-        "--out",
-        str(out),
-    ]
+    out, large, sizes = tmp_path / "card", tmp_path / "large.safetensors", []
+    shape = dict(arch_kwargs=SMALL | dict(img_size=48), img_size=(48, 48))
+    save_backbone(large, make_vit(img_size=48).state_dict(), make_metadata(**shape))
+    words = [str(world / "a.safetensors"), str(large), "--images", str(tmp_path / "images"), "--labels", "4", "100%"]
+    words += ["--out", str(out)]
     assert main([*words, "--print-jobs"]) == 0
-    (job,) = read_plan(out).jobs
-    run_job(out, job.id)
+    opened = probe_job.open_pair
+    monkeypatch.setattr(probe_job, "open_pair", lambda *words: sizes.append(words[2]) or opened(*words))
+    for job in reversed(read_plan(out).jobs):
+        run_job(out, job.id)
+    assert sizes == [32, 32], "every checkpoint sees the same pixels"
     found = load_outcomes(job_folder(out, job))
     assert {key.protocol for key in found} == {"knn", "linear"} and len(found) == 2 * 2 * 3
     figures = {
@@ -293,4 +200,3 @@ def test_images_of_class_folders(world, tmp_path):
     assert main(words) == 0
     with pytest.raises(ValueError, match="no such job"):
         run_job(out, "nothing")
-    assert sys.executable

@@ -12,7 +12,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from random_coco import random_dataset, random_samples
 
-from mst_transfer.card.measures import Accuracy, MeanAP, MeanIoU, Measure, digest_of, mean_ap, measure_from
+from mst_transfer.card.measures import Accuracy, MeanAP, MeanIoU, Measure, digest_of, mean_ap
+from mst_transfer.card.outcomes import Key, load_outcomes, save_outcome
 
 TIMES = np.random.default_rng(0).integers(0, 4, (5, 12))  # whole numbers of copies of 12 images
 TIMES[0], TIMES[1] = 1, np.arange(12) == 7
@@ -141,9 +142,10 @@ def test_accuracy_is_that_of_repeated_images() -> None:
     ],
 )
 def test_files_give_the_measure_back(measure: Measure, tmp_path: Path) -> None:
-    np.savez_compressed(tmp_path / "measure.npz", **measure.arrays())
-    with np.load(tmp_path / "measure.npz", allow_pickle=False) as arrays:
-        back = measure_from(measure.kind, arrays)
+    key = Key("task", "metric", "protocol", "10%", "../name", 3)
+    save_outcome(tmp_path, key, measure)
+    ((found, back),) = load_outcomes(tmp_path).items()
+    assert found == key
     assert type(back) is type(measure) and back.digest == measure.digest != ""
     assert (back.figures(TIMES) == measure.figures(TIMES)).all()
 
@@ -165,6 +167,3 @@ def test_what_does_not_belong_together_is_refused() -> None:
         mean_ap(dataset | {"annotations": []}, [], "bbox")
     with pytest.raises(ValueError, match="'7' is not an integer"):
         mean_ap(dataset | {"images": [{**dataset["images"][0], "id": "7"}]}, [], "bbox")
-    for kind, arrays in (("top-5", {}), ("accuracy", {}), ("mean_ap", Accuracy(np.ones(2)).arrays())):
-        with pytest.raises(ValueError, match=f"kind '{kind}' with"):
-            measure_from(kind, arrays)

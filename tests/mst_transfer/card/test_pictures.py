@@ -2,17 +2,32 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 from matplotlib import colormaps
 
-from mst_transfer.card.pictures import MAX_SIDE, PHOTO, TRUTH, colours_of, draw_answer, read_pictures, save_pictures
-from mst_transfer.card.predictions import Instances, spread
+from mst_transfer.card.job_pictures import NUM_PHOTOS, _short_names, shown_images
+from mst_transfer.card.pictures import (
+    MAX_SIDE,
+    PHOTO,
+    TRUTH,
+    Instances,
+    colours_of,
+    draw_answer,
+    read_pictures,
+    save_pictures,
+)
 
 CLASSES = ("disc", "box")
 FIRST, LAST = (np.array(colormaps["turbo"](place)[:3]) * 255 for place in (0.1, 0.718))
+
+
+def test_photos_of_one_name_are_told_apart():
+    assert _short_names(["/a/x.jpg", "/a/y.jpg"]) == ["x.jpg", "y.jpg"]
+    assert _short_names(["/a/b/x.jpg", "/c/b/x.jpg", "/c/b/y.jpg"]) == ["a/b/x.jpg", "c/b/x.jpg", "c/b/y.jpg"]
 
 
 def tinted(value: float, colour: np.ndarray) -> np.ndarray:
@@ -95,6 +110,6 @@ def test_pictures_stay_in_their_folder(tmp_path: Path) -> None:
     assert grid["cells"] == {"x": {PHOTO: tmp_path / "own" / "00_00.jpg"}}
 
 
-@pytest.mark.parametrize(("total", "expected"), [(10, [1, 3, 5, 7, 9]), (3, [0, 1, 2])])
-def test_spread_is_even_and_within(total: int, expected: list[int]) -> None:
-    assert spread(total, 5) == expected
+@pytest.mark.parametrize(("total", "expected"), [(10, [1, 3, 6, 8]), (3, [0, 1, 2])])
+def test_shown_images_are_spread_evenly(total: int, expected: list[int]) -> None:
+    assert NUM_PHOTOS == 4 and shown_images(SimpleNamespace(val=range(total))) == expected

@@ -43,14 +43,14 @@ def test_two_plots_share_no_names() -> None:
 
 
 def test_axis_holds_what_it_shows() -> None:
-    items = [dict(value=2.0, ci95=[1.0, 3.5]), dict(value=None, ci95=None), dict(value=-1.0, ci95=None)]
+    items = [dict(value=2.0, ci95=[1.0, 3.5]), dict(value=-1.0, ci95=[-1.0, -1.0])]
     found = axis(items, ".1f")
     places = [float(found["at"](value)[:-1]) for value in (-1.0, 1.0, 2.0, 3.5)]
     assert 0 < places[0] and places[3] < 100 and np.polyfit((-1.0, 1.0, 2.0, 3.5), places, 1, full=True)[1] < 1e-3
     assert len(found["ticks"]) >= 3 and all(0 <= float(found["at"](tick)[:-1]) <= 100 for tick in found["ticks"])
     alone = dict(value=5.0, ci95=[4.0, 6.0])
     assert 0 not in axis([alone], ".1f")["ticks"] and 0 in axis([alone], "+.1f")["ticks"]
-    assert axis([], ".1f")["ticks"] and axis([dict(value=5.0, ci95=None)], ".1f")["at"](5.0) == "50.00%"
+    assert axis([dict(value=5.0, ci95=[5.0, 5.0])], ".1f")["at"](5.0) == "50.00%"
 
 
 @pytest.mark.parametrize("style", range(len(GLYPHS)))

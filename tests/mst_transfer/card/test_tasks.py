@@ -1,10 +1,13 @@
 """Data of a card: label maps as the libraries read them, objects drawn as maps, sequences."""
 
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 
 from mst_transfer.card.task_data import draw_objects, open_task
-from mst_transfer.card.tasks import CATALOGUE, Task, heads, load_task_config, sequences
+from mst_transfer.card.tasks import CATALOGUE, SEGMENTATION, Task, heads, load_task_config, own_masks, sequences
 from mst_transfer.datasets.sample.write import SampleDataRequest, make_sample_data
 
 
@@ -29,6 +32,25 @@ def test_label_maps_are_those_of_mmseg(sample):
         assert np.array_equal(image.label_map(), LoadAnnotations()(theirs)["gt_seg_map"])
 
 
+def test_own_masks_have_classes_of_their_own(tmp_path):
+    """``--seg``: counted or named in classes.txt; Cityscapes as downloaded keeps its own."""
+    for split in ("train", "val"):
+        for folder, ending in (("leftImg8bit", "leftImg8bit"), ("gtFine", "gtFine_labelTrainIds")):
+            path = tmp_path / folder / split / "a" / f"a_{ending}.png"
+            path.parent.mkdir(parents=True)
+            cv2.imwrite(str(path), np.array([[0, 1], [2, 255]], np.uint8).repeat(8, 0).repeat(8, 1))
+
+    def classes():
+        recipes = heads("seg_configs/mst_setr_pup_cityscapes.py")
+        return open_task(Task("segments", SEGMENTATION, recipes, options=own_masks(str(tmp_path)))).classes
+
+    assert classes() == ("class 0", "class 1", "class 2")
+    (tmp_path / "gtFine/train/a/a_gtFine_labelIds.png").touch()
+    assert len(classes()) == 19
+    (tmp_path / "classes.txt").write_text("nut\nbolt\nscrew\nnail\n")
+    assert classes() == ("nut", "bolt", "screw", "nail")
+
+
 @pytest.mark.parametrize("reduce, mapping", [(True, None), (False, {0: 3, 1: 255, 2: 255, 3: 0}), (True, {1: 0})])
 def test_zero_labels_and_label_maps_are_applied_as_mmseg_does(reduce, mapping, tmp_path):
     import cv2
@@ -47,12 +69,11 @@ def test_objects_become_a_map_with_small_ones_on_top_and_crowds_ignored():
     square = lambda x, y, side: [[x, y, x + side, y, x + side, y + side, x, y + side]]  # noqa: E731
     from pycocotools import mask as coco_mask
 
-    crowd = np.zeros((8, 8), dtype=np.uint8, order="F")
-    crowd[0, :] = 1
+    crowd = coco_mask.encode(np.asfortranarray(np.eye(8, dtype=np.uint8)[:1].repeat(8, axis=0).T))
     instances = [
         dict(mask=square(2, 2, 2), bbox=[2, 2, 4, 4], bbox_label=1, ignore_flag=0),
         dict(mask=square(1, 1, 6), bbox=[1, 1, 7, 7], bbox_label=0, ignore_flag=0),
-        dict(mask=coco_mask.encode(crowd), bbox=[0, 0, 8, 1], bbox_label=0, ignore_flag=1),
+        dict(mask={**crowd, "counts": crowd["counts"].decode()}, bbox=[0, 0, 8, 1], bbox_label=0, ignore_flag=1),
     ]
     expected = np.zeros((8, 8), dtype=np.uint8)
     expected[0] = 255
@@ -107,6 +128,28 @@ def test_another_file_is_another_digest(sample):
     with open(data.val[0].files[0], "ab") as file:
         file.write(b"0")
     assert data.digest() != before
+
+
+def test_other_labels_are_another_digest_though_no_name_and_size_changes(sample, tmp_path):
+    for split in ("train", "val"):
+        for name, numbers in (("a", (1, 2)), ("b", (3, 4))):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in numbers:
+                (tmp_path / split / name / f"{number}.jpg").write_bytes(b"x")
+    task = Task("images", "classification", root=str(tmp_path))
+    before = open_task(task).digest()
+    (tmp_path / "val" / "b" / "3.jpg").rename(tmp_path / "val" / "a" / "3.jpg")
+    assert open_task(task).digest() != before
+
+    masks, objects = (open_task(task) for task in CATALOGUE["sample"])
+    annotations = Path(objects.annotations[1])
+    assert annotations.name == "instances_val.json"
+    for data, path in ((masks, Path(masks.val[0].files[0])), (objects, annotations)):
+        before, content = data.digest(), path.read_bytes()
+        path.write_bytes(content[::-1])
+        assert data.digest() != before
+        path.write_bytes(content)
+        assert data.digest() == before
 
 
 def test_sequences():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from mst_transfer.cli.sample_data import main
+from mst_transfer.cli.main import main
 from mst_transfer.datasets.sample.scenes import CLASSES, OBJECT_CLASSES, draw_scene, scene_generator
 from mst_transfer.datasets.sample.write import SampleDataRequest, make_sample_data
 
@@ -81,7 +81,7 @@ def test_more_images_keep_the_ones_that_are_there(sample, tmp_path):
 
 
 def test_asked_for_again_nothing_is_drawn_and_other_requests_replace(tmp_path, capsys):
-    asked = [str(tmp_path), "--num-train", "1", "--num-val", "1", "--num-photos", "2", "--size", "32"]
+    asked = ["sample-data", str(tmp_path), "--num-train", "1", "--num-val", "1", "--num-photos", "2", "--size", "32"]
     assert main(asked) == 0
     assert "drew 2 photos, 2 x 1 train, 2 x 1 val" in capsys.readouterr().out
     before = {name: (tmp_path / name).stat().st_mtime_ns for name in files(tmp_path)}
@@ -106,9 +106,9 @@ def test_files_and_folders_of_others_are_left_alone(tmp_path, capsys):
     holiday = tmp_path / "photos" / "holiday.jpg"
     holiday.parent.mkdir()
     holiday.write_bytes(b"mine")
-    assert main([str(tmp_path)]) == 1
+    assert main(["sample-data", str(tmp_path)]) == 1
     assert "left alone" in capsys.readouterr().err
-    assert main([str(holiday)]) == 1
+    assert main(["sample-data", str(holiday)]) == 1
     assert "is a file" in capsys.readouterr().err
     assert holiday.read_bytes() == b"mine"
 
@@ -122,5 +122,5 @@ def test_files_and_folders_of_others_are_left_alone(tmp_path, capsys):
     ],
 )
 def test_wrong_requests_are_refused(tmp_path, capsys, options, message):
-    assert main([str(tmp_path), *options]) == 1
+    assert main(["sample-data", str(tmp_path), *options]) == 1
     assert message in capsys.readouterr().err

@@ -24,3 +24,19 @@ def test_the_quickest_is_found_and_the_hopeless_are_left(monkeypatch: pytest.Mon
     assert found["hopeless"] > 3 * found["quick"] and ("hopeless", 100) not in ran
     turns = [name for name, amount in ran if amount == 100]
     assert turns == ["slow", "quick"] * (len(turns) // 2) and len(turns) > 2
+
+
+def test_one_interruption_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program has the processor while the quickest does its first short run."""
+    clock, runs = [0.0], {"slow": 0, "quick": 0}
+
+    def works(name: str, speed: float):
+        def run(amount: int) -> None:
+            runs[name] += 1
+            clock[0] += amount / speed + (1000.0 if (name, runs[name]) == ("quick", 2) else 0.0)
+
+        return run
+
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    found = race({"slow": works("slow", 1.0), "quick": works("quick", 2.0)}, 10, 100)
+    assert found == {"slow": pytest.approx(100.0), "quick": pytest.approx(50.0)}

@@ -3,6 +3,7 @@
 import copy
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper
 from torch import nn
 
+from mst_transfer.devices.number_format import NumberFormat
 from mst_transfer.engine.losses_in_fp32 import losses_in_fp32
 from mst_transfer.engine.nonfinite import (
     WINDOW_START,
@@ -206,6 +208,39 @@ def test_a_loss_scale_that_is_too_high_is_lowered_and_is_no_fault(amp: GuardedAm
     assert amp.stepped and not amp.left_out and not torch.equal(weight, before)
 
 
+def test_the_format_on_the_cpu_is_chosen_once_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mst_transfer.engine import nonfinite
+
+    def of(wrapper: GuardedOptimWrapper, model: nn.Module) -> torch.dtype:
+        with wrapper.optim_context(model):
+            return model[0](torch.ones(1, 2)).dtype
+
+    model, told = nn.Sequential(nn.Linear(2, 2)), list[str]()
+    monkeypatch.setattr(nonfinite, "print_log", lambda text, logger: told.append(text))
+    for name, other in (("bfloat16", "float32"), ("float32", "bfloat16")):
+        monkeypatch.setattr(nonfinite, "quickest_format", lambda model, name=name: NumberFormat(name, "measured"))
+        begun = GuardedOptimWrapper(optimizer=optimizer(model), cpu_dtype="auto")
+        assert of(begun, model) == getattr(torch, name)
+        assert model[0](torch.ones(1, 2)).dtype == torch.float32  # outside of a step
+        monkeypatch.setattr(nonfinite, "quickest_format", lambda model, name=other: NumberFormat(name, "elsewhere"))
+        assert of(begun, model) == getattr(torch, name)
+        resumed = GuardedOptimWrapper(optimizer=optimizer(model), cpu_dtype="auto")
+        resumed.load_state_dict(begun.state_dict())
+        assert of(resumed, model) == getattr(torch, name)
+        told.clear()
+        resumed.load_state_dict(begun.state_dict())
+        assert f"began in {name} and goes on in {name}" in told[0]
+    elsewhere: Any = SimpleNamespace(parameters=lambda: iter([torch.empty(1, device="meta")]))
+    for wish in ("auto", "bfloat16"):  # of a config that was saved where there is no GPU
+        with GuardedOptimWrapper(optimizer=optimizer(model), cpu_dtype=wish).optim_context(elsewhere):
+            assert not torch.is_autocast_enabled("cpu")
+    plain = GuardedOptimWrapper(optimizer=optimizer(model))
+    plain.load_state_dict(begun.state_dict())
+    assert of(plain, model) == torch.float32 and "cpu_dtype" not in plain.state_dict()
+    with pytest.raises(ValueError, match="cpu_dtype='float16' must be"):
+        GuardedOptimWrapper(optimizer=optimizer(model), cpu_dtype="float16")
+
+
 def test_the_wish_to_stop_travels_with_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(tmp_path, accumulative_counts=2)
     with stop.listening():
@@ -247,6 +282,19 @@ def test_losses_get_single_precision_under_autocast() -> None:
     assert prediction.dtype == torch.bfloat16 and loss.dtype == again.dtype == torch.float32
     reference = (prediction.double() - (prediction.double() + 1).to(torch.bfloat16).double()).square().sum() * 1e4
     assert abs(loss.item() - reference.item()) < 1e-3 * reference.item()
+
+
+def test_boxes_are_not_rounded_to_the_format_of_the_maps() -> None:
+    from mmdet.models import SingleRoIExtractor
+
+    extractor = SingleRoIExtractor(dict(type="RoIAlign", output_size=7, sampling_ratio=0), 4, [4, 8])
+    maps = [torch.randn(1, 4, 256 // factor, 256 // factor).bfloat16() for factor in (1, 2)]
+    rois = torch.tensor([[0, 900.7, 801.3, 940.9, 861.2], [0, 513.1, 702.6, 653.8, 905.4]])
+    expected = extractor([one.float() for one in maps], rois)
+    losses_in_fp32(extractor)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = extractor(maps, rois)
+    assert torch.equal(found, expected)
 
 
 def test_logs_hold_means_of_finite_values_and_count_what_was_left_out(tmp_path: Path, train, monkeypatch) -> None:

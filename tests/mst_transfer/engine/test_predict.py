@@ -112,6 +112,17 @@ def test_a_segmentor(segmentor: Path, images: Path, tmp_path: Path) -> None:
         assert cv2.imread(str(done.folder / "drawn" / f"{stem}.jpg")).shape == (*size, 3)
 
 
+def test_no_label_map_takes_the_place_of_another(segmentor: Path, images: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "alike"
+    folder.mkdir()
+    sizes = {"a.jpg": (48, 64), "a.m.jpg": (32, 40), "a.png": (37, 53)}  # in this order, "a.m" between the two
+    for name, size in sizes.items():
+        cv2.imwrite(str(folder / name), np.full((*size, 3), 100, np.uint8))
+    predict(segmentor, folder, tmp_path / "out")
+    for name, stem in zip(sizes, ("a", "a.m", "a.png"), strict=True):
+        assert Image.open(tmp_path / "out" / "labels" / f"{stem}.png").size == sizes[name][::-1]
+
+
 def test_nothing_is_written_over_unasked(segmentor: Path, images: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("kept")

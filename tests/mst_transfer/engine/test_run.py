@@ -48,7 +48,7 @@ def test_train_resume_and_test(tiny_seg_config: Path, tmp_path: Path, train, cap
     [
         (["--cfg-options", "optm.lr=1"], "did you mean 'optim_wrapper'"),
         (["--amp", "--check-only", "--cfg-options", "optim_wrapper.type=Other"], "no known AMP counterpart"),
-        pytest.param(["--amp"], "needs a GPU", marks=without_gpu),
+        pytest.param(["--cfg-options", "optim_wrapper.type=AmpOptimWrapper"], "needs a GPU", marks=without_gpu),
         (["--auto-scale-lr"], "no auto_scale_lr.base_batch_size"),
         (["--resume", "missing.pth"], "checkpoint missing.pth does not exist"),
         (["--cfg-options", "train_dataloader.dataset.data_root=nowhere"], "nowhere"),
@@ -93,14 +93,24 @@ def test_sync_bn_becomes_bn_where_it_cannot_work() -> None:
         assert len(cfg.get("custom_hooks") or ()) == (world_size > 1)
 
 
-def test_mixed_precision_needs_a_gpu() -> None:
+def test_mixed_precision_takes_what_the_device_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     cfg = Config(dict(model=dict(), optim_wrapper=dict(type="OptimWrapper")))
     devices.enable_amp(cfg)
-    assert cfg.optim_wrapper.loss_scale == "dynamic"
+    assert dict(cfg.optim_wrapper) == dict(type="OptimWrapper", cpu_dtype="auto")
+    devices.check_amp(cfg, on_cuda=False)
+    cfg = Config(dict(model=dict(), optim_wrapper=dict(type="AmpOptimWrapper")))
+    devices.enable_amp(cfg)
     devices.check_amp(cfg, on_cuda=True)
     devices.adapt_to_devices(cfg, 1, on_cuda=False)  # a test of what was trained so runs anywhere
     with pytest.raises(ValueError, match="needs a GPU"):
         devices.check_amp(cfg, on_cuda=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    for capability, dtype in (((7, 5), None), ((8, 0), "bfloat16")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, value=capability: value)
+        devices.enable_amp(cfg)
+        assert cfg.optim_wrapper.get("dtype") == dtype and cfg.optim_wrapper.loss_scale == "dynamic"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from backbones_to_convert import make_original
 from mst_transfer.checkpoint.pos_embed import resample_pos_embed
 from mst_transfer.export import graph_models, onnx_graph
 from mst_transfer.export.convert import convert
-from mst_transfer.export.graph_models import AnySizeViT, Map, Tokens, dino_weights
+from mst_transfer.export.graph_models import AnySizeViT, OneSize, dino_weights
 from mst_transfer.export.onnx_graph import TARGET
 
 
@@ -49,7 +49,7 @@ def test_the_modules_of_one_size_are_the_original(kind, tmp_path) -> None:
     original = make_original(kind, tmp_path)
     image = torch.randn(2, 3, *original.metadata.img_size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        one, every = (Map if kind == "swin" else Tokens)(original.model())(image)
+        one, every = OneSize(original.model())(image)
         expected = original.model().forward_features(image)
     if kind == "swin":
         torch.testing.assert_close(every, expected.permute(0, 3, 1, 2), atol=1e-5, rtol=0)

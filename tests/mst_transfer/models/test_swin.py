@@ -9,7 +9,7 @@ from torch import nn
 
 from mst_transfer.checkpoint import BackboneMetadata, save_backbone
 from mst_transfer.checkpoint.sources.swin import from_mm
-from mst_transfer.models.backbones import shifted_windows
+from mst_transfer.devices import window_attention
 from mst_transfer.models.backbones.swin import TimmSwin
 
 ARCH = "swin_tiny_patch4_window7_224"
@@ -96,7 +96,7 @@ def test_gradients_of_the_fused_kernel_equal_those_of_the_steps(monkeypatch):
     gradients = []
     for fused in (False, True):
         if fused:
-            monkeypatch.setattr(shifted_windows, "_needs_gradient", lambda *_: False)
+            monkeypatch.setattr(window_attention, "_needs_gradient", lambda *_: False)
         ours.zero_grad()
         sum(m.tanh().sum() for m in ours(image)).backward()
         gradients.append({name: parameter.grad.clone() for name, parameter in ours.named_parameters()})

@@ -35,11 +35,12 @@ def test_another_size_and_broken_images_are_refused(tmp_path):
     assert "2.png is 8 × 16, not 16 × 8 (width and height exchanged, or the EXIF turn" in sizes
 
 
+@pytest.mark.parametrize("ending", ["jpg", "tif"])
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_sizes_are_those_that_mmcv_reads(tmp_path, orientation):
+def test_sizes_are_those_that_mmcv_reads(tmp_path, orientation, ending):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = str(tmp_path / "turned.jpg")
+    path = str(tmp_path / f"turned.{ending}")
     Image.fromarray(np.zeros((8, 16, 3), np.uint8)).save(path, exif=exif)
     height, width = imread(path).shape[:2]
     assert image_size(path) == (width, height) == ((8, 16) if orientation > 4 else (16, 8))

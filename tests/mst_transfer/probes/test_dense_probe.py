@@ -105,11 +105,6 @@ def test_registers_patch_14_and_swin(tmp_path, arch, options, multiple):
     assert len(results) == 2 and all(result.miou > 30 for result in results)
 
 
-def test_a_cap_on_keys_is_told(pair):
-    (result,) = dense_probe(make_frozen(), *pair, protocols=["dense_knn"], max_keys=50)
-    assert result.chosen == {"images": 12, "tokens": 50}
-
-
 def test_wrong_options_are_refused_before_anything_is_read(pair, tmp_path):
     train, val = pair
     for options, message in (

@@ -37,7 +37,7 @@ def test_accuracy_equals_the_public_code():
     assert len({round(result["top1"], 1) for result in results}) > 8, "they would not tell settings apart"
     for result in results:
         k, temperature = result["k"], result["temperature"]
-        ours = knn_accuracy(*clusters(result["seed"]), k, temperature, chunk=64)[k]
+        ours = knn_accuracy(*clusters(result["seed"]), [k], temperature, chunk=64)[k]
         assert ours == pytest.approx(result["top1"], abs=1e-9)
 
 
@@ -45,11 +45,11 @@ def test_several_k_at_once():
     generator = torch.Generator().manual_seed(1)
     sets = [torch.randn(40, 3, generator=generator), torch.arange(40) % 3]
     both = knn_accuracy(*sets, *sets, [1, 10])
-    assert both == {1: 100.0, 10: knn_accuracy(*sets, *sets, 10)[10]}
+    assert both == {1: 100.0, 10: knn_accuracy(*sets, *sets, [10])[10]}
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"k": 9}, r"k=9 must lie in 1 … 8"), ({"k": 2, "temperature": 0.0}, "positive")]
+    ("options", "message"), [({"ks": [9]}, r"k=9 must lie in 1 … 8"), ({"ks": [2], "temperature": 0.0}, "positive")]
 )
 def test_wrong_numbers_are_named(options, message):
     features, labels = torch.eye(8), torch.arange(8)

@@ -92,6 +92,7 @@ def test_linear_with_and_without_cache(checkpoint: Path, data: Path, tmp_path: P
         ("eval_knn", "FILE DATA --size 30", "multiple of the patch size"),
         ("eval_knn", "FILE FOLDER", "class folders"),
         ("eval_knn", "random DATA", "--arch"),
+        ("eval_knn", "random DATA --arch vit_tiny_patch16_224 --arch-options depth", "--arch-options 'depth': it must"),
         ("eval_knn", "none.pth DATA", "none.pth"),
         ("eval_knn", "AVERAGING DATA", "fc_norm"),  # its final norm belongs to the average, not to the class token
         ("eval_knn", "FOREIGN DATA --std 0 1 1", "std"),

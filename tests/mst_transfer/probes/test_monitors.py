@@ -20,6 +20,7 @@ def test_effective_rank_of_known_cases():
     assert effective_rank(torch.eye(6)) == pytest.approx(6)
     assert effective_rank(torch.ones(9, 4)) == pytest.approx(1, abs=1e-4)
     assert effective_rank(torch.zeros(3, 3)) == pytest.approx(1)
+    assert math.isnan(effective_rank(torch.tensor([[1.0, math.nan], [1.0, 2.0]])))
 
 
 def test_prototypes_in_use():

@@ -40,6 +40,12 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match="process 1 of this node has no GPU of its own: 1 visible"):
         launch.init_distributed("pytorch")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    calls: list[dict] = []
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **options: calls.append(options))
+    launch.init_distributed("pytorch")
+    assert calls == [dict(timeout=launch.TIMEOUT, device_id=torch.device("cuda", 1))]
 
 
 @pytest.mark.parametrize(("nodes", "host"), [("alone", "alone"), ("one,two", "one"), ("node[3-4,7]", "node3")])

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 import torch
@@ -134,3 +135,14 @@ def test_dismissed_workers_are_gone_and_come_again() -> None:
         assert not any(process.is_alive() for process in processes)
         assert all(process.exitcode == 0 for process in processes)  # told to end, not killed after a wait
     dismiss(loader), dismiss(DataLoader([1])), dismiss(None)  # nothing to do
+
+
+def test_too_little_shared_memory_is_said_before_it_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers.shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=3 * 2**30))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    loader = types.SimpleNamespace(num_workers=8, prefetch_factor=4, batch_size=32)  # 2,048 samples ahead
+    text = workers.lack_of_shared_memory(loader, 2**21, folder="/")
+    assert "load 4.0 GiB ahead, and / has 3.0 GiB free" in text and "--shm-size" in text
+    assert not workers.lack_of_shared_memory(loader, 2**20, folder="/")
+    loader.num_workers, loader.prefetch_factor = 0, None
+    assert not workers.lack_of_shared_memory(loader, 2**30, folder="/")

@@ -1,6 +1,7 @@
 """The multi-crop data set: the same bytes however it is read, and no file that stops a run."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from pretrain.data.dataset import MultiCropDataset
 from mst_transfer.files.image_folder import read_image
 from pretrain.data.sampler import EpochSampler
 
+AsRoot = Callable[[Path], Path | str]
 SMALL = dict(global_size=32, local_size=16, num_local_crops=3)
 
 
@@ -39,15 +41,15 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(torch.as_tensor(a[k]), torch.as_tensor(b[k])) for k in a)
 
 
-def test_sample_has_the_promised_fields(folder: Path) -> None:
-    dataset = MultiCropDataset(str(folder), **SMALL)
+def test_sample_has_the_promised_fields(folder: Path, as_root: AsRoot) -> None:
+    dataset = MultiCropDataset(as_root(folder), **SMALL)
     sample = dataset[(2, 5)]
     assert len(dataset) == 10 and len(dataset.paths) == 10
     assert sample["global_crops"].shape == (2, 3, 32, 32) and sample["global_crops"].dtype == torch.uint8
     assert sample["local_crops"].shape == (3, 3, 16, 16) and sample["local_crops"].dtype == torch.uint8
     assert sample["index"] == 5 and dataset.unreadable == []
     assert same(dataset[5], dataset[(0, 5)])
-    none = MultiCropDataset(str(folder), global_size=32, num_local_crops=0)[(0, 0)]
+    none = MultiCropDataset(folder, global_size=32, num_local_crops=0)[(0, 0)]
     assert none["local_crops"].shape == (0, 3, 96, 96)
 
 
@@ -66,11 +68,12 @@ def test_channels_are_rgb_and_crops_upright(tmp_path: Path) -> None:
     "workers",
     [dict(num_workers=2), pytest.param(dict(num_workers=1, multiprocessing_context="spawn"), marks=pytest.mark.slow)],
 )
-def test_bytes_do_not_depend_on_workers(folder: Path, workers: dict) -> None:
-    dataset = MultiCropDataset(folder, **SMALL)
+def test_bytes_do_not_depend_on_workers(folder: Path, workers: dict, as_root: AsRoot) -> None:
+    dataset = MultiCropDataset(as_root(folder), **SMALL)
     torch.manual_seed(1)
     alone = batches(dataset)
     torch.manual_seed(2)
+    assert all(same(a, b) for a, b in zip(alone, batches(MultiCropDataset(folder, **SMALL)), strict=True))
     assert len(alone) == 2 and alone[0]["global_crops"].shape == (4, 2, 3, 32, 32)
     assert all(same(a, b) for a, b in zip(alone, batches(dataset, **workers), strict=True))
 
@@ -78,15 +81,25 @@ def test_bytes_do_not_depend_on_workers(folder: Path, workers: dict) -> None:
 def spoil(folder: Path, dataset: MultiCropDataset, *indices: int) -> None:
     for index in indices:
         path = Path(dataset.paths[index])
-        path.write_bytes(path.read_bytes()[:300])
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:300])
+            continue
+        dataset.paths.read(index)  # brings the shard into the cache, if there is one
+        (shards,) = dataset.paths._parts
+        with open(Path(shards.folder, shards.shards[shards.samples[index]["shard"]][0]), "r+b") as file:
+            file.seek(shards.samples[index]["offset"] + 300)
+            file.write(bytes(int(shards.samples[index]["size"]) - 300))
 
 
-def test_unreadable_file_is_replaced_counted_and_named_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_file_is_replaced_counted_and_named_once(
+    folder: Path, as_root: AsRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
     messages: list[tuple[str, int]] = []
     monkeypatch.setattr(
         "pretrain.data.dataset.print_log", lambda message, logger, level: messages.append((message, level))
     )
-    dataset = MultiCropDataset(folder, **SMALL)
+    root = as_root(folder)
+    dataset = MultiCropDataset(root, **SMALL)
     healthy = [dataset[(0, i)] for i in range(10)]
     spoil(folder, dataset, 3)
     samples = [dataset[(epoch, i)] for epoch in (0, 1, 0) for i in range(10)]
@@ -95,12 +108,12 @@ def test_unreadable_file_is_replaced_counted_and_named_once(folder: Path, monkey
     assert dataset.unreadable == [dataset.paths[3]]
     assert len(messages) == 1
     assert dataset.paths[3] in messages[0][0] and messages[0][1] == logging.WARNING
-    assert same(MultiCropDataset(folder, **SMALL)[(0, 3)], samples[3])
+    assert same(MultiCropDataset(root, **SMALL)[(0, 3)], samples[3])
     assert all(same(a, b) for a, b in zip(batches(dataset, num_workers=2), batches(dataset), strict=True))
 
 
-def test_nothing_readable_stops_with_names(folder: Path) -> None:
-    dataset = MultiCropDataset(folder, **SMALL)
+def test_nothing_readable_stops_with_names(folder: Path, as_root: AsRoot) -> None:
+    dataset = MultiCropDataset(as_root(folder), **SMALL)
     spoil(folder, dataset, *range(9))  # a replacement may be unreadable too
     assert [dataset[(0, i)]["index"] for i in range(10)] == list(range(10)) and len(dataset.unreadable) == 9
     spoil(folder, dataset, 9)
@@ -108,10 +121,10 @@ def test_nothing_readable_stops_with_names(folder: Path) -> None:
         dataset[(0, 0)]
 
 
-def test_several_folders_and_a_limit(folder: Path) -> None:
-    both = MultiCropDataset([str(folder / "class1"), str(folder / "class0")], **SMALL)
+def test_several_folders_and_a_limit(folder: Path, as_root: AsRoot) -> None:
+    both = MultiCropDataset([as_root(folder / "class1"), str(folder / "class0")], **SMALL)
     assert [Path(p).stem for p in both.paths] == ["1", "3", "5", "7", "9", "0", "2", "4", "6", "8"]
-    few = MultiCropDataset(folder, max_images=4, **SMALL)
+    few = MultiCropDataset(as_root(folder), max_images=4, **SMALL)
     assert [Path(p).stem for p in few.paths] == ["0", "4", "1", "5"]
     assert len(MultiCropDataset(folder, max_images=99, **SMALL)) == 10
 

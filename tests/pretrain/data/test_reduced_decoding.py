@@ -18,7 +18,6 @@ from mst_transfer.files.image_crops import resized_crop
 from pretrain.data.reduced_decoding import PlannedReduction, reduce_box, reduction_for
 
 
-
 def plan(side: int, size: int = 96, top: int = 0, left: int = 0) -> CropPlan:
     return CropPlan(top, left, side, side, size, False, (), False, 0.0, 256)
 

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from mst_transfer.checkpoint import read_backbone
+from mst_transfer.datasets.shard_writer import write_shards
 from pretrain.run.loop import PretrainLoop
 from pretrain.run.train import main
 from pretrain.schedules import Schedule
@@ -241,3 +242,19 @@ def test_batches_are_pinned_where_there_is_a_gpu(tiny_config: Path, tmp_path: Pa
         runner = runner_of(tiny_config, "--work-dir", str(tmp_path / f"run_{wanted}"), *words)
         assert runner.train_loop.dataloader.loader.pin_memory == (wanted and torch.cuda.is_available())
         assert runner.model.data_preprocessor._non_blocking
+
+
+def test_shards_killed_and_resumed_are_the_folder(
+    finished: Path, tiny_config: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    """On shards, resumed with workers after eight steps: the weights of the whole run on the folder."""
+    write_shards(str(photo_folder), str(tmp_path / "shards"), 20_000, 1)
+    out = tmp_path / "run"
+    words = [str(tiny_config), "--work-dir", str(out), "--seed", "5", "--cfg-options"]
+    words += [f"train_dataloader.dataset.data_root={tmp_path / 'shards'}"]
+    assert main(words) == 0
+    for path in [*out.glob("iter_12*"), out / "last_checkpoint", out / "teacher.safetensors"]:
+        path.unlink()
+    assert main([*words[:5], "--resume", *words[5:], "train_dataloader.num_workers=2"]) == 0
+    ours, theirs = (load_file(folder / "teacher.safetensors") for folder in (out, finished))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)

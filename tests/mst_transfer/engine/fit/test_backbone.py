@@ -116,3 +116,11 @@ def test_the_commands_look_at_the_model_before_a_run(words, monkeypatch, capsys,
     assert main(command) == 0
     assert main([*command, "model.rpn_head.anchor_generator.strides=[8,16,32,64,128]"]) == 1
     assert "prior_generator has strides [8, 16, 32, 64, 128]" in capsys.readouterr().err
+
+
+def test_positions_are_of_whole_patches(capsys):
+    recipe = "seg_configs/mst_linear_vit_small_ade20k.py"
+    cfg = read(recipe, arch="vit_small_patch14_reg4_dinov2")
+    assert cfg.model.backbone.img_size == (518, 518) and "whole patches of 14 px" in capsys.readouterr().out
+    assert build_meta_model(cfg).backbone.vit.pos_embed.shape == (1, 37 * 37, 384)  # the grid of an image of 512 px
+    assert read(recipe).model.backbone.img_size == (512, 512)

@@ -35,6 +35,19 @@ def test_a_config_with_classes_of_its_own_takes_those_of_the_files(tmp_path):
     assert cfg.model.roi_head.bbox_head.num_classes == cfg.model.roi_head.mask_head.num_classes == 2
 
 
+def test_a_config_that_leaves_its_classes_to_files_takes_those_of_others(tmp_path):
+    config = tmp_path / "auto.py"
+    loaders = "".join(
+        f'{one}_dataloader = dict(dataset=dict(metainfo=dict(classes="auto")))\n' for one in ("train", "val", "test")
+    )
+    files = write(tmp_path)
+    for heads in ("", "bbox_head=dict(num_classes=6), mask_head=dict(num_classes=6)"):  # those of files of its own
+        model = f"model = dict(roi_head=dict({heads}))\n"
+        config.write_text(f'_base_ = "mst_transfer::{CONFIG}"\n{loaders}{model}')
+        cfg = load_run_config(str(config), coco=files)
+        assert cfg.model.roi_head.bbox_head.num_classes == cfg.model.roi_head.mask_head.num_classes == 2
+
+
 def test_ground_truth_of_the_samples_stays_theirs(tmp_path):
     """An evaluator without a file, beside a dataset of 16 images: it is not given the file of all 40."""
     cfg = load_run_config("det_configs/mst_maskrcnn_coco_mini_overfit16.py", coco=write(tmp_path))

@@ -1,0 +1,1 @@
+"""The acceptance run for one GPU: ``python -m benchmarks gpu``."""

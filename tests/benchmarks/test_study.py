@@ -1,0 +1,73 @@
+"""The study's analysis against least squares with a column for each block and cell, and its tables."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks.study import CELLS, KNN, PRIMARY, collect, contrast_table, curves, estimate, figure_table, weights
+
+
+def made_up(blocks: int, decoder: float = 0.0, attention: float = 0.0, noise: float = 0.1) -> np.ndarray:
+    random = np.random.default_rng(blocks)
+    effects = [decoder * on + attention * (mask == "attention") for mask, on in CELLS.values()]
+    return 40 + random.normal(0, 5, (blocks, 1)) + effects + random.normal(0, noise, (blocks, len(CELLS)))
+
+
+def rows_of(figures: np.ndarray, measured=KNN) -> list[dict]:
+    names = [f"{cell}_seed{block}" for block in range(len(figures)) for cell in CELLS]
+    return [
+        dict(measured._asdict(), checkpoint=name, value=float(value))
+        for name, value in zip(names, figures.ravel(), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("contrast", PRIMARY)
+def test_contrasts_equal_least_squares(contrast):
+    figures = made_up(3, decoder=1.0, noise=1.0)
+    blocks, cells = figures.shape
+    of_block, of_cell = np.divmod(np.arange(figures.size), cells)
+    design = np.hstack([np.eye(blocks)[of_block], np.eye(cells)[of_cell][:, 1:]])  # the first cell is the reference
+    inverse = np.linalg.inv(design.T @ design)
+    fitted = inverse @ design.T @ figures.ravel()
+    residual, freedom = figures.ravel() - design @ fitted, figures.size - design.shape[1]
+    combination = np.concatenate([np.zeros(blocks), weights(contrast)[1:]])
+    error = (residual @ residual / freedom * (combination @ inverse @ combination)) ** 0.5
+    found = estimate(figures, weights(contrast), num_comparisons=3)
+    assert found.value == pytest.approx(combination @ fitted)
+    assert found.high - found.low == pytest.approx(2 * stats.t.ppf(0.975, freedom) * error)
+    assert found.p_value == pytest.approx(2 * stats.t.sf(abs(found.value) / error, freedom))
+    assert found.detectable == pytest.approx((stats.t.ppf(1 - 0.05 / 6, freedom) + stats.t.ppf(0.8, freedom)) * error)
+
+
+def test_contrasts_are_those_of_the_page():
+    cell = dict(zip(CELLS, np.random.default_rng(0).normal(size=6), strict=True))
+    figures = np.array(list(cell.values()))
+    on, off = ("decoder_only", "random_mask", "mst"), ("dino", "random_mask_only", "attention_mask_only")
+    assert weights("decoder") @ figures == pytest.approx(
+        np.mean([cell[a] - cell[b] for a, b in zip(on, off, strict=True)])
+    )
+    with_it, without = cell["mst"] - cell["random_mask"], cell["attention_mask_only"] - cell["random_mask_only"]
+    assert weights("attention") @ figures == pytest.approx((with_it + without) / 2)
+    assert weights("interaction") @ figures == pytest.approx(with_it - without)
+
+
+def test_tables_say_what_whole_blocks_show():
+    rows = rows_of(made_up(3, attention=2.0)) + rows_of(made_up(3, decoder=-1.0), PRIMARY["decoder"])
+    rows = rows[:-1] + [dict(KNN._asdict(), checkpoint="random", value=27.8)]  # a cell of the third block is missing
+    found = collect(rows)
+    figures = figure_table(found).splitlines()
+    assert len(figures) == 2 + 1 + len(CELLS) and "| random weights |  | 27.8 | – |" in figures
+    assert figures[-1].startswith("| attention | on |") and figures[-1].count(" / ") == 2 + 1
+    decoder, attention, interaction = (
+        next(line for line in contrast_table(found).splitlines() if "**" in line and line.startswith(f"| {name} "))
+        for name in PRIMARY
+    )
+    assert "| 2 | **worse by" in decoder and "| 3 | **better by" in attention and "**no difference" in interaction
+    assert "fewer than two whole blocks" in contrast_table(collect(rows_of(made_up(1))))
+
+
+def test_curves_of_a_resumed_run():
+    rows = [dict(step=10, epoch=1, time=6.0, loss=3.0), dict(step=20, epoch=1, time=3.0, loss=2.0)]
+    rows += [dict(step=30, epoch=2, time=6.0, loss=1.0), dict(step=30, val_knn=4.0)]
+    minutes, last = curves(rows)
+    assert minutes == pytest.approx((60 + 30 + 60) / 60) and last == {"loss": [2.0, 1.0]}

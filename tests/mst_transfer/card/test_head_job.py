@@ -1,0 +1,87 @@
+"""Heads as jobs: the learning rate that is chosen, what is kept of each image, what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+from small_cards import DET, SEG
+
+from mst_transfer.card.head_job import _of_images
+from mst_transfer.card.measures import digest_of, mean_ap
+from mst_transfer.card.plan import job_folder, read_plan
+from mst_transfer.card.run_jobs import run_job
+from mst_transfer.cli.evaluate import main
+from mst_transfer.probes.label_subset import label_subset
+
+
+def test_images_that_a_config_leaves_out_are_no_misses():
+    square = dict(category_id=1, iscrowd=0, area=100, segmentation=[[0, 0, 10, 0, 10, 10, 0, 10]], bbox=[0, 0, 10, 10])
+    truth = dict(
+        images=[dict(id=key, width=20, height=20) for key in (7, 8, 9)],
+        categories=[dict(id=1, name="square")],
+        annotations=[dict(square, id=key, image_id=key) for key in (7, 8, 9)],
+    )
+    found = [dict(image_id=key, category_id=1, score=0.9, bbox=[0, 0, 10, 10]) for key in (7, 9)]
+    measure = mean_ap(_of_images(truth, [9, 7]), found, "bbox")
+    assert measure.num_images == 2 and measure.figures(np.ones((1, 2), int))[0] == pytest.approx(100)
+    assert measure.digest == digest_of([9, 7])
+
+
+def test_a_detector_without_masks_is_refused(world, tmp_path):
+    config = tmp_path / "boxes.py"
+    config.write_text(DET + "val_evaluator = dict(metric='bbox')\n")
+    words = [str(world / "a.safetensors"), "--det-config", str(config), "--no-probes", "--tune"]
+    words += ["--labels", "3", "--out", str(tmp_path)]
+    with pytest.raises(ValueError, match="does not evaluate masks"):
+        main(words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["seg", "det"])
+def test_heads_choose_a_learning_rate_and_leave_outcomes_by_image(kind, world, tmp_path):
+    config = tmp_path / f"mst_tiny_{kind}.py"
+    config.write_text(dict(seg=SEG, det=DET)[kind])
+    out, words = tmp_path / "card", [str(world / "a.safetensors"), "random", f"--{kind}-config", str(config)]
+    words += ["--labels", "3", "--seeds", "3", "1", "--no-probes", "--tune", "--lr-factors", "0.5", "2"]
+    words += ["--out", str(out)]
+    assert main([*words, "--print-jobs"]) == 0
+    plan = read_plan(out)
+    assert [(job.checkpoint, *job.seeds) for job in plan.jobs] == [("a", 3), ("random", 3), ("a", 1), ("random", 1)]
+    for job in plan.jobs:
+        run_job(out, job.id)
+    assert main(words) == 0
+    card = json.loads((out / "card.json").read_text())
+    metrics = {"mIoU"} if kind == "seg" else {"box mAP", "mask mAP"}
+    assert {row["metric"] for row in card["rows"]} == metrics
+    for row in card["rows"]:
+        figure = dict(zip(row["seeds"], row["per_seed"], strict=True))
+        for job in (job for job in plan.jobs if job.checkpoint == row["checkpoint"]):
+            results = json.loads((job_folder(out, job) / "run" / "results.json").read_text())
+            name = {"mIoU": "mIoU", "box mAP": "coco/bbox_mAP", "mask mAP": "coco/segm_mAP"}[row["metric"]]
+            scale = 1 if kind == "seg" else 100
+            assert figure[job.seeds[0]] == pytest.approx(scale * results["metrics"][name], abs=0.06)
+            used = json.loads((job_folder(out, job) / "run" / "run_config.json").read_text())
+            assert len(find(used["train_dataloader"]["dataset"], "indices")) == 3
+    shown = [json.loads(path.read_text()) for path in out.glob("pictures/*-seed3-*/index.json")]
+    assert len(shown) == 2 and all(len(grid["cells"]) == 4 and "truth" in grid["cells"].popitem()[1] for grid in shown)
+    choices = list(out.glob("jobs/choice-*/learning_rate.json"))
+    assert len(choices) == 2, "one choice for both seeds of a checkpoint"
+    rates = set()
+    for path in choices:
+        tried = [json.loads(one.read_text()) for one in path.parent.glob("*/run_config.json")]
+        assert len(tried) == 2
+        for used in tried:
+            kept = find(used["train_dataloader"]["dataset"], "indices")
+            held_out = find(used["val_dataloader"]["dataset"], "indices")
+            assert len(kept) == 2 and len(held_out) == 1
+            assert sorted([*kept, *held_out]) == sorted(label_subset(6, "3", 0).tolist()), "of seed 0"
+            rates.add(used["optim_wrapper"]["optimizer"]["lr"])
+    assert max(rates) == pytest.approx(4 * min(rates))
+
+
+def find(node, name):
+    """The value of the first entry of a name in a nested config."""
+    if isinstance(node, dict) and name in node:
+        return node[name]
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return next((found for child in children if (found := find(child, name)) is not None), None)
