@@ -111,6 +111,13 @@ def explain(error: BaseException) -> DataLoadingError | None:
     Returns:
         The error to show; None if this is no fault of a worker, or one that names its image itself.
     """
+    try:
+        return _explained(error)
+    except RuntimeError as death:  # a signal may tell torch of a worker's death while this reads what came first
+        return _explained(death)
+
+
+def _explained(error: BaseException) -> DataLoadingError | None:
     if isinstance(error, UnreadableImageError):
         return None
     text = "\n".join(_chain(error))

@@ -100,6 +100,14 @@ def test_a_connection_that_a_dying_worker_lost() -> None:
         assert explain(other) is None
 
 
+def test_a_death_that_torch_hears_of_while_another_error_is_read(monkeypatch) -> None:
+    def heard(error: BaseException) -> bool:
+        raise RuntimeError("DataLoader worker (pid 123) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(workers, "_is_of_a_batch", heard)
+    assert "was killed (SIGKILL)" in str(explain(ConnectionResetError(104, "Connection reset by peer")))
+
+
 def test_a_worker_that_hangs_is_explained_and_ended() -> None:
     began = time.monotonic()
     assert "has not delivered its batch in time" in fault("hang", timeout=1)
