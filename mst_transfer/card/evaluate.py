@@ -47,6 +47,7 @@ from mst_transfer.engine.fit.own_coco import own_labels
 from mst_transfer.files.atomic_files import write_text_atomically
 from mst_transfer.files.image_folder import find_images
 from mst_transfer.files.shards import is_sharded
+from mst_transfer.preflight.evaluators import evaluates_masks
 from mst_transfer.probes.label_subset import label_subset
 from mst_transfer.runs.trackers import check_trackers, open_trackers
 
@@ -63,6 +64,7 @@ def evaluate(args: argparse.Namespace, command: str) -> int:
     tasks = _tasks(args, options)
     checkpoints = open_checkpoints(args.checkpoints)
     data = {task.name: open_task(task) for task in tasks}
+    tasks = [_with_metric(task, data[task.name].cfg) for task in tasks]
     groups = {task.name: sequences(data[task.name].val_paths, task.group) for task in tasks}
     _check_data(options, data, groups)
     _check_heads(options, checkpoints, tasks)
@@ -216,6 +218,11 @@ def _tasks(args: argparse.Namespace, options: Options) -> list[Task]:
     if len(set(names)) < len(names):
         raise ValueError(f"tasks {', '.join(names)}: name each once, and one of --seg, --masks and --seg-config")
     return tasks
+
+
+def _with_metric(task: Task, cfg: Any) -> Task:
+    masks = task.kind != DETECTION or evaluates_masks(cfg, "val_dataloader")
+    return task if masks else replace(task, head_metric="box mAP")
 
 
 def _check_data(options: Options, data: Mapping[str, TaskData], groups: Mapping[str, Any]) -> None:

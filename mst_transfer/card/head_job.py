@@ -51,6 +51,7 @@ def head_outcomes(plan: Plan, job: Job, data: TaskData, folder: Path) -> Iterato
         found: dict[str, Measure] = {
             name: mean_ap(annotations, _results(out / f"val.{kind}.json"), kind)
             for name, kind in (("box mAP", "bbox"), ("mask mAP", "segm"))
+            if kind == "bbox" or evaluates_masks(cfg, "val_dataloader")
         }
     else:
         with np.load(out / "counts.npz") as arrays:
@@ -83,11 +84,6 @@ def check_head(checkpoint: Checkpoint, task: Task, recipe: Recipe) -> None:
     from mst_transfer.engine.check_model import check_model
 
     cfg = load_task_config(task, recipe)
-    if task.kind == DETECTION and not evaluates_masks(cfg, "val_dataloader"):
-        raise ValueError(
-            f"{recipe.config} does not evaluate masks, and a card compares mask mAP. Next step: a detector with a mask "
-            "head, and metric=['bbox', 'segm'] in its val_evaluator; or the probes alone, without --tune"
-        )
     use_backbone(cfg, checkpoint)
     try:
         check_model(cfg, begins=True)
@@ -124,7 +120,7 @@ def _config(
     """
     task = plan.task(job.task)
     recipe = next(recipe for recipe in task.recipes if recipe.name == job.recipe)
-    cfg = load_task_config(task, recipe, work_dir=str(folder), seed=job.seeds[0], resume="auto")
+    cfg = load_task_config(task, recipe, quiet=False, work_dir=str(folder), seed=job.seeds[0], resume="auto")
     use_backbone(cfg, plan.checkpoint(job.checkpoint))
     cfg.optim_wrapper.optimizer.lr *= factor
     if held_out:

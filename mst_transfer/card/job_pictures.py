@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mst_transfer.card.checkpoints import Checkpoint
 from mst_transfer.card.pictures import PHOTO, TRUTH, Instances, colours_of, draw_answer, save_pictures
 from mst_transfer.card.task_data import Labelled, TaskData
@@ -62,7 +64,8 @@ def _answer_of(sample: Any) -> Any:
         return sample.pred_sem_seg.data[0].cpu().numpy()
     found = sample.pred_instances
     found = found[found.scores >= MIN_SCORE].cpu().numpy()
-    return Instances(found.bboxes, found.masks > 0, found.labels, found.scores)
+    masks = found.masks > 0 if "masks" in found else np.zeros((len(found), *sample.ori_shape), bool)
+    return Instances(found.bboxes, masks, found.labels, found.scores)
 
 
 def save_answers(

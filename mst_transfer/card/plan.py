@@ -137,7 +137,11 @@ def primary_of(task: Task, options: Options) -> tuple[str, str, str]:
     """
     protocol, _, labels = options.primary.partition("@")
     protocol = protocol or protocols_of(task, options)[0]
-    of_kind = {CLASSIFICATION: "top-1", SEGMENTATION: "mIoU", DETECTION: "mIoU" if protocol in DENSE else "mask mAP"}
+    of_kind = {
+        CLASSIFICATION: "top-1",
+        SEGMENTATION: "mIoU",
+        DETECTION: "mIoU" if protocol in DENSE else task.head_metric,
+    }
     return of_kind[task.kind], protocol, labels or options.labels[0]
 
 

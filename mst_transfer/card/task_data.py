@@ -83,7 +83,7 @@ def open_task(task: Task) -> TaskData:
     from mst_transfer.preflight.check import check_datasets
     from mst_transfer.preflight.data_files import dataset_path
 
-    cfg = load_task_config(task)
+    cfg = load_task_config(task, quiet=False)
     check_datasets(cfg, ("train_dataloader", "val_dataloader"))
     train, val = (build_without_pipeline(cfg, cfg[name].dataset) for name in ("train_dataloader", "val_dataloader"))
     infos = [[dataset.get_data_info(index) for index in range(len(dataset))] for dataset in (train, val)]
@@ -128,14 +128,22 @@ def _with_objects(info: Mapping[str, Any], number: Sequence[int]) -> Labelled:
 
 
 def _instances_of(info: Mapping[str, Any]) -> list[Instances]:
-    """The objects of mmdet's data info, as mmdet reads them; and those that are ignored, such as crowds."""
+    """The objects of mmdet's data info, as mmdet reads them; and those that are ignored, such as crowds.
+
+    The mask of one without an outline is its box.
+    """
     from mmdet.datasets.transforms import LoadAnnotations
 
     size = info["height"], info["width"]
-    read = LoadAnnotations(with_mask=True, box_type=None)({**info, "ori_shape": size})
+    outlined = [{"mask": [_corners(*one["bbox"])], **one} for one in info["instances"]]
+    read = LoadAnnotations(with_mask=True, box_type=None)({**info, "instances": outlined, "ori_shape": size})
     chosen = [read["gt_ignore_flags"] == ignored for ignored in (False, True)]
     parts = read["gt_bboxes"], read["gt_masks"].masks > 0, read["gt_bboxes_labels"]
     return [Instances(*(part[which] for part in parts)) for which in chosen]
+
+
+def _corners(left: float, top: float, right: float, bottom: float) -> list[float]:
+    return [left, top, right, top, right, bottom, left, bottom]
 
 
 def draw_objects(info: Mapping[str, Any], number: Sequence[int]) -> LabelMap:

@@ -44,6 +44,7 @@ class Task:
     masks: Sequence[str] = ()  # patterns that take the place of a segmentation config's data, likewise
     options: Mapping[str, Any] = field(default_factory=dict)  # changes to the configs of all recipes
     group: str = ""  # of validation images that are drawn together, see sequences
+    head_metric: str = "mask mAP"  # that the verdict on a detection's heads rests on; "box mAP": no masks are learned
     dense: bool = True  # whether dense probes run on it
     held_out: str = ""  # pattern of paths of training images that take the place of the validation images
 
@@ -98,8 +99,10 @@ def own_masks(root: str) -> dict[str, Any]:
     return {f"+{loader}.dataset.{key}": value for loader in LOADERS for key, value in changes.items()}
 
 
-def load_task_config(task: Task, recipe: Recipe | None = None, **run: Any) -> Any:
+def load_task_config(task: Task, recipe: Recipe | None = None, quiet: bool = True, **run: Any) -> Any:
     """The checked config of a recipe (None: the first) with the task's data; ``run``: options of ``load_run_config``.
+
+    ``quiet``: what is fitted to the data is not said, since it was said before.
 
     Raises:
         FileNotFoundError, ValueError: of ``mst train``: data that are not there, or not as the config says.
@@ -109,7 +112,8 @@ def load_task_config(task: Task, recipe: Recipe | None = None, **run: Any) -> An
     recipe = recipe or task.recipes[0]
     options = {**task.options, **recipe.options}
     coco: dict[str, Any] = dict(coco=task.coco or None, coco_images=task.coco_images or None)
-    cfg = load_run_config(recipe.config, cfg_options=options, masks=task.masks or None, **coco, **run)
+    with contextlib.redirect_stdout(io.StringIO()) if quiet else contextlib.nullcontext():
+        cfg = load_run_config(recipe.config, cfg_options=options, masks=task.masks or None, **coco, **run)
     if recipe.config != task.recipes[0].config:
         first = load_task_config(task)
         for loader in ("train_dataloader", "val_dataloader"):

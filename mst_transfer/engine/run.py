@@ -108,7 +108,7 @@ def load_run_config(
     if resume:
         _set_resume(cfg, resume)
     from mst_transfer.engine.fit.infer_classes import infer_classes
-    from mst_transfer.engine.fit.own_coco import own_labels, use_coco_files
+    from mst_transfer.engine.fit.own_coco import learn_boxes_alone, own_labels, use_coco_files
     from mst_transfer.engine.fit.own_masks import say_pairs, use_masks
 
     if masks:
@@ -116,6 +116,7 @@ def load_run_config(
     _say(say_pairs(cfg))
     coco, coco_images = own_labels(Path(cfg.work_dir) / "labels", coco, coco_images, yolo=yolo, voc=voc, cvat=cvat)
     former = use_coco_files(cfg, coco, coco_images) if coco else None
+    _say(learn_boxes_alone(cfg) if coco else ())
     _say(infer_classes(cfg, former))
     return cfg
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mst_transfer.configs.datasets import AUTO, all_datasets, class_names, dataset_class, numbers_by_file
+from mst_transfer.configs.datasets import AUTO, LOADERS, all_datasets, class_names, dataset_class, numbers_by_file
 from mst_transfer.datasets.coco_columns import MAX_BYTES_TO_PARSE, load_json
 from mst_transfer.engine.fit.foreign_labels import write_as_coco
 from mst_transfer.preflight.evaluators import evaluators
 from mst_transfer.preflight.num_classes import find_num_classes
 
 _NUM_NAMES = 20
+_OUTLINE = re.compile(rb'"segmentation"\s*:\s*(?:\[\s*[^\s\]]|\{)')  # one that is not empty
 _FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 
@@ -79,6 +81,31 @@ def use_coco_files(cfg: Any, files: Sequence[str], folders: Sequence[str] = ()) 
                 metric["ann_file"] = file
     stated = {number for _, number in find_num_classes(cfg.get("model") or {})}  # by a config without names
     return former or (stated.pop() if len(stated) == 1 else None)
+
+
+def learn_boxes_alone(cfg: Any) -> Iterator[str]:
+    """Takes masks out of a two-stage detector whose annotation files have no outline at all; says so.
+
+    Its mask head goes, and what loads and scores masks. A file with a single outline leaves the config as it is.
+    """
+    heads = (cfg.get("model") or {}).get("roi_head") or {}
+    files = {dataset["ann_file"] for _, dataset in all_datasets(cfg)}
+    if not heads.get("mask_head") or any(map(_has_outlines, files)):
+        return
+    heads.update(mask_head=None, mask_roi_extractor=None)
+    for _, dataset in all_datasets(cfg):
+        for step in dataset.get("pipeline") or ():
+            if step.get("with_mask"):
+                step.update(with_mask=False)
+    for _, metric in (item for loader in LOADERS for item in evaluators(cfg, loader)):
+        kinds = metric.get("metric") or ()
+        metric["metric"] = [kind for kind in ([kinds] if isinstance(kinds, str) else kinds) if kind != "segm"] or "bbox"
+    yield "the labels are boxes without outlines: the mask head is left out, boxes alone are learned and scored"
+
+
+def _has_outlines(path: str) -> bool:
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return _OUTLINE.search(content) is not None
 
 
 def find_image_folder(path: str) -> str:

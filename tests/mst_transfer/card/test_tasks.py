@@ -81,6 +81,8 @@ def test_objects_become_a_map_with_small_ones_on_top_and_crowds_ignored():
     expected[2:4, 2:4] = 7
     found = draw_objects(dict(height=8, width=8, instances=instances), number=[4, 7])
     assert np.array_equal(found, expected)
+    boxes = [{key: value for key, value in one.items() if key != "mask"} for one in instances]
+    assert np.array_equal(draw_objects(dict(height=8, width=8, instances=boxes), number=[4, 7]), expected)
 
 
 def test_many_categories_become_their_supercategories(shared_data, monkeypatch):

@@ -2,7 +2,7 @@
 
 import pytest
 from mmengine.config import Config
-from small_sets import seg_config, write_coco
+from small_sets import annotation, seg_config, write_coco
 
 from mst_transfer.engine.fit import own_coco
 from mst_transfer.engine.fit.own_coco import find_image_folder, use_coco_files
@@ -54,6 +54,32 @@ def test_ground_truth_of_the_samples_stays_theirs(tmp_path):
     assert cfg.val_evaluator.ann_file is None and cfg.test_evaluator.ann_file is None
     (summary,) = check_datasets(cfg, ["val_dataloader"])
     assert any("16 of the 40 images are used, and the figures are of these" in text for text in summary.notes)
+
+
+@pytest.mark.parametrize(
+    "name", ["mst_maskrcnn_coco", "mst_cascade_maskrcnn_vit_small_coco", "mst_vitdet_small_coco_100e"]
+)
+def test_boxes_without_outlines_are_learned_by_a_detector_without_masks(name, tmp_path, capsys):
+    """One outline in one of the files leaves the masks, and the check names what has none."""
+
+    def files(**first):
+        found = []
+        for split in ("train", "val"):
+            boxes = [annotation(number, image_id=number, segmentation=[]) for number in range(3)]
+            boxes[0].update(first if split == "val" else {})
+            found.append(str(write_coco(tmp_path, ("bolt", "nut"), split=split, annotations=boxes)))
+        return found
+
+    cfg = load_run_config(f"det_configs/{name}.py", coco=files(), cfg_options={"model.backbone.checkpoint": None})
+    assert "the mask head is left out" in capsys.readouterr().out
+    assert cfg.model.roi_head.mask_head is None and cfg.val_evaluator.metric == cfg.test_evaluator.metric == ["bbox"]
+    assert not any("'with_mask': True" in str(cfg[f"{split}_dataloader"]) for split in ("train", "val", "test"))
+    check_datasets(cfg, ["val_dataloader"])
+    outlined = files(segmentation=[[1, 1, 4, 1, 4, 4]])
+    cfg = load_run_config(f"det_configs/{name}.py", coco=outlined, cfg_options={"model.backbone.checkpoint": None})
+    assert cfg.model.roi_head.mask_head and "mask head" not in capsys.readouterr().out
+    with pytest.raises(ValueError, match="without a segmentation"):
+        check_datasets(cfg, ["val_dataloader"])
 
 
 def test_folders_may_be_named(tmp_path):
