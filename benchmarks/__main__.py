@@ -30,6 +30,7 @@ BENCHMARKS = {
     "slide_inference": "sliding windows over 2048x1024",
     "operators": "NMS and RoIAlign",
     "start_up": "help and config errors",
+    "full_scale": "what an image of the paper's recipes costs",
     "leakage": "planted copies that are found, unrelated images that are not",
     "growth": "time and memory against size, batch, crops, detections",
     "time_to_quality": "k-NN against processor time (an hour)",
