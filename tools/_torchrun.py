@@ -6,11 +6,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mst_transfer.runs.processes import run_group  # noqa: E402
+from mst_transfer.runs.processes import num_nodes, run_group  # noqa: E402
 
 if __name__ == "__main__":
     number, script, *words = sys.argv[1:]
-    if int(number) * int(os.environ.get("NNODES", "1")) == 1:
+    if int(number) * num_nodes() == 1:
         os.execv(sys.executable, [sys.executable, script, *words])
     try:
         sys.exit(run_group(int(number), [script, *words]))

@@ -1,9 +1,11 @@
 """Command-line options of several programs, most of all of those that run a config."""
 
 import argparse
+import os
 from collections.abc import Callable
+from contextlib import suppress
 
-from mst_transfer.runs.launch import LAUNCHERS
+from mst_transfer.runs.launch import LAUNCHERS, init_distributed
 from mst_transfer.runs.stop import is_restarted
 
 
@@ -68,6 +70,13 @@ def add_track_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) 
 
 
 def resume_if_restarted(args: argparse.Namespace) -> None:
-    """Goes on with the newest checkpoint in a program that torchrun or Slurm has started again."""
-    if is_restarted():
+    """Goes on with the newest checkpoint in a program that torchrun or Slurm has started again, on whatever machine."""
+    restarted = is_restarted()
+    if args.launcher == "pytorch" and int(os.environ.get("GROUP_WORLD_SIZE") or 1) > 1:  # a new machine does not know
+        from mmengine.dist import all_gather_object
+
+        with suppress(ValueError, RuntimeError):  # told where the run begins
+            init_distributed(args.launcher)
+            restarted = any(all_gather_object(restarted))
+    if restarted:
         args.resume, args.fresh = args.resume or "auto", False

@@ -1,4 +1,4 @@
-"""``--gpus N``: a command as N processes of this machine, one a GPU, or on the CPU where there is none."""
+"""``--gpus N``: a command as N processes of each machine, one a GPU, or on the CPU where there is none."""
 
 import argparse
 import os
@@ -11,7 +11,7 @@ from mst_transfer.runs import launch, stop
 
 def start(args: argparse.Namespace, module: Sequence[str], words: Sequence[str] | None) -> int | None:
     """Runs ``-m MODULE WORDS`` as ``args.gpus`` processes; the exit status, None: this process is to do the work."""
-    if args.gpus == 1 or args.launcher != "none":
+    if args.gpus * num_nodes() == 1 or args.launcher != "none":
         return None
     return run_group(args.gpus, ["-m", *module, *(words or ())])
 
@@ -28,25 +28,36 @@ def visible_gpus(number: int) -> int:
     return gpus
 
 
-def run_group(number: int, words: Sequence[str]) -> int:
-    """Runs a Python program as so many processes to their end; errors as of ``visible_gpus``.
+def num_nodes() -> int:
+    """Machines that take part: ``NNODES`` of the environment."""
+    return int(os.environ.get("NNODES") or 1)
 
-    Environment: ``NNODES`` (1), ``NODE_RANK`` (0), ``MASTER_ADDR``, ``PORT`` (a free one; 29500 for several nodes), and
-    ``MAX_RESTARTS`` (0): how often all are started again if one fails.
+
+def run_group(number: int, words: Sequence[str]) -> int:
+    """Runs a Python program as so many processes of this machine to their end; errors as of ``visible_gpus``.
+
+    Environment: ``MAX_RESTARTS`` (0): how often all are started again if one fails. For several machines ``NNODES``
+    (1), and the same on each ``MASTER_ADDR``, one of them, and ``PORT`` (29500): that one has torchrun's rendezvous,
+    where they meet in any order, and again when one that was lost is back.
 
     Returns:
         The exit status, as ``mst_transfer.runs.stop.run_torchrun``.
     """
-    env = os.environ
+    env, nodes = os.environ, num_nodes()
+    if nodes > 1 and "MASTER_ADDR" not in env:
+        raise ValueError(f"NNODES={nodes} needs MASTER_ADDR, the name of one of these machines, the same on all")
     if not visible_gpus(number):
         cores = launch.num_cores()
         print(f"no GPU here; {number} processes on the CPU ({cores} cores), joined by gloo", file=sys.stderr)
         env.setdefault("OMP_NUM_THREADS", str(max(1, cores // number)))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1] if env.get("NNODES", "1") == "1" else 29500
-    options = dict(nnodes=env.get("NNODES", 1), node_rank=env.get("NODE_RANK", 0), nproc_per_node=number)
-    options |= dict(master_addr=env.get("MASTER_ADDR", "127.0.0.1"), master_port=env.get("PORT", port))
-    options |= dict(max_restarts=env.get("MAX_RESTARTS", 0))
+    options = dict(nnodes=nodes, nproc_per_node=number, max_restarts=env.get("MAX_RESTARTS", 0))
+    if nodes > 1:
+        options |= dict(rdzv_backend="c10d", rdzv_endpoint=f"{env['MASTER_ADDR']}:{env.get('PORT', 29500)}")
+        # A store that the agents keep over restarts has the addresses of dead processes, and no place for a new agent
+        env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    else:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            options |= dict(master_addr="127.0.0.1", master_port=env.get("PORT", free.getsockname()[1]))
     torchrun = [f"--{name}={value}" for name, value in options.items()]
     return stop.run_torchrun([*torchrun, *words, "--launcher", "pytorch"])

@@ -152,7 +152,9 @@ def is_restarted() -> bool:
     if int(os.environ.get("SLURM_RESTART_COUNT") or 0):
         return True
     begun = _note_of_launch(BEGUN_FILE)
-    return (begun is None or begun.exists()) and bool(int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0))
+    if begun is not None:  # torchrun counts failures of this machine, not those of others
+        return begun.exists()
+    return bool(int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0))
 
 
 def exit_status(status: int) -> int:

@@ -143,6 +143,11 @@ def break_rank_one() -> None:
     Runner.call_hook = call_hook
 
 
+def start_again_one_of_two_machines(rank: int) -> None:
+    """Two machines of one process: torchrun has started again that of this rank, and started the other anew."""
+    os.environ.update(GROUP_WORLD_SIZE="2", TORCHELASTIC_RESTART_COUNT=str(int(os.environ["RANK"] == str(rank))))
+
+
 def note_weights(self: Any, train: Callable) -> Any:
     """Trains, and leaves a digest of this process's weights and buffers in the work dir."""
     trained = train(self)

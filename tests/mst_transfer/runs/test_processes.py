@@ -13,7 +13,7 @@ from mst_transfer.cli.main import main
 from mst_transfer.engine import results
 from mst_transfer.runs import processes, stop
 
-VARIABLES = ("NNODES", "NODE_RANK", "MASTER_ADDR", "PORT", "MAX_RESTARTS", "OMP_NUM_THREADS")
+VARIABLES = ("NNODES", "MASTER_ADDR", "PORT", "MAX_RESTARTS", "OMP_NUM_THREADS", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE")
 
 
 @pytest.fixture
@@ -49,12 +49,14 @@ def test_a_group_gets_the_same_words(started: list, monkeypatch: pytest.MonkeyPa
 
 def test_several_nodes(started: list, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
-    for name, value in dict(NNODES="2", NODE_RANK="1", MASTER_ADDR="first", MAX_RESTARTS="3").items():
-        monkeypatch.setenv(name, value)
-    processes.run_group(8, ["tools/train.py"])
-    assert {"--nnodes=2", "--node_rank=1", "--master_addr=first", "--master_port=29500", "--max_restarts=3"} < {
-        *started[0]
-    }
+    monkeypatch.setenv("NNODES", "2")
+    with pytest.raises(ValueError, match="NNODES=2 needs MASTER_ADDR"):
+        processes.run_group(8, ["tools/train.py"])
+    monkeypatch.setenv("MASTER_ADDR", "first")
+    monkeypatch.setenv("MAX_RESTARTS", "3")
+    assert processes.start(Namespace(gpus=1, launcher="none"), ["module"], []) == 75  # one GPU, but not one machine
+    wanted = ["--nnodes=2", "--nproc_per_node=1", "--max_restarts=3", "--rdzv_backend=c10d"]
+    assert started[0][:5] == [*wanted, "--rdzv_endpoint=first:29500"]
     assert "OMP_NUM_THREADS" not in os.environ
 
 

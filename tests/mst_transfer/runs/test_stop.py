@@ -72,9 +72,12 @@ def test_what_is_started_again_goes_on(folder: Path, monkeypatch: pytest.MonkeyP
     """Unless it failed before training had begun: then its folder may hold another run."""
     for name in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"):
         monkeypatch.delenv(name, raising=False)
-    stop.note_begun()
     assert not stop.is_restarted()
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert not stop.is_restarted()
+    stop.note_begun()
+    assert stop.is_restarted()
+    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT")  # another machine has failed
     assert stop.is_restarted()
     (folder / stop.BEGUN_FILE).unlink()
     assert not stop.is_restarted()
