@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from mmengine.config import Config
 
@@ -52,8 +52,8 @@ from mst_transfer.probes.label_subset import label_subset
 from mst_transfer.runs.trackers import check_trackers, open_trackers
 
 
-def evaluate(args: argparse.Namespace, command: str) -> int:
-    """``mst evaluate``; the exit status.
+def evaluate(args: argparse.Namespace, command: str, commands_to: TextIO | None = None) -> int:
+    """``mst evaluate``; the exit status. ``commands_to``: where ``--print-jobs`` prints them; None: as all else.
 
     Raises:
         FileNotFoundError, ValueError: what the user gave is not there or does not fit; nothing has run then.
@@ -88,7 +88,7 @@ def evaluate(args: argparse.Namespace, command: str) -> int:
         return 0
     write_plan(plan, args.out)
     if args.print_jobs or args.slurm:
-        hand_over(args.out, plan, "" if args.print_jobs else args.slurm)
+        hand_over(args.out, plan, "" if args.print_jobs else args.slurm, commands_to)
         return 0
     failed = run_all(args.out, plan, seconds, at_once, args.gpus)
     cache = args.out / "thumbnails.npz"

@@ -7,20 +7,20 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from mst_transfer.card.head_job import head_outcomes
 from mst_transfer.card.outcomes import read_result, save_outcome, write_result
 from mst_transfer.card.plan import Job, Plan, job_folder, read_plan
 from mst_transfer.card.probe_job import probe_outcomes
 from mst_transfer.card.task_data import open_task
-from mst_transfer.files.atomic_files import write_text_atomically
 from mst_transfer.runs.launch import num_cores
 from mst_transfer.runs.stop import end_with_parent
 from mst_transfer.runs.work_dir import locked
 
-LOG, COMMANDS = "log.txt", "jobs.txt"
+LOG = "log.txt"
 
 
 def run_job(folder: Path, name: str, begun: float | None = None) -> None:
@@ -60,24 +60,36 @@ def unfinished(folder: Path, plan: Plan) -> list[Job]:
     return [job for job in plan.jobs if not read_result(job_folder(folder, job))]
 
 
-def hand_over(folder: Path, plan: Plan, partition: str) -> None:
-    """Gives what is not done yet to a partition of Slurm; without one prints one command a line, for any scheduler."""
+def hand_over(folder: Path, plan: Plan, partition: str, out: TextIO | None = None) -> None:
+    """Gives what is not done yet to a partition of Slurm; without one prints one command a line, for any scheduler.
+
+    Raises:
+        ValueError: there is no Slurm here, or it refused the jobs, and has said why.
+    """
     jobs, variable = unfinished(folder, plan), os.environ.get("MST_DATA_ROOT")
     before = f"MST_DATA_ROOT={shlex.quote(os.path.abspath(variable))} " if variable else ""
-    commands = "\n".join(before + shlex.join(command_of(folder.absolute(), job)) for job in jobs)
-    write_text_atomically(folder / COMMANDS, commands + "\n")
+    commands = [before + shlex.join(command_of(folder.absolute(), job)) for job in jobs]
     if not partition:
-        print(commands)
+        print("".join(f"{command}\n" for command in commands), end="", file=out)
     elif jobs:
-        subprocess.run(slurm_command(folder / COMMANDS, partition, len(jobs)), check=True)
+        submit(folder.absolute(), commands, partition)
         print("once they have ended, the same command without --slurm writes the card")
 
 
-def slurm_command(path: Path, partition: str, num_jobs: int) -> list[str]:
-    """The ``sbatch`` call that runs each line of a file of commands as one task of a job array."""
-    line = f'eval "$(sed -n "${{SLURM_ARRAY_TASK_ID}}p" {shlex.quote(str(path.absolute()))})"'
-    return ["sbatch", f"--array=1-{num_jobs}", f"--partition={partition}", "--gpus-per-task=1", "--ntasks=1",
-            f"--output={path.parent.absolute()}/slurm-%A_%a.txt", "--wrap", line]  # fmt: skip
+def submit(folder: Path, commands: Sequence[str], partition: str) -> None:
+    """Gives ``sbatch`` a job array, a task a command; the script is Slurm's own copy. Errors as of ``hand_over``."""
+    tasks = "".join(f"{number}) {command} ;;\n" for number, command in enumerate(commands, 1))
+    words = [f"--array=1-{len(commands)}", f"--partition={partition}", "--gpus-per-task=1", "--ntasks=1"]
+    words += [f"--job-name={folder.name}", f"--output={folder}/slurm-%A_%a.txt"]
+    script = f'#!/bin/sh\ncase "$SLURM_ARRAY_TASK_ID" in\n{tasks}esac\n'
+    try:
+        refused = subprocess.run(["sbatch", *words], input=script, text=True).returncode
+    except FileNotFoundError:
+        raise ValueError("--slurm: no 'sbatch' here, this is not a Slurm machine. Next step: --print-jobs") from None
+    if refused:
+        raise ValueError(
+            f"--slurm {partition}: sbatch took no job (status {refused}). Next step: mend what it says above"
+        )
 
 
 def run_all(folder: Path, plan: Plan, costs: Mapping[str, float], num_jobs: int, num_gpus: int = 0) -> list[str]:

@@ -5,6 +5,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from mst_transfer.cli.options import add_coco_options
@@ -72,4 +73,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mst_transfer.card.evaluate import evaluate
 
     MMLogger.get_current_instance().setLevel("ERROR")  # this process plans and collects: what it reads is no news
-    return evaluate(args, shlex.join(["mst", "evaluate", *words]))
+    out = sys.stdout
+    with redirect_stdout(sys.stderr if args.print_jobs else out):  # else the plan would stand among the commands
+        return evaluate(args, shlex.join(["mst", "evaluate", *words]), out)

@@ -29,3 +29,11 @@ def card_of(world, out, *words):
     checkpoints = [str(world / "a.safetensors"), str(world / "b.safetensors")]
     status = main([*checkpoints, "random", "--on", "sample", "--out", str(out), *words])
     return status, json.loads((out / "card.json").read_text())
+
+
+def content_of(out):
+    """``card.json`` without what another run of the same has otherwise."""
+    card = json.loads((out / "card.json").read_text())
+    del card["command"]
+    assert all(job.pop("minutes") and job.pop("command") for job in card["jobs"])
+    return card

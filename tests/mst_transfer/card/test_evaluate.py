@@ -1,7 +1,7 @@
 """A card from the command line: refusals, plan, jobs, stop and go on, verdicts."""
 
-import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -9,14 +9,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_cards import card_of, plan_of
+from small_cards import card_of, content_of, plan_of
 from small_vit import SMALL, make_metadata, make_vit
 
 from mst_transfer.card import probe_job
 from mst_transfer.card.leakage import find_leaks
 from mst_transfer.card.outcomes import load_outcomes
 from mst_transfer.card.plan import job_folder, read_plan
-from mst_transfer.card.run_jobs import run_job, slurm_command, unfinished
+from mst_transfer.card.run_jobs import run_job, unfinished
 from mst_transfer.checkpoint import save_backbone
 from mst_transfer.cli.evaluate import main
 
@@ -110,11 +110,7 @@ def test_killed_and_started_again_it_ends_with_the_same_card(world, tmp_path):
             process.wait()
             process = subprocess.Popen([*command, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         assert process.wait(timeout=300) == 0
-    cards = [json.loads((tmp_path / name / "card.json").read_text()) for name in ("killed", "whole")]
-    for card in cards:
-        del card["command"]
-        assert all(job.pop("minutes") and job.pop("command") for job in card["jobs"])
-    assert cards[0] == cards[1]
+    assert content_of(tmp_path / "killed") == content_of(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
@@ -159,14 +155,74 @@ def test_features_that_do_not_fit_the_disk_are_refused(world, tmp_path, monkeypa
         main([str(world / "a.safetensors"), "--on", "sample", "--out", str(tmp_path)])
 
 
-def test_slurm_runs_a_line_of_the_file_a_task(tmp_path):
-    path = tmp_path / "jobs.txt"
-    path.write_text("echo one\necho 'two words'\n")
-    command = slurm_command(path, "gpu", 2)
-    assert command[:3] == ["sbatch", "--array=1-2", "--partition=gpu"]
-    environment = {**os.environ, "SLURM_ARRAY_TASK_ID": "2"}
-    ran = subprocess.run(["sh", "-c", command[-1]], env=environment, capture_output=True, text=True, check=True)
-    assert ran.stdout == "two words\n"
+SBATCH = """#!/bin/sh
+# As Slurm's: takes a script from its standard input; runs an array's tasks two at a time, here at once, elsewhere
+for word; do case $word in --array=1-*) last=${word#--array=1-} ;; --output=*) output=${word#--output=} ;; esac; done
+case " $* " in *" --partition=tiny "*) ;; *)
+  echo "sbatch: error: invalid partition specified: $*" >&2
+  echo "sbatch: error: Batch job submission failed: Invalid partition name specified" >&2
+  exit 1 ;;
+esac
+script=$(mktemp) && cat >"$script" && cd / && unset MST_DATA_ROOT
+for task in $(seq "$last"); do
+  SLURM_ARRAY_TASK_ID=$task sh "$script" >"$(echo "$output" | sed "s/%A/7/; s/%a/$task/")" 2>&1 &
+  [ $((task % 2)) -eq 1 ] || wait
+done
+wait
+echo "Submitted batch job 7"
+"""
+
+
+@pytest.fixture
+def sbatch(tmp_path, monkeypatch):
+    """A cluster with one partition, ``tiny``."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sbatch").write_text(SBATCH)
+    (tmp_path / "bin" / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheduler", ["slurm", "parallel"])
+def test_jobs_that_others_run_give_the_same_card(scheduler, world, tmp_path, monkeypatch, capfd, sbatch):
+    if scheduler == "parallel" and shutil.which("parallel") is None:
+        pytest.skip("no GNU parallel here: apt-get install parallel")
+    monkeypatch.chdir(world)
+    words = ["a.safetensors", "random", "--on", "sample", "--labels", "2", "--seeds", "0"]
+    out, here = tmp_path / "a card", tmp_path / "here"
+    if scheduler == "slurm":
+        assert main([*words, "--out", str(out), "--slurm", "tiny"]) == 0
+        assert "Submitted batch job 7" in capfd.readouterr().out
+        assert len(list(out.glob("slurm-7_[12].txt"))) == 2
+    else:
+        assert main([*words, "--out", str(out), "--print-jobs"]) == 0
+        commands = capfd.readouterr().out
+        subprocess.run(["parallel", "-j", "2"], input=commands, text=True, check=True, cwd=tmp_path)
+    assert not unfinished(out, read_plan(out)), [path.read_text() for path in out.glob("slurm*")]
+    assert main([*words, "--out", str(here), "--print-jobs"]) == 0
+    for job in read_plan(here).jobs:
+        run_job(here, job.id)
+    cards = []
+    for folder in (out, here):
+        monkeypatch.setattr("mst_transfer.card.run_jobs._start", None)  # nothing is left to start
+        assert main([*words, "--out", str(folder)]) == 0
+        cards.append(content_of(folder))
+    assert cards[0] == cards[1]
+    capfd.readouterr()
+    for option in ("--print-jobs", "--slurm=gone"):  # and nothing to hand over
+        assert main([*words, "--out", str(out), option]) == 0
+    assert "--job" not in capfd.readouterr().out
+
+
+def test_what_slurm_refuses_is_said_and_nothing_runs(world, tmp_path, monkeypatch, capfd, sbatch):
+    words = [str(world / "a.safetensors"), "--on", "sample", "--labels", "2", "--out", str(tmp_path / "card")]
+    with pytest.raises(ValueError, match=r"--slurm gone: sbatch took no job \(status 1\)"):
+        main([*words, "--slurm", "gone"])
+    assert "Invalid partition name specified" in capfd.readouterr().err
+    assert not list(tmp_path.glob("card/jobs/*"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match="no 'sbatch' here.*--print-jobs"):
+        main([*words, "--slurm", "tiny"])
 
 
 def test_images_of_class_folders(world, tmp_path, monkeypatch):
