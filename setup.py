@@ -1,12 +1,18 @@
 """Packaging of mst-transfer: what it needs, which files it ships, its console commands.
 
-Environment variable ``MST_TRANSFER_MMCV`` (read when the package is built or installed): the distribution
-that provides the module ``mmcv``. ``mmcv-lite`` (default) is pure Python and needs no compiler, its
-operators are then taken from torchvision; ``mmcv`` is the compiled one. The two install the same files:
-never install both.
+Environment variables, read when the package is built or installed:
+
+``MST_TRANSFER_MMCV``: the distribution that provides the module ``mmcv``. ``mmcv-lite`` (default) is pure Python and
+needs no compiler, its operators are then taken from torchvision; ``mmcv`` is the compiled one. The two install the same
+files: never install both.
+
+``MST_TRANSFER_MM``: the line of mmengine, mmdet and mmsegmentation, ``openmmlab`` (default) or ``onedl``, the
+maintained fork (``mst_transfer/compat/mm_lines.py``). For the fork ``mmcv-lite`` is left out, because it requires
+OpenMMLab's mmengine: ``pip install --no-deps mmcv-lite`` adds it. ``tools/install.sh --onedl`` does both.
 """
 
 import os
+import runpy
 import shutil
 from pathlib import Path
 
@@ -16,6 +22,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 CONFIG_FOLDERS = ("det_configs", "seg_configs", "pretrain/configs")
 MMCV_CHOICES = ("mmcv-lite", "mmcv")
+MM_LINES = runpy.run_path(str(ROOT / "mst_transfer" / "compat" / "mm_lines.py"))["MM_LINES"]
 EXPORT = ["onnx>=1.16", "onnxscript>=0.3", "onnxruntime>=1.19"]  # mst convert --to onnx
 PEERS = ["mlflow-skinny>=2.10", "wandb>=0.19", "webdataset>=1"]  # what the tests of trackers and shards look into
 TESTS = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "wheel", *PEERS]
@@ -29,6 +36,14 @@ def mmcv_requirement() -> str:
     if name not in MMCV_CHOICES:
         raise ValueError(f"MST_TRANSFER_MMCV={name!r}: it must be one of {MMCV_CHOICES}")
     return f"{name}>=2.0.0rc4,<2.2"
+
+
+def mm_requirements() -> list[str]:
+    line = os.environ.get("MST_TRANSFER_MM", "openmmlab")
+    if line not in MM_LINES:
+        raise ValueError(f"MST_TRANSFER_MM={line!r}: it must be one of {tuple(MM_LINES)}")
+    packages = [name + versions for name, versions in MM_LINES[line].items()]
+    return packages if line == "onedl" else [*packages, mmcv_requirement()]
 
 
 class BuildWithConfigs(build_py):
@@ -96,10 +111,7 @@ setup(
         "torch>=2.6",  # weights_only loading by default
         "torchvision>=0.21",
         "timm>=1.0.16,<2",
-        "mmengine>=0.10.7,<0.11",
-        mmcv_requirement(),
-        "mmdet>=3.3.0,<3.4",
-        "mmsegmentation>=1.2.2,<1.3",
+        *mm_requirements(),
         "ftfy",  # imported by mmsegmentation, not declared by it
         "regex",  # imported by mmsegmentation, not declared by it
         "pycocotools>=2.0.7",

@@ -12,9 +12,14 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import NamedTuple
 
+from mst_transfer.compat.mm_lines import MM_LINES, MM_NAMES
+
 DISTRIBUTION = "mst-transfer"
 DATA_FOLDERS = ("sample", "coco", "cityscapes", "ade", "imagenet", "coco_mini", "camvid", "photos")
 SMALL_SHARED_MEMORY = 512 * 2**20  # bytes; containers often get 64 MiB, too little for data loader workers
+LINE_NAMES = {"openmmlab": "OpenMMLab's", "onedl": "the maintained fork (onedl)"}
+MMCV = ("mmcv", "mmcv-lite", "onedl-mmcv")
+MMCV_LITE = "pip install --no-deps 'mmcv-lite>=2.0.0rc4,<2.2'"  # it requires OpenMMLab's mmengine: not for the fork
 
 MARKS = {"ok": "ok   ", "note": "note ", "fault": "FAULT"}
 
@@ -56,39 +61,59 @@ def check_packages() -> Iterator[Line]:
     from packaging.requirements import Requirement
 
     try:
-        lines = requires(DISTRIBUTION) or []
+        requirements = [Requirement(line) for line in requires(DISTRIBUTION) or []]
     except PackageNotFoundError:
         yield Line("fault", f"{DISTRIBUTION} is not installed", f"pip install {constraints()}-e .")
         return
-    for line in lines:
-        requirement = Requirement(line)
-        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        name = requirement.name
-        if name in ("mmcv", "mmcv-lite"):
-            continue  # either will do: check_mmcv
-        found = installed_version(name)
-        if found is None and name == "opencv-python":
-            name, found = "opencv-python-headless", installed_version("opencv-python-headless")
-        wanted = f"'{requirement.name}{requirement.specifier}'"
-        if found is None:
-            yield Line("fault", f"{requirement.name} is not installed", f"pip install {wanted}")
-        elif not requirement.specifier.contains(found, prereleases=True):
-            yield Line("fault", f"{name} {found}: {requirement.specifier} is needed", f"pip install {wanted}")
-        else:
-            yield Line("ok", f"{name} {found}")
+    for requirement in requirements:
+        if requirement.name in (*MMCV, *MM_NAMES):
+            continue  # one or another will do: check_mm, check_mmcv
+        if not requirement.marker or requirement.marker.evaluate({"extra": ""}):
+            yield check_version(requirement.name, str(requirement.specifier))
+
+
+def check_version(name: str, versions: str) -> Line:
+    """Is the distribution installed in one of these versions?"""
+    from packaging.specifiers import SpecifierSet
+
+    there, found = name, installed_version(name)
+    if found is None and name == "opencv-python":
+        there, found = "opencv-python-headless", installed_version("opencv-python-headless")
+    fix = f"pip install '{name}{versions}'"
+    if found is None:
+        return Line("fault", f"{name} is not installed", fix)
+    if not SpecifierSet(versions).contains(found, prereleases=True):
+        return Line("fault", f"{there} {found}: {versions} is needed", fix)
+    return Line("ok", f"{there} {found}")
+
+
+def mm_line() -> str:
+    """The line of mm packages that is installed, a key of ``MM_LINES``."""
+    return "onedl" if any(map(installed_version, MM_LINES["onedl"])) else "openmmlab"
+
+
+def check_mm() -> Iterator[Line]:
+    """Are mmengine, mmdet and mmseg there, all of one line? Both lines install the same files."""
+    there = [[f"{one} {found}" for one in line if (found := installed_version(one))] for line in MM_LINES.values()]
+    if all(there):
+        both = f"{', '.join(sum(there, []))} are installed together; the fork (onedl) overwrites OpenMMLab's files"
+        again = " ".join(f"'{name}{versions}'" for name, versions in MM_LINES["openmmlab"].items())
+        fix = f"pip uninstall -y {' '.join(MM_NAMES)} && pip install {constraints()}{again}"
+        yield Line("fault", both, f"{fix}; for the fork: bash tools/install.sh --onedl")
+        return
+    line = mm_line()
+    yield Line("ok", f"mm packages: {LINE_NAMES[line]}")
+    yield from (check_version(*one) for one in MM_LINES[line].items())
 
 
 def check_mmcv() -> Iterator[Line]:
-    """Is exactly one of mmcv and mmcv-lite there? They install the same files."""
-    found = {name: installed_version(name) for name in ("mmcv", "mmcv-lite")}
-    there = [f"{name} {number}" for name, number in found.items() if number]
-    lite = "pip install 'mmcv-lite>=2.0.0rc4,<2.2'"
+    """Is there one mmcv, and only one? All install the same files."""
+    there = [f"{name} {number}" for name in MMCV if (number := installed_version(name))]
     if not there:
-        yield Line("fault", "neither mmcv nor mmcv-lite is installed", lite)
-    elif len(there) == 2:
-        both = f"{' and '.join(there)} are both installed and overwrite each other's files"
-        yield Line("fault", both, f"pip uninstall -y mmcv mmcv-lite && {lite}")
+        yield Line("fault", "neither mmcv nor mmcv-lite is installed", MMCV_LITE)
+    elif len(there) > 1:
+        several = f"{' and '.join(there)} are installed together and overwrite each other's files"
+        yield Line("fault", several, f"pip uninstall -y {' '.join(MMCV)} && {MMCV_LITE}")
     else:
         yield Line("ok", there[0])
 
@@ -117,7 +142,8 @@ def import_fix(name: str, error: Exception) -> str:
     missing = getattr(error, "name", None)
     if isinstance(error, ModuleNotFoundError) and missing and missing.split(".")[0] != name.split(".")[0]:
         return f"pip install {missing.split('.')[0]}"
-    distributions = {"cv2": "opencv-python", "mmcv": "mmcv-lite", "mmseg": "mmsegmentation"}
+    distributions = dict(zip(("mmengine", "mmdet", "mmseg"), MM_LINES[mm_line()], strict=True))
+    distributions |= {"cv2": "opencv-python", "mmcv": "mmcv-lite"}
     distribution = distributions.get(name, name.split(".")[0])
     return f"pip install --force-reinstall --no-deps {constraints()}{distribution}"
 
@@ -196,6 +222,7 @@ def check_data() -> Iterator[Line]:
 CHECKS = (
     check_python,
     check_packages,
+    check_mm,
     check_mmcv,
     check_imports,
     check_operators,

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from mst_transfer.compat.mm_lines import MM_NAMES
 from mst_transfer.configs.paths import DATA_ROOT_VARIABLE
 from mst_transfer.devices.processor import cpu_info
 from mst_transfer.files.atomic_files import write_text_atomically
@@ -21,7 +22,7 @@ FILE_NAME = "results.json"
 BEGINNING = "_backbone_checkpoint"  # entry of the config of a resumed run: what its backbone once started from
 POSITIONALS = {"train.py": 1, "test.py": 2}  # words before the launchers' number of GPUs
 TASKS = {"mmdet": "det", "mmseg": "seg"}
-REPORTED_PACKAGES = ("torch", "torchvision", "timm", "mmengine", "mmcv-lite", "mmcv", "mmdet", "mmsegmentation")
+REPORTED_PACKAGES = ("torch", "torchvision", "timm", "mmcv-lite", "mmcv", *MM_NAMES)
 # Entries of the message hub. coco_*: of mst_transfer.CocoMetric; unreadable_images: see engine.image_checks
 OF_HOOKS = ("coco_backend", "coco_images", "unreadable_images")
 

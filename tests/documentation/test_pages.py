@@ -22,7 +22,7 @@ from small_vit import dino_full
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.py"))
-NOT_SEEN = {".git", ".venv", "data", "work_dirs", "shared"}  # of the checkout
+NOT_SEEN = {".git", ".venv", ".venv-onedl", "data", "work_dirs", "shared"}  # of the checkout
 SMALL = "mst train det_configs/mst_maskrcnn_sample.py"
 # What a page says → what stands in for it: images of 96 px instead of 800.
 STAND_INS = {

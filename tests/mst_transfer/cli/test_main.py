@@ -65,23 +65,55 @@ def test_the_doctor_finds_a_sound_installation(capsys: pytest.CaptureFixture, mo
 
 
 def test_both_kinds_of_mmcv_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "installed_version", lambda name: "2.1.0")
+    monkeypatch.setattr(doctor, "installed_version", {"mmcv": "2.1.0", "mmcv-lite": "2.1.0"}.get)
     (found,) = list(doctor.check_mmcv())
-    assert found.kind == "fault" and found.fix.startswith("pip uninstall -y mmcv mmcv-lite && pip install")
+    assert found.kind == "fault" and "mmcv 2.1.0 and mmcv-lite 2.1.0 are" in found.what
+    assert found.fix == f"pip uninstall -y mmcv mmcv-lite onedl-mmcv && {doctor.MMCV_LITE}"
     monkeypatch.setattr(doctor, "installed_version", lambda name: None)
     (found,) = list(doctor.check_mmcv())
-    assert found.kind == "fault" and found.fix == "pip install 'mmcv-lite>=2.0.0rc4,<2.2'"
+    assert found.kind == "fault" and found.fix == "pip install --no-deps 'mmcv-lite>=2.0.0rc4,<2.2'"
     monkeypatch.setattr(doctor, "installed_version", lambda name: "2.1.0" if name == "mmcv" else None)
     assert list(doctor.check_mmcv()) == [doctor.Line("ok", "mmcv 2.1.0")]
 
 
+OPENMMLAB = {"mmengine": "0.10.7", "mmdet": "3.3.0", "mmsegmentation": "1.2.2"}
+FORK = {"onedl-mmengine": "0.10.12", "onedl-mmdetection": "3.5.1", "onedl-mmsegmentation": "1.4.2"}
+
+
+@pytest.mark.parametrize(("line", "name"), [(OPENMMLAB, "OpenMMLab's"), (FORK, "the maintained fork (onedl)")])
+def test_each_line_of_the_mm_packages_is_known(line: dict, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "installed_version", line.get)
+    versions = [f"{package} {version}" for package, version in line.items()]
+    assert list(doctor.check_mm()) == [doctor.Line("ok", what) for what in (f"mm packages: {name}", *versions)]
+    engine, detection, segmentation = line
+    fix = doctor.import_fix(
+        "mmdet", RuntimeError("broken")
+    )  # the other line's package would overwrite this one's files
+    assert fix == f"pip install --force-reinstall --no-deps -c constraints.txt {detection}"
+    monkeypatch.setattr(doctor, "installed_version", {engine: "0.10.99", detection: "2.0"}.get)
+    found = list(doctor.check_mm())
+    assert [one.kind for one in found] == ["ok", "ok", "fault", "fault"]
+    assert f"{detection} 2.0: >=3." in found[2].what and found[3].fix.startswith(f"pip install '{segmentation}>=1.")
+
+
+@pytest.mark.parametrize("mixture", [{**OPENMMLAB, **FORK}, {"onedl-mmengine": "0.10.12", "mmdet": "3.3.0"}])
+def test_mixed_lines_of_the_mm_packages_are_a_fault(mixture: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "installed_version", mixture.get)
+    (found,) = list(doctor.check_mm())
+    assert found.kind == "fault" and all(f"{name} {version}" in found.what for name, version in mixture.items())
+    remove, again = found.fix.split(" && ")
+    assert remove.split()[3:] == [*OPENMMLAB, *FORK] and "'mmengine>=0.10.7,<0.11' 'mmdet" in again
+    assert again.endswith("for the fork: bash tools/install.sh --onedl")
+
+
 def test_missing_and_wrong_packages_are_faults(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"torch": "2.14.1", "timm": "0.4.12", "opencv-python-headless": "4.10"}
-    monkeypatch.setattr(doctor, "requires", lambda name: ["torch>=2.6", "timm>=1", "opencv-python>=4.8", "mmdet>=3"])
+    needed = ["torch>=2.6", "mmdet>=3", "timm>=1", "opencv-python>=4.8", "ftfy", "ruff; extra == 'dev'"]
+    monkeypatch.setattr(doctor, "requires", lambda name: needed)
     monkeypatch.setattr(doctor, "installed_version", versions.get)
-    found = list(doctor.check_packages())
+    found = list(doctor.check_packages())  # but mmdet: either line will do
     assert [one.kind for one in found] == ["ok", "fault", "ok", "fault"]
-    assert found[1].fix == "pip install 'timm>=1'" and found[3].fix == "pip install 'mmdet>=3'"
+    assert found[1].fix == "pip install 'timm>=1'" and found[3].fix == "pip install 'ftfy'"
 
     def not_installed(name: str) -> list[str]:
         raise PackageNotFoundError(name)
