@@ -17,6 +17,7 @@ def install() -> None:
     A module that was already imported is adapted at once.
     """
     import_hooks.provide("mmcv._ext", "mst_transfer.compat.ops")
+    import_hooks.on_import("mmcv.ops", "mst_transfer.compat.ops")
     import_hooks.on_import("mmengine.config.config", "mst_transfer.compat.config_paths")
     import_hooks.on_import("mmengine.runner.checkpoint", "mst_transfer.compat.serialization")
     for module in untrusted_files.ADAPTED_MODULES:

@@ -13,13 +13,15 @@ from mst_transfer.configs.shipped import FOLDER_SCOPES, PACKAGE, shipped_config
 
 
 def _module_name(package: str) -> str:
-    """Module name of an installed distribution: mmsegmentation → mmseg; the name itself if it is a module."""
+    """Module name of a distribution: mmsegmentation → mmseg, whoever made it; the name itself if it is a module."""
+    from mmengine.config.utils import MODULE2PACKAGE
+
     if importlib.util.find_spec(package) is not None:
         return package
     try:
         top_level = distribution(package).read_text("top_level.txt") or ""
-    except PackageNotFoundError:
-        return package
+    except PackageNotFoundError:  # the fork's has another name
+        return next((module for module, name in MODULE2PACKAGE.items() if name == package), package)
     return top_level.split("\n")[0].strip() or package
 
 

@@ -20,4 +20,7 @@ def test_scoped_types_need_no_custom_imports(root, tmp_path):
     environment = dict(os.environ, PYTHONPATH=str(root))
     done = subprocess.run([sys.executable, "-c", CODE], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [f"{library} TimmViTPyramid" for library in ("mmengine", "mmdet", "mmseg")]
+    lines = [
+        line for line in done.stdout.splitlines() if "OneDL" not in line
+    ]  # of which the fork prints that it is not there
+    assert lines == [f"{library} TimmViTPyramid" for library in ("mmengine", "mmdet", "mmseg")]

@@ -35,6 +35,19 @@ def _unavailable(name: str) -> Callable[..., NoReturn]:
     return unavailable
 
 
+def line_nms(*args: object, **kwargs: object) -> NoReturn:
+    """Of the fork's mmcv. Its mmdet prints a warning at every start where ``mmcv.ops`` has none."""
+    raise OpNotAvailableError("mmcv operator 'line_nms' is not available: only a compiled onedl-mmcv has it")
+
+
+def install() -> None:
+    """Completes ``mmcv.ops``. Idempotent."""
+    import mmcv.ops as theirs
+
+    if not hasattr(theirs, "line_nms"):
+        theirs.line_nms = line_nms
+
+
 class ExtensionModule(ModuleType):
     """Stands for ``mmcv._ext``: the provided operators; any other public name is one that raises when called."""
 

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 
+from mst_transfer.compat import config_paths
 from mst_transfer.configs import shipped
 
 
@@ -21,6 +23,18 @@ def test_bases_of_other_packages_need_no_pkg_resources(tmp_path: Path, root: Pat
         "assert get_installed_path('mmsegmentation').endswith('mmseg') and not is_installed('no_such_thing')"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
+
+
+def test_packages_of_either_line_are_found_by_their_first_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_the_fork(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(config_paths, "distribution", of_the_fork)
+    assert (
+        config_paths.is_installed("mmsegmentation") and Path(config_paths.get_installed_path("mmdet")).name == "mmdet"
+    )
+    with pytest.raises(ModuleNotFoundError, match="package 'mmpose' is not installed"):
+        config_paths.get_installed_path("mmpose")
 
 
 @pytest.mark.parametrize(

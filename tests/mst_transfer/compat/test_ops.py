@@ -116,8 +116,10 @@ def test_half_precision_is_computed_in_float32() -> None:
 
 
 def test_other_operators_say_what_they_are_and_how_to_get_them() -> None:
-    from mmcv.ops import nms_rotated, roi_align
+    from mmcv.ops import line_nms, nms_rotated, roi_align
 
+    with pytest.raises(ops.OpNotAvailableError, match="'line_nms' .* only a compiled onedl-mmcv has it"):
+        line_nms(torch.rand(3, 5), torch.rand(3), overlap=0.5)
     with pytest.raises(ops.OpNotAvailableError, match=r"'nms_rotated'.*MMCV_WITH_OPS=1 pip wheel --no-build-isolation"):
         nms_rotated(torch.rand(3, 5), torch.rand(3), 0.5)
     with pytest.raises(ops.OpNotAvailableError, match="pool_mode='max'"):
