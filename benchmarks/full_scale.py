@@ -45,7 +45,7 @@ def head(name: str, quick: bool) -> tuple[nn.Module, Callable[[], Tensor], int]:
     cfg, (height, width) = Config.fromfile(config), (64, 64) if quick else size
     init_default_scope(cfg.default_scope)
     cfg.model.backbone.update(checkpoint=None)
-    batch, inputs = 2, dict[str, Any]()
+    batch, inputs = 1, dict[str, Any]()
     if cfg.default_scope == "mmdet":
         from mmdet.testing import demo_mm_inputs
 
