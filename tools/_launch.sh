@@ -4,7 +4,7 @@
 # SIGINT, SIGTERM or SIGUSR1 to the launcher: all processes finish their step, save and stop; status 130 for SIGINT, 75
 # for the others ("run the same with --resume"). In a batch job, `#SBATCH --signal=B:USR1@120` and `exec bash tools/…`.
 # Environment: MAX_RESTARTS (0), how often all processes are started again, from the newest checkpoint, if one fails.
-# For several nodes: NNODES (1), NODE_RANK (0), MASTER_ADDR (127.0.0.1), PORT (a free one; 29500 if NNODES > 1).
+# For several nodes: NNODES (1), MASTER_ADDR, PORT (29500), NODE_RANK (0 on the one of MASTER_ADDR): see docs/cluster.md.
 # On a machine without a GPU the processes run on the CPU and talk through gloo.
 
 MST_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -33,7 +33,7 @@ FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,})(?P<info>[^\n]*)\n(?P<
 MARK = re.compile(r"<!-- needs: (.*?) -->\s*$")
 CONFIG = re.compile(r"(?:det_configs|seg_configs|pretrain/configs)/[\w/*{},]+\.py")
 NUMBERS = re.compile(r"N|M|E|H|W|PX|R|G|B|NGPUS|NODES")  # in a form
-OTHERS = {"cd", "export", "source", "pip", "sha256sum", "grep", "ruff", "mypy", "scontrol", "cat", "ls", "curl", "tar"}
+OTHERS = set("cat cd curl export grep ls mypy parallel pip ruff scontrol sha256sum source tar".split())
 
 
 class Block(NamedTuple):

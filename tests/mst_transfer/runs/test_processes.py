@@ -13,7 +13,15 @@ from mst_transfer.cli.main import main
 from mst_transfer.engine import results
 from mst_transfer.runs import processes, stop
 
-VARIABLES = ("NNODES", "MASTER_ADDR", "PORT", "MAX_RESTARTS", "OMP_NUM_THREADS", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE")
+VARIABLES = (
+    "NNODES",
+    "NODE_RANK",
+    "MASTER_ADDR",
+    "PORT",
+    "MAX_RESTARTS",
+    "OMP_NUM_THREADS",
+    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE",
+)
 
 
 @pytest.fixture
@@ -52,11 +60,18 @@ def test_several_nodes(started: list, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NNODES", "2")
     with pytest.raises(ValueError, match="NNODES=2 needs MASTER_ADDR"):
         processes.run_group(8, ["tools/train.py"])
-    monkeypatch.setenv("MASTER_ADDR", "first")
-    monkeypatch.setenv("MAX_RESTARTS", "3")
+    monkeypatch.setenv("MASTER_ADDR", "nowhere.invalid")
+    with pytest.raises(ValueError, match="MASTER_ADDR=nowhere.invalid: there is no way"):
+        processes.run_group(8, ["tools/train.py"])
+    for name, value in dict(MASTER_ADDR="localhost", MAX_RESTARTS="3", PET_RDZV_CONF="join_timeout=9").items():
+        monkeypatch.setenv(name, value)
     assert processes.start(Namespace(gpus=1, launcher="none"), ["module"], []) == 75  # one GPU, but not one machine
     wanted = ["--nnodes=2", "--nproc_per_node=1", "--max_restarts=3", "--rdzv_backend=c10d"]
-    assert started[0][:5] == [*wanted, "--rdzv_endpoint=first:29500"]
+    assert started[0][:7] == [*wanted, "--rdzv_endpoint=localhost:29500", "--local_addr=localhost", "-m"]
+    for rank, is_host in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("NODE_RANK", rank)
+        processes.run_group(8, ["tools/train.py"])
+        assert started[-1][6:8] == [f"--rdzv_conf=is_host={is_host},join_timeout=9", "tools/train.py"]
     assert "OMP_NUM_THREADS" not in os.environ
 
 
