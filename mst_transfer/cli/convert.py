@@ -27,9 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--std", type=float, nargs=3, help="RGB standard deviation, likewise")
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="precision of the weights written")
-    onnx = parser.add_argument_group("onnx")
-    onnx.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="a graph for images of this size only")
-    onnx.add_argument("--with-normalisation", action="store_true", help="the graph takes bytes and normalises them")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of the images of an onnx graph")
     return parser
 
 
@@ -37,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs; the exit status."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    if args.to != "onnx" and (args.size or args.with_normalisation):
-        parser.error("--size and --with-normalisation are for --to onnx")
+    if args.to != "onnx" and args.size:
+        parser.error("--size is for --to onnx")
     from mst_transfer.configs.keys import parse_cfg_options
     from mst_transfer.export.convert import check_out, convert, target_named
     from mst_transfer.export.source_model import read_source_model
@@ -49,8 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     original = read_source_model(
         args.checkpoint, role=args.role, arch=args.arch, arch_kwargs=arch_kwargs, mean=args.mean, std=args.std
     )
-    of_graphs = dict(size=args.size and tuple(args.size), with_normalisation=args.with_normalisation)
-    options = of_graphs if args.to == "onnx" else {}
+    options = dict(size=tuple(args.size)) if args.size else {}
     agreement = convert(original, target, args.out, dtype=args.dtype, overwrite=args.overwrite, **options)
     print("\n".join(agreement.lines()))
     for remark in (*original.remarks, *agreement.remarks):
