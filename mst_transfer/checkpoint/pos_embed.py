@@ -11,7 +11,7 @@ Shapes: N patches of a grid of h rows and w columns, P prefix tokens (class, reg
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import MethodType
 from typing import Any
 
@@ -90,30 +90,32 @@ def mark_interpolation(owner: nn.Module, interpolation: str) -> None:
         owner.register_buffer(MARK, torch.ones((), dtype=torch.uint8))
 
 
-def prefix_tokens(vit: Any, batch: int) -> list[Tensor]:
-    """The class, distillation (DeiT's) and register tokens that a timm ViT has, each [batch, its number, D]."""
-    tokens = (getattr(vit, name, None) for name in ("cls_token", "dist_token", "reg_token"))
-    return [token.expand(batch, -1, -1) for token in tokens if token is not None]
+PREFIXES = ("cls_token", "dist_token", "reg_token")  # in timm's order
 
 
-def add_pos_embed(vit: Any, patches: Tensor, resample: Callable[[Tensor, int], Tensor]) -> Tensor:
-    """Patch embeddings [B, N, D] → a timm ViT's tokens [B, P + N, D], with position embeddings if it has any.
+def prefix_tokens(vit: Any) -> list[Tensor]:
+    """The class, distillation (DeiT's) and register tokens that a timm ViT has, each [1, its number, D]."""
+    return [token for name in PREFIXES if (token := getattr(vit, name, None)) is not None]
 
-    Args:
-        resample: takes the position embeddings and the number of prefix tokens among them.
+
+def add_pos_embed(vit: Any, patches: Tensor, grid: Sequence[int], interpolation: str) -> Tensor:
+    """Patch embeddings [B, N, D] of a grid → a timm ViT's tokens [B, P + N, D], with position embeddings if it has any.
+
+    Its prefix tokens may have been removed: P = 0.
     """
-    prefix = prefix_tokens(vit, patches.shape[0])
-    if vit.pos_embed is None:
-        return torch.cat([*prefix, patches], dim=1)
-    if vit.no_embed_class:
-        return vit.pos_drop(torch.cat([*prefix, patches + resample(vit.pos_embed, 0)], dim=1))
-    return vit.pos_drop(torch.cat([*prefix, patches], dim=1) + resample(vit.pos_embed, vit.num_prefix_tokens))
+    prefix = prefix_tokens(vit)
+    if vit.pos_embed is not None:
+        num_prefix = 0 if getattr(vit, "no_embed_class", False) else vit.num_prefix_tokens
+        positions = resample_pos_embed(vit.pos_embed, grid, vit.patch_embed.grid_size, num_prefix, interpolation)
+        patches = patches + positions[:, num_prefix:]
+        if num_prefix and prefix:
+            prefix = [torch.cat(prefix, dim=1) + positions[:, :num_prefix]]
+    return vit.pos_drop(torch.cat([*(token.expand(len(patches), -1, -1) for token in prefix), patches], dim=1))
 
 
 def _add_pos_embed_as_dino(vit: Any, x: Tensor) -> Tensor:
     """Patch embeddings [B, h, w, D] → tokens."""
-    grids = x.shape[1:3], vit.patch_embed.grid_size
-    return add_pos_embed(vit, x.flatten(1, 2), lambda embed, prefix: resample_pos_embed(embed, *grids, prefix, "dino"))
+    return add_pos_embed(vit, x.flatten(1, 2), x.shape[1:3], "dino")
 
 
 def fit_pos_embed(

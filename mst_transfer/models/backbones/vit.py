@@ -18,11 +18,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mst_transfer.checkpoint.pos_embed import MARK, check_interpolation, mark_interpolation
+from mst_transfer.checkpoint.pos_embed import (
+    MARK,
+    PREFIXES,
+    add_pos_embed,
+    check_interpolation,
+    mark_interpolation,
+    prefix_tokens,
+)
 from mst_transfer.models.backbones.adapter import TimmAdapter, check_indices
 from mst_transfer.models.backbones.vit_create import create_vit, read_architecture
 from mst_transfer.models.backbones.vit_pass import ViTPass, check_windows
-from mst_transfer.models.backbones.vit_positions import PREFIXES, embed, prefix_tokens
 from mst_transfer.models.necks import STRIDES, TokenPyramid
 from mst_transfer.registry import MODELS
 
@@ -166,7 +172,10 @@ class TimmViT(TimmAdapter):
 
     def _maps(self, image: Tensor) -> tuple[Tensor, ...]:
         """Token grids [B, D, ceil(H / p), ceil(W / p)] of the blocks in ``out_indices``."""
-        tokens, grid = embed(self.vit, image, self.pos_embed_interpolation)
+        grid = self.vit.patch_embed.dynamic_feat_size(image.shape[-2:])
+        patches = self.vit.patch_embed(image).reshape(len(image), -1, self.embed_dim)
+        tokens = add_pos_embed(self.vit, patches, grid, self.pos_embed_interpolation)
+        tokens = getattr(self.vit, "norm_pre", nn.Identity())(tokens)
         forward_pass = ViTPass(self.vit, grid, len(image), self.num_prefix, self.window_size, self.global_blocks)
         tokens = forward_pass.order(tokens)
         grids = []

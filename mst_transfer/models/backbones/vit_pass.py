@@ -16,18 +16,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from timm.models.beit import Attention as BeitAttention
-from timm.models.beit import Beit
-from timm.models.beit import Block as BeitBlock
+from timm.models.beit import Beit, gen_relative_position_index
 from timm.models.eva import EvaBlock
 from timm.models.vision_transformer import Block
 from torch import Tensor
 
 from mst_transfer.models.backbones.adapter import check_indices
 from mst_transfer.models.backbones.vit_create import ViT
-from mst_transfer.models.backbones.vit_positions import relative_bias, relative_entries, window_rotations
+from mst_transfer.models.backbones.vit_positions import resample_table
 from mst_transfer.models.backbones.vit_windows import Windows
 
-WINDOW_BLOCKS = (Block, EvaBlock, BeitBlock)  # whose residual structure ``pre_norm_block`` is
+WINDOW_BLOCKS = (Block, EvaBlock)
 
 
 def check_windows(window_size: int, global_blocks: Sequence[int] | None, vit: ViT) -> tuple[int, ...]:
@@ -46,6 +45,8 @@ def check_windows(window_size: int, global_blocks: Sequence[int] | None, vit: Vi
     if kinds:
         allowed = ", ".join(sorted(f"{block.__module__}.{block.__name__}" for block in WINDOW_BLOCKS))
         raise ValueError(f"window_size={window_size} is not supported for blocks of {kinds}, only of {allowed}")
+    if getattr(vit, "rope_mixed", False):
+        raise ValueError(f"window_size={window_size} is not supported where each block has rotations of its own")
     if global_blocks is not None and not global_blocks:
         return ()
     return check_indices(global_blocks, len(vit.blocks), "global_blocks")
@@ -55,7 +56,7 @@ def pre_norm_block(block: Any, tokens: Tensor, attend: Callable[[Tensor], Tensor
     """A transformer block of timm with another way to call its attention.
 
     Args:
-        block: one of ``WINDOW_BLOCKS``.
+        block: one of ``WINDOW_BLOCKS``, or BEiT's.
         tokens: [B, P + N, D].
         attend: from normalised tokens to the output of the attention, both [B, P + N, D].
     """
@@ -108,20 +109,13 @@ class ViTPass:
         self.vit, self.grid, self.batch_size, self.num_prefix = vit, grid, batch_size, num_prefix
         self.windows = Windows(grid, window_size) if window_size else None
         self.global_blocks = global_blocks
-        self.has_tables = isinstance(vit, Beit)
         rope = getattr(vit, "rope", None)
-        rotation = None if rope is None else rope.get_embed(shape=grid)  # [N, 2d], or each block's [depth, H, N, 2d]
-        if self.windows is not None and rotation is not None:
-            flat = rotation.flatten(0, -3) if rotation.ndim > 2 else rotation[None]
-            rotation = self.windows.order(flat).reshape(rotation.shape)
-        self.rotation = rotation
-        device = vit.patch_embed.proj.weight.device
-        if self.has_tables:
-            self.entries = relative_entries(grid, num_prefix, device, self.windows)
-            if self.windows is not None:
-                self.window_entries = relative_entries((window_size, window_size), 0, device)
-        elif self.windows is not None and rotation is not None and rotation.ndim == 2:
-            self.window_rotation = window_rotations(rotation, self.windows, batch_size)
+        self.rotation = None if rope is None else rope.get_embed(shape=grid)  # [N, 2d], or [depth, H, N, 2d]
+        if self.windows is not None and self.rotation is not None:
+            self.rotation = self.windows.order(self.rotation[None])[0]
+            self.window_rotation = self.windows.rotations(self.rotation, batch_size)
+        if isinstance(vit, Beit):
+            self.entries = gen_relative_position_index(grid, vit.patch_embed.proj.weight.device)  # [1 + N, 1 + N]
 
     def order(self, tokens: Tensor) -> Tensor:
         """Tokens [B, P + N, D] in rows of patches, in the order in which ``run`` takes them."""
@@ -140,9 +134,8 @@ class ViTPass:
 
     def _global_block(self, index: int, tokens: Tensor) -> Tensor:
         block = self.vit.blocks[index]
-        if self.has_tables:
-            bias = self._bias(block.attn, self.grid, self.entries)
-            return pre_norm_block(block, tokens, partial(attend_with_bias, block.attn, bias=bias))
+        if isinstance(self.vit, Beit):
+            return pre_norm_block(block, tokens, partial(attend_with_bias, block.attn, bias=self._bias(block.attn)))
         if self.rotation is not None:
             return block(tokens, rope=self.rotation if self.rotation.ndim == 2 else self.rotation[index])
         return block(tokens)
@@ -150,27 +143,18 @@ class ViTPass:
     def _window_block(self, index: int, patches: Tensor) -> Tensor:
         block, windows = self.vit.blocks[index], self.windows
         assert windows is not None
-        attention: Callable[[Tensor], Tensor] = block.attn
-        if self.has_tables:
-            bias = self._bias(block.attn, (windows.size, windows.size), self.window_entries)
-            attention = partial(attend_with_bias, block.attn, bias=bias)
-        elif self.rotation is not None:
-            rotation = self.window_rotation if self.rotation.ndim == 2 else None
-            if rotation is None:
-                rotation = window_rotations(self.rotation[index], windows, self.batch_size)
-            attention = partial(block.attn, rope=rotation)
+        options = {} if self.rotation is None else {"rope": self.window_rotation}
 
         def attend(normed: Tensor) -> Tensor:
-            return windows.merge(attention(windows.split(normed)), self.batch_size)
+            return windows.merge(block.attn(windows.split(normed), **options), self.batch_size)
 
         return pre_norm_block(block, patches, attend)
 
-    def _bias(self, attention: BeitAttention, grid: tuple[int, int], entries: Tensor) -> Tensor | None:
-        """The bias of one block of BEiT: its own table's, the one shared by all blocks, or their sum."""
-        tables = [
-            getattr(holder, "relative_position_bias_table", None) for holder in (attention, self.vit.rel_pos_bias)
-        ]
-        given = [table for table in tables if table is not None]
+    def _bias(self, attention: BeitAttention) -> Tensor | None:
+        """The bias [H, 1 + N, 1 + N] of one of BEiT's blocks: its own table's, the one shared by all, or their sum."""
+        holders, name = (attention, self.vit.rel_pos_bias), "relative_position_bias_table"
+        given = [table for holder in holders if (table := getattr(holder, name, None)) is not None]
         if not given:
             return None
-        return relative_bias(torch.stack(given).sum(0), self.vit.patch_embed.grid_size, grid, entries)
+        table = resample_table(torch.stack(given).sum(0), self.vit.patch_embed.grid_size, self.grid)
+        return table[self.entries].permute(2, 0, 1)

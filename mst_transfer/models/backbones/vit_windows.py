@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -55,6 +56,17 @@ class Windows:
         if self.even:
             return windows.flatten(1, 2)
         return self._to_rows(windows)[:, : self.grid[0], : self.grid[1]].flatten(1, 2)
+
+    def rotations(self, rotation: Tensor, batch_size: int) -> Tensor:
+        """Ordered rotations [N, 2d] of the whole grid, cut into windows: [B·S, 1, size², 2d].
+
+        Attention sees differences of positions only, so a window may keep the coordinates it has in the whole grid:
+        the scale is the same in windows and in global blocks. Padded cells are not rotated.
+        """
+        width = rotation.shape[-1]
+        none = torch.arange(width, device=rotation.device).ge(width // 2).to(rotation.dtype)  # sine 0 and cosine 1
+        cut = self.split(rotation[None]) if self.even else self.split(rotation[None] - none) + none
+        return cut[:, None].repeat(batch_size, 1, 1, 1)
 
     def _to_windows(self, tokens: Tensor) -> Tensor:
         (rows, columns), size = self.grid, self.size

@@ -17,8 +17,7 @@ STEP = ("tolist", "mst_transfer/engine/nonfinite.py")  # whether to leave the st
 @pytest.mark.parametrize(
     "config",
     [
-        "det_configs/mst_maskrcnn_swin_tiny_coco.py",
-        pytest.param("det_configs/mst_maskrcnn_coco.py", marks=pytest.mark.slow),
+        "det_configs/mst_maskrcnn_coco.py",
         pytest.param("seg_configs/mst_setr_pup_cityscapes.py", marks=pytest.mark.slow),
         pytest.param("seg_configs/mst_upernet_swin_tiny_cityscapes.py", marks=pytest.mark.slow),
     ],

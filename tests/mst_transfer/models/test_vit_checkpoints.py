@@ -28,14 +28,13 @@ def save_own(path, arch="vit_tiny_patch16_224", interpolation="timm", **kwargs):
     return vit
 
 
-@pytest.mark.parametrize("window", [dict(), dict(window_size=2)])
 @pytest.mark.parametrize(
-    ("arch", "kwargs"),
+    ("arch", "kwargs", "window"),
     [
-        ("vit_tiny_patch16_224", dict(drop_path_rate=0.2)),
-        ("vit_small_patch14_reg4_dinov2", {}),
-        ("vit_small_patch16_dinov3", dict(use_fc_norm=False)),
-        ("beitv2_base_patch16_224", dict(use_fc_norm=False)),
+        ("vit_tiny_patch16_224", dict(drop_path_rate=0.2), {}),
+        ("vit_small_patch14_reg4_dinov2", {}, dict(window_size=2)),
+        ("vit_small_patch16_dinov3", dict(use_fc_norm=False), dict(window_size=2)),
+        ("beitv2_base_patch16_224", dict(use_fc_norm=False), {}),
     ],
 )
 def test_architecture_comes_from_the_file(tmp_path, arch, kwargs, window):

@@ -88,11 +88,12 @@ def test_features_equal_timms(case, patches):
 TRAINED = ["ViT, DINOv2 with registers and LayerScale", "ViT, distilled DeiT"]
 TRAINED += ["Eva, DINOv3", "Eva, rotations of each block and embeddings", "Beit, BEiT v2"]
 TRAINED += ["Beit, one table for all blocks and embeddings"]
-WINDOWS = [dict(), dict(window_size=3, global_blocks=(1, 3))]
+WINDOWS = dict(window_size=3, global_blocks=(1, 3))
 
 
-@pytest.mark.parametrize("case", TRAINED)
-@pytest.mark.parametrize("windows", WINDOWS)
+@pytest.mark.parametrize(
+    ("case", "windows"), [*((case, {}) for case in TRAINED), *((case, WINDOWS) for case in TRAINED[:3])]
+)
 def test_training(case, windows):
     """All parameters get gradients, the same with recomputation; the seed decides; frozen parts stay."""
     options = dict(windows, drop_path_rate=0.3, out_indices=(1, 3), out_norm="last")
@@ -117,7 +118,7 @@ def test_training(case, windows):
     assert "blocks.2.norm1.weight" in moved and "norm.weight" in moved
 
 
-@pytest.mark.parametrize("case", TRAINED)
+@pytest.mark.parametrize("case", TRAINED[:3])
 def test_bfloat16_autocast(case):
     adapter = make(case, window_size=3, out_indices=(3,)).train()
     image = torch.randn(1, 3, 56, 40)

@@ -1,10 +1,9 @@
-"""Windows against a plain loop over them: with rotations, relative biases and stochastic depth."""
+"""Windows against a plain loop over them: with rotations and stochastic depth."""
 
 import pytest
 import torch
 import torch.nn.functional as F
-from timm.layers import apply_rot_embed_cat, resize_rel_pos_bias_table
-from timm.models.beit import gen_relative_position_index
+from timm.layers import apply_rot_embed_cat
 
 from mst_transfer.models.backbones.vit import TimmViT
 from mst_transfer.models.backbones.vit_windows import Windows
@@ -33,36 +32,26 @@ def test_windows_that_divide_the_grid_copy_nothing_in_a_block():
     assert windows.merge(windows.split(ordered), 2).data_ptr() == ordered.data_ptr()
 
 
-def attention(attn, tokens, rope=None, bias=None):
-    """Attention of one image, written out; ``tokens`` [N, D], rotations [H, N, 2d] or None, bias [H, N, N] or None."""
-    qkv_bias = attn.qkv.bias
-    if getattr(attn, "q_bias", None) is not None:
-        qkv_bias = torch.cat([attn.q_bias, torch.zeros_like(attn.q_bias), attn.v_bias])
-    qkv = F.linear(tokens, attn.qkv.weight, qkv_bias)
+def attention(attn, tokens, rope):
+    """Attention of one image, written out; ``tokens`` [N, D], rotations [1, N, 2d]."""
+    qkv = F.linear(tokens, attn.qkv.weight, attn.qkv.bias)
     q, k, v = qkv.reshape(len(tokens), 3, attn.num_heads, -1).permute(1, 2, 0, 3)
-    if rope is not None:
-        q, k = (apply_rot_embed_cat(one, rope, half=attn.rotate_half) for one in (q, k))
+    q, k = (apply_rot_embed_cat(one, rope, half=attn.rotate_half) for one in (q, k))
     scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
-    scores = scores if bias is None else scores + bias
     return attn.proj((scores.softmax(-1) @ v).transpose(0, 1).flatten(1))
 
 
-def looped(adapter, image, rope=None, tables=None):
-    """The adapter's output for one image from a loop over windows; ``rope`` [H, h, w, 2d], or a list of one a block."""
+def looped(adapter, image, rope):
+    """The adapter's output for one image from a loop over windows; ``rope`` [1, h, w, 2d]."""
     vit, size = adapter.vit, adapter.window_size
     grid = tuple(-(-side // adapter.patch_size) for side in image.shape[-2:])
     cells = vit.patch_embed(image).reshape(*grid, -1)
-    no_rotation = torch.cat([torch.zeros(1), torch.ones(1)]).repeat_interleave(
-        cells.shape[-1] // vit.blocks[0].attn.num_heads
-    )
+    no_rotation = torch.cat([torch.zeros(1), torch.ones(1)]).repeat_interleave(rope.shape[-1] // 2)
     for index, block in enumerate(vit.blocks):
-        angles = None if rope is None else (rope[index] if isinstance(rope, list) else rope)
         normed = block.norm1(cells)
         branch = torch.zeros_like(cells)
         if index in adapter.global_blocks:
-            turns = None if angles is None else angles.flatten(1, 2)
-            bias = tables[0](block.attn) if tables else None
-            branch = attention(block.attn, normed.flatten(0, 1), turns, bias).reshape_as(cells)
+            branch = attention(block.attn, normed.flatten(0, 1), rope.flatten(1, 2)).reshape_as(cells)
         else:
             for top in range(0, grid[0], size):
                 for left in range(0, grid[1], size):
@@ -70,57 +59,35 @@ def looped(adapter, image, rope=None, tables=None):
                     inside = normed[here]
                     shape = inside.shape
                     space = (0, 0, 0, size - shape[1], 0, size - shape[0])
-                    turns = None
-                    if angles is not None:
-                        turns = no_rotation.repeat(len(angles), size, size, 1)
-                        turns[:, : shape[0], : shape[1]] = angles[:, here[0], here[1]]
-                        turns = turns.flatten(1, 2)
-                    bias = tables[1](block.attn) if tables else None
-                    result = attention(block.attn, F.pad(inside, space).flatten(0, 1), turns, bias)
+                    turns = no_rotation.repeat(1, size, size, 1)
+                    turns[:, : shape[0], : shape[1]] = rope[:, here[0], here[1]]
+                    result = attention(block.attn, F.pad(inside, space).flatten(0, 1), turns.flatten(1, 2))
                     branch[here] = result.reshape(size, size, -1)[: shape[0], : shape[1]]
-        gamma = [1.0 if scale is None else scale for scale in (block.gamma_1, block.gamma_2)]
-        cells = cells + gamma[0] * branch
-        cells = cells + gamma[1] * block.mlp(block.norm2(cells))
+        cells = cells + block.gamma_1 * branch
+        cells = cells + block.gamma_2 * block.mlp(block.norm2(cells))
     return cells.permute(2, 0, 1)
 
 
-def randomise(adapter):
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, p in adapter.named_parameters():
-            p.copy_(torch.randn(p.shape, generator=generator) * (1 if "relative" in name else 0.2))
-
-
 @pytest.mark.parametrize("size", [(48, 32), (40, 56)])
-@pytest.mark.parametrize("arch", ["vit_small_patch16_dinov3", "vit_small_patch16_rope_mixed_224"])
-def test_rotations_in_windows(arch, size):
-    adapter = TimmViT(arch, **SMALL, window_size=2, global_blocks=(1, 3)).eval()
-    randomise(adapter)
+def test_rotations_in_windows(size):
+    adapter = TimmViT("vit_small_patch16_dinov3", **SMALL, window_size=2, global_blocks=(1, 3)).eval()
+    generator = torch.Generator().manual_seed(1)
     image, grid = torch.randn(2, 3, *size), tuple(side // 8 for side in size)
-    rope = adapter.vit.rope.get_embed(shape=grid)
-    turns = [r.unflatten(1, grid) for r in rope] if rope.ndim == 4 else rope.unflatten(0, grid)[None]
+    rope = adapter.vit.rope.get_embed(shape=grid).unflatten(0, grid)[None]
     with torch.no_grad():
-        expected = torch.stack([looped(adapter, image[i : i + 1], turns) for i in range(2)])
+        for parameter in adapter.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+        expected = torch.stack([looped(adapter, image[i : i + 1], rope) for i in range(2)])
         torch.testing.assert_close(adapter(image)[0], expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("size", [(56, 56), (40, 48), (32, 64)])
-def test_relative_biases_in_windows(size):
-    """Tables of a 7×7 grid: of the grid itself and resampled by timm for windows of 4."""
-    adapter = TimmViT("beitv2_base_patch16_224", **SMALL, window_size=4, global_blocks=(3,)).eval()
-    randomise(adapter)
-
-    def resized(attn, grid):
-        count = (2 * grid[0] - 1) * (2 * grid[1] - 1) + 3
-        table = resize_rel_pos_bias_table(attn.relative_position_bias_table, grid, (count, 3), (7, 7))
-        return table[gen_relative_position_index(grid)].permute(2, 0, 1)[:, 1:, 1:]  # without the class token
-
-    grid = tuple(side // 8 for side in size)
-    biases = (lambda attn: resized(attn, grid), lambda attn: resized(attn, (4, 4)))
-    image = torch.randn(2, 3, *size)
-    with torch.no_grad():
-        expected = torch.stack([looped(adapter, image[i : i + 1], tables=biases) for i in range(2)])
-        torch.testing.assert_close(adapter(image)[0], expected, atol=1e-4, rtol=1e-4)
+@pytest.mark.parametrize(
+    ("arch", "why"),
+    [("beitv2_base_patch16_224", "blocks of"), ("vit_small_patch16_rope_mixed_224", "rotations of its own")],
+)
+def test_windows_are_refused_where_each_block_has_positions_of_its_own(arch, why):
+    with pytest.raises(ValueError, match=f"window_size=2 is not supported .*{why}"):
+        TimmViT(arch, **SMALL, window_size=2)
 
 
 @pytest.mark.parametrize("size", [(48, 48), (40, 56)])
