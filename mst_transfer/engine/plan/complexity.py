@@ -8,10 +8,8 @@ for the masks, in every stage of a cascade. Auxiliary heads train only: they hav
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,48 +22,16 @@ NUM_BOX_PROPOSALS = 1000
 NUM_MASK_PROPOSALS = 100
 
 
-@dataclass(frozen=True)
-class Part:
-    """One part of a model: its name, number of parameters, and multiply-adds for one image."""
+class Complexity(NamedTuple):
+    """A model's size: parameters, and multiply-adds by part, for an image of ``shape`` (height, width) in pixels."""
 
-    name: str
-    parameters: int
-    macs: int
-
-
-@dataclass(frozen=True)
-class Complexity:
-    """The parts of a config's model, for images of ``shape`` (height, width) in pixels."""
-
-    config: str
     shape: tuple[int, int]
-    parts: tuple[Part, ...]
-
-    @property
-    def parameters(self) -> int:
-        """All parameters."""
-        return sum(part.parameters for part in self.parts)
-
-    @property
-    def macs(self) -> int:
-        """All multiply-adds of one image."""
-        return sum(part.macs for part in self.parts)
-
-    def sums(self) -> dict[str, Part]:
-        """``backbone``, ``neck``, ``heads`` and ``auxiliary``, each the sum of its parts."""
-        sums = {name: Part(name, 0, 0) for name in ("backbone", "neck", "heads", "auxiliary")}
-        for part in self.parts:
-            name = part.name if part.name in sums else "heads"
-            sums[name] = Part(name, sums[name].parameters + part.parameters, sums[name].macs + part.macs)
-        return sums
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self) | {"parameters": self.parameters, "macs": self.macs}
+    parameters: int
+    macs: dict[str, int]
 
 
-def measure(cfg: Any, name: str, shape: tuple[int, int] | None = None) -> Complexity:
-    """Counts the model of a detector's or segmentor's config, which the table calls ``name``.
+def measure(cfg: Any, shape: tuple[int, int] | None = None) -> Complexity:
+    """Counts the model of a detector's or segmentor's config.
 
     Args:
         shape: Height and width of the image in pixels. None: 800 x 1280 for detectors, or the square that theirs are
@@ -80,11 +46,8 @@ def measure(cfg: Any, name: str, shape: tuple[int, int] | None = None) -> Comple
     height, width = shape or default_shape(cfg)
     image = torch.empty(1, 3, height, width, device="meta")
     with torch.no_grad():
-        parts = tuple(_parts(model, image))
-    missing = sum(p.numel() for p in model.parameters()) - sum(part.parameters for part in parts)
-    if missing:
-        parts += (Part("other", missing, 0),)
-    return Complexity(name, (height, width), parts)
+        macs = dict(_parts(model, image))
+    return Complexity((height, width), sum(parameter.numel() for parameter in model.parameters()), macs)
 
 
 def default_shape(cfg: Any) -> tuple[int, int]:
@@ -99,70 +62,50 @@ def default_shape(cfg: Any) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-def count_macs(call: Callable[[], Any]) -> tuple[Any, int]:
-    """What a call returns, and its multiply-adds."""
+def count_macs(module: Any, *inputs: Any) -> tuple[Any, int]:
+    """What a module returns, and its multiply-adds."""
     with FlopCounterMode(display=False) as counter:
-        result = call()
+        result = module(*inputs)
     return result, counter.get_total_flops() // 2
 
 
-def _parts(model: Any, image: Tensor) -> Iterator[Part]:
+def _parts(model: Any, image: Tensor) -> Iterator[tuple[str, int]]:
     if not hasattr(model, "backbone"):
         raise ValueError(f"{type(model).__name__} has no backbone: only detectors and segmentors with one are counted")
-    maps, macs = count_macs(lambda: model.backbone(image))
-    yield Part("backbone", _count(model.backbone), macs)
+    maps, macs = count_macs(model.backbone, image)
+    yield "backbone", macs
     if model.with_neck:
-        maps, macs = count_macs(lambda: model.neck(maps))
-        yield Part("neck", _count(model.neck), macs)
+        maps, macs = count_macs(model.neck, maps)
+        yield "neck", macs
     if hasattr(model, "decode_head"):
-        yield from _segmentor_heads(model, maps)
+        if isinstance(model.decode_head, nn.ModuleList):
+            raise ValueError(f"{type(model).__name__} decodes in several stages; only one stage is counted")
+        yield "decode_head", count_macs(model.decode_head, maps)[1]
     elif hasattr(model, "roi_head"):
         yield from _two_stage_heads(model, maps)
     elif hasattr(model, "bbox_head"):
-        yield _applied("bbox_head", model.bbox_head, maps)
+        yield "bbox_head", count_macs(model.bbox_head, maps)[1]
     else:
         raise ValueError(
             f"{type(model).__name__} has none of decode_head, roi_head, bbox_head: its heads cannot be counted"
         )
 
 
-def _applied(name: str, head: nn.Module, maps: Sequence[Tensor]) -> Part:
-    return Part(name, _count(head), count_macs(lambda: head(maps))[1])
-
-
-def _segmentor_heads(model: Any, maps: Sequence[Tensor]) -> Iterator[Part]:
-    heads = _each(model.decode_head)
-    if len(heads) > 1:
-        raise ValueError(f"{type(model).__name__} decodes in {len(heads)} stages; only one stage is counted")
-    yield _applied("decode_head", heads[0], maps)
-    if getattr(model, "auxiliary_head", None) is not None:
-        yield Part("auxiliary", _count(model.auxiliary_head), 0)
-
-
-def _two_stage_heads(model: Any, maps: Sequence[Tensor]) -> Iterator[Part]:
+def _two_stage_heads(model: Any, maps: Sequence[Tensor]) -> Iterator[tuple[str, int]]:
     if model.with_rpn:
-        yield _applied("rpn_head", model.rpn_head, maps)
+        yield "rpn_head", count_macs(model.rpn_head, maps)[1]
     head = model.roi_head
-    boxes = _each(head.bbox_roi_extractor)
-    yield _pooled_part("bbox_head", head.bbox_head, boxes, NUM_BOX_PROPOSALS)
+    yield "bbox_head", _on_regions(head.bbox_head, head.bbox_roi_extractor, NUM_BOX_PROPOSALS)
     if head.with_mask:
-        extractors = boxes if head.share_roi_extractor else _each(head.mask_roi_extractor)
-        yield _pooled_part("mask_head", head.mask_head, extractors, NUM_MASK_PROPOSALS)
+        extractor = head.bbox_roi_extractor if head.share_roi_extractor else head.mask_roi_extractor
+        yield "mask_head", _on_regions(head.mask_head, extractor, NUM_MASK_PROPOSALS)
 
 
-def _pooled_part(name: str, heads: nn.Module, extractors: Sequence[Any], num: int) -> Part:
-    """A head, or one a stage, on ``num`` regions as its extractor pools them: [num, C, h, w]."""
+def _on_regions(heads: Any, extractors: Any, num: int) -> int:
+    """Of a head, or one a stage, on ``num`` regions as its extractor pools them: [num, C, h, w]."""
+    pairs = zip(heads, extractors, strict=True) if isinstance(heads, nn.ModuleList) else [(heads, extractors)]
     total = 0
-    for head, extractor in zip(_each(heads), extractors, strict=True):
+    for head, extractor in pairs:
         size = extractor.roi_layers[0].output_size
-        regions = torch.empty(num, extractor.out_channels, *size, device="meta")
-        total += count_macs(functools.partial(head, regions))[1]
-    return Part(name, _count(heads), total)
-
-
-def _each(modules: Any) -> list[Any]:
-    return list(modules) if isinstance(modules, nn.ModuleList) else [modules]
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+        total += count_macs(head, torch.empty(num, extractor.out_channels, *size, device="meta"))[1]
+    return total

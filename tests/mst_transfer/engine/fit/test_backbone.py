@@ -51,7 +51,7 @@ SWIN = ("det_configs/mst_cascade_maskrcnn_swin_tiny_coco_3x.py", "seg_configs/ms
 def test_any_backbone_goes_into_any_recipe(recipe, arch):
     cfg = read(recipe, arch=arch, **SHAPES[arch])
     check_model(cfg, begins=False)
-    measure(cfg, recipe, shape=(224, 224))  # through all heads; a wrong width is an error of the convolution
+    measure(cfg, shape=(224, 224))  # through all heads; a wrong width is an error of the convolution
     model = build_meta_model(cfg)
     if cfg.model.get("auxiliary_head"):
         maps = model.backbone(torch.empty(1, 3, 224, 224, device="meta"))

@@ -1,6 +1,5 @@
 """Parameters and multiply-adds against counts worked out by hand, and against those that the literature prints."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -53,7 +52,7 @@ def test_attention_and_windows_are_counted_as_worked_out_by_hand(name: str, side
         model = timm.create_model(name, img_size=side, num_classes=0, **options).eval()
         image = torch.empty(1, 3, side, side)
     with torch.no_grad():
-        assert complexity.count_macs(lambda: model(image))[1] == expected
+        assert complexity.count_macs(model, image)[1] == expected
 
 
 def test_vitdets_windows_are_counted_as_worked_out_by_hand(root: Path):
@@ -62,29 +61,24 @@ def test_vitdets_windows_are_counted_as_worked_out_by_hand(root: Path):
     tokens = (side // 16) ** 2
     attended = 8 * window**2 + 4 * tokens  # by a token, over the 12 blocks
     expected = tokens * 3 * 256 * width + 12 * tokens * 12 * width**2 + 2 * tokens * attended * width
-    (backbone, *_) = complexity.measure(cfg, "vitdet", (side, side)).parts
-    assert backbone.macs == expected
+    assert complexity.measure(cfg, (side, side)).macs["backbone"] == expected
 
 
 def test_a_segmentor_is_counted_as_worked_out_by_hand(root: Path):
     cfg = Config.fromfile(root / "seg_configs" / "mst_linear_vit_small_ade20k.py")
-    found = complexity.measure(cfg, "linear")
+    found = complexity.measure(cfg)
     assert found.shape == (512, 512)
-    parts = {part.name: part for part in found.parts}
-    assert parts["backbone"].macs == vit_macs(512, 16, 384, 12)
-    assert (parts["decode_head"].macs, parts["decode_head"].parameters) == (32 * 32 * 384 * 150, 384 * 150 + 150)
-    assert found.macs == parts["backbone"].macs + parts["decode_head"].macs
+    assert found.macs == {"backbone": vit_macs(512, 16, 384, 12), "decode_head": 32 * 32 * 384 * 150}
 
 
 def test_a_detectors_second_stage_is_counted_at_a_fixed_number_of_regions(root: Path):
     cfg = Config.fromfile(root / "det_configs" / "mst_maskrcnn_coco.py")
-    found = complexity.measure(cfg, "det", (224, 320))
-    parts = {part.name: part for part in found.parts}
-    assert parts["bbox_head"].macs == 1000 * (256 * 49 * 1024 + 1024 * 1024 + 1024 * (81 + 320))
+    macs = complexity.measure(cfg, (224, 320)).macs
+    assert macs["bbox_head"] == 1000 * (256 * 49 * 1024 + 1024 * 1024 + 1024 * (81 + 320))
     convolutions = 4 * 14 * 14 * 9 * 256 * 256 + 28 * 28 * 256 * 256 + 28 * 28 * 256 * 80
-    assert parts["mask_head"].macs == 100 * convolutions
+    assert macs["mask_head"] == 100 * convolutions
     cells = sum((224 // s) * (320 // s) for s in (4, 8, 16, 32)) + 4 * 5
-    assert parts["rpn_head"].macs == cells * 256 * (9 * 256 + 3 + 12)
+    assert macs["rpn_head"] == cells * 256 * (9 * 256 + 3 + 12)
     assert complexity.default_shape(cfg) == (800, 1280)
     cfg.model.data_preprocessor.pad_size_divisor = 1024
     assert complexity.default_shape(cfg) == (1024, 1024)
@@ -93,9 +87,9 @@ def test_a_detectors_second_stage_is_counted_at_a_fixed_number_of_regions(root: 
 @pytest.mark.parametrize("name", SWIN)
 def test_counts_are_those_of_the_literature(name: str, root: Path):
     shape, millions, macs = SWIN[name]
-    found = complexity.measure(Config.fromfile(root / name), name, shape)
+    found = complexity.measure(Config.fromfile(root / name), shape)
     assert found.parameters / 1e6 == pytest.approx(millions, abs=0.6)
-    assert found.macs / 1e9 == pytest.approx(macs, rel=0.01)
+    assert sum(found.macs.values()) / 1e9 == pytest.approx(macs, rel=0.01)
 
 
 def test_the_command_prints_one_line_a_config(capsys: pytest.CaptureFixture, root: Path, monkeypatch):
@@ -105,20 +99,16 @@ def test_the_command_prints_one_line_a_config(capsys: pytest.CaptureFixture, roo
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and lines[1].split()[:2] == ["mst_linear_vit_small_ade20k.py", "512×512"]
     assert lines[1].split()[-1] == "31.8"
-    assert main(["complexity", "--markdown", "--shape", "64", "96", *names]) == 0
-    table = capsys.readouterr().out.splitlines()
-    assert len(table) == 4 and len({line.count("|") for line in table}) == 1 and "64×96" in table[2]
-    assert main(["complexity", "--json", names[0]]) == 0
-    (found,) = json.loads(capsys.readouterr().out)
-    assert found["parameters"] == sum(part["parameters"] for part in found["parts"])
+    assert main(["complexity", "--shape", "64", "96", names[0]]) == 0
+    assert "64×96" in capsys.readouterr().out
 
 
 def test_other_models_are_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="must be positive"):
-        complexity.measure(Config(), "x", (0, 5))
+        complexity.measure(Config(), (0, 5))
     cfg = Config(dict(default_scope="mmengine", model=dict(type="A")))
     with pytest.raises(ValueError, match="default_scope='mmengine'"):
-        complexity.measure(cfg, "x")
+        complexity.measure(cfg)
     cfg = Config(dict(default_scope="mmseg", model=dict(type="Missing", data_preprocessor=dict(size=8))))
     with pytest.raises(ValueError, match="cannot be built"):
-        complexity.measure(cfg, "x")
+        complexity.measure(cfg)
