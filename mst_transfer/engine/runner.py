@@ -17,6 +17,7 @@ from mst_transfer.engine.checkpoints import check_coverage
 from mst_transfer.engine.image_checks import ImageChecks, check_pipelines
 from mst_transfer.engine.losses_in_fp32 import losses_in_fp32
 from mst_transfer.engine.nonfinite import NonfiniteHook, guarded
+from mst_transfer.engine.resume.order import UnknownOrderError
 from mst_transfer.engine.val_pictures import ValPicturesHook
 from mst_transfer.runs.nonfinite_steps import DEFAULT_LIMIT
 from mst_transfer.runs.resuming_runner import ResumingRunner
@@ -54,15 +55,9 @@ class TransferRunner(ResumingRunner):
     def build_train_loop(self, loop: Any) -> Any:
         """Builds the exact counterpart of the config's loop, and the hooks that only a run that trains needs."""
         checks = ImageChecks.of(self.cfg)
-        if isinstance(loop, dict) and self.cfg.get(EXACT_RESUME, True):
-            if (exact := exact_train_cfg(loop)) is None:
-                self.logger.warning(
-                    f"train_cfg.type={loop.get('type')!r} is a loop of its own: whether it resumes exactly is up to it"
-                )
-            loop = exact or loop
         self._may_skip = True  # only what is built here may leave out samples
         try:
-            built = super().build_train_loop(loop)
+            built = self._exact_loop(loop) or super().build_train_loop(loop)
         finally:
             self._may_skip = False
         self.register_hook(NonfiniteHook(int(self.cfg.get(LIMIT, DEFAULT_LIMIT))), priority="VERY_HIGH")
@@ -74,6 +69,19 @@ class TransferRunner(ResumingRunner):
                 UnreadableImagesHook(checks.max_unreadable_share, checks.min_unreadable), priority="NORMAL"
             )
         return built
+
+    def _exact_loop(self, loop: Any) -> Any:
+        """None where the config wants none, or there is no counterpart: mmengine resumes as well as it can."""
+        if not isinstance(loop, dict) or not self.cfg.get(EXACT_RESUME, True):
+            return None
+        why = f"train_cfg.type={loop.get('type')!r} is a loop of its own"
+        if (exact := exact_train_cfg(loop)) is not None:
+            try:
+                return super().build_train_loop(exact)
+            except UnknownOrderError as error:
+                why = str(error)
+        self.logger.warning(f"{why}: whether it resumes exactly is up to it")
+        return None
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper:
         """Builds the kind that the config says, guarded if there is a guard for it."""

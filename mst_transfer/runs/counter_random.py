@@ -30,7 +30,6 @@ class Stream(IntEnum):
     ORDER = 1  # (epoch,): permutation of the samples
     SAMPLE = 2  # (epoch, index): loading and augmentation
     ITERATION = 3  # (iteration, rank): the model's forward pass
-    FOREIGN_ORDER = 4  # (epoch,): a sampler that is not ours
 
 
 def _signed(value: int) -> int:

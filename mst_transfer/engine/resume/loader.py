@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from mst_transfer.engine.resume.order import SeekableBatches, exact_batches
+from mst_transfer.engine.resume.order import exact_batches
 from mst_transfer.runs.counter_random import Stream, derive_key, seed_sample
 
 _OWN = ("_inner", "seed")
@@ -59,10 +59,9 @@ class ExactLoader(DataLoader):
     """
 
     def __init__(self, loader: DataLoader) -> None:
-        batches = exact_batches(loader.batch_sampler, loader.dataset)  # type: ignore[arg-type]
+        self.batches = exact_batches(loader.batch_sampler, loader.dataset)  # type: ignore[arg-type]
         kept = {name: getattr(loader, name) for name in _KEPT}
-        super().__init__(SeededDataset(loader.dataset), batch_sampler=batches, **kept)
-        self.batches: SeekableBatches = batches
+        super().__init__(SeededDataset(loader.dataset), batch_sampler=self.batches, **kept)
 
     def set_seed(self, seed: int) -> None:
         """The seed of order and samples; before the first batch."""

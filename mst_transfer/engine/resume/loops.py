@@ -22,7 +22,6 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
 from mst_transfer.engine.fit.devices import all_dicts
 from mst_transfer.engine.resume.loader import ExactLoader
-from mst_transfer.engine.resume.order import ForeignBatchSampler
 from mst_transfer.registry import LOOPS
 from mst_transfer.runs.counter_random import Stream, derive_key, seed_iteration
 from mst_transfer.runs.stop_hook import VALIDATED
@@ -109,16 +108,10 @@ class _ExactLoop:
 
     def _warn(self) -> None:
         """Says what may differ after resuming."""
-        warnings = []
         kinds = {str(node.get("type")) for node in all_dicts(dict(self.runner.cfg))}
-        found = sorted(kind for kind in kinds if kind.split(".")[-1] in WITH_MEMORY)
-        if found:
-            warnings.append(f"{', '.join(found)} remember earlier samples, and no checkpoint holds that")
-        if isinstance(self.dataloader.batches, ForeignBatchSampler):
-            kind = type(self.dataloader.batches.batches.sampler).__name__
-            warnings.append(f"the order of samples is {kind}'s: exact only if it follows from its seed and epoch")
-        for warning in warnings:
-            self.runner.logger.warning(f"exact resume: {warning}")
+        if found := sorted(kind for kind in kinds if kind.split(".")[-1] in WITH_MEMORY):
+            text = f"exact resume: {', '.join(found)} remember earlier samples, and no checkpoint holds that"
+            self.runner.logger.warning(text)
 
     def _replay_open_window(self) -> None:
         """Adds up the gradients of the iterations before this one that no optimizer step has followed yet."""

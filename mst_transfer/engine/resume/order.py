@@ -16,42 +16,17 @@ from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.dist import get_dist_info
 from torch.utils.data import BatchSampler, Sampler
 
-from mst_transfer.runs.counter_random import Stream, derive_key, seed_iteration
+from mst_transfer.runs.counter_random import Stream, derive_key
 
 Key = tuple[int, int]  # epoch, index
 
 
-class SeekableBatches(Sampler[list[Key]]):
-    """Batches of keys (epoch, index) for one process, entered anywhere."""
-
-    batch_size: int  # samples of one process and iteration
-    global_batch: int  # samples of all processes and one iteration
-    num_samples: int  # of an epoch
-    infinite = False  # whether epochs run into each other; then batches are counted from the first epoch's first
-    aspect_unit: int | None = None  # so many samples in a row are all wide or all tall; None: any
-    seed = 0  # of the order; set it before iterating
-    _epoch = _start = 0
-
-    @property
-    def sampler(self) -> Any:
-        """Itself: mmengine sets the epoch of ``batch_sampler.sampler``."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses an epoch, from its first batch on."""
-        self.seek(epoch, 0)
-
-    def seek(self, epoch: int, start: int) -> None:
-        """Makes the next iteration begin at batch ``start`` of an epoch; of all batches, where they are infinite."""
-        self._epoch, self._start = epoch, start
-
-    def __len__(self) -> int:
-        """Batches of an epoch."""
-        raise NotImplementedError
+class UnknownOrderError(ValueError):
+    """Samples come in an order that nothing is known about."""
 
 
-class ExactBatchSampler(SeekableBatches):
-    """Batches in our own order.
+class ExactBatchSampler(Sampler[list[Key]]):
+    """Batches of keys (epoch, index) for one process, in our own order, entered anywhere.
 
     The end of an epoch: samples that fill no whole batch make a smaller one, made divisible by the number of
     processes with the first samples of the epoch, as in mmengine's ``DefaultSampler``; or they are left out
@@ -66,9 +41,16 @@ class ExactBatchSampler(SeekableBatches):
         aspect_unit: as many consecutive samples of the stream are all wide or all tall, like mmdet's
             ``AspectRatioBatchSampler`` with that batch size; None: no grouping.
 
+    Attributes:
+        global_batch: samples of all processes and one iteration.
+        seed: of the order; set it before iterating.
+
     Raises:
         ValueError: there is no whole batch and ``drop_last``, or no sample.
     """
+
+    seed = 0
+    _epoch = _start = 0
 
     def __init__(
         self,
@@ -90,6 +72,19 @@ class ExactBatchSampler(SeekableBatches):
                 f"process × {self.world_size} processes{', drop_last' if drop_last else ''}). Next step: lower "
                 "batch_size, or add samples"
             )
+
+    @property
+    def sampler(self) -> Any:
+        """Itself: mmengine sets the epoch of ``batch_sampler.sampler``."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses an epoch, from its first batch on."""
+        self.seek(epoch, 0)
+
+    def seek(self, epoch: int, start: int) -> None:
+        """Makes the next iteration begin at batch ``start`` of an epoch; of all batches, where they are infinite."""
+        self._epoch, self._start = epoch, start
 
     def __len__(self) -> int:
         """Batches of an epoch."""
@@ -147,45 +142,17 @@ class ExactBatchSampler(SeekableBatches):
         return self._is_wide[index]
 
 
-class ForeignBatchSampler(SeekableBatches):
-    """Batches of a sampler that we do not know, entered by drawing its indices in vain, but loading no sample.
-
-    Exact if its order follows from its epoch and the global generators. The number of processes must not change.
-    """
-
-    def __init__(self, batches: Any) -> None:
-        self.batches, self.batch_size, self.num_samples = batches, batches.batch_size, len(batches.sampler)
-        self.drop_last = getattr(batches, "drop_last", False)
-        sizes = self.batch_size if isinstance(self.batch_size, list | tuple) else [self.batch_size]
-        self.global_batch = sum(sizes) * get_dist_info()[1]
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        return self._from(self._epoch, self._start)
-
-    def _from(self, epoch: int, start: int) -> Iterator[list[Key]]:
-        seed_iteration(derive_key(self.seed, Stream.FOREIGN_ORDER, epoch))
-        if hasattr(self.batches.sampler, "set_epoch"):
-            self.batches.sampler.set_epoch(epoch)
-        for number, indices in enumerate(self.batches):
-            if number >= start:
-                # A sampler may go on for ever: the passes over the data are not known
-                yield [(epoch * len(self) + number, index) for index in indices]
-
-
-def exact_batches(batches: Any, dataset: Sized) -> SeekableBatches:
+def exact_batches(batches: Any, dataset: Sized) -> ExactBatchSampler:
     """The exact counterpart of a loader's batch sampler, on its data set.
 
-    Returns:
-        For mmengine's ``DefaultSampler`` and ``InfiniteSampler``, also below mmdet's ``AspectRatioBatchSampler``, an
-        ``ExactBatchSampler``; else a ``ForeignBatchSampler``.
+    Raises:
+        UnknownOrderError: it is not of mmengine's ``DefaultSampler`` or ``InfiniteSampler``, with or without mmdet's
+            ``AspectRatioBatchSampler`` on top.
     """
     kind, sampler = type(batches), batches.sampler
     by_aspect = kind.__name__ == "AspectRatioBatchSampler" and kind.__module__.startswith("mmdet.")
     if type(sampler) not in (DefaultSampler, InfiniteSampler) or not (kind is BatchSampler or by_aspect):
-        return ForeignBatchSampler(batches)
+        raise UnknownOrderError(f"the order of samples is that of {type(sampler).__name__} and {kind.__name__}")
     return ExactBatchSampler(
         dataset,
         batches.batch_size,

@@ -8,11 +8,10 @@ import pytest
 import tiny_tasks
 import torch
 from compare_runs import check_equal, logged, read
-from torch.utils.data import BatchSampler, RandomSampler
 
 from mst_transfer.cli.main import main
 from mst_transfer.engine.resume.loops import ExactIterLoop
-from mst_transfer.engine.resume.order import ExactBatchSampler, exact_batches
+from mst_transfer.engine.resume.order import ExactBatchSampler
 
 SHORT = {
     "seg": ["train_cfg.max_iters=12", "train_cfg.val_interval=6", "default_hooks.checkpoint.max_keep_ckpts=-1"],
@@ -127,10 +126,16 @@ def test_the_models_draws_follow_from_seed_and_iteration() -> None:
 
 
 def test_what_may_differ_is_said() -> None:
-    data = list(range(4))
-    batches = exact_batches(BatchSampler(RandomSampler(data), 2, False), data)
     said: list[str] = []
     cfg = dict(train_dataloader=dict(dataset=dict(pipeline=[dict(type="mmdet.CachedMosaic"), dict(type="Resize")])))
     runner = SimpleNamespace(cfg=cfg, logger=SimpleNamespace(warning=said.append))
-    ExactIterLoop._warn(SimpleNamespace(runner=runner, dataloader=SimpleNamespace(batches=batches)))  # type: ignore[arg-type]
-    assert len(said) == 2 and "mmdet.CachedMosaic remember" in said[0] and "RandomSampler's" in said[1]
+    ExactIterLoop._warn(SimpleNamespace(runner=runner))  # type: ignore[arg-type]
+    assert len(said) == 1 and "mmdet.CachedMosaic remember" in said[0]
+
+
+def test_samplers_of_others_get_mmengines_loop(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    config = tiny_tasks.write_config("det", tmp_path)
+    config.write_text(config.read_text() + "\ntrain_dataloader['sampler'] = dict(type='ClassAwareSampler', _delete_=True)\n")
+    assert train("det", config, tmp_path / "run", ["train_cfg.max_epochs=1"]) == 0
+    said = capfd.readouterr()
+    assert "the order of samples is that of ClassAwareSampler" in said.out + said.err

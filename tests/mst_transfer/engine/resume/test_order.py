@@ -9,7 +9,7 @@ from mmengine.dataset import DefaultSampler, InfiniteSampler
 from torch.utils.data import BatchSampler, RandomSampler, Sampler
 
 from mst_transfer.engine.resume import order
-from mst_transfer.engine.resume.order import ExactBatchSampler, ForeignBatchSampler, exact_batches
+from mst_transfer.engine.resume.order import ExactBatchSampler, UnknownOrderError, exact_batches
 from mst_transfer.runs.counter_random import Stream, derive_key
 
 SPLITS = [(1, 12), (2, 6), (3, 4), (4, 3)]  # processes × batch size = 12
@@ -154,17 +154,5 @@ def test_configs_samplers_are_understood() -> None:
     assert isinstance(endless, ExactBatchSampler) and endless.infinite and endless.shuffle
     grouped = exact_batches(AspectRatioBatchSampler(DefaultSampler(data), 2), data)
     assert isinstance(grouped, ExactBatchSampler) and grouped.aspect_unit == 2
-    assert isinstance(exact_batches(BatchSampler(RandomSampler(range(9)), 2, False), data), ForeignBatchSampler)
-
-
-def test_other_samplers_are_entered_by_drawing_in_vain() -> None:
-    """torch's own, which draws its order from the global generator: now from (seed, epoch)."""
-    batches = ForeignBatchSampler(BatchSampler(RandomSampler(range(10)), 3, False))
-    batches.seek(1, 0)
-    whole = list(batches)
-    torch.manual_seed(99)
-    batches.seek(1, 2)
-    assert list(batches) == whole[2:] and len(whole) == len(batches) == 4
-    assert sorted(index for batch in whole for _, index in batch) == list(range(10))
-    batches.set_epoch(0)
-    assert [index for batch in batches for _, index in batch] != [index for batch in whole for _, index in batch]
+    with pytest.raises(UnknownOrderError, match="that of RandomSampler and BatchSampler"):
+        exact_batches(BatchSampler(RandomSampler(range(9)), 2, False), data)
