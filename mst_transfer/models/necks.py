@@ -8,9 +8,9 @@ exactly that factor, so that cell i of a map always starts at pixel ``stride * i
 assume.
 
 ``SimpleFeaturePyramid`` is ViTDet's (arXiv 2203.16527, section 3): the one last map is scaled so to every stride,
-then goes through a 1×1 and a 3×3 convolution, each followed by a norm over the channels; a coarser map is every second
-cell of the coarsest. On sides that the largest stride divides (mmdet's ``pad_size_divisor=32``) all is equal to
-detectron2's ``SimpleFeaturePyramid`` with ``LastLevelMaxPool``. On other sides maps keep a cell for the rest, where
+then goes through a 1×1 and a 3×3 convolution, each followed by a LayerNorm over the channels (eps 1e-6); a coarser map
+is every second cell of the coarsest. On sides that the largest stride divides (mmdet's ``pad_size_divisor=32``) all is
+equal to detectron2's ``SimpleFeaturePyramid`` with ``LastLevelMaxPool``. On other sides maps keep a cell for the rest, where
 detectron2 refuses the image.
 
 Norms, for the ``norm_cfg`` of mmcv's layers: ``mst_transfer.LN2d``, LayerNorm over the channels of each cell of a map
@@ -23,10 +23,9 @@ Shapes: grid [B, D, h, w] of an H×W image, h = ceil(H / p); maps are [B, D or C
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch.nn.functional as F
-from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
@@ -53,23 +52,20 @@ class Rescale(nn.Module):
         return F.interpolate(grid, scale_factor=self.factor, mode="bilinear")
 
 
-def build_resampler(
-    embed_dim: int, factor: float, halve: bool = False, norm: Callable[[int], nn.Module] = LayerNorm2d
-) -> nn.Module:
+def build_resampler(embed_dim: int, factor: float, halve: bool = False) -> nn.Module:
     """The module that scales a grid of width D = ``embed_dim`` by ``factor`` (see the head of this file).
 
     Args:
         embed_dim: D.
         factor: new number of cells for each old one, along a side.
         halve: each learned step of ×2 halves the width, as in ViTDet.
-        norm: makes the norm between two learned steps from its width.
     """
     power = round(math.log2(factor))
     layers: list[nn.Module] = []
     width = embed_dim
     for step in range(power):
         if step:
-            layers += [norm(width), nn.GELU()]
+            layers += [LayerNorm2d(width), nn.GELU()]
         new_width = width // 2 if halve else width
         layers.append(nn.ConvTranspose2d(width, new_width, kernel_size=2, stride=2))
         width = new_width
@@ -102,17 +98,15 @@ class TokenPyramid(BaseModule):
 class Level(nn.Module):
     """One result: the map scaled by ``factor``, then the two convolutions."""
 
-    def __init__(
-        self, width: int, out_channels: int, factor: float, norm: Callable[[int], nn.Module], bias: bool
-    ) -> None:
+    def __init__(self, width: int, out_channels: int, factor: float) -> None:
         super().__init__()
         scaled = width // 2 ** max(round(math.log2(factor)), 0)
-        self.resample = build_resampler(width, factor, halve=True, norm=norm)
+        self.resample = build_resampler(width, factor, halve=True)
         self.convolutions = nn.Sequential(
-            nn.Conv2d(scaled, out_channels, kernel_size=1, bias=bias),
-            norm(out_channels),
-            nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=bias),
-            norm(out_channels),
+            nn.Conv2d(scaled, out_channels, kernel_size=1, bias=False),
+            LayerNorm2d(out_channels),
+            nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False),
+            LayerNorm2d(out_channels),
         )
 
     def forward(self, grid: Tensor, size: tuple[int, int]) -> Tensor:
@@ -129,29 +123,17 @@ class SimpleFeaturePyramid(BaseModule):
         out_channels: width C of the results.
         num_outs: number of results, at least 4; each beyond the strides 4 to 32 is every second cell of the one before.
         patch_size: side p of a patch in pixels.
-        norm_cfg: ``dict(type="LN2d")``: LayerNorm over the channels of each cell (eps 1e-6); another norm of mmcv's,
-            e.g. ``dict(type="SyncBN")``; None: convolutions with biases and no norms.
 
     Raises:
         ValueError: if ``in_channels`` is not one number.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int = 256,
-        num_outs: int = 5,
-        patch_size: int = 16,
-        norm_cfg: dict | None = dict(type="LN2d"),  # noqa: B006 - read only
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int = 256, num_outs: int = 5, patch_size: int = 16) -> None:
         super().__init__()
         if not isinstance(in_channels, int):
             raise ValueError(f"in_channels={in_channels} must be the width of the backbone's one map, e.g. 768")
         self.patch_size, self.num_outs = patch_size, num_outs
-        norm = _norm_maker(norm_cfg)
-        self.levels = nn.ModuleList(
-            Level(in_channels, out_channels, patch_size / stride, norm, bias=norm_cfg is None) for stride in STRIDES
-        )
+        self.levels = nn.ModuleList(Level(in_channels, out_channels, patch_size / stride) for stride in STRIDES)
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Results [B, C, ceil(h·p / s), ceil(w·p / s)], finest first.
@@ -175,12 +157,3 @@ class SimpleFeaturePyramid(BaseModule):
         for _ in range(self.num_outs - len(maps)):
             maps.append(F.max_pool2d(maps[-1], kernel_size=1, stride=2))
         return tuple(maps)
-
-
-def _norm_maker(norm_cfg: dict | None) -> Callable[[int], nn.Module]:
-    """Makes a norm from its width."""
-    if norm_cfg is None:
-        return lambda width: nn.Identity()
-    if norm_cfg["type"] == "LN2d":
-        norm_cfg = {"eps": 1e-6} | norm_cfg | {"type": LayerNorm2d}
-    return lambda width: build_norm_layer(norm_cfg, width)[1]

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from mmengine.registry import MODELS
-from torch import nn
 
 from mst_transfer.models.backbones.vit import TimmViT
 from mst_transfer.models.necks import SimpleFeaturePyramid
@@ -24,9 +23,7 @@ def test_shapes(patch_size, size):
 
 def test_behind_a_backbone_built_by_name():
     with MODELS.switch_scope_and_registry("mmdet") as registry:
-        neck = registry.build(
-            dict(type="mst_transfer.SimpleFeaturePyramid", in_channels=24, out_channels=6, norm_cfg=dict(type="LN2d"))
-        )
+        neck = registry.build(dict(type="mst_transfer.SimpleFeaturePyramid", in_channels=24, out_channels=6))
     backbone = TimmViT(
         "vit_tiny_patch16_224", embed_dim=24, depth=2, num_heads=3, out_indices=(-1,), window_size=2, global_blocks=()
     )
@@ -34,17 +31,6 @@ def test_behind_a_backbone_built_by_name():
     assert [tuple(m.shape[-2:]) for m in maps] == [(16, 24), (8, 12), (4, 6), (2, 3), (1, 2)]
     sum(m.square().mean() for m in maps).backward()
     assert [name for model in (neck, backbone) for name, p in model.named_parameters() if p.grad is None] == []
-
-
-def test_other_norms():
-    kinds = {type(m) for m in SimpleFeaturePyramid(8, 16, norm_cfg=dict(type="BN")).modules()}
-    assert nn.BatchNorm2d in kinds
-    plain = SimpleFeaturePyramid(8, 16, norm_cfg=None)
-    convolutions = [m for m in plain.modules() if isinstance(m, nn.Conv2d)]
-    assert all(convolution.bias is not None for convolution in convolutions) and len(convolutions) == 8
-    fixed = SimpleFeaturePyramid(8, 16, norm_cfg=dict(type="LN2d", eps=1e-5, requires_grad=False))
-    norms = [m for m in fixed.modules() if isinstance(m, nn.LayerNorm)]
-    assert {(norm.eps, norm.weight.requires_grad) for norm in norms} == {(1e-5, False)}
 
 
 def test_several_maps_are_refused():
