@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -59,26 +60,21 @@ class SlideEncoderDecoder(PaddedEncoderDecoder):
     in place, and reach the prediction without another copy unless the image was resized, padded or mirrored. So
     one set of full-size logits exists instead of three. On the CPU matrix products take the quicker library.
 
-    Beside mmseg's ``mode="slide"``, ``crop_size`` and ``stride`` these may stand in ``test_cfg``:
-
-    - ``windows_per_step`` (default 1): how many windows go through the model at once, if there are so many. More
-      use a device better and take more memory; BatchNorm does not mix them, as it evaluates.
-    - ``accumulate_on`` (default None, where the image is): a device such as ``"cpu"`` for the full-size logits, for
-      images whose logits do not fit beside the model.
+    Beside mmseg's ``mode="slide"``, ``crop_size`` and ``stride``, ``accumulate_on`` may stand in ``test_cfg`` (default
+    None, where the image is): a device such as ``"cpu"`` for the full-size logits, for images whose logits do not fit
+    beside the model.
 
     Raises:
-        ValueError: if one of the two is not allowed.
+        ValueError: if that is no device.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        options = self.test_cfg or {}
-        if not isinstance(number := options.get("windows_per_step", 1), int) or number < 1:
-            raise ValueError(f"test_cfg.windows_per_step={number!r}: a number of windows of at least 1 is needed")
+        device = (self.test_cfg or {}).get("accumulate_on")
         try:
-            torch.device(options.get("accumulate_on") or "cpu")
+            torch.device(device or "cpu")
         except (RuntimeError, TypeError) as error:
-            raise ValueError(f"test_cfg.accumulate_on={options['accumulate_on']!r}: no device ({error})") from error
+            raise ValueError(f"test_cfg.accumulate_on={device!r}: no device ({error})") from error
 
     def slide_inference(self, inputs: torch.Tensor, batch_img_metas: list[dict]) -> torch.Tensor:
         """Mean of the logits of all windows that see a pixel, ``[B, out_channels, H, W]``, of images ``[B, 3, H, W]``.
@@ -88,19 +84,18 @@ class SlideEncoderDecoder(PaddedEncoderDecoder):
         batch, _, *image_size = inputs.shape
         size = torch.Size(min(*sides) for sides in zip(self.test_cfg.crop_size, image_size, strict=True))
         starts = [window_starts(*sides) for sides in zip(image_size, size, self.test_cfg.stride, strict=True)]
+        if any(b - a > window for firsts, window in zip(starts, size, strict=True) for a, b in pairwise(firsts)):
+            raise ValueError(f"windows of {tuple(size)} leave gaps: test_cfg.stride must not exceed test_cfg.crop_size")
         corners = [(top, left) for top in starts[0] for left in starts[1]]
         device = self.test_cfg.get("accumulate_on") or inputs.device
         logits = torch.zeros(batch, self.out_channels, *image_size, dtype=inputs.dtype, device=device)
+        counts = logits.new_zeros(1, 1, *image_size)
         metas = [{**meta, "img_shape": size} for meta in batch_img_metas]
-        step = self.test_cfg.get("windows_per_step", 1)
-        for first in range(0, len(corners), step):
-            chosen = corners[first : first + step]
-            windows = torch.cat([_window(inputs, corner, size) for corner in chosen])  # [n * B, 3, h, w]
+        for corner in corners:
             with quick_products(inputs.device):
-                found = self.encode_decode(windows, metas * len(chosen)).to(logits.device)
-            for corner, window_logits in zip(chosen, found.split(batch), strict=True):
-                _window(logits, corner, size).add_(window_logits)
-        counts = coverage(starts, image_size, size, logits.device).to(logits)
+                found = self.encode_decode(_window(inputs, corner, size), metas)
+            _window(logits, corner, size).add_(found.to(logits.device))
+            _window(counts, corner, size).add_(1)
         return logits.div_(counts)
 
     def postprocess_result(
@@ -144,26 +139,3 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
     """First pixels of the windows along a side: ``stride`` apart, the last one moved back to end with the side."""
     number = -(-(length - window) // stride) + 1
     return [min(index * stride, length - window) for index in range(number)]
-
-
-def coverage(
-    starts: Sequence[Sequence[int]],
-    image_size: Sequence[int],
-    size: Sequence[int],
-    device: torch.device | str = "cpu",
-) -> torch.Tensor:
-    """How many windows of ``size`` see each pixel, ``[H, W]``; ``starts`` are their first rows and first columns.
-
-    Raises:
-        ValueError: if a pixel is seen by none, since the strides are larger than the windows.
-    """
-    lines = []
-    for firsts, length, window in zip(starts, image_size, size, strict=True):
-        line = torch.zeros(length)
-        for first in firsts:
-            line[first : first + window] += 1
-        lines.append(line)
-    if any((line == 0).any() for line in lines):
-        raise ValueError(f"windows of {tuple(size)} leave gaps: test_cfg.stride must not exceed test_cfg.crop_size")
-    rows, columns = (line.to(device, non_blocking=True) for line in lines)
-    return rows[:, None] * columns

@@ -135,7 +135,9 @@ def test_what_may_differ_is_said() -> None:
 
 def test_samplers_of_others_get_mmengines_loop(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     config = tiny_tasks.write_config("det", tmp_path)
-    config.write_text(config.read_text() + "\ntrain_dataloader['sampler'] = dict(type='ClassAwareSampler', _delete_=True)\n")
+    config.write_text(
+        config.read_text() + "\ntrain_dataloader['sampler'] = dict(type='ClassAwareSampler', _delete_=True)\n"
+    )
     assert train("det", config, tmp_path / "run", ["train_cfg.max_epochs=1"]) == 0
     said = capfd.readouterr()
     assert "the order of samples is that of ClassAwareSampler" in said.out + said.err
