@@ -19,7 +19,6 @@ from mst_transfer.export.verify import (
     Agreement,
     compare,
     features,
-    imported,
     plain_bicubic,
     read_back,
     two_sizes,
@@ -60,47 +59,16 @@ def without_class_token(original: SourceModel, size: tuple[int, int]) -> Any:
 
 
 def verify(original: SourceModel, path: Path) -> Agreement:
-    """Loads the file with detectron2 if it can be imported, else with our reader."""
+    """Loads the file with our reader, whose features are those of detectron2's ViT (``tests/golden``)."""
     loaded = read_back(original, path)
     remark = (
         f"{PREFIX}cls_token and {PREFIX}norm are stored for other readers; detectron2 says that it does not use them"
     )
-    module, unasked = imported("detectron2.modeling.backbone.vit")
-    by, model = OUR_READER, None
-    if module:
-        by = "detectron2's ViT"
-        model = build(module.ViT, original, torch.load(path, map_location="cpu", weights_only=True)["model"])
 
-    @torch.no_grad()
     def found(size: tuple[int, int], image: Tensor) -> Tensor:
-        if model is None:
-            return features(without_class_token(loaded, size), image)
-        return model(image)["last_feat"].flatten(2).transpose(1, 2)
+        return features(without_class_token(loaded, size), image)
 
-    expected = partial(without_class_token, original)
-    return compare(by, two_sizes(original), expected, found, (*unasked, remark))
-
-
-def build(vit: Any, original: SourceModel, tensors: dict[str, Tensor]) -> Any:
-    """detectron2's ViT (the class is given) with windows off, holding a file's tensors."""
-    skeleton = original.skeleton
-    block = skeleton.blocks[0]
-    side = original.metadata.img_size[0]
-    model = vit(
-        img_size=side,
-        pretrain_img_size=side,
-        patch_size=original.metadata.patch_size,
-        embed_dim=skeleton.embed_dim,
-        depth=len(skeleton.blocks),
-        num_heads=block.attn.num_heads,
-        mlp_ratio=block.mlp.fc1.out_features / block.mlp.fc1.in_features,
-        qkv_bias=block.attn.qkv.bias is not None,
-        norm_layer=lambda width: torch.nn.LayerNorm(width, eps=block.norm1.eps),
-    )
-    result = model.load_state_dict({n.removeprefix(PREFIX): t.float() for n, t in tensors.items()}, strict=False)
-    if result.missing_keys:
-        raise ConversionError(f"detectron2's ViT misses {result.missing_keys}")
-    return model.eval()
+    return compare(OUR_READER, two_sizes(original), partial(without_class_token, original), found, (remark,))
 
 
 def usage(original: SourceModel, path: Path) -> str:

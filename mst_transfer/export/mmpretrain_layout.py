@@ -16,7 +16,6 @@ from mst_transfer.export.verify import (
     Agreement,
     compare,
     features,
-    imported,
     plain_bicubic,
     read_back,
     resampling_remark,
@@ -46,54 +45,41 @@ def write(original: SourceModel, path: Path) -> None:
 
 
 def verify(original: SourceModel, path: Path) -> Agreement:
-    """Loads the file with our reader, and with mmdet (Swin), or mmpretrain if it can be imported (ViT)."""
+    """Loads the file with our reader (ViT), or with mmdet (Swin)."""
     loaded = read_back(original, path)
-    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    tensors = {name.removeprefix(PREFIX): tensor.float() for name, tensor in state.items()}
-    return _verify_swin(original, tensors) if original.is_swin() else _verify_vit(original, loaded, tensors)
-
-
-def _verify_vit(original: SourceModel, loaded: SourceModel, tensors: dict[str, Tensor]) -> Agreement:
-    model, by = None, OUR_READER
-    backbones, unasked = imported("mmpretrain.models.backbones")
-    if backbones:
-        by, model = "mmpretrain's VisionTransformer", backbones.VisionTransformer(**vit_arguments(original))
-        _load(model, tensors, by)
+    if original.is_swin():
+        return _verify_swin(original, torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
     return compare(
-        by,
+        OUR_READER,
         two_sizes(original),
         lambda size: original.model(size, plain_bicubic),
-        lambda size, image: _last(model, image) if model else features(loaded.model(size, plain_bicubic), image),
-        (*unasked, *resampling_remark(original, plain_bicubic, "mmpretrain")),
+        lambda size, image: features(loaded.model(size, plain_bicubic), image),
+        resampling_remark(original, plain_bicubic, "mmpretrain"),
     )
 
 
-def _verify_swin(original: SourceModel, tensors: dict[str, Tensor]) -> Agreement:
+def _verify_swin(original: SourceModel, state: dict[str, Tensor]) -> Agreement:
     from mmdet.models.backbones import SwinTransformer
 
-    by, model = "mmdet's SwinTransformer", SwinTransformer(**swin_arguments(original))
-    _load(model, tensors, by)
+    model: Any = SwinTransformer(**swin_arguments(original))
+    tensors = {name.removeprefix(PREFIX): tensor.float() for name, tensor in state.items()}
+    result = model.load_state_dict(tensors, strict=False)
+    missing = [key for key in result.missing_keys if "relative_position_index" not in key]
+    if missing or result.unexpected_keys:
+        raise ConversionError(f"mmdet's Swin misses {missing} and has no place for {list(result.unexpected_keys)}")
+    model.eval()
+
+    @torch.no_grad()
+    def found(_: tuple[int, int], image: Tensor) -> Tensor:
+        return model(image)[-1].permute(0, 2, 3, 1)
+
     native, other = two_sizes(original)
     remark = (
         f"compared at sizes of whole windows, more than one in the last stage. Where it has one, as at "
         f"{size_in_words(native)}, mmdet and mmseg shift and mask it all the same, the published model does not; where "
         "windows are not filled, timm pads after the shift, mmdet before it"
     )
-    sizes = other, (other[0], other[0])
-    return compare(by, sizes, original.model, lambda _, image: _last(model, image).permute(0, 2, 3, 1), (remark,))
-
-
-def _load(model: Any, tensors: dict[str, Tensor], name: str) -> None:
-    result = model.load_state_dict(tensors, strict=False)
-    missing = [key for key in result.missing_keys if "relative_position_index" not in key]
-    if missing or result.unexpected_keys:
-        raise ConversionError(f"{name} misses {missing} and has no place for {list(result.unexpected_keys)}")
-    model.eval()
-
-
-@torch.no_grad()
-def _last(model: Any, image: Tensor) -> Tensor:
-    return model(image)[-1]
+    return compare("mmdet's SwinTransformer", (other, (other[0], other[0])), original.model, found, (remark,))
 
 
 def vit_arguments(original: SourceModel) -> dict[str, Any]:
@@ -109,7 +95,6 @@ def vit_arguments(original: SourceModel) -> dict[str, Any]:
         ),
         img_size=metadata.img_size,
         patch_size=metadata.patch_size,
-        out_type="raw",
         norm_cfg=dict(type="LN", eps=block.norm1.eps),
     )
     if block.attn.qkv.bias is None:
@@ -145,7 +130,6 @@ def usage(original: SourceModel, path: Path) -> str:
         options["out_indices"] = tuple(range(len(options["depths"])))
     else:
         kind, options = "mmpretrain.VisionTransformer", vit_arguments(original)
-        del options["out_type"]
     words = ", ".join(f"{name}={value!r}" for name, value in options.items())
     init = f'init_cfg=dict(type="Pretrained", checkpoint="{path}", prefix="{PREFIX}")'
     return f'backbone=dict(type="{kind}", {words}, {init})'

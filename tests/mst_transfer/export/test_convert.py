@@ -182,13 +182,6 @@ def test_other_resampling_is_said(original, tmp_path) -> None:
     assert convert(original, TIMM, tmp_path / "timm.pth").remarks == ()
 
 
-def test_mmpretrain_itself_loads_the_file(tmp_path) -> None:
-    pytest.importorskip("mmpretrain", reason="mmpretrain is not installed, or not importable here", exc_type=Exception)
-    for kind in ("vit", "layer_scale"):
-        agreement = convert(make_original(kind, tmp_path), mmpretrain_layout.TARGET, tmp_path / f"{kind}_out.pth")
-        assert "mmpretrain's" in agreement.by
-
-
 def test_metadata_travel_in_timms_safetensors(original, tmp_path) -> None:
     from safetensors import safe_open
 
