@@ -10,8 +10,8 @@ assume.
 ``SimpleFeaturePyramid`` is ViTDet's (arXiv 2203.16527, section 3): the one last map is scaled so to every stride,
 then goes through a 1×1 and a 3×3 convolution, each followed by a LayerNorm over the channels (eps 1e-6); a coarser map
 is every second cell of the coarsest. On sides that the largest stride divides (mmdet's ``pad_size_divisor=32``) all is
-equal to detectron2's ``SimpleFeaturePyramid`` with ``LastLevelMaxPool``. On other sides maps keep a cell for the rest, where
-detectron2 refuses the image.
+equal to detectron2's ``SimpleFeaturePyramid`` with ``LastLevelMaxPool``. On other sides maps keep a cell for the rest,
+where detectron2 refuses the image.
 
 Norms, for the ``norm_cfg`` of mmcv's layers: ``mst_transfer.LN2d``, LayerNorm over the channels of each cell of a map
 [B, C, H, W], as in ViTDet's heads (``dict(type="mst_transfer.LN2d", eps=1e-6)``; without eps theirs is 1e-5); and

@@ -9,7 +9,7 @@ from torch import nn
 
 from mst_transfer.checkpoint import BackboneMetadata, save_backbone
 from mst_transfer.checkpoint.normalisation import IMAGENET_MEAN, IMAGENET_STD
-from mst_transfer.engine.layer_decay import plan_parameters
+from mst_transfer.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from mst_transfer.export import detectron2_layout
 from mst_transfer.export.convert import convert
 from mst_transfer.export.source_model import read_source_model
@@ -64,9 +64,12 @@ def test_rates_of_layers():
     model.backbone = TimmViT("vit_tiny_patch16_224", out_indices=(-1,), out_norm="none", window_size=2, **size)
     model.neck = SimpleFeaturePyramid(12, 4)
     model.roi_head = nn.ModuleDict({"bbox_head": nn.ModuleDict({"fc_cls": nn.Linear(4, 3)})})
-    plans = {plan.name: plan.lr for plan in plan_parameters(model, 1.0, 0.1, inputs.LR_DECAY_RATE)}
+    optimizer, options = dict(type="AdamW", lr=1.0, weight_decay=0.1), dict(layer_decay_rate=inputs.LR_DECAY_RATE)
+    constructor = LayerDecayOptimWrapperConstructor(dict(type="OptimWrapper", optimizer=optimizer), options)
+    groups = constructor(model).optimizer.param_groups
+    rates = {name: group["lr"] for group in groups for name in group["param_names"]}
     names = [f"backbone.vit.{name}" for name in inputs.LR_NAMES] + list(inputs.LR_NAMES_OUTSIDE)
-    assert [plans[name] for name in names] == pytest.approx(VITDET["rates"].tolist())
+    assert [rates[name] for name in names] == pytest.approx(VITDET["rates"].tolist())
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import pytest
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from mst_transfer.engine.layer_decay import plan_parameters
 from mst_transfer.models.backbones.vit import TimmViT, TimmViTPyramid
 
 SMALL = dict(img_size=32, patch_size=8, embed_dim=48, depth=5, num_heads=3)
@@ -105,6 +104,6 @@ def test_wrong_options_are_refused(paramwise, message):
 
 
 def test_pruned_blocks_do_not_count():
-    plans = {plan.name: plan.lr for plan in plan_parameters(small_model(out_indices=(2,)), 1.0, 0.05, 0.5)}
-    assert plans["backbone.vit.blocks.2.attn.qkv.weight"] == pytest.approx(0.5)
-    assert plans["backbone.vit.patch_embed.proj.weight"] == pytest.approx(0.5**4)
+    groups = groups_by_name(small_model(out_indices=(2,)))
+    assert groups["backbone.vit.blocks.2.attn.qkv.weight"]["lr"] == pytest.approx(0.8 * 0.5)
+    assert groups["backbone.vit.patch_embed.proj.weight"]["lr"] == pytest.approx(0.8 * 0.5**4)
