@@ -1,7 +1,5 @@
 """Cityscapes as it is downloaded: masks with ``labelIds`` become train ids while they are read."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mmseg.datasets import CityscapesDataset as MmsegCityscapesDataset

@@ -5,8 +5,6 @@ draws the same polygons in the same order with either number, so mapping a ``lab
 exactly the ``labelTrainIds`` mask.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping
 from functools import cache

@@ -1,7 +1,5 @@
 """A file in COCO's format as columns of numbers: what checks of hundreds of thousands of instances need."""
 
-from __future__ import annotations
-
 import json
 import mmap
 import os

@@ -5,8 +5,6 @@ pipeline returns None, and the data set takes another sample; it is named in a l
 error that names the file, since a score must be of all images.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -103,7 +101,7 @@ class LoadImage(LoadImageFromFile):
         self.on_unreadable = OnUnreadable(skip_unreadable, list_file)
 
     @classmethod
-    def like(cls, loader: LoadImageFromFile, **checks: Any) -> LoadImage:
+    def like(cls, loader: LoadImageFromFile, **checks: Any) -> "LoadImage":
         """Does what ``loader`` does, with checks."""
         checked = cls(**checks)
         checked.__dict__.update(vars(loader))

@@ -1,7 +1,5 @@
 """Images and label maps in any layout: two patterns of paths, in which ``{}`` stands for the same text."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Builds a config's model without numbers before a run: do checkpoint, widths, strides and map sizes agree?"""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Makes pipelines check every image file, and counts the images that training leaves out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,7 +21,7 @@ class ImageChecks:
     min_unreadable: int = 10  # so few never stop it
 
     @classmethod
-    def of(cls, cfg: Any) -> ImageChecks | None:
+    def of(cls, cfg: Any) -> "ImageChecks | None":
         """The checks that a config asks for; None where it asks for none.
 
         Raises:

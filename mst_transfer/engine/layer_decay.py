@@ -6,8 +6,6 @@ package and those of mmpretrain do. As in BEiT, MAE and ViTDet, vectors (norms, 
 backbone names in ``no_weight_decay()`` (class token, position embeddings) are not decayed.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from mmengine.optim import DefaultOptimWrapperConstructor

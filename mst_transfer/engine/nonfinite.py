@@ -5,8 +5,6 @@ the gradients, so that a step waits for the device once. The same reduction carr
 ``mst_transfer.runs.stop``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import astuple

@@ -1,7 +1,5 @@
 """Records a whole run, however often it was resumed: its time, and the figures of its end."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

@@ -3,8 +3,6 @@
 Configs, and what is dumped of them, stay as they were written.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

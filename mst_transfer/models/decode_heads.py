@@ -1,7 +1,5 @@
 """mmseg's SETR head, classifying before its last up-sampling."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -20,8 +20,6 @@ Norms, for the ``norm_cfg`` of mmcv's layers: ``mst_transfer.LN2d``, LayerNorm o
 Shapes: grid [B, D, h, w] of an H×W image, h = ceil(H / p); maps are [B, D or C, ceil(H / s), ceil(W / s)].
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

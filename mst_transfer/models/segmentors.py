@@ -1,7 +1,5 @@
 """mmseg's encoder-decoder for images of any size: logits lie where the cells lie, sliding windows in bounded memory."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any

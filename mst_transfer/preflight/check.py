@@ -4,8 +4,6 @@
 that the backbone will start from. Both read only what they need and stay quick on large sets.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -5,8 +5,6 @@ class that is missing or in another place shifts the names of all that follow. S
 file, in its order.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Checks the instance masks of a file in COCO's format: polygons and run lengths."""
 
-from __future__ import annotations
-
 import re
 from array import array
 from collections import defaultdict

@@ -3,8 +3,6 @@
 Each check looks at one idea and yields what it finds.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Checks that folders, files and images of a dataset are on the disk, and as large as its annotations say."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence

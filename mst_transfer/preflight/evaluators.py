@@ -1,7 +1,5 @@
 """Checks that evaluators read the files of their datasets."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any

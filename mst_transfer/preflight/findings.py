@@ -1,7 +1,5 @@
 """Says what checks of data find: findings, and a table of what is in the data."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any

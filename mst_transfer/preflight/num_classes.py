@@ -1,7 +1,5 @@
 """Finds the numbers of classes of a model's heads, compares them with the data and sets them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any

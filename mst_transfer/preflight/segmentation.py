@@ -1,7 +1,5 @@
 """Checks segmentation masks against the images and the classes of the config, by their histograms."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections import Counter

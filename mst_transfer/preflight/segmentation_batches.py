@@ -1,7 +1,5 @@
 """Checks that mmseg can put the images of a loader into batches."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any

@@ -1,7 +1,5 @@
 """Segmentation masks: which there are for a dataset's images, what values they hold and what these become."""
 
-from __future__ import annotations
-
 import inspect
 import os
 from collections import Counter

@@ -9,8 +9,6 @@ Arrays: image ``[H, W, 3]`` uint8 RGB; semantic map ``[H, W]`` uint8 with ids in
 ``[K, H, W]`` bool, one per object, disjoint.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

@@ -8,8 +8,6 @@ Arrays: photographs ``[H, W, 3]`` uint8, patches float32 in 0 to 255, RGB. Lengt
 a larger image shows the same things larger.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 

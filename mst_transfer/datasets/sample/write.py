@@ -12,8 +12,6 @@
 Every scene depends on (seed, split, index) alone: asking for more images keeps the ones that are there.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Labels that people have, written once as COCO's JSON: YOLO's text files, Pascal VOC's and CVAT's XML."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence

@@ -4,8 +4,6 @@ A config leaves them open with ``metainfo=dict(classes="auto")`` in one of its d
 saying nothing while no category of the file has the name of a COCO class.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path

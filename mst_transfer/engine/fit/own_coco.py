@@ -1,7 +1,5 @@
 """Points a detection config at a user's own labels: ``--coco TRAIN.json VAL.json``, or those of another format."""
 
-from __future__ import annotations
-
 import json
 import mmap
 import os

@@ -1,7 +1,5 @@
 """Points a segmentation config at a user's own images and label maps: ``--masks IMAGES MASKS``, in any layout."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any

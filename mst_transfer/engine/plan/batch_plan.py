@@ -10,8 +10,6 @@ mmengine counts every accumulated batch as an iteration. Whatever a config count
 by the number of accumulated batches, so that steps, and rates at them, are the recipe's (ramps within one step).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -6,8 +6,6 @@ One image is counted. A detector's second stage is counted as the MM libraries d
 for the masks, in every stage of a cascade. Auxiliary heads train only: they have parameters here and no multiply-adds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 

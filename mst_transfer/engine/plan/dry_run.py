@@ -3,8 +3,6 @@
 Nothing is kept: logs go to a temporary folder, no checkpoint is written, the work dir is not made.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import tempfile

@@ -1,7 +1,5 @@
 """Shows what a dry run measured, as a table; and what to do when memory was too small."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any

@@ -1,7 +1,5 @@
 """The largest inputs that a config's data can make: what a dry run must fit into memory."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Measures the time of training steps and the most memory that was in use."""
 
-from __future__ import annotations
-
 import re
 import resource
 import time

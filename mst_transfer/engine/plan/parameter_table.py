@@ -4,8 +4,6 @@ The optimizer is built as for training, from the config's own ``optim_wrapper`` 
 numbers; the rows are read from its parameter groups. The rates are those before warm-up and ``--auto-scale-lr``.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Sequence

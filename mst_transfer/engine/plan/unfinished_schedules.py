@@ -4,8 +4,6 @@ A recipe's schedulers are for its own data. On a smaller set an epoch has fewer 
 counted in iterations may be longer than the run. The recipe is left as it is; its user is told, with the option.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

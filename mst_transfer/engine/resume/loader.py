@@ -1,7 +1,5 @@
 """A data loader that begins anywhere and whose samples do not depend on who loads them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -10,8 +10,6 @@ What is different from mmengine's:
 - A validation that was due right after the checkpoint, and that the checkpoint does not know of, is made up for.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

@@ -5,8 +5,6 @@ processes of them, of which each process gets its part. Hence equal G means equa
 processes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import chain, count, islice
 from typing import Any

@@ -1,7 +1,5 @@
 """Base of the adapters of ViT and Swin: arguments, initial weights, frozen parts, quick products on the CPU."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -72,7 +70,7 @@ class TimmAdapter(BaseModule):
     def _frozen_modules(self) -> list[nn.Module]:
         return self._modules_to_freeze() if self.frozen_stages >= 0 else []
 
-    def train(self, mode: bool = True) -> TimmAdapter:
+    def train(self, mode: bool = True) -> "TimmAdapter":
         """Sets the mode; what is frozen stays in evaluation mode (no stochastic depth)."""
         super().train(mode)
         for module in self._frozen_modules():

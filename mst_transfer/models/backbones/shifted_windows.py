@@ -7,8 +7,6 @@ of distant tokens unmasked. A padded token takes part as a key (its value is the
 Shapes: map [B, H, W, C].
 """
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor

@@ -11,8 +11,6 @@ load report lists them as missing.
 Shapes: image [B, 3, H, W], stage i from 0, p patch side (4), map [B, C * 2^i, ceil(H / (p * 2^i)), …].
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from typing import Any

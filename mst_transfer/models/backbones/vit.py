@@ -10,8 +10,6 @@ norm if unused), so that distributed training finds no parameter without a gradi
 Shapes: image [B, C, H, W], p patch side, D embedding width, token grid [B, D, ceil(H / p), ceil(W / p)].
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from typing import Any

@@ -5,8 +5,6 @@ RoPE-ViT, PE) and ``Beit``, with timm's plain patch embedding of square patches.
 where an architecture has it behind the pooling of its classifier (``fc_norm``), it is built in its place before.
 """
 
-from __future__ import annotations
-
 import logging
 from typing import Any, TypeAlias
 

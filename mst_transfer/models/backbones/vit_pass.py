@@ -7,8 +7,6 @@ likewise. Stochastic depth drops whole images, never single windows.
 Shapes: B images, N patch tokens, P prefix tokens, D width, H heads, w side of a window.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any

@@ -8,8 +8,6 @@ Shapes: H heads, T entries of a table of a grid of h rows and w columns, (2h - 1
 token → patch, patch → class token and class token → itself.
 """
 
-from __future__ import annotations
-
 import functools
 
 import torch

@@ -10,8 +10,6 @@ then a slice of memory, and no block copies anything: norms, MLPs and global att
 Shapes: B images, grid of h rows and w columns, N = h·w patch tokens, S = ceil(h / size) · ceil(w / size) windows.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
