@@ -16,14 +16,11 @@ from mst_transfer.preflight.check import check_backbone
 def check_model(cfg: Any, begins: bool) -> None:
     """Builds the model, loads the backbone's checkpoint into it, and compares its maps with the strides of the heads.
 
-    Args:
-        cfg: from ``load_run_config``; nothing is checked if the backbone is of another package.
-        begins: whether the run begins with the backbone's checkpoint.
+    Nothing is checked if the backbone is of another package. ``begins``: the run begins with the backbone's checkpoint.
 
     Raises:
         FileNotFoundError: if there is no such checkpoint.
-        ValueError: if the model cannot be built, the checkpoint is of another architecture, or a map is not of the size
-            that the stride of the anchors or regions on it says.
+        ValueError: if the model cannot be built, or one of these does not fit.
     """
     if not is_ours(cfg):
         return

@@ -93,7 +93,7 @@ def scalar_metrics(metrics: dict[str, Any]) -> dict[str, float]:
 def write_results(
     runner: Any, cfg: Any, metrics: dict[str, float], mode: str, seconds: float, **extra: Any
 ) -> dict[str, Any]:
-    """Writes the main process's ``results.json`` into the work dir.
+    """Writes the main process's ``results.json`` into the work dir; its content, empty in other processes.
 
     Args:
         runner: Of the run that has ended.
@@ -102,9 +102,6 @@ def write_results(
         mode: ``train`` or ``test``.
         seconds: Duration of the run, with what was before it was resumed.
         **extra: Further entries.
-
-    Returns:
-        The content; empty in other processes.
     """
     if runner.rank != 0:
         return {}

@@ -70,16 +70,10 @@ def load_run_config(
         masks: Patterns of a segmentor's images and label maps: see ``mst_transfer.engine.fit.own_masks.use_masks``.
         launcher: ``none``, ``pytorch`` or ``slurm``.
 
-    Returns:
-        An mmengine ``Config``.
-
     Raises:
-        BrokenCheckpointError: The checkpoint is cut short or changed.
         FileNotFoundError: No such config or checkpoint.
-        UnknownConfigKeyError: A name in the config or in ``cfg_options`` that nothing reads.
-        ValueError: An option that does not go with the config, or classes to be taken from the data that contradict
-            each other.
-        WrongKindError: It is a pre-training config.
+        ValueError: A name that nothing reads, an option that does not go with the config, classes to be taken from the
+            data that contradict each other, a broken checkpoint, or a pre-training config.
     """
     cfg, options = read_config(config, cfg_options, (DETECTION, SEGMENTATION))
     _say(fit_to_backbone(cfg, options))
@@ -145,10 +139,6 @@ def _set_resume(cfg: Any, resume: str) -> None:
 def check_inputs(cfg: Any, training: bool) -> list[Any]:
     """Refuses a config whose data, or backbone's checkpoint, are missing or do not fit it, or whose parts do not fit.
 
-    Args:
-        cfg: From ``load_run_config``.
-        training: Whether the run trains, from the backbone's checkpoint, or only tests.
-
     Returns:
         What is in each dataset: ``mst_transfer.preflight.findings.SetSummary``.
 
@@ -171,14 +161,11 @@ def check_inputs(cfg: Any, training: bool) -> list[Any]:
 
 
 def run_training(cfg: Any, fresh: bool = False) -> dict[str, Any]:
-    """Trains, validates as the config says, and writes ``results.json``.
+    """Trains, validates as the config says, and writes ``results.json``, whose content it returns.
 
     Args:
         cfg: From ``load_run_config``.
         fresh: Where the work dir holds an earlier run's checkpoints, set them aside instead of refusing to start.
-
-    Returns:
-        The content of ``results.json``: see ``results.write_results``.
 
     Raises:
         CheckpointNotSavedError: A checkpoint could not be written; earlier ones are as they were.

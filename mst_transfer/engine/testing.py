@@ -17,15 +17,12 @@ from mst_transfer.runs.checkpoints import existing_checkpoint
 
 
 def run_testing(cfg: Any, checkpoint: str, augmented: bool = False) -> dict[str, Any]:
-    """Evaluates a trained model on the config's test set and writes ``results.json``.
+    """Evaluates a trained model on the config's test set and writes ``results.json``, whose content it returns.
 
     Args:
         cfg: From ``load_run_config``.
-        checkpoint: A checkpoint of ``run_training``. It must hold every parameter of the model and no other.
+        checkpoint: It must hold every parameter of the model and no other.
         augmented: Average over sizes and mirror images: see ``with_augmentation``.
-
-    Returns:
-        The content of ``results.json``.
 
     Raises:
         FileNotFoundError: No such checkpoint.

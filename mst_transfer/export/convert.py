@@ -58,9 +58,7 @@ def convert(
     """Writes a backbone for a target and checks what was written.
 
     Args:
-        out: the file, or the folder if the target writes one.
         dtype: precision of the stored tensors; None: as they are. The comparison is then with the rounded backbone.
-        overwrite: whether ``out`` may exist.
         **options: of the target: those of ``mst_transfer.export.onnx_graph.write``.
 
     Raises:

@@ -31,9 +31,7 @@ def check_datasets(cfg: Any, loaders: Sequence[str] = LOADERS) -> list[SetSummar
 
     Datasets of other kinds than mmdet's COCO and mmseg's, and those on remote storage, are passed over.
 
-    Args:
-        cfg: an mmengine ``Config`` with mmdet's or mmseg's ``*_dataloader`` and ``model``.
-        loaders: which of ``LOADERS`` the run uses. The test set alone may be without instances.
+    The test set alone may be without instances.
 
     Returns:
         What is in each dataset that was checked.
@@ -101,15 +99,11 @@ def _max_pixels(cfg: Any) -> int:
 
 
 def check_backbone(cfg: Any) -> None:
-    """Checks that the backbone's checkpoint exists and was trained on inputs normalised as the config does.
-
-    Args:
-        cfg: an mmengine ``Config``; nothing is checked unless ``model.backbone`` is of this package.
+    """Checks that the checkpoint of a backbone of this package exists and has the config's mean and std.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read, or ``data_preprocessor`` has another mean or std than the
-            checkpoint.
+        ValueError: if it cannot be read, or was trained on inputs that were normalised otherwise.
     """
     model = cfg.get("model") or {}
     backbone = model.get("backbone") or {}

@@ -26,10 +26,7 @@ def check_coco(
 
     Args:
         place: where the dataset stands in the config.
-        dataset: its config.
         kind: its class. One with rules of its own (LVIS, panoptic) has only its categories compared.
-        classes: of the config, in their order.
-        use: what the run does with the file.
         may_be_empty: whether the file may be without instances, as those of images to be judged elsewhere.
 
     Returns:

@@ -37,10 +37,7 @@ def check_heads(model: Mapping[str, Any], num_classes: int, place: str) -> Itera
 def set_num_classes(model: Any, num_classes: int, former: int | None) -> list[str]:
     """Gives every head ``num_classes``, in place.
 
-    Args:
-        model: the config of a model.
-        num_classes: number of classes of the data.
-        former: the number that the heads may have had instead; None accepts any on which they agree.
+    ``former`` is the number that the heads may have had instead; None accepts any on which they agree.
 
     Returns:
         Paths of the heads that were changed.

@@ -38,13 +38,7 @@ def check_masks(
 
     All masks of a small set are read; of a larger one up to ``MAX_MASKS``, evenly spaced, in ``MAX_SECONDS``.
 
-    Args:
-        place: where the dataset stands in the config.
-        dataset: its config.
-        kind: its class, a ``BaseSegDataset``.
-        classes: of the config.
-        model: its config.
-        max_pixels: of an image or mask.
+    ``place`` is where it stands in the config, ``kind`` its class.
 
     Returns:
         Findings, and what is in the masks as far as they could be read.

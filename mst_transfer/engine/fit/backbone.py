@@ -32,7 +32,7 @@ def fit_to_backbone(cfg: Any, options: Mapping[str, Any]) -> list[str]:
     checkpoint was made with, and where four strides are wanted ViT and Swin stand in for each other.
 
     Args:
-        cfg: an mmengine ``Config``, changed in place unless its backbone is of another package.
+        cfg: changed in place unless its backbone is of another package.
         options: dotted path → value: the changes of the command line, which ``cfg`` has already.
 
     Returns:

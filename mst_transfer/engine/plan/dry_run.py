@@ -29,15 +29,13 @@ _NUM_LOOKED_AT = 32  # images, for one that validation resizes
 
 
 def dry_run(cfg: Any, num_steps: int = 3) -> DryRunReport:
-    """Builds everything, takes training steps and one of validation.
+    """Builds everything, takes training steps and one of validation, on the largest images of the config's pipeline.
 
-    The steps are real: model, optimizer and hooks are the config's, on its data, with its loader and workers. Images
-    are the largest that the config's pipeline makes, and at least one optimizer step comes before the last one, so
-    that its state counts.
+    At least one optimizer step comes before the last one, so that its state counts.
 
     Args:
         cfg: from ``load_run_config``; changed in place, not fit for a run afterwards.
-        num_steps: number of batches to train on.
+        num_steps: batches to train on.
 
     Raises:
         RunRefusedError: if a model or checkpoint is refused, memory is too small, or a loss is not finite; the

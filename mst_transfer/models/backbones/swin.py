@@ -146,17 +146,9 @@ class TimmSwin(TimmAdapter):
         return embed.norm(embed.proj(x).permute(0, 2, 3, 1))
 
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
-        """Where a parameter stands between image and head, for layer-wise learning rate decay.
+        """As of ``TimmViT``, its n blocks counted through all stages.
 
-        A layer is a block, counted through all stages; a patch merging belongs to the block before it, as in SimMIM's
-        fine-tuning and in mmpretrain.
-
-        Args:
-            param_name: full name, e.g. ``backbone.vit.layers.2.blocks.3.attn.qkv.weight``.
-            prefix: what stands before this module's own names, e.g. ``backbone.``.
-
-        Returns:
-            Layer (0 patch embedding, 1 … n blocks, n + 1 everything behind them) and number of layers (n + 2).
+        A patch merging belongs to the block before it, as in SimMIM's fine-tuning and in mmpretrain.
         """
         depths = [len(stage.blocks) for stage in self.vit.layers]
         num_layers = sum(depths) + 2

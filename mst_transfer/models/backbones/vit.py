@@ -57,9 +57,8 @@ class TimmViT(TimmAdapter):
         global_blocks: blocks without windows among those that are kept, from 0, or from the end. None: four evenly
             spaced ones that end with the last one kept.
         may_miss: names (or paths such as ``norm``) that the checkpoint may lack.
-        in_chans: channels of the image, 3 unless the architecture says otherwise.
         init_cfg: only ``dict(type='Pretrained', checkpoint=PATH)``: the same as ``checkpoint=PATH``.
-        **timm_kwargs: overrides for ``timm.create_model``: ``patch_size=8, depth=6``, ….
+        **timm_kwargs: overrides for ``timm.create_model``: ``patch_size=8, in_chans=1``, ….
 
     Raises:
         ValueError: if an argument is not one of the values above.
@@ -80,15 +79,12 @@ class TimmViT(TimmAdapter):
         window_size: int = 0,
         global_blocks: Sequence[int] | None = None,
         may_miss: Sequence[str] = (),
-        in_chans: int | None = None,
         init_cfg: dict | None = None,
         **timm_kwargs: Any,
     ) -> None:
         super().__init__(checkpoint, init_cfg, role, out_norm, with_cp, may_miss)
         if img_size is not None:
             timm_kwargs["img_size"] = img_size if isinstance(img_size, int) else tuple(img_size)
-        if in_chans is not None:
-            timm_kwargs["in_chans"] = in_chans
         if arch is None:
             arch, own_kwargs = read_architecture(self.checkpoint, role)
             timm_kwargs = own_kwargs | timm_kwargs

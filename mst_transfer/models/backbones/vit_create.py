@@ -39,10 +39,6 @@ _REFUSED = {
 def create_vit(arch: str, **timm_kwargs: Any) -> ViT:
     """A randomly initialised timm ViT without classifier.
 
-    Args:
-        arch: a name of ``timm.list_models()``.
-        **timm_kwargs: overrides for ``timm.create_model``.
-
     Raises:
         ValueError: if there is no such architecture, it is not supported, or it does not take the overrides.
     """
@@ -100,10 +96,6 @@ def _check(vit: ViT, arch: str) -> None:
 
 def read_architecture(checkpoint: str | None, role: str | None) -> tuple[str, dict[str, Any]]:
     """timm name and overrides that a checkpoint was made with, as its metadata or its tensors tell; logs them.
-
-    Args:
-        checkpoint: path of backbone weights.
-        role: ``teacher`` or ``student``, where the file holds both; None: as the file says.
 
     Raises:
         FileNotFoundError: if there is no such file.

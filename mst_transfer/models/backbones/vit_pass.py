@@ -89,10 +89,8 @@ class ViTPass:
     Args:
         vit: a ViT of ``create_vit``.
         grid: rows and columns of patches.
-        batch_size: B.
         num_prefix: P; 0 where the prefix tokens have been removed, as they are with windows.
-        window_size: w; 0: attention is global in every block.
-        global_blocks: blocks with global attention although there are windows.
+        window_size: w; 0: attention is global in every block, not only in ``global_blocks``.
     """
 
     def __init__(
