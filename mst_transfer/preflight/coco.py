@@ -46,7 +46,8 @@ def check_coco(
     findings = list(compare_classes(place, path, _names(columns.categories), classes))
     records = list(check_records(columns))
     if not any(finding.stops for finding in [*findings, *records]):
-        selection = _select(columns, dataset, classes)
+        chosen = [one["id"] for one in columns.categories if not classes or one["name"] in classes]
+        selection = select(columns, chosen, dataset.get("filter_cfg"), bool(dataset.get("test_mode")))
         records += check_use(columns, selection, use, len(classes))
         records += check_masks(columns, selection, use)
         findings += _check_content(place, columns, selection, classes, may_be_empty)
@@ -63,12 +64,6 @@ def _names(categories: Sequence[Mapping[str, Any]]) -> list[Any]:
     """Names of categories; one that is none, such as a list, as text, to be refused by the checks of records."""
     names = [category.get("name") for category in categories]
     return [name if isinstance(name, str) or name is None else repr(name) for name in names]
-
-
-def _select(columns: CocoColumns, dataset: Mapping[str, Any], classes: Sequence[str]) -> Selection:
-    wanted = set(classes) or set(_names(columns.categories))
-    chosen = [category["id"] for category in columns.categories if category["name"] in wanted]
-    return select(columns, chosen, dataset.get("filter_cfg"), bool(dataset.get("test_mode")))
 
 
 def compare_classes(

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mst_transfer.datasets.cityscapes_ids import LABEL_IDS_SUFFIX
+from mst_transfer.datasets.cityscapes_ids import LABEL_IDS_SUFFIX, label_map_of_ids
 from mst_transfer.files.image_files import MAX_PIXELS
 from mst_transfer.preflight.data_files import image_size, missing_files
 from mst_transfer.preflight.findings import Finding, SetSummary
@@ -16,7 +16,6 @@ from mst_transfer.preflight.segmentation_masks import (
     count_values,
     list_pairs,
     option,
-    raw_value_map,
     value_map,
 )
 from mst_transfer.runs.progress import Progress
@@ -116,7 +115,8 @@ class _Reading:
         self._ignored = int(dataset.get("ignore_index", IGNORED))
         self._reduced = bool(option(dataset, kind, "reduce_zero_label"))
         self._map = value_map(dataset, kind, classes, self._ignored)
-        self._raw_map = raw_value_map(dataset, kind, classes) if getattr(kind, "reads_label_ids", False) else {}
+        by_ids = getattr(kind, "reads_label_ids", False)
+        self._raw_map = label_map_of_ids(value_map(dataset, kind, classes, IGNORED)) if by_ids else {}
         self.num_read = self.num_raw = 0
         self._values: Counter[int] = Counter()  # as they become
         self._wrong: list[str] = []

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mst_transfer.datasets.cityscapes_ids import choose_masks, label_map_of_ids
+from mst_transfer.datasets.cityscapes_ids import choose_masks
 from mst_transfer.files.image_files import MAX_PIXELS
 from mst_transfer.files.label_maps import read_label_map
 from mst_transfer.preflight.data_files import dataset_path, leaves_folder
@@ -79,11 +79,6 @@ def value_map(dataset: Mapping[str, Any], kind: Any, classes: Sequence[str], ign
     if option(dataset, kind, "reduce_zero_label"):
         picked = {0: IGNORED} | {index + 1: new for index, new in picked.items()}
     return picked | {ignored: ignored, IGNORED: IGNORED}
-
-
-def raw_value_map(dataset: Mapping[str, Any], kind: Any, classes: Sequence[str]) -> dict[int, int]:
-    """As ``value_map`` for masks with Cityscapes' label ids."""
-    return label_map_of_ids(value_map(dataset, kind, classes, IGNORED))
 
 
 def count_values(path: str, max_pixels: int = MAX_PIXELS) -> tuple[dict[int, int], tuple[int, int]]:

@@ -98,7 +98,7 @@ def _measure(cfg: Any, num_steps: int, recipe: Any, notices: list[str]) -> DryRu
     cfg.train_cfg = dict(type="IterBasedTrainLoop", max_iters=num_steps, val_interval=num_steps + 1)
     runner = build_runner(cfg, notices)
     loader = runner.build_dataloader(cfg.train_dataloader, seed=runner.seed)
-    dataset, batch_size, num_batches = loader.dataset, _batch_size(loader, cfg.train_dataloader), len(loader)
+    dataset, batch_size, num_batches = loader.dataset, cfg.train_dataloader.get("batch_size", 1), len(loader)
     indices = largest_images(dataset, batch_size * num_steps * runner.world_size)
     runner._train_dataloader = _with_indices(runner, cfg.train_dataloader, dataset, indices)
     runner._train_loop = dict(cfg.train_cfg)
@@ -127,11 +127,6 @@ def _measure(cfg: Any, num_steps: int, recipe: Any, notices: list[str]) -> DryRu
     return report
 
 
-def _batch_size(loader: Any, loader_cfg: Any) -> int:
-    """Of one process; loaders with a batch sampler of their own do not say it."""
-    return int(loader.batch_size or loader_cfg["batch_size"])
-
-
 def _with_indices(runner: Any, loader_cfg: Any, dataset: Any, indices: list[int]) -> Any:
     """The config's loader over chosen images, in their order."""
     subset = Subset(dataset, indices)
@@ -156,7 +151,7 @@ def _validate(runner: Any, recipe: Any) -> tuple[float, int]:
     If the test pipeline has left that image's size as it is, one that it resizes follows, if there is any.
     """
     loader = runner.build_dataloader(recipe.val_dataloader, seed=runner.seed)
-    chosen = largest_images(loader.dataset, _batch_size(loader, recipe.val_dataloader))
+    chosen = largest_images(loader.dataset, recipe.val_dataloader.get("batch_size", 1))
     batch = loader.collate_fn([loader.dataset[index] for index in chosen])
     evaluator = runner.build_evaluator(recipe.val_evaluator) if recipe.get("val_evaluator") else None
     runner.model.eval()

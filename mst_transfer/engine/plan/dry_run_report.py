@@ -61,7 +61,10 @@ class DryRunReport:
                 ("validations", f"{count} batches: at most {duration(validation)}"),
             ]
         whole = f"{self.num_steps_of_run} steps: about {duration(total)} if all were of this size"
-        return [*rows, ("whole run", whole), ("loss", _losses(self.losses))]
+        losses = " → ".join(f"{values.get('loss', sum(values.values())):.4g}" for values in self.losses)
+        last = [f"{name} {value:.3g}" for name, value in self.losses[-1].items() if name != "loss"]
+        losses += f"; last: {', '.join(last)}" if last else ""
+        return [*rows, ("whole run", whole), ("loss", losses)]
 
     def __str__(self) -> str:
         """The report."""
@@ -77,12 +80,6 @@ def duration(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / size:.{1 if unit == 'h' else 0}f} {unit}"
     return f"{seconds / 86400:.1f} days"
-
-
-def _losses(losses: list[dict[str, float]]) -> str:
-    total = " → ".join(f"{values.get('loss', sum(values.values())):.4g}" for values in losses)
-    parts = ", ".join(f"{name} {value:.3g}" for name, value in losses[-1].items() if name != "loss") if losses else ""
-    return f"{total}; last: {parts}" if parts else total
 
 
 def out_of_memory_advice(cfg: Any, error: BaseException) -> str | None:

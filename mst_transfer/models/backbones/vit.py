@@ -176,13 +176,11 @@ class TimmViT(TimmAdapter):
         for index in range(len(self.vit.blocks)):
             tokens = self._run(partial(forward_pass.run, index), tokens)
             if index in self.out_indices:
-                patches = self._norm(index, forward_pass.patches(tokens))
+                patches = forward_pass.patches(tokens)
+                if self.out_norm == "all" or (self.out_norm == "last" and index == self.out_indices[-1]):
+                    patches = self.vit.norm(patches)
                 grids.append(patches.transpose(1, 2).unflatten(2, grid).contiguous())
         return tuple(grids)
-
-    def _norm(self, index: int, patches: Tensor) -> Tensor:
-        normed = self.out_norm == "all" or (self.out_norm == "last" and index == self.out_indices[-1])
-        return self.vit.norm(patches) if normed else patches
 
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
         """Where a parameter stands between image and head, for layer-wise learning rate decay.

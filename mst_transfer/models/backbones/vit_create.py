@@ -42,7 +42,10 @@ def create_vit(arch: str, **timm_kwargs: Any) -> ViT:
     Raises:
         ValueError: if there is no such architecture, it is not supported, or it does not take the overrides.
     """
-    defaults = _options_of(arch)
+    check_known(arch)
+    module = timm.model_entrypoint(arch.split(".")[0]).__module__
+    if module not in _OPTIONS:
+        raise ValueError(f"arch={arch!r} of {module} is not supported. {_supported()}")
     for name, reason in _REFUSED.items():
         if timm_kwargs.get(name):
             raise ValueError(f"{name}={timm_kwargs[name]} {reason}")
@@ -52,7 +55,7 @@ def create_vit(arch: str, **timm_kwargs: Any) -> ViT:
             "dynamic_img_size=False would allow images of img_size only, but mmdet and mmseg pad each batch to a size "
             "of its own; leave it out"
         )
-    options = dict(num_classes=0) | defaults | timm_kwargs
+    options = dict(num_classes=0) | _OPTIONS[module] | timm_kwargs
     try:
         vit = timm.create_model(arch, pretrained=False, **options)
     except (TypeError, AssertionError) as error:
@@ -62,19 +65,6 @@ def create_vit(arch: str, **timm_kwargs: Any) -> ViT:
         vit.patch_embed.strict_img_size = False
         vit.patch_embed.dynamic_img_pad = True
     return vit
-
-
-def _options_of(arch: str) -> dict[str, Any]:
-    """What an architecture has to be built with.
-
-    Raises:
-        ValueError: names what is near, or supported.
-    """
-    check_known(arch)
-    module = timm.model_entrypoint(arch.split(".")[0]).__module__
-    if module not in _OPTIONS:
-        raise ValueError(f"arch={arch!r} of {module} is not supported. {_supported()}")
-    return _OPTIONS[module]
 
 
 def _supported() -> str:
