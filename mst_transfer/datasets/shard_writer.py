@@ -38,13 +38,8 @@ from mst_transfer.runs.unreadable_images import LIST_NAME, append_to_list, read_
 def write_shards(photos: str, out: str, shard_bytes: int, num_workers: int) -> str:
     """Writes all photos below a folder, in the order of ``find_images``, and their index. Says what there is now.
 
-    As in folders, a file that is no image stays a sample; it is empty where there are no bytes to be had.
-
-    Args:
-        photos: the folder.
-        out: folder of the shards.
-        shard_bytes: a shard is no larger, unless a single photo is.
-        num_workers: threads, each with a shard.
+    As in folders, a file that is no image stays a sample; it is empty where there are no bytes to be had. A shard is no
+    larger than ``shard_bytes``, unless a single photo is; each of ``num_workers`` threads writes one at a time.
 
     Raises:
         FileNotFoundError: no folder, or no photo.

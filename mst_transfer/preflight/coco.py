@@ -25,7 +25,6 @@ def check_coco(
     """Checks one dataset in COCO's format.
 
     Args:
-        place: where the dataset stands in the config.
         kind: its class. One with rules of its own (LVIS, panoptic) has only its categories compared.
         may_be_empty: whether the file may be without instances, as those of images to be judged elsewhere.
 

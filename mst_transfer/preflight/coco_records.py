@@ -137,7 +137,6 @@ def select(
     On the columns this takes a hundredth of the time that mmdet needs to build the dataset, and keeps the reasons.
 
     Args:
-        columns: the file.
         chosen: category ids of the classes of the config.
         filter_cfg, test_mode: of the dataset; a test keeps all images.
     """

@@ -41,10 +41,8 @@ def own_labels(
 def use_coco_files(cfg: Any, files: Sequence[str], folders: Sequence[str] = ()) -> int | None:
     """Sets annotation files, image folders and evaluators of a config, and leaves its classes to the files.
 
-    Args:
-        cfg: an mmengine ``Config`` of mmdet with one ``CocoDataset`` a loader.
-        files: annotations for training and for validation; the test loader gets the latter too.
-        folders: images for training and for validation; found beside the annotations if not given.
+    ``files`` and ``folders`` of images are for training and for validation; the test loader gets the latter too.
+    Folders that are not given are found beside the annotations.
 
     Returns:
         The number of classes that the config had, None if its own files were to say, for ``infer_classes``.

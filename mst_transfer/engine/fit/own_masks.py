@@ -13,10 +13,8 @@ NAMES, _KEPT = ("img_path", "seg_map_path"), ("pipeline", "indices", "ignore_ind
 def use_masks(cfg: Any, patterns: Sequence[str]) -> None:
     """Sets the data of a config's loaders, and leaves its classes to ``classes.txt`` or to the masks.
 
-    Args:
-        cfg: an mmengine ``Config`` of mmseg with one dataset a loader.
-        patterns: images and masks, with ``{split}`` for ``train`` and ``val``; or for training, then for validation.
-            The test loader gets the latter too.
+    ``patterns`` are of images and masks, with ``{split}`` for ``train`` and ``val``; or for training, then for
+    validation. The test loader gets the latter too.
 
     Raises:
         ValueError: another number of patterns, or a config of another kind.

@@ -19,12 +19,8 @@ def unfinished_schedules(
 ) -> list[str]:
     """One sentence, with the ``--cfg-options`` that mends it, for each scheduler that reaches beyond the run.
 
-    Args:
-        cfg: The config, its counts of iterations multiplied by ``stretch``: see
-            ``apply_batch_plan``.
-        num_iters: Iterations of the run.
-        num_epochs: Its epochs, if its loop counts them.
-        stretch: Iterations that make one of those that the config's author counted.
+    The run has ``num_iters`` iterations, and epochs if its loop counts them. The config's counts of iterations are
+    multiplied by ``stretch`` already: see ``apply_batch_plan``.
     """
     sentences = []
     for path, scheduler in items(cfg, "param_scheduler"):

@@ -31,22 +31,17 @@ from mst_transfer.registry import MODELS
 class TimmSwin(TimmAdapter):
     """A timm Swin Transformer that returns the maps of some of its stages.
 
-    Args:
+    Args: those that are not here as for ``TimmViT``.
         arch: a name of ``timm.list_models('swin_*')``: ``swin_tiny_patch4_window7_224``, ….
         out_indices: stages whose output is returned, from 0, increasing; stages behind the last are removed.
-        checkpoint: path of backbone weights (``mst_transfer.checkpoint``); None: random initialisation.
-        role: ``teacher`` or ``student``, where the file holds both.
         out_norm: which outputs pass a LayerNorm: ``all`` as in mmdet, ``last`` (the last stage's only, which is the
             checkpoint's own), ``none``.
         window_size: side of the windows, one number or one a stage. None: the architecture's. Tables of relative
             position biases are resampled to it when weights are loaded.
         shift_single_windows: whether a map that one window covers is shifted nonetheless. True as mmdet and mmseg do;
             False as in pre-training, so that at 224 px the last map equals timm's.
-        drop_path_rate: stochastic depth of the last block; it rises linearly from 0.
         frozen_stages: -1 trains everything, 0 freezes the patch embedding, k also the first k stages with their norms
             and the patch merging behind each, as mmdet does, ``all`` every stage.
-        with_cp: recompute activations of the blocks in the backward pass to save memory.
-        init_cfg: only ``dict(type='Pretrained', checkpoint=PATH)``: the same as ``checkpoint=PATH``.
         may_miss: names or module paths, within ``vit``, that the checkpoint may lack besides the fresh norms.
         **timm_kwargs: overrides for ``timm.create_model``: ``embed_dim=48, depths=(2, 2, 2, 2), in_chans=1``, ….
 
