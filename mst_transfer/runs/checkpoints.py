@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,21 +44,6 @@ def _named(folder: Path) -> Path | None:
     return Path(text) if text and "\0" not in text else None
 
 
-def _first_whole(paths: Iterable[Path]) -> tuple[Path | None, list[BrokenCheckpointError]]:
-    """Returns the first checkpoint whose content is as it was written, and what is wrong with those before it."""
-    faults: list[BrokenCheckpointError] = []
-    for path in paths:
-        try:
-            verify_checkpoint(path)
-        except BrokenCheckpointError as error:
-            faults.append(error)
-        except OSError as error:
-            faults.append(BrokenCheckpointError(path, f"it cannot be read ({error.strerror})"))
-        else:
-            return path, faults
-    return None, faults
-
-
 def newest_whole_checkpoint(work_dir: str | os.PathLike) -> tuple[Path | None, list[str]]:
     """Finds the newest checkpoint whose content is as it was written.
 
@@ -68,9 +53,18 @@ def newest_whole_checkpoint(work_dir: str | os.PathLike) -> tuple[Path | None, l
     Raises:
         BrokenCheckpointError: There are checkpoints, and all of them are broken.
     """
-    path, faults = _first_whole(checkpoints_by_age(work_dir))
-    if path is not None or not faults:
-        return path, [f"{one.path} is broken ({one.reason}); going on from {path}" for one in faults]
+    faults: list[BrokenCheckpointError] = []
+    for path in checkpoints_by_age(work_dir):
+        try:
+            verify_checkpoint(path)
+        except BrokenCheckpointError as error:
+            faults.append(error)
+        except OSError as error:
+            faults.append(BrokenCheckpointError(path, f"it cannot be read ({error.strerror})"))
+        else:
+            return path, [f"{one.path} is broken ({one.reason}); going on from {path}" for one in faults]
+    if not faults:
+        return None, []
     others = "".join(f"; {one.path.name} is broken too ({one.reason})" for one in faults[1:])
     raise BrokenCheckpointError(
         faults[0].path,
@@ -95,16 +89,8 @@ def existing_checkpoint(path: str) -> str:
 
 
 def _named_checkpoint(resume: str) -> str:
-    if "://" in existing_checkpoint(resume):
-        return resume
-    path = Path(resume)
-    whole, faults = _first_whole([path])
-    if whole is None:
-        beside, _ = _first_whole(one for one in checkpoints_by_age(path.parent) if one.resolve() != path.resolve())
-        advice = "bring it back from a copy; there is no other whole checkpoint beside it"
-        if beside is not None:
-            advice = f"--resume {beside}, the newest one beside it that is whole"
-        raise BrokenCheckpointError(path, faults[0].reason, advice)
+    if "://" not in existing_checkpoint(resume):
+        verify_checkpoint(resume)
     return resume
 
 

@@ -36,7 +36,7 @@ def test_a_broken_newest_checkpoint_is_passed_over(tiny_seg_config: Path, tmp_pa
     expected = weights(run / "epoch_2.pth")
     flip(run / "epoch_2.pth")
     said = train("--resume", str(run / "epoch_2.pth"), status=1)
-    assert "does not match its checksum" in said and f"Next step: --resume {run / 'epoch_1.pth'}" in said
+    assert "epoch_2.pth is broken: its content does not match its checksum" in said
     assert main(["test", str(tiny_seg_config), str(run / "epoch_2.pth"), "--work-dir", str(tmp_path / "t")]) == 1
     assert "epoch_2.pth is broken" in capsys.readouterr().err
     said = train("--resume")
