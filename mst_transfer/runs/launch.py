@@ -48,8 +48,6 @@ def init_distributed(launcher: str) -> None:
             )
         torch.cuda.set_device(local_rank)
         options["device_id"] = torch.device("cuda", local_rank)  # NCCL need not guess
-    else:
-        _share_cores()
     store = _store_of_attempt()
     if store is None:
         dist.init_process_group(backend, **options)
@@ -105,15 +103,6 @@ def _first_slurm_host(node_list: str) -> str:
         return node_list.split(",")[0]
     command = ["scontrol", "show", "hostnames", node_list]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[0]
-
-
-def _share_cores() -> None:
-    """Gives each of a node's CPU processes its share of the cores, unless OMP_NUM_THREADS says otherwise."""
-    import torch
-
-    if "OMP_NUM_THREADS" not in os.environ:
-        local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
-        torch.set_num_threads(max(1, num_cores() // max(1, local_world_size)))
 
 
 def num_cores() -> int:
