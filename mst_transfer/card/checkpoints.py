@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 from mst_transfer.card.pictures import PHOTO, TRUTH
 from mst_transfer.checkpoint import architecture_of, read_backbone
 from mst_transfer.checkpoint.hf_hub import fetch, is_hub_address, parse_address
-from mst_transfer.files.checksums import sha256_of
+from mst_transfer.files.checksums import checksum_of, sha256_of
 from mst_transfer.probes.backbones import RANDOM, FrozenBackbone, load_frozen
 
 _UNTELLING = ("teacher", "student", "checkpoint", "model", "backbone", "latest", "last", "best")  # names of files
@@ -125,7 +124,7 @@ def _open(name: str, path: str, first: Checkpoint | None) -> Checkpoint:
         arch, arch_kwargs = options["arch"], options["arch_kwargs"]
     else:
         arch, arch_kwargs = architecture_of(path, frozen.role)
-        digest = sha256_of(file) if os.path.isfile(file) else _sha256_of_tensors(path)
+        digest = sha256_of(file) if os.path.isfile(file) else checksum_of(read_backbone(path)[0], {})
     model, norm = frozen.model, frozen.normalisation
     info = getattr(model, "feature_info", None)
     return Checkpoint(
@@ -142,10 +141,3 @@ def _open(name: str, path: str, first: Checkpoint | None) -> Checkpoint:
         num_params=sum(parameter.numel() for parameter in model.parameters()),
         img_size=int(frozen.img_size),
     )
-
-
-def _sha256_of_tensors(path: str) -> str:
-    digest = hashlib.sha256()
-    for key, tensor in sorted(read_backbone(path)[0].items()):
-        digest.update(key.encode() + tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()

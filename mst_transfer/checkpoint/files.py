@@ -29,7 +29,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Reads all tensors and the metadata of a safetensors file.
 
     Raises:
-        ValueError: if it is none, cut short, or does not match its checksum in ``checkpoints.sha256``.
+        ValueError: if it is none, cut short, or does not match its checksum.
     """
     verify_checkpoint(path)
     try:

@@ -16,7 +16,7 @@ from mst_transfer.files.checksums import write_safetensors
 def save_backbone(path: str | Path, state_dict: Mapping[str, Tensor], metadata: BackboneMetadata) -> None:
     """Writes a backbone checkpoint under a temporary name, then renames it: a reader never sees half a file.
 
-    A list beside it, ``checkpoints.sha256``, holds a checksum of the file, which reading compares.
+    Its metadata hold a checksum, which reading compares.
 
     Args:
         path: where to write; folders are made. Conventionally ends in ``.safetensors``.

@@ -14,7 +14,6 @@ from mst_transfer.export import TARGETS
 from mst_transfer.export.source_model import ConversionError, SourceModel
 from mst_transfer.export.verify import Agreement
 from mst_transfer.files.atomic_files import give_usual_permissions
-from mst_transfer.files.checksums import move_checkpoint
 
 
 @dataclass(frozen=True)
@@ -89,6 +88,6 @@ def staged(out: Path) -> Iterator[Path]:
             give_usual_permissions(file)
         if out.is_dir():
             os.replace(out, folder / "replaced")
-        move_checkpoint(temporary, out)
+        os.replace(temporary, out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -9,8 +9,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 try:
@@ -73,19 +73,13 @@ def free_space(path: str | os.PathLike) -> int | None:
     return None
 
 
-def write_atomically(
-    path: str | os.PathLike,
-    write: Callable[[str], object],
-    needed: int | None = None,
-    renaming: Callable[[], AbstractContextManager[None]] = nullcontext,
-) -> None:
+def write_atomically(path: str | os.PathLike, write: Callable[[str], object], needed: int | None = None) -> None:
     """Writes a file under a temporary name beside it, flushes it to the disk, then renames it.
 
     Args:
         path: The file; its folder is made, an older file is replaced.
         write: Called with the temporary path, which it must fill.
         needed: The file's size in bytes, if known: for the message.
-        renaming: Gives a context that the rename happens in.
 
     Raises:
         FileNotWrittenError: No space, no right, no folder. An older file stays as it was.
@@ -103,9 +97,8 @@ def write_atomically(
             give_usual_permissions(temporary)
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
-            with renaming():
-                os.replace(temporary, path)
-                sync_folder(path.parent)
+            os.replace(temporary, path)
+            sync_folder(path.parent)
         except BaseException:
             with suppress(OSError):
                 os.unlink(temporary)
@@ -138,23 +131,6 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-@contextmanager
-def locked_folder(folder: str | os.PathLike) -> Iterator[None]:
-    """Lets one process at a time change a folder's files in the block. Without protection where there are no locks."""
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_UN)  # a process that was forked meanwhile has it open, too
-        os.close(handle)
 
 
 def remove_stale_temporaries(folder: str | os.PathLike) -> list[str]:

@@ -16,7 +16,7 @@ from mst_transfer.files.atomic_files import (
     remove_stale_temporaries,
     write_text_atomically,
 )
-from mst_transfer.files.checksums import BrokenCheckpointError, content_size, forget_removed, verify_checkpoint
+from mst_transfer.files.checksums import BrokenCheckpointError, content_size, verify_checkpoint
 from mst_transfer.runs.checkpoints import POINTER
 from mst_transfer.runs.identity import KEY, check_identity, run_identity
 
@@ -142,8 +142,6 @@ class SafeCheckpointHook(CheckpointHook):
         for old in too_old:
             self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old)))
             self.remove_beside(old)
-        if too_old:
-            forget_removed(self.out_dir)
 
     def write_beside(self, runner: Any, step: int, meta: dict) -> None:
         """Writes what goes with a checkpoint, before it."""
@@ -187,7 +185,6 @@ class SafeCheckpointHook(CheckpointHook):
         for path in paths:
             if self._remove(path):
                 runner.logger.info(f"removed {path}, which was the best before")
-                forget_removed(Path(path).parent)
 
     def _read_back(self, path: str) -> None:
         """Raises ``BrokenCheckpointError`` if what was just written is not what the disk gives back."""

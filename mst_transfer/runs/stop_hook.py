@@ -8,7 +8,6 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, EMAHook, Hook
 
-from mst_transfer.files.checksums import forget_removed
 from mst_transfer.runs import stop
 
 INTERRUPTED = "interrupted_ckpt"  # entry of the message hub: a checkpoint beside the regular ones, and its step
@@ -80,7 +79,6 @@ class StopHook(Hook):
         if path is not None and path != newest and is_main_process():
             with suppress(OSError):
                 Path(path).unlink(missing_ok=True)
-                forget_removed(Path(path).parent)
             for hook in runner.hooks:
                 if isinstance(hook, CheckpointHook) and hasattr(hook, "remove_beside"):
                     _of_iterations(hook).remove_beside(step)

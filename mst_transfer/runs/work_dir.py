@@ -14,12 +14,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mst_transfer.configs import saved
-from mst_transfer.files.checksums import LIST
 from mst_transfer.runs.checkpoints import POINTER, STEP_CHECKPOINT, decided_by_main
 
 LOCK, HOLDER = ".run_lock", ".run_lock_holder"  # the second says who has the first
 DYING_SECONDS = 5.0  # a process that was killed may take so long to let go of its memory, and then of its files
-BELONGINGS = ("*.pth", "*.safetensors", "*.py", saved.FILE, POINTER, LIST, "results.json")  # of a run
+BELONGINGS = ("*.pth", "*.safetensors", "*.py", saved.FILE, POINTER, "results.json")  # of a run
 # What a pre-training writes beside its checkpoints.
 _BACKBONE = re.compile(r"(?:(?:epoch|iter)_\d+_|(?:knn|dense)_best_)?(?:teacher|student)\.safetensors")
 _held: dict[Path, FileLock] = {}
