@@ -69,45 +69,27 @@ def find_images(
 
 def _scan(root: str, suffixes: tuple[str, ...]) -> list[str]:
     """Images below ``root``, sorted; tells how far it is every few seconds."""
-    found: list[str] = []
-    real_root = os.path.realpath(root)
-    pending, seen = [(root, real_root)], {real_root}
-    last_notice = time.monotonic()
-    while pending:
-        folder, real_folder = pending.pop()
-        try:
-            with os.scandir(folder) as entries:
-                in_order = sorted(entries, key=lambda entry: entry.name)
-        except OSError as error:
-            raise ValueError(
-                f"folder '{shown_path(folder)}' below data_root cannot be listed ({error.strerror}): mend that, or "
-                "name the folders beside it in data_root"
-            ) from error
-        for entry in in_order:
-            name = entry.name
-            if name.startswith("."):
-                continue
-            if is_folder(entry):
-                is_link = entry.is_symlink()
-                real = os.path.realpath(entry.path) if is_link else os.path.join(real_folder, name)
-                if real not in seen:
-                    seen.add(real)
-                    pending.append((entry.path, real))
-            elif name.lower().endswith(suffixes):
-                found.append(entry.path)
+    found, seen, last_notice = list[str](), {os.path.realpath(root)}, time.monotonic()
+    for folder, folders, names in os.walk(root, onerror=_refuse, followlinks=True):
+        below, folders[:] = sorted(folders), []
+        for name in below:
+            real = os.path.realpath(os.path.join(folder, name))
+            if real not in seen and not name.startswith("."):
+                seen.add(real)
+                folders.append(name)
+        names = [name for name in names if not name.startswith(".")]
+        found += [os.path.join(folder, name) for name in names if name.lower().endswith(suffixes)]
         if time.monotonic() - last_notice > _NOTICE_SECONDS:
             last_notice = time.monotonic()
             print_log(f"Looking for images in {root}: {len(found):,} so far", logger="current")
-    found.sort()
-    return found
+    return sorted(found)
 
 
-def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry of a folder is one itself, or a link to one."""
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads back to itself: read_image will say so
-        return False
+def _refuse(error: OSError) -> None:
+    raise ValueError(
+        f"folder '{shown_path(error.filename)}' below data_root cannot be listed ({error.strerror}): mend that, or "
+        "name the folders beside it in data_root"
+    ) from error
 
 
 def read_image(

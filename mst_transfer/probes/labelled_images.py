@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mst_transfer.files.image_crops import Image, draw_box, resize, resized_crop
 from mst_transfer.files.image_files import UnreadableImageError
-from mst_transfer.files.image_folder import find_images, is_folder, read_image
+from mst_transfer.files.image_folder import find_images, read_image
 from mst_transfer.runs.counter_random import sample_generator
 
 _STREAM_LINEAR = 2
@@ -77,9 +77,8 @@ class LabelledImages(Dataset):
         root = os.fspath(root)
         if not os.path.isdir(root):
             raise FileNotFoundError(f"there is no folder {root!r} of class folders, one a class, with their images")
-        self.classes = sorted(
-            entry.name for entry in os.scandir(root) if is_folder(entry) and not entry.name.startswith(".")
-        )
+        folders = (name for name in os.listdir(root) if os.path.isdir(os.path.join(root, name)))
+        self.classes = sorted(name for name in folders if not name.startswith("."))
         if not self.classes:
             raise FileNotFoundError(
                 f"{root!r} holds no class folder: put the images of each class in a folder of its own there"

@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 
 import torch
+from timm.layers import build_sincos2d_pos_embed
 from torch import Tensor
 
 from mst_transfer.checkpoint.errors import BackboneRefusedError
@@ -80,11 +81,7 @@ def _rename_dinov3(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def moco_v3_position(num_patches: int, dim: int) -> Tensor:
     """MoCo v3's fixed position embedding [1, 1 + N, D] of a square grid: rows first, zero for the class token."""
-    side, width = math.isqrt(num_patches), dim // 4
-    rows, columns = torch.meshgrid(torch.arange(float(side)), torch.arange(float(side)), indexing="ij")
-    frequencies = 10000.0 ** -(torch.arange(float(width)) / width)
-    y, x = rows.flatten()[:, None] * frequencies, columns.flatten()[:, None] * frequencies  # [N, D / 4]
-    grid = torch.cat([y.sin(), y.cos(), x.sin(), x.cos()], dim=1)
+    grid = build_sincos2d_pos_embed([math.isqrt(num_patches)] * 2, dim, interleave_sin_cos=True)
     return torch.cat([torch.zeros(1, dim), grid])[None]
 
 

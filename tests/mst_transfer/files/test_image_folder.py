@@ -2,9 +2,8 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,14 +51,15 @@ def test_order_of_the_file_system_does_not_matter(tmp_path: Path, monkeypatch: p
         save(tmp_path / name, PHOTOGRAPH[:8, :8])
     os.symlink(tmp_path / "a" / "c", tmp_path / "b" / "same")
 
-    @contextmanager
-    def reordered(folder: str, backwards: bool) -> Iterator[list[os.DirEntry[str]]]:
-        with scandir(folder) as entries:
-            yield sorted(entries, key=lambda entry: entry.name, reverse=backwards)
-
-    scandir, found = os.scandir, []
+    walk, found = os.walk, []
     for backwards in (False, True):
-        monkeypatch.setattr(os, "scandir", partial(reordered, backwards=backwards))
+
+        def reordered(*words: Any, backwards: bool = backwards, **options: Any) -> Iterator[tuple]:
+            for folder, folders, names in walk(*words, **options):
+                folders.sort(reverse=backwards)
+                yield folder, folders, sorted(names, reverse=backwards)
+
+        monkeypatch.setattr(os, "walk", reordered)
         found.append(find_images(tmp_path))
     assert found[0] == found[1] and len(found[0]) == 3
 
@@ -83,7 +83,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
 
     def refusing(folder: str) -> Iterator[os.DirEntry[str]]:  # chmod would not stop root
         if folder.endswith("locked"):
-            raise PermissionError(13, "Permission denied")
+            raise PermissionError(13, "Permission denied", folder)
         return scandir(folder)
 
     monkeypatch.setattr(os, "scandir", refusing)
