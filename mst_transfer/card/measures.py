@@ -127,12 +127,9 @@ class MeanAP(Measure):
 
 
 def mean_ap(ground_truth: dict[str, Any], results: Sequence[Mapping[str, Any]], iou_type: str) -> MeanAP:
-    """Matches detections to ground truth, image by image, by hotcoco.
+    """Matches the content of a COCO result file to that of an annotation file, image by image, by hotcoco.
 
-    Args:
-        ground_truth: content of a COCO annotation file. Images keep its order; classes go by ascending id.
-        results: content of a COCO result file.
-        iou_type: ``bbox`` or ``segm``.
+    Images keep the latter's order; classes go by ascending id. ``iou_type`` is ``bbox`` or ``segm``.
 
     Raises:
         ValueError: no image has an instance, an id is not an integer, or a result is of an unknown image or class.

@@ -30,13 +30,10 @@ class Instances(NamedTuple):
 def save_pictures(
     folder: Path, section: str, title: str, cells: Cells, caption: str = "", legend: Mapping[str, str] | None = None
 ) -> None:
-    """Writes a grid, or the columns of it that one job knows, into a folder of its own.
+    """Writes a grid, or the columns of it that one job knows, into a folder of its own below ``DIR/pictures``.
 
-    Args:
-        folder: below ``DIR/pictures``; made if it is not there.
-        section, title: key of ``SECTIONS``, and words; folders that agree in both are one grid on the page.
-        cells: columns are ``PHOTO``, ``TRUTH`` and names of checkpoints.
-        caption, legend: what there is to see; class → colour, see ``colours_of``.
+    Folders that agree in section, a key of ``SECTIONS``, and title are one grid on the page. Columns are ``PHOTO``,
+    ``TRUTH`` and names of checkpoints. The legend has the colours of classes, see ``colours_of``.
 
     Raises:
         OSError: a file cannot be written.

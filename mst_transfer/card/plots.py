@@ -29,8 +29,7 @@ class Line(NamedTuple):
 def axis(items: Iterable[dict[str, Any]], form: str) -> dict[str, Any]:
     """Makes an axis that holds each ``value`` and ``ci95``, and 0 if the form of figures has a sign.
 
-    Returns:
-        Round ``ticks``, and ``at``, which says where a value stands in per cent of the width.
+    It has round ``ticks``, and ``at``, which says where a value stands in per cent of the width.
     """
     from matplotlib.ticker import MaxNLocator
 

@@ -38,11 +38,7 @@ def architecture_of(path: str | Path | BackboneFile, role: str | None = "teacher
 
 
 def infer_architecture(tensors: Mapping[str, Tensor], source: str) -> tuple[str, dict[str, Any]]:
-    """Guesses the architecture from names and shapes, by the conventions of those who publish weights.
-
-    Args:
-        tensors: of the backbone under timm's names, as ``mst_transfer.checkpoint.read_backbone`` gives them.
-        source: the file's name, for messages.
+    """Guesses the architecture from timm's names and shapes, by the conventions of those who publish weights.
 
     Returns:
         Name and overrides for ``timm.create_model``. Numbers of heads leave no trace in shapes: they are those that

@@ -18,12 +18,7 @@ from mst_transfer.checkpoint.errors import BackboneRefusedError
 
 
 def fit_patch_embed(weight: Tensor, shape: Sequence[int], source: str) -> tuple[Tensor, str]:
-    """Fits a checkpoint's projection to the model's.
-
-    Args:
-        weight: [D, channels, rows, columns].
-        shape: what the model has; D may not differ.
-        source: for messages.
+    """Fits a checkpoint's projection [D, channels, rows, columns] to the shape of the model's; D may not differ.
 
     Returns:
         The weight, and what was done, e.g. ``8x8 -> 16x16``; empty if nothing.

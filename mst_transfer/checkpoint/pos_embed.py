@@ -40,14 +40,9 @@ def resample_pos_embed(
     num_prefix: int,
     interpolation: str = "timm",
 ) -> Tensor:
-    """Position embeddings of another grid; the given tensor itself where the grids are equal.
+    """Position embeddings [1, P + N, D] of another grid of rows and columns; the given tensor itself where it is equal.
 
-    Args:
-        pos_embed: [1, P + N, D]; the prefix stays as it is.
-        new_grid: rows and columns of patches.
-        old_grid: rows and columns that ``pos_embed`` was made for.
-        num_prefix: P.
-        interpolation: ``timm`` or ``dino``.
+    The prefix, of P tokens, stays as it is.
     """
     check_interpolation(interpolation)
     if tuple(new_grid) == tuple(old_grid):
@@ -121,10 +116,7 @@ def _add_pos_embed_as_dino(vit: Any, x: Tensor) -> Tensor:
 def fit_pos_embed(
     model: nn.Module, pos_embed: Tensor, grid: tuple[int, int] | None, interpolation: str, source: str
 ) -> tuple[Tensor, str]:
-    """Resamples a checkpoint's ``pos_embed`` [1, P + N, D] to the grid of a timm ViT.
-
-    Args:
-        grid: rows and columns that it was made for; None: a square.
+    """Resamples a checkpoint's ``pos_embed`` [1, P + N, D], made for ``grid`` (None: a square), to that of a timm ViT.
 
     Returns:
         The embeddings, and what was done, e.g. ``14x14 -> 6x8``; empty if nothing.

@@ -66,10 +66,7 @@ def is_derived_tensor(name: str) -> bool:
 
 
 def recognise(tensors: Mapping[str, Tensor], role: str | None, source: str) -> BackboneFile:
-    """Finds the backbone among all tensors of a file and gives it timm's names.
-
-    Args:
-        role: ``teacher`` or ``student``, where the file holds several networks; None: the only one, else the teacher.
+    """Finds the backbone among all tensors of a file and gives it timm's names; ``role`` as of ``read_backbone``.
 
     Raises:
         ValueError: if there is no backbone, or none of that role.

@@ -25,10 +25,8 @@ def check_architecture(
 ) -> None:
     """Compares what a checkpoint and a model must have in common, and the heads that metadata name.
 
-    Args:
-        tensors: the file's without those left out on purpose.
-        unused: module paths that the model has removed on purpose; removed blocks count to its depth.
-        skipped: names of the file that were left out on purpose.
+    ``tensors`` are the file's without ``skipped``, those left out on purpose; blocks among ``unused``, the module paths
+    that the model has removed on purpose, count to its depth.
 
     Raises:
         BackboneRefusedError: says what the checkpoint is and what the model is.

@@ -76,10 +76,8 @@ def free_space(path: str | os.PathLike) -> int | None:
 def write_atomically(path: str | os.PathLike, write: Callable[[str], object], needed: int | None = None) -> None:
     """Writes a file under a temporary name beside it, flushes it to the disk, then renames it.
 
-    Args:
-        path: The file; its folder is made, an older file is replaced.
-        write: Called with the temporary path, which it must fill.
-        needed: The file's size in bytes, if known: for the message.
+    Its folder is made, an older file is replaced. ``write`` is called with the temporary path, which it must fill;
+    ``needed`` is the size in bytes, if known, for the message.
 
     Raises:
         FileNotWrittenError: No space, no right, no folder. An older file stays as it was.

@@ -45,14 +45,8 @@ def draw_box(
     The first of ten proposals (area uniform, ratio log-uniform) that fits into the image, at a uniform place;
     if none fits, the largest central box within the range of ratios.
 
-    Args:
-        draws: at least 22 uniform numbers in [0, 1): ten areas, ten ratios, top, left.
-        height, width: of the image in pixels.
-        scale: range of the box's share of the image area.
-        ratio: range of its width / height.
-
-    Returns:
-        top, left, height, width in pixels.
+    22 or more uniform numbers in [0, 1), for ten areas, ten ratios, top and left; the ranges of the box's share of the
+    image area and of its width / height → top, left, height, width in pixels.
     """
     log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
     for area_draw, ratio_draw in zip(draws[:10], draws[10:20], strict=True):

@@ -96,12 +96,8 @@ def extract_features(
 ) -> tuple[Tensor, Tensor]:
     """Features float32 [n, D] and labels int64 [n] of every image, in order, on the CPU, the same on every process.
 
-    Each process takes every so-manieth image; nothing is padded, so nothing counts twice.
-
-    Args:
-        function: uint8 views [B, 3, S, S] on ``device`` → [B, D].
-        batch_size, num_workers: of one process.
-        title: of the progress line.
+    ``function`` takes uint8 views [B, 3, S, S] on ``device`` to [B, D]. Each process takes every so-manieth image, in
+    batches of its own; nothing is padded, so nothing counts twice. ``title`` is of the progress line.
     """
     world, progress = get_world_size(), Progress(title, len(dataset))
     mine, parts, done = dataset.select(range(get_rank(), len(dataset), world)), [], 0

@@ -66,15 +66,9 @@ def _mix64_tensor(value: Tensor) -> Tensor:
 
 
 def uniform(key: int, sample_ids: Tensor, num_draws: int) -> Tensor:
-    """Independent uniform numbers in [0, 1) for each sample.
+    """Independent uniform numbers in [0, 1), multiples of 2^-24, by a key such as ``derive_key(seed, step, view)``.
 
-    Args:
-        key: from ``derive_key``, e.g. of (seed, step, view).
-        sample_ids: int64 [B], identifies each row; equal ids give equal rows.
-        num_draws: columns N.
-
-    Returns:
-        float32 [B, N] on the device of ``sample_ids``, multiples of 2^-24.
+    Samples int64 [B] → float32 [B, num_draws] on their device; equal ids give equal rows.
     """
     rows = _mix64_tensor(sample_ids.to(torch.int64) * _signed(_GOLDEN) + _signed(key))
     columns = torch.arange(1, num_draws + 1, device=sample_ids.device, dtype=torch.int64) * _signed(_GOLDEN)

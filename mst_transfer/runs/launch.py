@@ -111,11 +111,7 @@ def num_cores() -> int:
 
 
 def model_wrapper_cfg(find_unused_parameters: bool = False) -> dict[str, Any] | None:
-    """The ``model_wrapper_cfg`` of a Runner's config for a CPU-only process group.
-
-    Returns:
-        None where mmengine's default is right (one process, or GPUs).
-    """
+    """The ``model_wrapper_cfg`` of a Runner's config for CPU processes; None where mmengine's default is right."""
     import torch
     import torch.distributed as dist
 

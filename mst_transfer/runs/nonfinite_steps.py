@@ -23,9 +23,7 @@ def finite(values: Mapping[str, Any]) -> dict[str, float]:
 def lower_loss_scale(scaler: Any, new_scale: float | None = None) -> bool:
     """Ends a step of float16 that is left out; True when its loss scale was too high, and has been lowered.
 
-    Args:
-        scaler: ``torch.amp.GradScaler`` whose gradients have been unscaled.
-        new_scale: what a config sets the scale to after each step; None for torch's own rule.
+    The scaler has unscaled the gradients. ``new_scale``: what a config sets after each step; None: torch's own rule.
     """
     before = scaler.get_scale()
     scaler.update(new_scale)
@@ -60,13 +58,10 @@ class NonfiniteSteps:
         hub.update_scalar(f"train/{LEFT_OUT}", hub.runtime_info[LEFT_OUT])
 
     def left_out(self, step: int, values: Mapping[str, Any], samples: Sequence[Any], advice: str) -> None:
-        """A step was left out for a reason that does not go away by itself.
+        """A step, counted from 0, was left out for a reason that does not go away by itself.
 
-        Args:
-            step: its number, from 0.
-            values: losses and the like by name, numbers or text.
-            samples: this process's, in any form that JSON has.
-            advice: what to try, for the message that ends the run.
+        Losses and the like by name, and this process's samples, in any form that JSON has, go to a file; ``advice`` to
+        the message that ends the run.
 
         Raises:
             FloatingPointError: ``limit`` steps in a row. Names the newest checkpoint: weights have not changed since

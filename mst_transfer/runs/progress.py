@@ -11,9 +11,7 @@ _NOTICE_SECONDS = 5.0
 class Progress:
     """Says on stderr every five seconds how far the main process is, and how long the rest will take.
 
-    Args:
-        title: what is counted up to ``total``, e.g. ``checking masks of data/x:``.
-        total: number of items.
+    ``title`` is what is counted up to ``total``, e.g. ``checking masks of data/x:``.
     """
 
     def __init__(self, title: str, total: int) -> None:

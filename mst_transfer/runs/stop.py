@@ -173,8 +173,7 @@ def exit_status(status: int) -> int:
 def end_group(status: int) -> int:
     """Ends this process without waiting for the others, which may wait for it: their next exchange then fails at once.
 
-    Returns:
-        ``status``, where this process is alone.
+    Where this process is alone the status is returned.
     """
     if launch.world_size() == 1:
         return status

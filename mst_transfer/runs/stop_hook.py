@@ -90,12 +90,9 @@ class StopHook(Hook):
 
 
 def save_now(runner: Any, done: int, saved_at: int = -1) -> str:
-    """Saves a checkpoint between the regular ones, by the run's checkpoint hook, and says where.
+    """Saves a checkpoint after ``done`` steps, by the run's checkpoint hook, and says where.
 
-    Args:
-        runner: mmengine's.
-        done: steps of training.
-        saved_at: the step of the newest checkpoint; it is not saved again.
+    That of the step ``saved_at``, the newest one's, is not saved again.
     """
     hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
     if hook is None:

@@ -91,10 +91,7 @@ def release_all() -> None:
 
 @contextmanager
 def locked(work_dir: str | os.PathLike) -> Iterator[str | None]:
-    """Calls ``lock`` in the main process for all of a group, and ``release`` in the end.
-
-    Yields:
-        What ``lock`` returns.
+    """Calls ``lock`` in the main process for all of a group, yields what it returns, and calls ``release``.
 
     Raises:
         WorkDirInUseError: In all other processes a plain ``ValueError`` that says the same.

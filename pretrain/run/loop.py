@@ -34,12 +34,7 @@ MODEL_INPUTS = ("global_crops", "local_crops", "index")
 
 
 class StepLoader:
-    """Groups a loader's micro-batches into the steps of an epoch.
-
-    Args:
-        loader: yields micro-batches; its sampler has ``set_epoch`` and ``set_start_step``.
-        accumulation_steps: micro-batches a step.
-    """
+    """Groups a loader's micro-batches into the steps of an epoch."""
 
     def __init__(self, loader: DataLoader, accumulation_steps: int) -> None:
         self.loader, self.accumulation_steps = loader, accumulation_steps

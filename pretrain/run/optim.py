@@ -69,11 +69,9 @@ class PretrainOptimWrapper(OptimWrapper):
         self.scaler = torch.amp.GradScaler(self.device_type) if chosen.name == "float16" else None
 
     def settle_format(self, model: nn.Module, tokens: Sequence[int]) -> None:
-        """Chooses the format for all processes, if neither config nor checkpoint says it.
+        """Chooses the quickest format of a model for all processes, if neither config nor checkpoint says it.
 
-        Args:
-            model: what is to be quick.
-            tokens: of the views, for each of their sizes.
+        ``tokens`` are their numbers in the views, for each of their sizes.
         """
         if self.format.name == AUTO:
             self._take(NumberFormat(*decided_by_main(lambda: astuple(quickest_format(model, tokens)))))
@@ -154,11 +152,9 @@ class PretrainOptimWrapper(OptimWrapper):
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class PretrainOptimWrapperConstructor:
-    """Builds the optimiser over DINO's two parameter groups.
+    """Builds the optimiser over DINO's two parameter groups, and ``PretrainOptimWrapper`` around it.
 
-    Args:
-        optim_wrapper_cfg: ``type``, ``optimizer`` and arguments of ``PretrainOptimWrapper``.
-        paramwise_cfg: must be None: the groups are part of the method.
+    ``paramwise_cfg`` must be None: the groups are part of the method.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:

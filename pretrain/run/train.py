@@ -60,14 +60,11 @@ def check_inputs(cfg: Any, args: argparse.Namespace) -> None:
 def build_runner(cfg: Any, launcher: str, resume: str | None = None, fresh: bool = False) -> Any:
     """An mmengine ``Runner`` whose data, model and loop stand, so that wrong input shows before the first step.
 
+    Its work directory is this process's until ``work_dir.release``.
+
     Args:
-        cfg: from ``load_config``.
-        launcher: what started the processes.
         resume: ``auto`` or a checkpoint's path.
         fresh: set an earlier run's checkpoints in the work directory aside instead of refusing to start.
-
-    Returns:
-        The Runner; its work directory is this process's until ``work_dir.release``.
 
     Raises:
         ValueError, TypeError, FileNotFoundError: the config's values, or its data, can't be used.

@@ -37,8 +37,7 @@ class ViTFamily:
     def describe(self, tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Any]:
         """What a checkpoint and a model must have in common: width and depth; patches of another size are resampled.
 
-        Args:
-            names: those of the tensors, and of others that are left out on purpose.
+        ``names`` are those of the tensors, and of others that are left out on purpose.
         """
         projection = tensors[self.anchor]  # [D, channels, p, p]
         blocks = [int(match.group(1)) for match in map(_BLOCK.match, names) if match]
