@@ -181,7 +181,7 @@ def start_torchrun(root: Path, tmp_path: Path, program: str, *words: str, option
 ALONE = ("--nproc_per_node", "1", "--standalone")
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGUSR1, 75), (signal.SIGINT, 130), (signal.SIGTERM, 75)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGUSR1, 75), (signal.SIGINT, 130)])
 def test_a_wish_reaches_the_processes_and_their_status_comes_back(
     number: int, status: int, root: Path, tmp_path: Path
 ) -> None:
@@ -194,11 +194,11 @@ def test_a_wish_reaches_the_processes_and_their_status_comes_back(
     assert not list((tmp_path / "temporary").glob("mst_launch_*"))
 
 
-@pytest.mark.parametrize(("mode", "status", "left"), [("fail once", 0, "1 True"), ("fail", 1, None)])
+@pytest.mark.parametrize(("mode", "times", "status", "left"), [("fail once", 1, 0, "1 True"), ("fail", 0, 1, None)])
 def test_a_failed_process_is_started_again_and_knows_it(
-    mode: str, status: int, left: str | None, root: Path, tmp_path: Path
+    mode: str, times: int, status: int, left: str | None, root: Path, tmp_path: Path
 ) -> None:
-    process = start_torchrun(root, tmp_path, PROGRAM, mode, options=(*ALONE, "--max-restarts", "1"))
+    process = start_torchrun(root, tmp_path, PROGRAM, mode, options=(*ALONE, "--max-restarts", str(times)))
     _, said = process.communicate(timeout=300)
     assert process.returncode == status, said
     note = tmp_path / "said"
