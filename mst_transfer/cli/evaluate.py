@@ -33,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--pool", nargs="+", default=[], metavar="FOLDER", help="what was pre-trained on: is val in it?")
     data.add_argument("--leave-out-leaks", action="store_true", help="score val without near duplicates")
     what = parser.add_argument_group("what")
+    what.add_argument("--probes", action="store_true", help="of frozen features (the default)")
     what.add_argument(
         "--tune", nargs="*", metavar="HEAD", help="also train heads: each task's first, those named, or all"
     )
