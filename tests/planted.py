@@ -167,7 +167,7 @@ def planted(model: Any, cells: bool = False) -> Iterator[None]:
         padding = (0, width * stride - image.shape[3], 0, height * stride - image.shape[2])
         assert max(padding) < stride and min(padding) >= 0, f"{tuple(image.shape)} → {tuple(maps[0].shape)}"
         pixels = F.pad(image, padding) * preprocessor.std + preprocessor.mean
-        if preprocessor.channel_conversion:
+        if any(vars(preprocessor).get(name) for name in ("channel_conversion", "_channel_conversion")):  # _: the fork
             pixels = pixels.flip(1)
         logits = right_logits(pixels, segmentor.num_classes)
         if cells:

@@ -96,10 +96,11 @@ def check_mm() -> Iterator[Line]:
     """Are mmengine, mmdet and mmseg there, all of one line? Both lines install the same files."""
     there = [[f"{one} {found}" for one in line if (found := installed_version(one))] for line in MM_LINES.values()]
     if all(there):
-        both = f"{', '.join(sum(there, []))} are installed together; the fork (onedl) overwrites OpenMMLab's files"
-        again = " ".join(f"'{name}{versions}'" for name, versions in MM_LINES["openmmlab"].items())
-        fix = f"pip uninstall -y {' '.join(MM_NAMES)} && pip install {constraints()}{again}"
-        yield Line("fault", both, f"{fix}; for the fork: bash tools/install.sh --onedl")
+        ours, fork = (" ".join(f"'{name}{found}'" for name, found in line.items()) for line in MM_LINES.values())
+        fix = f"pip uninstall -y {' '.join(MM_NAMES)} && pip install {constraints()}{ours}, or for the fork {fork}"
+        yield Line(
+            "fault", f"{', '.join(sum(there, []))} are installed together: their files overwrite each other", fix
+        )
         return
     line = mm_line()
     yield Line("ok", f"mm packages: {LINE_NAMES[line]}")

@@ -3,12 +3,16 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from mst_transfer.cli.main import main
+from mst_transfer.compat.mm_lines import MM_LINES, MM_NAMES
 
 LAUNCHERS = {
     "dist_train.sh": 2,
@@ -128,3 +132,44 @@ def test_an_unsupported_python_is_refused(tmp_path: Path, root: Path) -> None:
     assert done.returncode == 1 and "Python 3.8.1 is not supported; Python 3.10 to 3.13 is" in done.stderr
     done = subprocess.run([*command, "no-such-python"], capture_output=True, text=True)
     assert done.returncode == 1 and "no 'no-such-python' found" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "words", "folder"), [("openmmlab", [], ".venv"), ("onedl", ["--onedl"], ".venv-onedl")]
+)
+def test_each_line_of_the_mm_packages_has_its_own_environment(
+    line: str, words: list[str], folder: str, tmp_path: Path, root: Path
+) -> None:
+    """In a copy with an environment whose Python writes down what it is asked for, and what ``setup.py`` then wants."""
+    for name in (
+        "setup.py",
+        "pyproject.toml",
+        "constraints.txt",
+        "tools/install.sh",
+        "mst_transfer/compat/mm_lines.py",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text((root / name).read_text())
+    (tmp_path / "mst_transfer" / "__init__.py").write_text('__version__ = "1"\n')
+    programs = tmp_path / folder / "bin"
+    programs.mkdir(parents=True)
+    (programs / "activate").write_text("")
+    read = "from distutils.core import run_setup; print(*run_setup('setup.py', stop_after='init').install_requires)"
+    lines = (
+        "#!/bin/sh",
+        '[ "$1" = -c ] || echo "$*" >> calls',
+        f"'{sys.executable}' -c \"import setuptools; {read}\" > wanted",
+    )
+    (programs / "python").write_text("\n".join(lines) + "\n")
+    (programs / "python").chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if name != "MST_TRANSFER_MM"}
+    environment["PYTHON"] = "no-such-python"  # no other environment is made
+    subprocess.run(["bash", "tools/install.sh", *words], cwd=tmp_path, env=environment, check=True)
+    project, *others = (tmp_path / "calls").read_text().splitlines()
+    assert project == f"-m pip install --quiet -c {tmp_path}/constraints.txt -e {tmp_path}[dev]"
+    added = f"-m pip install --quiet --no-deps -c {tmp_path}/constraints.txt mmcv-lite"
+    assert others == ([added] if line == "onedl" else [])
+    wanted = [Requirement(one) for one in (tmp_path / "wanted").read_text().split()]
+    mm = {one.name: one.specifier for one in wanted if one.name in ("mmcv-lite", *MM_NAMES)}
+    lite = {} if line == "onedl" else {"mmcv-lite": ">=2.0.0rc4,<2.2"}  # which would bring OpenMMLab's mmengine along
+    assert mm == {name: SpecifierSet(versions) for name, versions in {**MM_LINES[line], **lite}.items()}

@@ -103,7 +103,7 @@ def test_mixed_lines_of_the_mm_packages_are_a_fault(mixture: dict, monkeypatch: 
     assert found.kind == "fault" and all(f"{name} {version}" in found.what for name, version in mixture.items())
     remove, again = found.fix.split(" && ")
     assert remove.split()[3:] == [*OPENMMLAB, *FORK] and "'mmengine>=0.10.7,<0.11' 'mmdet" in again
-    assert again.endswith("for the fork: bash tools/install.sh --onedl")
+    assert ", or for the fork 'onedl-mmengine>=0.10.12,<0.11' 'onedl-mmdetection" in again
 
 
 def test_missing_and_wrong_packages_are_faults(monkeypatch: pytest.MonkeyPatch) -> None:
