@@ -44,8 +44,7 @@ def compare(ours, theirs):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("library", ["mmdet", "mmseg"])
+@pytest.mark.parametrize(("library", "size"), [*(("mmdet", size) for size in SIZES), ("mmseg", SIZES[-1])])
 def test_maps_equal_the_library(library, size):
     ours, theirs = make_pair(library)
     image = torch.randn(2, 3, *size)
