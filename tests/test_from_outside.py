@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import site
 import subprocess
 import sys
@@ -108,6 +109,42 @@ def test_what_was_trained_is_inspected_and_exported(outside: Outside) -> None:
         printed = outside.mst("convert", trained, "--to", target, "-o", out, *arch)
         assert (outside.folder / out).is_file() and f"wrote {out}" in printed
     assert "vit_tiny_patch16_224" in outside.mst("inspect", "backbone.safetensors")
+
+
+def write_yolo(coco: Path, folder: Path) -> None:
+    """The boxes of ``coco/annotations`` as Ultralytics has them, without an outline."""
+    for split in ("train", "val"):
+        content = json.loads((coco / f"annotations/instances_{split}.json").read_text())
+        shutil.copytree(coco / split, folder / "images" / split)
+        (folder / "labels" / split).mkdir(parents=True)
+        for image in content["images"]:
+            size, lines = (image["width"], image["height"]), []
+            for one in (one for one in content["annotations"] if one["image_id"] == image["id"]):
+                sides = zip(one["bbox"][:2], one["bbox"][2:], size, strict=True)
+                shares = [((low + length / 2) / whole, length / whole) for low, length, whole in sides]
+                values = [*(middle for middle, _ in shares), *(share for _, share in shares)]
+                lines.append(f"{one['category_id'] - 1} " + " ".join(f"{value:.6f}" for value in values))
+            (folder / "labels" / split / image["file_name"]).with_suffix(".txt").write_text("\n".join(lines))
+    names = [one["name"] for one in content["categories"]]
+    (folder / "data.yaml").write_text(json.dumps({"train": "images/train", "val": "images/val", "names": names}))
+
+
+def test_from_boxes_of_yolo_to_a_card(outside: Outside) -> None:
+    """They are checked, learned without masks, and a card of probes rests on them."""
+    outside.mst("sample-data", "data/boxes", "--num-train", "8", "--num-val", "4", "--num-photos", "4")
+    write_yolo(outside.folder / "data/boxes/coco", outside.folder / "yolo")
+    (outside.folder / "boxes.py").write_text(DETECTION.replace("ann_file=None", ""))
+    said = outside.mst("train", "boxes.py", "--yolo", "yolo/data.yaml")
+    assert "0 with outlines" in said and "the mask head is left out" in said
+    results = json.loads((outside.folder / "work_dirs/boxes/results.json").read_text())
+    assert "coco/bbox_mAP" in results["metrics"] and "coco/segm_mAP" not in results["metrics"]
+    outside.mst("evaluate", "random:vit_tiny_patch16_224", "--yolo", "yolo/data.yaml", "--seeds", "0", "--out", "boxes")
+    (row,) = (
+        row
+        for row in json.loads((outside.folder / "boxes/card.json").read_text())["rows"]
+        if row["protocol"] == "dense_knn"
+    )
+    assert row["metric"] == "mIoU" and row["num_images"] == 4
 
 
 def test_five_commands_from_shards_to_the_hub(outside: Outside, tmp_path: Path, monkeypatch) -> None:
