@@ -4,10 +4,11 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from mst_transfer.datasets.cityscapes_ids import LABEL_IDS_SUFFIX, label_map_of_ids
-from mst_transfer.files.image_files import MAX_PIXELS
+from mst_transfer.files.image_files import MAX_PIXELS, open_image_file
 from mst_transfer.preflight.data_files import image_size, missing_files
 from mst_transfer.preflight.findings import Finding, SetSummary
 from mst_transfer.preflight.num_classes import ignored_values
@@ -91,6 +92,11 @@ def _check_options(place: str, dataset: Mapping[str, Any], kind: Any, model: Map
                 f"{place}: LoadAnnotations has reduce_zero_label={asked}, the dataset {reduced}: mmseg would stop at "
                 "the first image. Leave it out of LoadAnnotations, and set it in the dataset"
             )
+        if step.get("imdecode_backend") == "cv2" and _has_palette(dataset, kind):
+            yield Finding(
+                f"{place}: the masks have palettes, and LoadAnnotations with imdecode_backend='cv2' would read their "
+                "colours instead of their values. Leave imdecode_backend out: mmseg's default, 'pillow', reads values"
+            )
     ignored = int(dataset.get("ignore_index", IGNORED))
     for path, value in ignored_values(model).items():
         if value != ignored:
@@ -105,6 +111,14 @@ def _check_options(place: str, dataset: Mapping[str, Any], kind: Any, model: Map
             f"{place}: {kind.__name__} takes the values of *{suffix} for train ids, but they are label ids: road is 7 "
             "there, not 0. Set type='mst_transfer.CityscapesDataset', which maps them"
         )
+
+
+def _has_palette(dataset: Mapping[str, Any], kind: Any) -> bool:
+    """Whether the first mask that can be read has a palette."""
+    for _, mask in list_pairs("", dataset, kind)[:_MAX_SHOWN]:
+        with suppress(ValueError, OSError), open_image_file(mask) as image:
+            return image.mode == "P"
+    return False
 
 
 class _Reading:

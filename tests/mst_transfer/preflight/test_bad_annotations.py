@@ -179,6 +179,14 @@ def test_faults_of_a_mask(tmp_path: Path, name: str) -> None:
     assert not stops if not MASKS[name] else re.search(MASKS[name], stops[0])
 
 
+def test_palettes_are_not_read_by_opencv(tmp_path: Path) -> None:
+    write_masks(tmp_path)
+    for path in (tmp_path / "gtFine/train/town").iterdir():
+        path.write_bytes(mask_file("palette"))
+    stops, _ = said(seg_config(tmp_path, pipeline=[dict(type="LoadAnnotations", imdecode_backend="cv2")]))
+    assert "the masks have palettes, and LoadAnnotations with imdecode_backend='cv2' would read their col" in stops[0]
+
+
 def test_limits_are_the_configs(tmp_path: Path) -> None:
     write_coco(tmp_path)
     cfg = coco_config(tmp_path)
