@@ -106,9 +106,8 @@ SLOWLY = """
 import sys, time
 from mst_transfer.cli.main import main
 from mst_transfer.datasets import shard_writer
-from mst_transfer.datasets import shard_writer
 read = shard_writer.read_image_file
-shard_writer.read_image_file = lambda *words, **options: (time.sleep(0.005), read(*words, **options))[1]
+shard_writer.read_image_file = lambda *words, **options: (time.sleep(0.04), read(*words, **options))[1]
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -116,8 +115,8 @@ sys.exit(main(sys.argv[1:]))
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_stopped_it_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, number: int) -> None:
     folder, whole, out = tmp_path / "in", tmp_path / "whole", tmp_path / "out"
-    photos(folder, [f"{index:03d}.jpg" for index in range(300)], padding=10_000)
-    (folder / "150.jpg").write_bytes(b"no image")
+    photos(folder, [f"{index:03d}.jpg" for index in range(36)], padding=95_000)
+    (folder / "015.jpg").write_bytes(b"no image")
     write_shards(str(folder), str(whole), 10**6, 2)
     words = [sys.executable, "-c", SLOWLY, "shard", str(folder), str(out), "--shard-mb", "1", "--workers", "1"]
     begun = subprocess.Popen(words, stderr=subprocess.PIPE)

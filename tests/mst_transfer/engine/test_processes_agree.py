@@ -12,10 +12,10 @@ from splittable_tasks import write_config, write_data
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about processes on the CPU; there is a GPU here")
 pytestmark = [pytest.mark.slow, without_gpu]
-SPLITS = {1: 6, 2: 3, 3: 2}  # processes: batch of each
+SPLITS = {1: 6, 2: 3}  # processes: batch of each
 NUM_TRAIN, NUM_STEPS = 12, 4
 NAMES = ("vit", "sync", "fcos", "mask")
-THREE_TRAIN, TESTED = ("sync", "fcos"), ("sync", "mask")
+TESTED = ("sync", "mask")
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +46,7 @@ def jobs_of(processes: int, root: Path, configs: dict[str, Path]) -> Iterator[tu
         return f"test_{config}", ("test", [str(configs[config]), str(checkpoint), "--work-dir", str(work_dir)])
 
     for name in NAMES:
-        if processes < 3 or name in THREE_TRAIN:
-            yield train(name, name, SPLITS[processes])
+        yield train(name, name, SPLITS[processes])
         if name in TESTED:
             yield test(name, f"{name}_1")
     if processes == 2:
@@ -83,10 +82,10 @@ def assert_same_state(one: dict, others: list[dict]) -> None:
             assert torch.equal(other["state"][name], others[0]["state"][name]), f"processes end apart: {name}"
 
 
-@pytest.mark.parametrize(("processes", "name"), [(2, "vit"), (2, "sync"), (2, "fcos"), (3, "sync"), (3, "fcos")])
-def test_training_is_the_same(groups: dict, name: str, processes: int) -> None:
+@pytest.mark.parametrize("name", ["vit", "sync", "fcos"])
+def test_training_is_the_same(groups: dict, name: str) -> None:
     outcomes = groups["outcomes"]
-    assert_same_training(outcomes[1][name], outcomes[processes][name])
+    assert_same_training(outcomes[1][name], outcomes[2][name])
     first, last = outcomes[1][name][0]["losses"][0]["loss"], outcomes[1][name][0]["losses"][-1]["loss"]
     assert abs(last - first) > 1e-2  # it moved
 
@@ -106,10 +105,10 @@ def test_sampled_boxes_differ_but_images_and_processes_do_not(groups: dict) -> N
 
 @pytest.mark.parametrize("name", TESTED)
 def test_metrics_are_the_same_to_the_last_digit(groups: dict, name: str) -> None:
-    """Seven images on one, two and three processes; also right after training, for the process that trained alone."""
+    """Seven images on one and two processes; also right after training, for the process that trained alone."""
     outcomes = groups["outcomes"]
     metrics = [outcomes[processes][f"test_{name}"][0]["metrics"] for processes in SPLITS]
-    assert metrics[1] == metrics[0] and metrics[2] == metrics[0]
+    assert metrics[1] == metrics[0]
     assert outcomes[1][name][0]["metrics"] == metrics[0]
     assert any(0 < value < 100 for value in metrics[0].values()), metrics[0]
 
