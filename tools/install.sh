@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs this project and its tested dependencies into .venv, if that was not done yet.
 # Usage: bash tools/install.sh [--onedl] [PYTHON]
-#   --onedl   the maintained fork of the mm packages, into .venv-onedl; so does MST_TRANSFER_MM=onedl, in every script
+#   --onedl   the maintained fork of the mm packages, into .venv-onedl; so does MST_TRANSFER_MM=onedl where this is sourced
 #   PYTHON    the interpreter for a new environment (default: python3)
 # Other scripts source it: then the environment is also active afterwards.
 set -euo pipefail
