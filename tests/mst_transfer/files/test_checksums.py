@@ -1,6 +1,7 @@
 """A checkpoint that was changed anywhere, or cut anywhere, is known as such before it is used, or reads as before."""
 
 import random
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,7 @@ def some_damages(content: bytes) -> list[bytes]:
     """Flips of bits and cuts: many near both ends, where the format's own structures are, and some elsewhere."""
     draw, size = random.Random(0), len(content)
     bits = [*range(0, 160 * 8, 17), *range((size - 200) * 8, size * 8, 11), *draw.sample(range(size * 8), 40)]
+    bits += [8 * (match.start() + 38) + 4 for match in re.finditer(rb"PK\x01\x02", content)]  # makes a record a folder
     cuts = [*range(0, 200, 7), *range(size - 200, size, 5), size - 1, *draw.sample(range(size), 40)]
     return [flipped(content, bit) for bit in bits] + [content[:cut] for cut in cuts] + [content + b"\0"]
 
