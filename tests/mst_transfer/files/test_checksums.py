@@ -36,7 +36,8 @@ def read(path: Path) -> dict[str, Any]:
     if path.suffix == ".pth":
         return torch.load(path, weights_only=True)
     with safe_open(path, framework="pt") as file:
-        return dict(state_dict=load_file(path), meta=file.metadata()["format"])
+        tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}  # no longer of the file
+        return dict(state_dict=tensors, meta=file.metadata()["format"])
 
 
 def is_refused(path: Path, content: bytes) -> bool:
