@@ -49,7 +49,7 @@ def test_curves_and_config_arrive_in_all_three_and_a_resumed_run_goes_on(tiny_co
     assert history == pytest.approx(expected)
     assert tracked.data.params["model.backbone.embed_dim"] == "24"
     artifacts = [one.path for one in client.list_artifacts(tracked.info.run_id)]
-    assert {"config.py", *(folder.name for folder in run.glob("2*"))} == set(artifacts)  # each start's log: see its name
+    assert {"config.py", *(folder.name for folder in run.glob("2*"))} == set(artifacts)  # and each start's log
 
     starts = wandb_rows(run)
     assert [name for name, _, _ in starts] == [known["id"]] * 2
