@@ -70,7 +70,7 @@ def install() -> None:
 
     checkpoint.load_url = partial(torch.hub.load_state_dict_from_url, weights_only=True)
     if hasattr(checkpoint, "_safe_torch_load"):  # of the maintained fork: it loads what is refused again, unsafely
-        checkpoint._safe_torch_load = partial(torch.load, weights_only=True)
+        checkpoint._safe_torch_load = lambda *args, **kwargs: checkpoint.torch.load(*args, **kwargs)
     if not hasattr(checkpoint.save_checkpoint, "of_mmengine"):
         theirs = checkpoint.save_checkpoint
         ours = checkpoint.save_checkpoint = _with_checksum(theirs)

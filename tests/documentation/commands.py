@@ -154,7 +154,7 @@ def commands(folder: Path) -> Iterator[Path]:
         (programs / name).chmod(0o755)
     server = subprocess.Popen([sys.executable, __file__, address], stdout=subprocess.PIPE, text=True)
     try:
-        assert server.stdout is not None and server.stdout.readline() == "ready\n"
+        assert server.stdout is not None and "ready\n" in iter(server.stdout.readline, "")  # libraries may say more
         yield programs
     finally:
         server.terminate()
