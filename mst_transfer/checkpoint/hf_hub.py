@@ -80,12 +80,12 @@ def _contents(hub: Any, address: str, repo: str, options: dict[str, Any]) -> tup
     try:
         info = hub.HfApi().model_info(repo, timeout=SECONDS, **options)
         return [one.rfilename for one in info.siblings or ()], False
-    except Exception as error:
+    except Exception as error:  # as in ``explained``
         if (_status(error) or 500) < 500:
             raise
         try:
             folder = Path(hub.snapshot_download(repo, local_files_only=True, **options))
-        except Exception:
+        except hub.errors.LocalEntryNotFoundError:
             raise error from None
         if not isinstance(error, hub.errors.OfflineModeIsEnabled):
             what = f"the hub does not answer ({reason(error)}); taken from the cache: commit {folder.name}"
