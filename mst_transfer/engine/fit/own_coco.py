@@ -95,11 +95,14 @@ def learn_boxes_alone(cfg: Any) -> Iterator[str]:
                 step.update(with_mask=False)
     for _, metric in (item for loader in LOADERS for item in evaluators(cfg, loader)):
         kinds = metric.get("metric") or ()
-        metric["metric"] = [kind for kind in ([kinds] if isinstance(kinds, str) else kinds) if kind != "segm"] or "bbox"
+        if "segm" in kinds:
+            metric["metric"] = [kind for kind in kinds if kind != "segm" and kinds != "segm"] or ["bbox"]
     yield "the labels are boxes without outlines: the mask head is left out, boxes alone are learned and scored"
 
 
 def _has_outlines(path: str) -> bool:
+    if not os.path.getsize(path):
+        return True  # for all that is known: the checks say that it is no JSON
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return _OUTLINE.search(content) is not None
 

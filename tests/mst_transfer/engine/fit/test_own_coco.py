@@ -5,7 +5,7 @@ from mmengine.config import Config
 from small_sets import annotation, seg_config, write_coco
 
 from mst_transfer.engine.fit import own_coco
-from mst_transfer.engine.fit.own_coco import find_image_folder, use_coco_files
+from mst_transfer.engine.fit.own_coco import find_image_folder, learn_boxes_alone, use_coco_files
 from mst_transfer.engine.run import load_run_config
 from mst_transfer.preflight.check import check_datasets
 
@@ -80,6 +80,27 @@ def test_boxes_without_outlines_are_learned_by_a_detector_without_masks(name, tm
     assert cfg.model.roi_head.mask_head and "mask head" not in capsys.readouterr().out
     with pytest.raises(ValueError, match="without a segmentation"):
         check_datasets(cfg, ["val_dataloader"])
+
+
+@pytest.mark.parametrize(
+    ("metric", "left"),
+    [("segm", ["bbox"]), (["segm"], ["bbox"]), (["proposal", "segm"], ["proposal"]), ("bbox", "bbox")],
+)
+def test_metrics_that_score_no_masks_stay_when_masks_are_left_out(metric, left, tmp_path):
+    boxes = [annotation(0, segmentation=[])]
+    dataset = dict(type="CocoDataset", ann_file=str(write_coco(tmp_path, annotations=boxes)), pipeline=[])
+    evaluators = [dict(type="CocoMetric", metric=metric), dict(type="DumpDetResults")]
+    model = dict(roi_head=dict(mask_head=dict(type="FCNMaskHead")))
+    cfg = Config(dict(model=model, val_dataloader=dict(dataset=dataset), val_evaluator=evaluators))
+    assert len(list(learn_boxes_alone(cfg))) == 1 and cfg.model.roi_head.mask_head is None
+    assert cfg.val_evaluator == [dict(type="CocoMetric", metric=left), dict(type="DumpDetResults")]
+
+
+def test_an_empty_file_is_left_to_the_checks(tmp_path):
+    (tmp_path / "empty.json").touch()
+    dataset = dict(type="CocoDataset", ann_file=str(tmp_path / "empty.json"))
+    model = dict(roi_head=dict(mask_head=dict(type="FCNMaskHead")))
+    assert not list(learn_boxes_alone(Config(dict(model=model, val_dataloader=dict(dataset=dataset)))))
 
 
 def test_folders_may_be_named(tmp_path):
