@@ -1,21 +1,27 @@
 """The study: mask {none, random, attention} × decoder {off, on}, one block of six cells a seed: ``docs/study.md``.
 
     python -m benchmarks.study pretrain --data FOLDER [--seeds 0 1 2] [--cells dino mst] [--checkout CLONE]
-    python -m benchmarks.study evaluate --data FOLDER [options of mst evaluate]
-    python -m benchmarks.study table
+    python -m benchmarks.study pretrain --data FOLDER --device cuda --at-once 6 --epochs 100 --minutes 8 --results GPU
+    python -m benchmarks.study evaluate --data FOLDER [--results GPU] [options of mst evaluate]
+    python -m benchmarks.study table [--results GPU]
 
-FOLDER holds ``photos/{train,val}/<class>/``, ``camvid/`` and ``coco_mini/``. ``pretrain`` leaves teachers (float16) and
-curves in ``docs/results/study``; it can be stopped at any time: started again, it resumes a run and skips what is
-there. ``evaluate`` writes one card of all teachers that are there, and keeps its ``card.json`` beside them.
+FOLDER holds ``photos/{train,val}/<class>/``, ``camvid/`` and ``coco_mini/``; to pre-train, ``photos/train`` will do, as
+files or shards. ``pretrain`` leaves teachers (float16) and curves in ``docs/results/study``, or where ``--results``
+says; it can be stopped at any time: started again, it resumes a run and skips what is there. ``evaluate`` writes one
+card of all teachers that are there, and keeps its ``card.json`` beside them.
 """
 
 import argparse
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +34,8 @@ from mst_transfer.cli.convert import main as convert
 from mst_transfer.devices.processor import cpu_info
 from mst_transfer.files.atomic_files import write_text_atomically
 from mst_transfer.files.checksums import sha256_of
+from mst_transfer.runs.launch import num_cores
+from mst_transfer.runs.stop import SAVED
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results" / "study"
@@ -144,49 +152,89 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> tuple[float, dict[str, list[flo
 
 
 def pretrain(args: argparse.Namespace) -> int:
-    """Every cell that is not there yet; the exit status of the first that fails."""
-    plan = [(seed, cell) for seed in args.seeds for cell in args.cells]
+    """Every cell that is not there yet, seed by seed; the exit status of the first that did not end well."""
     words = ["git", "-C", str(args.checkout), "rev-parse", "HEAD"]
-    commit = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    commit = subprocess.run(words, capture_output=True, text=True).stdout.strip()  # a copy without git has none
+    known = dict(commit=commit, processor=cpu_info("model name"))
+    if args.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            print("--device cuda: torch sees no GPU. Next step: --device cpu", file=sys.stderr)
+            return 2
+        known["device"] = torch.cuda.get_device_name()
+    args.results.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + 60 * args.minutes
+    cells = [(seed, cell) for seed in args.seeds for cell in args.cells]
+    with ThreadPoolExecutor(args.at_once) as pool:
+        return next(filter(None, pool.map(partial(pretrain_cell, args, known, until), cells)), 0)
+
+
+def pretrain_cell(args: argparse.Namespace, known: Mapping[str, Any], until: float, one: tuple[int, str]) -> int:
+    """One pre-training of a seed and a cell, unless its teacher is there; the exit status.
+
+    Args:
+        args: of the command line.
+        known: of the run, for its file.
+        until: ``time.monotonic()`` at which it is told to save and stop.
+        one: seed and cell.
+    """
+    seed, cell = one
+    name = f"{cell}_seed{seed}"
+    teacher, folder = args.results / f"{name}.safetensors", (args.out / name).resolve()
+    if teacher.is_file():
+        return 0
+    if time.monotonic() > until:
+        return SAVED
+    print(f"{name}: {folder}/log.txt", flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "MST_DATA_ROOT": str(args.data.resolve()), "PYTHONPATH": str(args.checkout.resolve())}
-    for number, (seed, cell) in enumerate(plan, 1):
-        teacher, folder = RESULTS / f"{cell}_seed{seed}.safetensors", (args.out / f"{cell}_seed{seed}").resolve()
-        if teacher.is_file():
-            continue
-        print(f"[{number}/{len(plan)}] {cell}, seed {seed}: {folder}/log.txt", flush=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        words = ["tools/pretrain.py", f"pretrain/configs/study/{cell}.py", "--seed", str(seed)]
-        with open(folder / "log.txt", "a") as log:
-            command = [sys.executable, *words, "--work-dir", str(folder), "--resume"]
-            run = subprocess.run(command, cwd=args.checkout, env=environment, stdout=log, stderr=log)
-        if run.returncode:
-            return run.returncode
-        if convert([f"{folder}/teacher.safetensors", "--to", "mst", "--dtype", "float16", "-o", str(teacher)]):
-            return 1
-        minutes, last = curves(read_scalars(folder))
-        content = dict(method=cell, seed=seed, command=f"python {' '.join(words)} --work-dir OUT --resume")
-        content |= dict(commit=commit, processor=cpu_info("model name"), threads=os.environ.get("OMP_NUM_THREADS"))
-        content |= dict(minutes=round(minutes, 1), sha256=sha256_of(teacher), last_of_each_epoch=last)
-        write_text_atomically(teacher.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
+    cores = max(1, num_cores() // args.at_once)
+    options = [f"train_cfg.max_epochs={args.epochs}"] * bool(args.epochs)
+    if args.device == "cuda":  # a small net waits for its crops, and would wait for the compiler
+        options += [f"train_dataloader.num_workers={cores}", "model.backbone.compile_blocks=False"]
+    else:
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+        environment.setdefault("OMP_NUM_THREADS", str(cores))
+    words = ["tools/pretrain.py", f"pretrain/configs/study/{cell}.py", "--seed", str(seed)]
+    words += ["--cfg-options", *options] * bool(options)
+    with open(folder / "log.txt", "a") as log:
+        command = [sys.executable, *words, "--work-dir", str(folder), "--resume"]
+        run = subprocess.Popen(command, cwd=args.checkout, env=environment, stdout=log, stderr=log)
+    try:
+        status = run.wait(None if math.isinf(until) else until - time.monotonic())
+    except subprocess.TimeoutExpired:
+        run.terminate()
+        status = run.wait() and SAVED
+    print(f"{name}: {'done' if not status else f'status {status}, see its log'}", flush=True)
+    if status:
+        return status
+    if convert([f"{folder}/teacher.safetensors", "--to", "mst", "--dtype", "float16", "-o", str(teacher)]):
+        return 1
+    minutes, last = curves(read_scalars(folder))
+    content = dict(method=cell, seed=seed, command=f"python {' '.join(words)} --work-dir OUT --resume", **known)
+    content |= dict(threads=environment.get("OMP_NUM_THREADS"), at_once=args.at_once, minutes=round(minutes, 1))
+    content |= dict(sha256=sha256_of(teacher), last_of_each_epoch=last)
+    write_text_atomically(teacher.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
     return 0
 
 
 def evaluate(args: argparse.Namespace) -> int:
     """One card of all teachers that are there."""
-    teachers = [f"{path.stem}={path}" for path in sorted(RESULTS.glob("*_seed*.safetensors"))]
+    teachers = [f"{path.stem}={path}" for path in sorted(args.results.glob("*_seed*.safetensors"))]
     words = ["evaluate", *teachers, "random", "--on", "coco_mini", "camvid", "--images", str(args.data / "photos")]
     words += ["--labels", *LABELS, "--seeds", *SEEDS, "--out", str(args.out / "card"), *args.others]
     environment = {**os.environ, "MST_DATA_ROOT": str(args.data.resolve())}
     run = subprocess.run([sys.executable, "-m", "mst_transfer.cli.main", *words], cwd=ROOT, env=environment)
     card = args.out / "card" / "card.json"
     if not run.returncode and card.is_file():  # a dry run leaves none
-        shutil.copy(card, RESULTS / "card.json")
+        shutil.copy(card, args.results / "card.json")
     return run.returncode
 
 
 def table(args: argparse.Namespace) -> int:
-    """Markdown, from the files in ``docs/results/study``."""
-    card = RESULTS / "card.json"
+    """Markdown, from the card of the results."""
+    card = args.results / "card.json"
     if not card.is_file():
         print(f"there is no {card} yet. Next step: python -m benchmarks.study evaluate", file=sys.stderr)
         return 1
@@ -204,9 +252,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--cells", nargs="+", choices=tuple(CELLS), default=list(CELLS))
     parser.add_argument("--checkout", type=Path, default=ROOT, help="whose code pre-trains (default: this one)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="teachers and curves (docs/results/study)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="that pre-trains")
+    parser.add_argument("--at-once", type=int, default=1, metavar="N", help="pre-trainings side by side (1)")
+    parser.add_argument("--epochs", type=int, help="instead of the config's 25; name other --results")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="then save, stop, and end with status 75")
     args, args.others = parser.parse_known_args(argv)
     if args.others and args.action != "evaluate":
         parser.error(f"unknown options {' '.join(args.others)}")
+    if (args.epochs or args.device == "cuda") and args.results == RESULTS:
+        parser.error("--epochs and --device cuda make other figures: name a folder of their own, --results FOLDER")
     return {"pretrain": pretrain, "evaluate": evaluate, "table": table}[args.action](args)
 
 

@@ -1,10 +1,15 @@
-"""The study's analysis against least squares with a column for each block and cell, and its tables."""
+"""The study's analysis against least squares with a column for each block and cell, its tables, and its runs."""
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.study import CELLS, KNN, PRIMARY, collect, contrast_table, curves, estimate, figure_table, weights
+from benchmarks.gpu.whole_runs import draw_photos
+from benchmarks.study import CELLS, KNN, PRIMARY, collect, contrast_table, curves, estimate, figure_table, main, weights
+from mst_transfer.runs.stop import SAVED
 
 
 def made_up(blocks: int, decoder: float = 0.0, attention: float = 0.0, noise: float = 0.1) -> np.ndarray:
@@ -71,3 +76,27 @@ def test_curves_of_a_resumed_run():
     rows += [dict(step=30, epoch=2, time=6.0, loss=1.0), dict(step=30, val_knn=4.0)]
     minutes, last = curves(rows)
     assert minutes == pytest.approx((60 + 30 + 60) / 60) and last == {"loss": [2.0, 1.0]}
+
+
+@pytest.mark.slow
+def test_cells_side_by_side_stop_in_time_and_go_on(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    draw_photos(tmp_path / "photos" / "train", 64, 96, 96)
+    words = ["pretrain", "--data", str(tmp_path), "--out", str(tmp_path / "runs"), "--results", str(tmp_path / "found")]
+    words += ["--seeds", "3", "--cells", "dino", "mst", "--at-once", "2", "--epochs", "3"]
+    assert main([*words, "--minutes", "0.02"]) == SAVED and not list((tmp_path / "found").glob("*.safetensors"))
+    assert main(words) == 0
+    for cell in ("dino", "mst"):
+        found = json.loads((tmp_path / "found" / f"{cell}_seed3.json").read_text())
+        assert (found["method"], found["seed"], found["at_once"]) == (cell, 3, 2)
+        assert "train_cfg.max_epochs=3" in found["command"] and len(found["last_of_each_epoch"]["loss"]) == 3
+        assert ("loss_restoring" in found["last_of_each_epoch"]) == (cell == "mst")
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "found").iterdir()}
+    assert len(made) == 4 and main(words) == 0 and made == {path: path.stat().st_mtime_ns for path in made}
+
+
+def test_other_figures_do_not_mix_with_the_study(capsys: pytest.CaptureFixture) -> None:
+    for option in (["--epochs", "100"], ["--device", "cuda"]):
+        with pytest.raises(SystemExit):
+            main(["pretrain", *option])
+        assert "--results" in capsys.readouterr().err
