@@ -103,7 +103,7 @@ setup(
     python_requires=">=3.10,<3.14",  # mmengine 0.10 uses pkgutil.find_loader, which Python 3.14 removed
     packages=find_packages(include=["mst_transfer", "mst_transfer.*", "pretrain", "pretrain.*"]),
     package_data={
-        "mst_transfer": ["py.typed", "card/page.html", "card/page.md", "card/model_card.md"],
+        "mst_transfer": ["py.typed", "card/page.html", "card/page.md", "card/model_card.md", "zoo/*"],
         "pretrain": ["py.typed"],
     },
     cmdclass={"build_py": BuildWithConfigs},

@@ -76,7 +76,7 @@ def load_backbone(
     """Builds timm's model of a backbone file and loads it, completely or not at all.
 
     Args:
-        checkpoint: file of any source, ``timm://NAME``, or ``hf://ORG/REPO[/FILE][@REVISION]``.
+        checkpoint: file of any source, ``zoo://NAME``, ``timm://NAME``, or ``hf://ORG/REPO[/FILE][@REVISION]``.
         arch: timm's name; None: as the file says or shows.
         role: ``teacher`` or ``student``, where a file holds both.
         **options: of ``timm.create_model``, e.g. ``dynamic_img_size=True``.
@@ -122,7 +122,8 @@ def evaluate(checkpoints: Sequence[str | Path], out: str | Path, **options: Any)
     """Says what checkpoints are worth, as ``mst evaluate`` does: runs what is not done yet and writes the card.
 
     Args:
-        checkpoints: ``PATH``, ``NAME=PATH``, ``timm://NAME``, ``hf://ORG/REPO``, ``random`` or ``random:ARCH`` each.
+        checkpoints: ``PATH``, ``NAME=PATH``, ``zoo://NAME``, ``timm://NAME``, ``hf://ORG/REPO``, ``random`` or
+            ``random:ARCH`` each.
         out: folder of the card.
         **options: those of ``mst evaluate``, e.g. ``on=["camvid"]``, ``labels=["10%"]``, ``tune=[]``.
 

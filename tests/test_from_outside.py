@@ -86,6 +86,7 @@ def test_the_package_is_the_wheels(outside: Outside, root: Path) -> None:
     assert (Path(where[0]).parent / "card" / "page.html").is_file()
     code = "from mst_transfer.configs import shipped; print(*shipped.available_configs())"
     assert "pretrain/configs/mst_vit_sample.py" in outside.run(code).split()
+    assert "zoo://mst_nano" in outside.mst("zoo") and "would load     yes" in outside.mst("inspect", "zoo://mst_nano")
 
 
 def test_six_lines_of_ones_own_train_and_evaluate(outside: Outside) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 from mst_transfer.card.pictures import PHOTO, TRUTH
 from mst_transfer.checkpoint import architecture_of, read_backbone
-from mst_transfer.checkpoint.hf_hub import fetch, is_hub_address, parse_address
+from mst_transfer.checkpoint.addresses import fetch, is_address
+from mst_transfer.checkpoint.hf_hub import is_hub_address, parse_address
 from mst_transfer.files.checksums import checksum_of, sha256_of
 from mst_transfer.probes.backbones import RANDOM, FrozenBackbone, load_frozen
 
@@ -24,7 +25,7 @@ class Checkpoint:
     """A checkpoint that loads."""
 
     name: str  # in the card
-    path: str  # of the file, ``timm://NAME``, ``hf://ORG/REPO/FILE@COMMIT``, or ``random``
+    path: str  # of the file, ``zoo://NAME``, ``timm://NAME``, ``hf://ORG/REPO/FILE@COMMIT``, or ``random``
     sha256: str  # of the file, of timm's tensors, or empty
     load: str  # the load report
     arch: str  # with arch_kwargs of ``timm.create_model``
@@ -106,7 +107,7 @@ def open_checkpoints(words: Sequence[str]) -> list[Checkpoint]:
 
 def _open(name: str, path: str, first: Checkpoint | None) -> Checkpoint:
     path = os.path.abspath(path) if os.path.exists(path) else path
-    file, path = fetch(path) if is_hub_address(path) else (path, path)
+    file, path = fetch(path) if is_address(path) else (path, path)
     digest, options = "", dict[str, Any]()
     if _is_random(path):
         path, _, arch = path.partition(":")

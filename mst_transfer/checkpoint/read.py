@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from mst_transfer.checkpoint.addresses import fetch, is_address
 from mst_transfer.checkpoint.files import read_pickle, read_safetensors
-from mst_transfer.checkpoint.hf_hub import fetch, is_hub_address
 from mst_transfer.checkpoint.metadata import FORMAT, ROLES, BackboneMetadata, carried_strings
 from mst_transfer.checkpoint.recognise import BackboneFile, recognise
 from mst_transfer.checkpoint.timm_hub import is_timm_name, read_published
@@ -18,8 +18,8 @@ def read_backbone(path: str | Path, role: str | None = "teacher") -> tuple[dict[
 
     Args:
         path: ``.safetensors``, or a pickle such as ``.pth``, which is only read with ``weights_only=True``; or
-            ``timm://NAME`` for weights that timm publishes, e.g. ``timm://vit_small_patch16_224.dino``; or
-            ``hf://ORG/REPO[/FILE][@REVISION]`` on the Hugging Face Hub.
+            ``timm://NAME`` for weights that timm publishes, e.g. ``timm://vit_small_patch16_224.dino``;
+            ``hf://ORG/REPO[/FILE][@REVISION]`` on the Hugging Face Hub; or ``zoo://NAME``, of this project.
         role: which network to take where a file holds both, ``teacher`` or ``student``; None: the only one that the
             file names, else the teacher.
 
@@ -47,7 +47,7 @@ def find_backbone(path: str | Path | BackboneFile, role: str | None = "teacher")
     if is_timm_name(path):
         tensors, metadata = read_published(str(path))
         return _ours(tensors, metadata, "timm, published", role, path)
-    path, source = fetch(str(path)) if is_hub_address(path) else (Path(path), str(path))
+    path, source = fetch(str(path)) if is_address(path) else (Path(path), str(path))
     _check_exists(path)
     if path.suffix == ".safetensors":
         tensors, strings = read_safetensors(path)

@@ -13,7 +13,9 @@ def build_parser() -> argparse.ArgumentParser:
         description="Write a backbone for another library. The result is loaded again by its target and compared with "
         "the original at two sizes; it is kept only if the features agree.",
     )
-    parser.add_argument("checkpoint", help="file of any project, timm://NAME, or hf://ORG/REPO[/FILE][@REVISION]")
+    parser.add_argument(
+        "checkpoint", help="file of any project, zoo://NAME, timm://NAME, hf://ORG/REPO[/FILE][@REVISION]"
+    )
     parser.add_argument("--to", required=True, choices=TARGETS, help="hf: timm and transformers; mst: our own")
     parser.add_argument("-o", "--out", required=True, help="the file to write; for hf a folder")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")

@@ -19,7 +19,10 @@ def build_parser() -> argparse.ArgumentParser:
         description="Say what checkpoints are worth: probes and heads, side by side, with intervals.",
     )
     parser.add_argument(
-        "checkpoints", nargs="*", metavar="CKPT", help="PATH, NAME=PATH, timm://NAME, hf://ORG/REPO, random[:ARCH]"
+        "checkpoints",
+        nargs="*",
+        metavar="CKPT",
+        help="PATH, NAME=PATH, zoo://NAME, timm://NAME, hf://ORG/REPO, random[:ARCH]",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the card; started again, it goes on there")
     data = parser.add_argument_group("data, one or more")

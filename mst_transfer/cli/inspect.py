@@ -14,7 +14,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="mst inspect",
         description="Say what a file of weights is, whose names it bears, and whether it would load.",
     )
-    parser.add_argument("checkpoint", help="file of any project, timm://NAME, or hf://ORG/REPO[/FILE][@REVISION]")
+    parser.add_argument(
+        "checkpoint", help="file of any project, zoo://NAME, timm://NAME, hf://ORG/REPO[/FILE][@REVISION]"
+    )
     parser.add_argument("--role", choices=("teacher", "student"), help="which network, where the file holds both")
     parser.add_argument("--json", action="store_true", help="print the facts as JSON")
     args = parser.parse_args(argv)

@@ -17,6 +17,7 @@ VERBS = {
     "predict": ("mst_transfer.cli.predict", "boxes, masks or label maps of a folder of images, as files and pictures"),
     "complexity": ("mst_transfer.cli.complexity", "count the parameters and multiply-adds of configs"),
     "params": ("mst_transfer.cli.params", "layer, learning rate and weight decay of every parameter of a config"),
+    "zoo": ("mst_transfer.cli.zoo", "list the checkpoints that come with this project, with their figures"),
     "inspect": ("mst_transfer.cli.inspect", "say what a file of weights is, and whether it would load"),
     "convert": ("mst_transfer.cli.convert", "write a backbone for timm, mmpretrain, detectron2, transformers or ONNX"),
     "push": ("mst_transfer.cli.push", "publish a backbone on the Hugging Face Hub, with a card of its figures"),

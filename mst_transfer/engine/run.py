@@ -187,14 +187,14 @@ def run_training(cfg: Any, fresh: bool = False) -> dict[str, Any]:
 
 
 def _train(cfg: Any, fresh: bool, notices: list[str], start: float) -> dict[str, Any]:
-    from mst_transfer.checkpoint.hf_hub import fetch, is_hub_address
+    from mst_transfer.checkpoint.addresses import fetch, is_address
     from mst_transfer.engine.run_record import RunRecordHook
     from mst_transfer.runs.work_dir import begin_anew
 
     try:
         plan = batch_plan.plan_batch(cfg, launch.world_size())
         batch_plan.check_batch_norm(cfg, plan)
-        if is_ours(cfg) and is_hub_address(path := cfg.model.backbone.get("checkpoint") or ""):
+        if is_ours(cfg) and is_address(path := cfg.model.backbone.get("checkpoint") or ""):
             cfg.model.backbone.checkpoint = fetch(path)[1]  # with its commit, for the records
         moved = None if cfg.get("resume") else begin_anew(cfg.work_dir, fresh)
         notices += [*([moved] if moved else []), *batch_plan.apply_batch_plan(cfg, plan)]

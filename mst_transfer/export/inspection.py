@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from mst_transfer.checkpoint import ROLES, BackboneFile, architecture_of, find_backbone, load_backbone
-from mst_transfer.checkpoint.hf_hub import fetch, is_hub_address
+from mst_transfer.checkpoint.addresses import fetch, is_address
 from mst_transfer.checkpoint.normalisation import timm_remark
 from mst_transfer.checkpoint.recognise import is_head_tensor
 from mst_transfer.export.source_model import create
@@ -33,7 +33,7 @@ def inspect(path: str | Path, role: str | None = None) -> dict[str, Any]:
 
 
 def _file(path: str | Path) -> dict[str, Any]:
-    path = fetch(str(path))[0] if is_hub_address(path) else Path(path)
+    path = fetch(str(path))[0] if is_address(path) else Path(path)
     if not path.is_file():  # published by timm
         return {}
     kind = "safetensors" if path.suffix == ".safetensors" else "pickle, read without running code"

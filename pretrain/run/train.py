@@ -69,7 +69,7 @@ def build_runner(cfg: Any, launcher: str, resume: str | None = None, fresh: bool
     Raises:
         ValueError, TypeError, FileNotFoundError: the config's values, or its data, can't be used.
     """
-    from mst_transfer.checkpoint.hf_hub import fetch, is_hub_address
+    from mst_transfer.checkpoint.addresses import fetch, is_address
     from mst_transfer.runs.checkpoints import decided_by_main, find_checkpoint
     from mst_transfer.runs.resuming_runner import ResumingRunner
     from mst_transfer.runs.stop_hook import StopHook
@@ -83,7 +83,7 @@ def build_runner(cfg: Any, launcher: str, resume: str | None = None, fresh: bool
         cfg.resume, cfg.load_from = True, checkpoint
         cfg.model.update(init_from=None, init_head=False)  # the checkpoint holds what came of it
     else:
-        if is_hub_address(start := cfg.model.get("init_from") or ""):
+        if is_address(start := cfg.model.get("init_from") or ""):
             cfg.model.init_from = fetch(start)[1]
         aside = fresh or resume is not None  # started again before its first checkpoint: it must not be refused
         notices.append(work_dir.begin_anew(cfg.work_dir, aside, writes_backbones=True))
