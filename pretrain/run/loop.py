@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from mst_transfer.devices.compiler import missing_for_compiler
+from mst_transfer.devices.processor import keep_freed_memory
 from mst_transfer.runs.counter_random import derive_key
 from mst_transfer.runs.nonfinite_steps import NonfiniteSteps, finite
 from mst_transfer.runs.workers import lack_of_shared_memory
@@ -127,6 +128,7 @@ class PretrainLoop(EpochBasedTrainLoop):
         self.runner.logger.info(self.plan())
         if warning := lack_of_shared_memory(self.dataloader.loader, self.dataloader.dataset.options.sample_bytes):
             self.runner.logger.warning(warning)
+        keep_freed_memory()
         return super().run()
 
     def _check_resumed(self) -> None:
