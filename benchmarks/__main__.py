@@ -33,10 +33,9 @@ BENCHMARKS = {
     "full_scale": "what an image of the paper's recipes costs",
     "leakage": "planted copies that are found, unrelated images that are not",
     "growth": "time and memory against size, batch, crops, detections",
-    "time_to_quality": "k-NN against processor time (an hour)",
     "calibration": "how often the card's intervals hold the truth (an hour)",
 }
-LONG = ("time_to_quality", "calibration")
+LONG = ("calibration",)
 GIVEN = ("dino", "data", "mmcv")  # folders that some benchmarks need
 
 

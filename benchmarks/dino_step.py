@@ -71,8 +71,6 @@ class DinoStep:
         vit: options of its ``VisionTransformer``, e.g. ``patch_size``, ``embed_dim``, ``depth``, ``num_heads``.
         num_views: of the student, two of which are global.
         out_dim: prototypes.
-        head: further options of its ``DINOHead``.
-        drop_path_rate: of the student.
         device: of networks and loss.
         fp16: with autocast and loss scaling, its default on GPUs; on the CPU autocast is bypassed.
     """
@@ -83,54 +81,31 @@ class DinoStep:
         vit: dict,
         num_views: int,
         out_dim: int,
-        head: dict | None = None,
-        drop_path_rate: float = 0.1,
         device: str = "cpu",
         fp16: bool = False,
     ) -> None:
-        self.dino, self.num_views, self.out_dim, self.device = dino, num_views, out_dim, device
+        self.dino = dino
         self.scaler = torch.amp.GradScaler(device) if fp16 else None
         norm_layer = partial(nn.LayerNorm, eps=1e-6)
         networks = []
-        for rate in (drop_path_rate, 0.0):
+        for rate in (0.1, 0.0):
             backbone = dino.vision_transformer.VisionTransformer(
                 mlp_ratio=4, qkv_bias=True, drop_path_rate=rate, norm_layer=norm_layer, **vit
             )
-            head_module = dino.vision_transformer.DINOHead(vit["embed_dim"], out_dim, **(head or {}))
+            head_module = dino.vision_transformer.DINOHead(vit["embed_dim"], out_dim)
             networks.append(dino.utils.MultiCropWrapper(backbone, head_module).to(device))
         self.student, self.teacher = Unwrapped(networks[0]), networks[1]
         self.teacher.load_state_dict(networks[0].state_dict())
         for parameter in self.teacher.parameters():
             parameter.requires_grad = False
-        self.set_loss(0.04, 0.04, 0, 2)
+        self.loss = dino.main_dino.DINOLoss(out_dim, num_views, 0.04, 0.04, 0, 2).to(device)
         self.optimizer = torch.optim.AdamW(dino.utils.get_params_groups(self.student))
 
-    def set_loss(self, warmup_teacher_temp: float, teacher_temp: float, warmup_epochs: int, epochs: int) -> None:
-        """A fresh loss with these temperatures."""
-        self.loss = self.dino.main_dino.DINOLoss(
-            self.out_dim, self.num_views, warmup_teacher_temp, teacher_temp, warmup_epochs, epochs
-        ).to(self.device)
-
-    def epoch(
-        self,
-        loader: object,
-        number: int = 1,
-        epochs: int = 2,
-        lr: list[float] | float = 5e-4,
-        weight_decay: list[float] | float = 0.04,
-        momentum: list[float] | float = 0.996,
-    ) -> float:
-        """DINO's ``train_one_epoch``; the mean loss.
-
-        Args:
-            loader: yields views and labels; has a length.
-            number: which epoch it is, from 0.
-            epochs: of the run.
-            lr, weight_decay, momentum: a value for all steps, or one for each of the run.
-        """
-        steps = len(loader) * (number + 1)  # type: ignore[arg-type]
-        schedules = [[v] * steps if isinstance(v, float) else v for v in (lr, weight_decay, momentum)]
-        args = argparse.Namespace(clip_grad=3.0, freeze_last_layer=1, epochs=epochs)
+    def step(self, views: list[Tensor]) -> float:
+        """``train_one_epoch`` of one step on normalised views [B, 3, H, W], the two global ones first; the loss."""
+        loader = [(views, torch.zeros(len(views[0])))]
+        schedules = [[value] * 2 for value in (5e-4, 0.04, 0.996)]  # learning rate, weight decay, momentum
+        args = argparse.Namespace(clip_grad=3.0, freeze_last_layer=1, epochs=2)
         with redirect_stdout(io.StringIO()):
             statistics = self.dino.main_dino.train_one_epoch(
                 self.student,
@@ -140,12 +115,8 @@ class DinoStep:
                 loader,
                 self.optimizer,
                 *schedules,
-                number,
+                1,  # epoch, in which the last layer trains
                 self.scaler,
                 args,
             )
         return float(statistics["loss"])
-
-    def step(self, views: list[Tensor]) -> float:
-        """One step on normalised views [B, 3, H, W], the two global ones first; the loss."""
-        return self.epoch([(views, torch.zeros(len(views[0])))])
