@@ -25,7 +25,7 @@ def full_precision(tensor: Tensor) -> Tensor:
 def advice(name: str) -> str:
     return (
         f"mmcv operator '{name}' is not available: mmcv was installed without compiled operators, and "
-        "torchvision has no counterpart. To get it, build mmcv (needs a C++ compiler, takes long): "
+        "no operator of torchvision is taken in its place. To get it, build mmcv (needs a C++ compiler, takes long): "
         "pip install 'setuptools<82' wheel ninja && pip download --no-deps --no-build-isolation --no-binary mmcv "
         "'mmcv>=2.0.0rc4,<2.2'; unpack the archive; with torch>=2.14 replace -std=c++14 and -std=c++17 by -std=c++20 "
         "in its setup.py; there: MMCV_WITH_OPS=1 pip wheel --no-build-isolation --no-deps . && "

@@ -28,58 +28,6 @@ def test_values_equal_the_compiled_ones() -> None:
         np.testing.assert_allclose(ours[name], expected, err_msg=name, **tolerance)
 
 
-def roi_pool_by_loops(
-    features: torch.Tensor, rois: torch.Tensor, size: tuple[int, int], scale: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """RoIPool bin by bin: from the floor of its start to the ceiling of its end, and the chosen cells."""
-    channels, height, width = features.shape[1:]
-    out = torch.zeros(len(rois), channels, *size)
-    argmax = torch.full(out.shape, -1)
-    for n, (image, x1, y1, x2, y2) in enumerate(rois.tolist()):
-        x_start, y_start = x1 * scale, y1 * scale
-        roi_width, roi_height = (x2 + 1) * scale - x_start, (y2 + 1) * scale - y_start
-        if roi_width <= 0 or roi_height <= 0:
-            continue
-        for row in range(size[0]):
-            top = min(max(math.floor(row * roi_height / size[0] + y_start), 0), height)
-            bottom = min(max(math.ceil((row + 1) * roi_height / size[0] + y_start), 0), height)
-            for column in range(size[1]):
-                left = min(max(math.floor(column * roi_width / size[1] + x_start), 0), width)
-                right = min(max(math.ceil((column + 1) * roi_width / size[1] + x_start), 0), width)
-                for channel in range(channels):
-                    best = -math.inf
-                    for y in range(top, bottom):
-                        for x in range(left, right):
-                            value = features[int(image), channel, y, x].item()
-                            if value > best:
-                                best = out[n, channel, row, column] = value
-                                argmax[n, channel, row, column] = y * width + x
-    return out, argmax
-
-
-@pytest.mark.parametrize("scale", [1.0, 0.25])
-def test_roi_pool_equals_plain_loops(scale: float) -> None:
-    from mmcv.ops import roi_pool
-
-    rng = np.random.default_rng(3)
-    features = torch.from_numpy(rng.normal(size=(2, 3, 12, 15)).astype(np.float32)).requires_grad_()
-    starts = rng.uniform(-3, 11, (8, 2)) / scale
-    corners = np.concatenate([starts, starts + rng.uniform(-2, 9, (8, 2)) / scale], axis=1)
-    rois = torch.from_numpy(np.concatenate([rng.integers(0, 2, (8, 1)), corners], axis=1).astype(np.float32))
-    out = roi_pool(features, rois, (3, 4), scale)
-    expected, argmax = roi_pool_by_loops(features, rois, (3, 4), scale)
-    torch.testing.assert_close(out, expected, rtol=0, atol=0)
-
-    weights = torch.from_numpy(rng.normal(size=tuple(out.shape)).astype(np.float32))
-    (out * weights).sum().backward()
-    grad = torch.zeros_like(features).flatten(2)
-    for n, channel, row, column in np.ndindex(*out.shape):
-        if argmax[n, channel, row, column] >= 0:
-            cell = int(argmax[n, channel, row, column])
-            grad[int(rois[n, 0]), channel, cell] += weights[n, channel, row, column]
-    torch.testing.assert_close(features.grad, grad.view_as(features))
-
-
 @pytest.mark.parametrize("weighted", [False, True])
 def test_focal_loss_equals_its_formula(weighted: bool) -> None:
     from mmcv.ops import sigmoid_focal_loss
@@ -151,7 +99,7 @@ def test_a_compiled_extension_takes_precedence(tmp_path: Path) -> None:
 
 @pytest.mark.cuda
 def test_cuda_equals_cpu() -> None:
-    from mmcv.ops import deform_conv2d, nms, roi_align, roi_pool, sigmoid_focal_loss
+    from mmcv.ops import deform_conv2d, nms, roi_align, sigmoid_focal_loss
 
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(2, 4, 16, 16, generator=generator)
@@ -161,7 +109,6 @@ def test_cuda_equals_cpu() -> None:
     target = torch.arange(8) % 5
     functions = {
         "roi_align": lambda x, r, o, w, t: roi_align(x, r, 3, 1.0, 2, "avg", True),
-        "roi_pool": lambda x, r, o, w, t: roi_pool(x, r, 3, 1.0),
         "deform_conv": lambda x, r, o, w, t: deform_conv2d(x, o, w),
         "focal_loss": lambda x, r, o, w, t: sigmoid_focal_loss(x[0, :, :8, 0].T.contiguous(), t),
     }

@@ -5,7 +5,7 @@ To make them anew, in an environment with a compiled ``mmcv`` (CPU operators are
     python tests/mst_transfer/compat/golden/ops_golden.py
 
 ``run_cases`` is what the test runs too, with the operators of ``mst_transfer.compat.ops``. mmcv has no CPU
-code for RoIPool and the focal losses: those are tested against plain loops instead.
+code for the focal losses: those are tested against plain loops instead.
 """
 
 from collections.abc import Iterator
