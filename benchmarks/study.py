@@ -2,6 +2,7 @@
 
     python -m benchmarks.study pretrain --data FOLDER [--seeds 0 1 2] [--cells dino mst] [--checkout CLONE]
     python -m benchmarks.study pretrain --data FOLDER --device cuda --at-once 6 --epochs 100 --minutes 8 --results GPU
+    python -m benchmarks.study pretrain --data FOLDER --vary patch_8 num_8 --cells mst random_mask --results MAP
     python -m benchmarks.study evaluate --data FOLDER [--results GPU] [options of mst evaluate]
     python -m benchmarks.study table [--results GPU]
 
@@ -15,6 +16,7 @@ import argparse
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -48,7 +50,9 @@ CELLS = {  # config → mask, whether there is a decoder
     "mst": ("attention", True),
 }
 CURVES = ("loss", "loss_dino", "loss_restoring", "teacher_entropy", "lr")
-LABELS, SEEDS = ("10%", "100%"), ("0", "1", "2")  # of the card
+LABELS = ("10%", "100%")  # of the card
+TWINS = (("mst", "random_mask"), ("attention_mask_only", "random_mask_only"))  # of one share of hidden patches
+VARIED = ("patch_8", "num_8", "first_view")  # of the study's 36 patches, half of them hidden, in both global views
 
 
 class Measured(NamedTuple):
@@ -139,6 +143,45 @@ def contrast_table(found: Mapping[Measured, Mapping[str, Mapping[int, float]]]) 
     return "\n".join(lines)
 
 
+def variation(cell: str, varied: Sequence[str]) -> list[str]:
+    """Options of a cell with some of ``VARIED``; twins hide as many patches, the random mask on average."""
+    patch, num = 8 if "patch_8" in varied else 16, 8 if "num_8" in varied else 2
+    patches = (96 // patch) ** 2
+    options = {
+        "none": [],
+        "attention": [f"model.masking.num={num}"],
+        "random": [f"model.masking.p={patches // num / patches:.4g}"],
+    }[CELLS[cell][0]]
+    options += ["model.masking.views=[0]"] * ("first_view" in varied and CELLS[cell][0] != "none")
+    return [*options, f"model.backbone.patch_size={patch}"]
+
+
+def map_table(card: Mapping[str, Any]) -> str:
+    """Attention − random of every pair of twins in a card, with its interval over images."""
+    measures = (KNN, PRIMARY["decoder"])
+    names = [one["name"] for one in card["checkpoints"]]
+    found = {(one["checkpoint"], Measured(*(one[key] for key in Measured._fields))): one for one in card["rows"]}
+    lines = ["| attention | random | " + " | ".join(map(str, measures)) + " |", "|---|---|" + "---|" * len(measures)]
+    for name in sorted(names):
+        cell = re.split(r"[+]|_seed", name)[0]
+        for other in (name.replace(cell, twin, 1) for one, twin in TWINS if one == cell):
+            texts = []
+            for measured in measures if other in names else ():
+                values = [found[one, measured]["value"] for one in (name, other)]
+                texts.append(f"{values[0]:.1f} / {values[1]:.1f}: {_difference(card, name, other, measured)}")
+            lines += [f"| {name} | {other} | {' | '.join(texts)} |"] if texts else []
+    return "\n".join(lines)
+
+
+def _difference(card: Mapping[str, Any], one: str, other: str, measured: Measured) -> str:
+    for row in card["differences"]:
+        if {row["a"], row["b"]} == {one, other} and Measured(*(row[key] for key in Measured._fields)) == measured:
+            low, high = row["ci95"]
+            value, low, high = (row["difference"], low, high) if row["a"] == one else (-row["difference"], -high, -low)
+            return f"{value:+.1f} ({low:+.1f} … {high:+.1f})"
+    return "–"
+
+
 def curves(rows: Sequence[Mapping[str, Any]]) -> tuple[float, dict[str, list[float]]]:
     """Minutes that the steps took, and each curve's last value of every epoch."""
     minutes, before, last = 0.0, 0, dict[str, dict[int, float]]()
@@ -180,7 +223,7 @@ def pretrain_cell(args: argparse.Namespace, known: Mapping[str, Any], until: flo
         one: seed and cell.
     """
     seed, cell = one
-    name = f"{cell}_seed{seed}"
+    name = "+".join([cell, *args.vary]) + f"_seed{seed}"
     teacher, folder = args.results / f"{name}.safetensors", (args.out / name).resolve()
     if teacher.is_file():
         return 0
@@ -191,6 +234,7 @@ def pretrain_cell(args: argparse.Namespace, known: Mapping[str, Any], until: flo
     environment = {**os.environ, "MST_DATA_ROOT": str(args.data.resolve()), "PYTHONPATH": str(args.checkout.resolve())}
     cores = max(1, num_cores() // args.at_once)
     options = [f"train_cfg.max_epochs={args.epochs}"] * bool(args.epochs)
+    options += variation(cell, args.vary) if args.vary else []
     if args.device == "cuda":  # a small net waits for its crops, and would wait for the compiler
         options += [f"train_dataloader.num_workers={cores}", "model.backbone.compile_blocks=False"]
     else:
@@ -223,7 +267,7 @@ def evaluate(args: argparse.Namespace) -> int:
     """One card of all teachers that are there."""
     teachers = [f"{path.stem}={path}" for path in sorted(args.results.glob("*_seed*.safetensors"))]
     words = ["evaluate", *teachers, "random", "--on", "coco_mini", "camvid", "--images", str(args.data / "photos")]
-    words += ["--labels", *LABELS, "--seeds", *SEEDS, "--out", str(args.out / "card"), *args.others]
+    words += ["--labels", *LABELS, "--seeds", *map(str, args.seeds), "--out", str(args.out / "card"), *args.others]
     environment = {**os.environ, "MST_DATA_ROOT": str(args.data.resolve())}
     run = subprocess.run([sys.executable, "-m", "mst_transfer.cli.main", *words], cwd=ROOT, env=environment)
     card = args.out / "card" / "card.json"
@@ -238,7 +282,11 @@ def table(args: argparse.Namespace) -> int:
     if not card.is_file():
         print(f"there is no {card} yet. Next step: python -m benchmarks.study evaluate", file=sys.stderr)
         return 1
-    found = collect(json.loads(card.read_text(encoding="utf-8"))["rows"])
+    content = json.loads(card.read_text(encoding="utf-8"))
+    if any("+" in one["name"] for one in content["checkpoints"]):
+        print(map_table(content))
+        return 0
+    found = collect(content["rows"])
     print(figure_table(found), contrast_table(found), sep="\n\n")
     return 0
 
@@ -249,19 +297,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("action", choices=("pretrain", "evaluate", "table"))
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--out", type=Path, default=ROOT / "work_dirs/study", help="runs and card")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of pre-trainings, or of probes")
     parser.add_argument("--cells", nargs="+", choices=tuple(CELLS), default=list(CELLS))
     parser.add_argument("--checkout", type=Path, default=ROOT, help="whose code pre-trains (default: this one)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="teachers and curves (docs/results/study)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="that pre-trains")
     parser.add_argument("--at-once", type=int, default=1, metavar="N", help="pre-trainings side by side (1)")
     parser.add_argument("--epochs", type=int, help="instead of the config's 25; name other --results")
+    parser.add_argument("--vary", nargs="+", choices=VARIED, default=[], help="of the cells' masks; name --results")
     parser.add_argument("--minutes", type=float, default=math.inf, help="then save, stop, and end with status 75")
     args, args.others = parser.parse_known_args(argv)
     if args.others and args.action != "evaluate":
         parser.error(f"unknown options {' '.join(args.others)}")
-    if (args.epochs or args.device == "cuda") and args.results == RESULTS:
-        parser.error("--epochs and --device cuda make other figures: name a folder of their own, --results FOLDER")
+    if (args.epochs or args.vary or args.device == "cuda") and args.results == RESULTS:
+        parser.error("--epochs, --vary and --device cuda make other figures: give them a folder, --results FOLDER")
     return {"pretrain": pretrain, "evaluate": evaluate, "table": table}[args.action](args)
 
 

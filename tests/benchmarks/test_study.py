@@ -8,7 +8,20 @@ import pytest
 from scipy import stats
 
 from benchmarks.gpu.whole_runs import draw_photos
-from benchmarks.study import CELLS, KNN, PRIMARY, collect, contrast_table, curves, estimate, figure_table, main, weights
+from benchmarks.study import (
+    CELLS,
+    KNN,
+    PRIMARY,
+    collect,
+    contrast_table,
+    curves,
+    estimate,
+    figure_table,
+    main,
+    map_table,
+    variation,
+    weights,
+)
 from mst_transfer.runs.stop import SAVED
 
 
@@ -78,6 +91,35 @@ def test_curves_of_a_resumed_run():
     assert minutes == pytest.approx((60 + 30 + 60) / 60) and last == {"loss": [2.0, 1.0]}
 
 
+def test_twins_hide_as_many_patches() -> None:
+    assert variation("mst", ["num_8"]) == ["model.masking.num=8", "model.backbone.patch_size=16"]  # 4 of 36
+    assert variation("random_mask", ["num_8"])[0] == "model.masking.p=0.1111"
+    options = variation("random_mask_only", ["patch_8", "num_8", "first_view"])  # 18 of 144
+    assert options == ["model.masking.p=0.125", "model.masking.views=[0]", "model.backbone.patch_size=8"]
+    assert variation("dino", ["patch_8", "first_view"]) == ["model.backbone.patch_size=8"]
+
+
+def test_the_map_of_masks_pairs_twins() -> None:
+    values = {
+        "mst_seed0": 36.0,
+        "random_mask_seed0": 37.0,
+        "mst+patch_8_seed0": 40.0,
+        "random_mask+patch_8_seed0": 38.0,
+    }
+    rows = [dict(KNN._asdict(), checkpoint=name, value=value) for name, value in values.items()]
+    rows += [dict(PRIMARY["decoder"]._asdict(), checkpoint=name, value=7.0) for name in values]
+    differences = [  # a card has each pair once, in any order
+        dict(KNN._asdict(), a="random_mask_seed0", b="mst_seed0", difference=1.0, ci95=[-0.5, 2.5]),
+        dict(KNN._asdict(), a="mst+patch_8_seed0", b="random_mask+patch_8_seed0", difference=2.0, ci95=[0.5, 3.5]),
+    ]
+    names = [dict(name=name) for name in [*values, "dino+patch_8_seed0", "random"]]
+    lines = map_table(dict(rows=rows, differences=differences, checkpoints=names)).splitlines()[2:]
+    assert lines == [
+        "| mst+patch_8_seed0 | random_mask+patch_8_seed0 | 40.0 / 38.0: +2.0 (+0.5 … +3.5) | 7.0 / 7.0: – |",
+        "| mst_seed0 | random_mask_seed0 | 36.0 / 37.0: -1.0 (-2.5 … +0.5) | 7.0 / 7.0: – |",
+    ]
+
+
 @pytest.mark.slow
 def test_cells_side_by_side_stop_in_time_and_go_on(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
@@ -96,7 +138,7 @@ def test_cells_side_by_side_stop_in_time_and_go_on(tmp_path: Path) -> None:
 
 
 def test_other_figures_do_not_mix_with_the_study(capsys: pytest.CaptureFixture) -> None:
-    for option in (["--epochs", "100"], ["--device", "cuda"]):
+    for option in (["--epochs", "100"], ["--device", "cuda"], ["--vary", "num_8"]):
         with pytest.raises(SystemExit):
             main(["pretrain", *option])
         assert "--results" in capsys.readouterr().err
