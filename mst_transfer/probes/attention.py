@@ -5,7 +5,7 @@ Swin has no class token; the average of its last-stage tokens takes its place. [
 Legend: B images, N = h * w tokens, T = prefix tokens (class, registers) + N of a ViT, D embedding, H heads, d = D / H.
 """
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,9 @@ from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor
 
-Backbone: TypeAlias = VisionTransformer | SwinTransformer  # of timm
+from mst_transfer.probes.other_vits import is_plain, last_attention
+
+Backbone: TypeAlias = VisionTransformer | SwinTransformer | Any  # of timm; Eva and Beit, which have no types, too
 
 
 def class_token_attention(attn: Attention, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,13 +130,16 @@ def attention_maps(backbone: Backbone, images: Tensor) -> Tensor:
     """Attention of the class token over the patches in a ViT's last block, or of a Swin's pooled feature, per head.
 
     Normalised images [B, 3, H, W] → float32 [B, H, h, w]; errors are ``token_grid``'s. A head's map sums to 1 with
-    Swin and to less with ViT, whose class token attends to itself and to registers too.
+    Swin and to less with ViT, whose class token attends to itself and to registers too. Of a ViT without class token
+    it is the average over the patches.
     """
     grid = token_grid(backbone, *images.shape[-2:])
     if isinstance(backbone, SwinTransformer):
         last = backbone.layers[-1]
         x = last.downsample(backbone.layers[:-1](backbone.patch_embed(images)))
         return pooled_attention(last.blocks[-1], last.blocks[:-1](x)).unflatten(2, grid)
+    if not is_plain(backbone):
+        return last_attention(backbone, images).unflatten(-1, grid)
     x, _ = before_last_block(backbone, images)
     last = backbone.blocks[-1]
     _, row = class_token_attention(last.attn, last.norm1(x))

@@ -1,4 +1,4 @@
-"""Frozen backbones of any checkpoint: timm's plain ViTs and Swins, with the normalisation of their training."""
+"""Frozen backbones of any checkpoint: timm's ViTs and Swins, with the normalisation of their training."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,10 +6,8 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import Attention
 from timm.models import get_pretrained_cfg, is_model_in_modules
 from timm.models.swin_transformer import SwinTransformer
-from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from mst_transfer.checkpoint import architecture_of, find_backbone, load_backbone
@@ -19,6 +17,7 @@ from mst_transfer.checkpoint.pos_embed import use_pos_embed_interpolation
 from mst_transfer.checkpoint.recognise import is_head_tensor
 from mst_transfer.probes.attention import Backbone, attention_maps
 from mst_transfer.probes.features import class_tokens
+from mst_transfer.probes.other_vits import create_other_vit, is_plain
 
 RANDOM = "random"  # in place of a path: untrained weights
 NEEDED = (
@@ -27,10 +26,15 @@ NEEDED = (
 )
 
 
+class OtherKindError(ValueError):
+    """A ViT that is not a plain one with a class token."""
+
+
 def create_backbone(arch: str, **options: Any) -> Backbone:
     """Builds timm's ViT with a class token, or Swin, for images of any size, with random weights and no classifier.
 
     Raises:
+        OtherKindError: it is a ViT of another kind.
         ValueError: timm does not know ``arch``, does not take these options for it, or it is neither of the two.
     """
     check_known(arch)
@@ -39,6 +43,8 @@ def create_backbone(arch: str, **options: Any) -> Backbone:
     except RuntimeError as error:
         raise ValueError(f"backbone.arch = {arch!r}: {error} Names with a tag: timm.list_pretrained()") from error
     is_swin = is_model_in_modules(arch, {"swin_transformer"})
+    if is_model_in_modules(arch, {"eva", "beit"}):
+        raise OtherKindError(f"backbone.arch = {arch!r} is a ViT of another kind: choose {NEEDED}")
     if not is_swin and not is_model_in_modules(arch, {"vision_transformer", "deit"}):
         raise ValueError(f"backbone.arch = {arch!r} is neither a ViT nor a Swin Transformer: choose {NEEDED}")
     any_size = dict(strict_img_size=False) if is_swin else dict(dynamic_img_size=True)
@@ -59,9 +65,20 @@ def _check_class_token(vit: Any, arch: str, options: dict[str, Any]) -> None:
             f"backbone.arch = {arch!r} with {options} has {', '.join(pooled)} behind its tokens, which the class token "
             "does not pass; choose global_pool='token' and no fc_norm"
         )
-    plain = isinstance(vit, VisionTransformer) and type(vit.blocks[-1]) is Block
-    if not plain or type(vit.blocks[-1].attn) is not Attention or vit.cls_token is None:
-        raise ValueError(f"backbone.arch = {arch!r} is a {type(vit).__name__} of another kind: choose {NEEDED}")
+    if not is_plain(vit):
+        raise OtherKindError(f"backbone.arch = {arch!r} is a {type(vit).__name__} of another kind: choose {NEEDED}")
+
+
+def create_any(arch: str, **options: Any) -> Backbone:
+    """Builds what ``create_backbone`` does, or a ViT of another kind: DINOv3, BEiT, without a class token, ….
+
+    Raises:
+        ValueError: as ``create_backbone``, or the ViT is of no kind that ``TimmViT`` takes.
+    """
+    try:
+        return create_backbone(arch, **options)
+    except OtherKindError:
+        return create_other_vit(arch, **options)
 
 
 class FrozenBackbone:
@@ -142,7 +159,7 @@ def load_frozen(
             raise ValueError("'random' needs --arch, e.g. --arch vit_small_patch16_224")
         normalisation = normalisation_of(None, arch, mean, std)
         torch.manual_seed(seed)
-        model = create_backbone(arch, **(arch_kwargs or {}))
+        model = create_any(arch, **(arch_kwargs or {}))
         frozen = FrozenBackbone(model, normalisation, model.patch_embed.img_size[0], device, dtype)
         return frozen, f"random weights of {arch}, seed {seed}"
     file = find_backbone(path, role)
@@ -156,7 +173,7 @@ def load_frozen(
         except ValueError as error:
             example = f"mst convert {path} --to mst --arch vit_small_patch16_224 --arch-options KEY=VALUE -o NEW"
             raise ValueError(f"{error}. Next step: {example}, and name NEW") from error
-    model = create_backbone(arch, **options | (arch_kwargs or {}))
+    model = create_any(arch, **options | (arch_kwargs or {}))
     report = load_backbone(model, file)
     use_pos_embed_interpolation(model, report.pos_embed_interpolation)
     size = metadata.img_size[0] if metadata else model.patch_embed.img_size[0]

@@ -10,6 +10,7 @@ from torch import Tensor
 from mst_transfer.devices.onednn_products import quick_products
 from mst_transfer.probes.attention import Backbone, before_last_block, class_token_block, token_grid
 from mst_transfer.probes.labelled_images import LabelledImages, load
+from mst_transfer.probes.other_vits import is_plain, last_blocks
 from mst_transfer.runs.progress import Progress
 
 FeatureFunction = Callable[[Tensor], Tensor]
@@ -25,15 +26,16 @@ def check_features(backbone: Backbone, num_blocks: int, average_patches: bool) -
     most = num_feature_blocks(backbone)
     if not 1 <= num_blocks <= most:
         raise ValueError(f"blocks = {num_blocks} must lie in 1 … {most}, the number of blocks with such a feature")
-    if average_patches and isinstance(backbone, SwinTransformer):
-        raise ValueError("average-patches: the feature of a Swin is its tokens' average already; leave it out")
+    if average_patches and (isinstance(backbone, SwinTransformer) or backbone.cls_token is None):
+        raise ValueError("average-patches: without a class token the feature is that average already; leave it out")
 
 
 def class_tokens(backbone: Backbone, images: Tensor, num_blocks: int = 1, average_patches: bool = False) -> Tensor:
     """Computes the features of DINO's linear protocol: class tokens of the last blocks, each after the final norm.
 
     Args:
-        backbone: timm's ViT, or its Swin, whose one feature is the average of the normalised last-stage tokens.
+        backbone: timm's ViT; without a class token the average of the patch tokens takes its place. Or timm's Swin,
+            whose one feature is the average of the normalised last-stage tokens.
         images: [B, 3, H, W], normalised.
         num_blocks: n, how many of the last blocks; 4 for ViT-S and 1 for ViT-B in DINO. Of a Swin 1: the stages before
             the last differ in width.
@@ -50,9 +52,15 @@ def class_tokens(backbone: Backbone, images: Tensor, num_blocks: int = 1, averag
     check_features(backbone, num_blocks, average_patches)
     if isinstance(backbone, SwinTransformer):
         return backbone.forward_features(images).mean(dim=(1, 2))
-    x, kept = before_last_block(backbone, images, num_kept=num_blocks - 1)
-    last = backbone.blocks[-1]
-    x = backbone.norm(last(x) if average_patches else class_token_block(last, x)[0])  # [B, T or 1, D]
+    if is_plain(backbone):
+        x, kept = before_last_block(backbone, images, num_kept=num_blocks - 1)
+        last = backbone.blocks[-1]
+        x = backbone.norm(last(x) if average_patches else class_token_block(last, x)[0])  # [B, T or 1, D]
+    else:
+        *kept, x = last_blocks(backbone, images, num_blocks)
+        x = backbone.norm(x)
+    if backbone.cls_token is None:
+        return torch.cat([*(backbone.norm(tokens).mean(dim=1) for tokens in kept), x.mean(dim=1)], dim=-1)
     features = torch.cat([*(backbone.norm(tokens[:, 0]) for tokens in kept), x[:, 0]], dim=-1)  # [B, n * D]
     if not average_patches:
         return features
@@ -72,8 +80,11 @@ def patch_tokens(backbone: Backbone, images: Tensor, num_blocks: int = 1) -> Ten
     grid = token_grid(backbone, *images.shape[-2:])
     if isinstance(backbone, SwinTransformer):
         return backbone.forward_features(images)
-    x, kept = before_last_block(backbone, images, num_kept=num_blocks - 1)
-    blocks = [*kept, backbone.blocks[-1](x)]
+    if is_plain(backbone):
+        x, kept = before_last_block(backbone, images, num_kept=num_blocks - 1)
+        blocks = [*kept, backbone.blocks[-1](x)]
+    else:
+        blocks = last_blocks(backbone, images, num_blocks)
     tokens = [backbone.norm(block)[:, backbone.num_prefix_tokens :] for block in blocks]
     return torch.cat(tokens, dim=-1).unflatten(1, grid)
 
