@@ -47,7 +47,8 @@ def head_outcomes(plan: Plan, job: Job, data: TaskData, folder: Path) -> Iterato
         cfg.val_evaluator = [*metrics, dict(type="mst_transfer.ImageCounts", out=str(out / "counts.npz"))]
     _train(cfg)
     if is_detection:
-        annotations = _of_images(load_json(metrics[0]["ann_file"]), [image.name for image in data.val])
+        content = load_json(metrics[0]["ann_file"])
+        annotations = _learned(content, [image.name for image in data.val], data.objects)
         found: dict[str, Measure] = {
             name: mean_ap(annotations, _results(out / f"val.{kind}.json"), kind)
             for name, kind in (("box mAP", "bbox"), ("mask mAP", "segm"))
@@ -63,11 +64,13 @@ def head_outcomes(plan: Plan, job: Job, data: TaskData, folder: Path) -> Iterato
         save_head(folder / "pictures" / job.id, title, data, plan.checkpoint(job.checkpoint), out / "run")
 
 
-def _of_images(content: dict[str, Any], ids: Sequence[int]) -> dict[str, Any]:
-    """COCO's annotations of these images alone, in this order: what a config leaves out is not missed."""
-    known, used = {image["id"]: image for image in content["images"]}, set(ids)
-    annotations = [one for one in content["annotations"] if one["image_id"] in used]
-    return {**content, "images": [known[key] for key in ids], "annotations": annotations}
+def _learned(content: dict[str, Any], ids: Sequence[int], classes: Sequence[str]) -> dict[str, Any]:
+    """COCO's annotations of these images, in this order, and classes alone: what a config leaves out is not missed."""
+    known = {image["id"]: image for image in content["images"]}
+    categories = [one for one in content["categories"] if one["name"] in classes]
+    images, numbers = set(ids), {one["id"] for one in categories}
+    annotations = [one for one in content["annotations"] if one["image_id"] in images and one["category_id"] in numbers]
+    return {**content, "images": [known[key] for key in ids], "categories": categories, "annotations": annotations}
 
 
 def _results(path: Path) -> Any:
@@ -138,8 +141,10 @@ def use_backbone(cfg: Any, checkpoint: Checkpoint) -> None:
     backbone = cfg.model.backbone
     for name in SHAPE:
         backbone.pop(name, None)
+    own = ["drop_path_rate"]  # of the recipe; so is the grid of a ViT's positions, the same for every checkpoint
+    own += ["img_size"] if "img_size" in backbone and not checkpoint.arch.startswith("swin") else []
     shape: dict[str, Any] = {"arch": checkpoint.arch}
-    shape |= {name: value for name, value in checkpoint.arch_kwargs.items() if name != "drop_path_rate"}
+    shape |= {name: value for name, value in checkpoint.arch_kwargs.items() if name not in own}
     backbone.update(shape, checkpoint=None if checkpoint.is_random else checkpoint.path)
     fit_to_backbone(cfg, {f"model.backbone.{name}": value for name, value in shape.items()})
     for name in ("mean", "std"):

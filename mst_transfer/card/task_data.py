@@ -93,9 +93,10 @@ def open_task(task: Task) -> TaskData:
         return TaskData(classes, images[0], images[1], cfg)
     loaders = cfg.train_dataloader, cfg.val_dataloader
     files = [dataset_path(leaf, leaf["ann_file"]) for loader in loaders for _, leaf in unwrap("", loader.dataset)]
-    categories = load_json(files[0])["categories"]
+    categories = load_json(files[-1])["categories"]  # the figures are of the validation file's
     names, number = _object_classes(classes, {item["name"]: item.get("supercategory") for item in categories})
-    objects = tuple(item["name"] for item in sorted(categories, key=lambda item: item["id"]))
+    ordered = sorted(categories, key=lambda item: item["id"])
+    objects = tuple(item["name"] for item in ordered if item["name"] in classes)
     images = [[_with_objects(info, number) for info in part] for part in infos]
     return TaskData(names, images[0], images[1], cfg, objects, tuple(dict.fromkeys(files)))
 

@@ -4,7 +4,7 @@
 that the backbone will start from. Both read only what they need and stay quick on large sets.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mst_transfer.configs.datasets import (
@@ -50,13 +50,15 @@ def inspect_datasets(cfg: Any, loaders: Sequence[str] = LOADERS) -> tuple[list[F
     scope = str(cfg.get("default_scope") or "mmengine")
     absent: dict[str, tuple[str, list[str]]] = {}
     findings: list[Finding] = []
-    summaries = []
+    summaries, numbered = [], dict[str, tuple[str, ...]]()
     for place, dataset in unique_datasets(cfg, loaders):
         absent[place] = str(dataset.get("data_root") or ""), absent_paths(dataset)
         if dataset.get("backend_args") or absent[place][1]:
             continue
-        found, summary = _inspect(cfg, place, dataset, dataset_class(dataset, scope))
-        findings += found
+        kind = dataset_class(dataset, scope)
+        found, summary = _inspect(cfg, place, dataset, kind)
+        numbered[place] = tuple(class_names(dataset, kind) or ())
+        findings += [*found, *_moved(numbered)]
         if summary is not None:
             summaries.append(summary)
             left_out = list(check_indices(cfg, place, dataset, summary.num_images))
@@ -67,6 +69,19 @@ def inspect_datasets(cfg: Any, loaders: Sequence[str] = LOADERS) -> tuple[list[F
             findings += check_evaluator(cfg, loader)
             findings += check_batches(cfg, loader, _max_pixels(cfg))
     return [*missing_data(absent), *dict.fromkeys(findings)], summaries
+
+
+def _moved(numbered: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
+    """A class that the last data set numbers otherwise than the first: its figures would be another one's."""
+    (first, theirs), (place, ours) = [*numbered.items()][0], [*numbered.items()][-1]
+    for number, name in enumerate(ours):
+        if name in theirs and theirs.index(name) != number:
+            yield Finding(
+                f"{place}: {name!r} is class {number}, and class {theirs.index(name)} in {first}: a head would be "
+                "trained on one and judged on another. Give both the same order: of categories in the COCO files, of "
+                "metainfo.classes, or of the lines of classes.txt"
+            )
+            return
 
 
 def _inspect(cfg: Any, place: str, dataset: Mapping[str, Any], kind: Any) -> tuple[list[Finding], SetSummary | None]:

@@ -18,11 +18,11 @@ def label_subset(num_images: int, labels: int | str, seed: int) -> NDArray:
         ValueError: ``labels`` is no number in 1 … ``num_images``, and no share of them such as ``"10%"`` (rounded up).
     """
     number = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(%?)", str(labels))
-    share = float(number[1]) * (num_images / 100 if number[2] else 1) if number else 0.0
+    share = float(number[1]) * (num_images if number[2] else 100) / 100 if number else 0.0  # 100% is exact
     if number is None or not 0 < share <= num_images or not (number[2] or share.is_integer()):
         raise ValueError(
             f"labels = {labels!r} must be a number of training images in 1 … {num_images} (so many there are), or a "
             "share of them above 0% up to 100%, such as 10%"
         )
     draws = uniform(derive_key(seed, _STREAM), torch.arange(num_images), 1)[:, 0]
-    return draws.argsort(stable=True)[: math.ceil(round(share, 6))].numpy()
+    return draws.argsort(stable=True)[: max(1, math.ceil(round(share, 6)))].numpy()

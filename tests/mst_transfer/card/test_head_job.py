@@ -1,12 +1,14 @@
 """Heads as jobs: the learning rate that is chosen, what is kept of each image, what is refused."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from mmengine.config import Config
 from small_cards import DET, SEG
 
-from mst_transfer.card.head_job import _of_images
+from mst_transfer.card.head_job import _learned, use_backbone
 from mst_transfer.card.measures import digest_of, mean_ap
 from mst_transfer.card.plan import job_folder, read_plan
 from mst_transfer.card.run_jobs import run_job
@@ -14,17 +16,31 @@ from mst_transfer.cli.evaluate import main
 from mst_transfer.probes.label_subset import label_subset
 
 
-def test_images_that_a_config_leaves_out_are_no_misses():
+def test_images_and_classes_that_a_config_leaves_out_are_no_misses():
     square = dict(category_id=1, iscrowd=0, area=100, segmentation=[[0, 0, 10, 0, 10, 10, 0, 10]], bbox=[0, 0, 10, 10])
     truth = dict(
         images=[dict(id=key, width=20, height=20) for key in (7, 8, 9)],
-        categories=[dict(id=1, name="square")],
+        categories=[dict(id=1, name="square"), dict(id=2, name="other")],
         annotations=[dict(square, id=key, image_id=key) for key in (7, 8, 9)],
     )
+    truth["annotations"] += [dict(square, id=10 + key, image_id=key, category_id=2) for key in (7, 8, 9)]
     found = [dict(image_id=key, category_id=1, score=0.9, bbox=[0, 0, 10, 10]) for key in (7, 9)]
-    measure = mean_ap(_of_images(truth, [9, 7]), found, "bbox")
+    measure = mean_ap(_learned(truth, [9, 7], ["square"]), found, "bbox")
     assert measure.num_images == 2 and measure.figures(np.ones((1, 2), int))[0] == pytest.approx(100)
     assert measure.digest == digest_of([9, 7])
+
+
+@pytest.mark.parametrize(("arch", "kept"), [("vit_tiny_patch16_224", 96), ("swin_tiny_patch4_window7_224", 224)])
+def test_every_checkpoint_gets_the_recipes_grid_of_positions(arch, kept):
+    """A ViT's is resampled once; a Swin has windows, which follow its own size."""
+    backbone = dict(type="mst_transfer.TimmViT", arch="vit_tiny_patch16_224", img_size=96, depth=2)
+    cfg = Config(dict(model=dict(backbone=backbone, data_preprocessor=dict()), default_scope="mmseg"))
+    options = dict(arch_kwargs=dict(img_size=224, drop_path_rate=0.1), mean=[0.5] * 3, std=[0.5] * 3)
+    checkpoint = SimpleNamespace(arch=arch, is_random=True, path="random", **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mst_transfer.card.head_job.fit_to_backbone", lambda cfg, options: None)
+        use_backbone(cfg, checkpoint)
+    assert cfg.model.backbone.img_size == kept and "depth" not in cfg.model.backbone
 
 
 def test_a_detector_without_masks_rests_on_boxes(world, tmp_path, capsys):

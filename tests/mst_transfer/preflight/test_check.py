@@ -20,6 +20,17 @@ def test_all_missing_paths_are_named_with_layout_and_way_out(tmp_path, monkeypat
     assert f"export MST_DATA_ROOT=FOLDER, the folder that holds coco/ (now {tmp_path})" in text
 
 
+def test_sets_that_number_their_classes_otherwise_are_refused(tmp_path):
+    for split, names in (("train", ("car", "bus")), ("val", ("bus", "car"))):
+        (tmp_path / split).mkdir()
+        write_coco(tmp_path / split, names)
+    cfg = coco_config(tmp_path / "train", classes=("car", "bus"))
+    cfg.val_dataloader = coco_config(tmp_path / "val", classes=("bus", "car")).train_dataloader
+    cfg.pop("val_evaluator", None)
+    with pytest.raises(ValueError, match="val_dataloader.dataset: 'bus' is class 0, and class 1 in train_dataloader"):
+        check_datasets(cfg)
+
+
 @pytest.mark.parametrize("kind", ["RepeatDataset", "ConcatDataset"])
 def test_datasets_inside_wrappers_are_checked(tmp_path, kind):
     write_coco(tmp_path)

@@ -14,6 +14,12 @@ def test_numbers_and_shares(labels, number):
     assert len(subset) == len(set(subset.tolist())) == number and 0 <= subset.min() and subset.max() < 200
 
 
+@pytest.mark.parametrize("number", [7, 14, 56, 112, 880, 117266])
+def test_all_are_all_whatever_their_number(number):
+    assert len(label_subset(number, "100%", seed=0)) == number
+    assert len(label_subset(number, "0.0000001%", seed=0)) == 1
+
+
 def test_a_smaller_subset_begins_a_larger_one_and_seeds_differ():
     for seed in (0, 1):
         order = label_subset(50, "100%", seed).tolist()
