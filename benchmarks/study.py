@@ -224,13 +224,7 @@ def pretrain_cell(args: argparse.Namespace, known: Mapping[str, Any], until: flo
     """
     seed, cell = one
     name = "+".join([cell, *args.vary]) + f"_seed{seed}"
-    teacher, folder = args.results / f"{name}.safetensors", (args.out / name).resolve()
-    if teacher.is_file():
-        return 0
-    if time.monotonic() > until:
-        return SAVED
-    print(f"{name}: {folder}/log.txt", flush=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    teacher, folder = args.results / f"{name}.safetensors", (args.out / args.results.name / name).resolve()
     environment = {**os.environ, "MST_DATA_ROOT": str(args.data.resolve()), "PYTHONPATH": str(args.checkout.resolve())}
     cores = max(1, num_cores() // args.at_once)
     options = [f"train_cfg.max_epochs={args.epochs}"] * bool(args.epochs)
@@ -242,6 +236,16 @@ def pretrain_cell(args: argparse.Namespace, known: Mapping[str, Any], until: flo
         environment.setdefault("OMP_NUM_THREADS", str(cores))
     words = ["tools/pretrain.py", f"pretrain/configs/study/{cell}.py", "--seed", str(seed)]
     words += ["--cfg-options", *options] * bool(options)
+    known = dict(method=cell, seed=seed, command=f"python {' '.join(words)} --work-dir OUT --resume", **known)
+    if (written := teacher.with_suffix(".json")).is_file():
+        there = json.loads(written.read_text(encoding="utf-8"))["command"]
+        if there != known["command"]:
+            print(f"{teacher} was made by {there}. Next step: name other --results", file=sys.stderr)
+        return 0 if there == known["command"] else 2
+    if time.monotonic() > until:
+        return SAVED
+    print(f"{name}: {folder}/log.txt", flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "log.txt", "a") as log:
         command = [sys.executable, *words, "--work-dir", str(folder), "--resume"]
         run = subprocess.Popen(command, cwd=args.checkout, env=environment, stdout=log, stderr=log)
@@ -253,25 +257,29 @@ def pretrain_cell(args: argparse.Namespace, known: Mapping[str, Any], until: flo
     print(f"{name}: {'done' if not status else f'status {status}, see its log'}", flush=True)
     if status:
         return status
-    if convert([f"{folder}/teacher.safetensors", "--to", "mst", "--dtype", "float16", "-o", str(teacher)]):
+    if convert(
+        [f"{folder}/teacher.safetensors", "--to", "mst", "--dtype", "float16", "-o", str(teacher), "--overwrite"]
+    ):
         return 1
     minutes, last = curves(read_scalars(folder))
-    content = dict(method=cell, seed=seed, command=f"python {' '.join(words)} --work-dir OUT --resume", **known)
-    content |= dict(threads=environment.get("OMP_NUM_THREADS"), at_once=args.at_once, minutes=round(minutes, 1))
+    content = dict(known, threads=environment.get("OMP_NUM_THREADS"), at_once=args.at_once, minutes=round(minutes, 1))
     content |= dict(sha256=sha256_of(teacher), last_of_each_epoch=last)
-    write_text_atomically(teacher.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
+    write_text_atomically(written, json.dumps(content, indent=1) + "\n")
     return 0
 
 
 def evaluate(args: argparse.Namespace) -> int:
     """One card of all teachers that are there."""
+    out = args.out / args.results.name / "card"
+    card, before = out / "card.json", out / "card.json.before"
+    if card.is_file():  # of other teachers, maybe: a dry run writes none
+        card.replace(before)
     teachers = [f"{path.stem}={path}" for path in sorted(args.results.glob("*_seed*.safetensors"))]
     words = ["evaluate", *teachers, "random", "--on", "coco_mini", "camvid", "--images", str(args.data / "photos")]
-    words += ["--labels", *LABELS, "--seeds", *map(str, args.seeds), "--out", str(args.out / "card"), *args.others]
+    words += ["--labels", *LABELS, "--seeds", *map(str, args.seeds), "--out", str(out), *args.others]
     environment = {**os.environ, "MST_DATA_ROOT": str(args.data.resolve())}
     run = subprocess.run([sys.executable, "-m", "mst_transfer.cli.main", *words], cwd=ROOT, env=environment)
-    card = args.out / "card" / "card.json"
-    if not run.returncode and card.is_file():  # a dry run leaves none
+    if not run.returncode and card.is_file():
         shutil.copy(card, args.results / "card.json")
     return run.returncode
 
@@ -296,7 +304,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description=__doc__.split("\n")[0])
     parser.add_argument("action", choices=("pretrain", "evaluate", "table"))
     parser.add_argument("--data", type=Path, default=Path("data"))
-    parser.add_argument("--out", type=Path, default=ROOT / "work_dirs/study", help="runs and card")
+    parser.add_argument("--out", type=Path, default=ROOT / "work_dirs", help="runs and card, below the results' name")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of pre-trainings, or of probes")
     parser.add_argument("--cells", nargs="+", choices=tuple(CELLS), default=list(CELLS))
     parser.add_argument("--checkout", type=Path, default=ROOT, help="whose code pre-trains (default: this one)")

@@ -10,7 +10,7 @@ model = dict(
         num_heads=4,
         out_indices=(-1,),
         frozen_stages="all",
-        checkpoint="work_dirs/study/mst/seed_0/teacher.safetensors",
+        checkpoint="work_dirs/study/mst_seed0/teacher.safetensors",
     ),
     decode_head=dict(
         _delete_=True,

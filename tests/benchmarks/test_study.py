@@ -133,6 +133,7 @@ def test_cells_side_by_side_stop_in_time_and_go_on(tmp_path: Path) -> None:
         assert (found["method"], found["seed"], found["at_once"]) == (cell, 3, 2)
         assert "train_cfg.max_epochs=3" in found["command"] and len(found["last_of_each_epoch"]["loss"]) == 3
         assert ("loss_restoring" in found["last_of_each_epoch"]) == (cell == "mst")
+    assert main([*words[:-1], "4"]) == 2  # another length: not what is there
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "found").iterdir()}
     assert len(made) == 4 and main(words) == 0 and made == {path: path.stat().st_mtime_ns for path in made}
 
