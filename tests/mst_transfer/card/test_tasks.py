@@ -1,5 +1,6 @@
 """Data of a card: label maps as the libraries read them, objects drawn as maps, sequences."""
 
+import json
 from pathlib import Path
 
 import cv2
@@ -7,7 +8,16 @@ import numpy as np
 import pytest
 
 from mst_transfer.card.task_data import draw_objects, open_task
-from mst_transfer.card.tasks import CATALOGUE, SEGMENTATION, Task, heads, load_task_config, own_masks, sequences
+from mst_transfer.card.tasks import (
+    CATALOGUE,
+    DETECTION,
+    SEGMENTATION,
+    Task,
+    heads,
+    load_task_config,
+    own_masks,
+    sequences,
+)
 from mst_transfer.datasets.sample.write import SampleDataRequest, make_sample_data
 
 
@@ -83,6 +93,32 @@ def test_objects_become_a_map_with_small_ones_on_top_and_crowds_ignored():
     assert np.array_equal(found, expected)
     boxes = [{key: value for key, value in one.items() if key != "mask"} for one in instances]
     assert np.array_equal(draw_objects(dict(height=8, width=8, instances=boxes), number=[4, 7]), expected)
+
+
+def test_objects_are_what_the_detector_learns_in_the_order_of_the_validation_file(sample, tmp_path):
+    names = ("flag", "cow")
+    classes = f"dict(dataset=dict(metainfo=dict(classes={names}, palette=[(0, 0, 0)] * 2)))"
+    config = tmp_path / "two.py"
+    config.write_text(
+        '_base_ = "mst_transfer::det_configs/mst_maskrcnn_sample.py"\n'
+        f"train_dataloader = {classes}\nval_dataloader = {classes}\ntest_dataloader = val_dataloader\n"
+        "model = dict(roi_head=dict(bbox_head=dict(num_classes=2), mask_head=dict(num_classes=2)))\n"
+    )
+    data = open_task(Task("two", DETECTION, heads(str(config))))
+    assert data.objects == names and data.classes == ("background", *names)
+    path = Path(data.annotations[1])
+    before = path.read_text()
+    content = json.loads(before)
+    highest = max(one["id"] for one in content["categories"])
+    for one in content["categories"]:  # ids the other way round, names as they were
+        one["id"] = highest + 1 - one["id"]
+    for one in content["annotations"]:
+        one["category_id"] = highest + 1 - one["category_id"]
+    path.write_text(json.dumps(content))
+    try:
+        assert open_task(Task("two", DETECTION, heads(str(config)))).objects == names[::-1]
+    finally:
+        path.write_text(before)
 
 
 def test_many_categories_become_their_supercategories(shared_data, monkeypatch):
