@@ -42,7 +42,7 @@ def build_parser(program: str) -> argparse.ArgumentParser:
         words = f"RGB {name} of the normalisation, 0 to 1 (default: the checkpoint's as far as known, else ImageNet's)"
         parser.add_argument(f"--{name}", type=float, nargs=3, metavar=("R", "G", "B"), help=words)
     parser.add_argument("--size", type=whole_number(1), help="side of the views in pixels (default: the checkpoint's)")
-    parser.add_argument("--resize", default="crop", choices=("crop", "squash"), help="see docs/pretraining.md")
+    parser.add_argument("--resize", default="crop", choices=("crop", "squash"), help="see docs/evaluation.md")
     parser.add_argument("--batch-size", type=whole_number(1), default=256, help="of one process (default 256)")
     parser.add_argument("--num-workers", type=whole_number(0), default=0, help="loading processes of each one")
     parser.add_argument("--dtype", default="float32", choices=DTYPES)
