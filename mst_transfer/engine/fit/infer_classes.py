@@ -193,7 +193,8 @@ def mask_classes(place: str, dataset: Any, kind: Any) -> tuple[tuple[str, ...], 
             wrong = f"names {shown(twice)} more than once" if twice else "names no class"
             raise ValueError(f"{file} {wrong}. Write one name a line, in the order of the values in the masks")
         return tuple(names), str(file)
-    advice = f"Write {file}: one name a line, the first for value 0"
+    first = 1 if option(dataset, kind, "reduce_zero_label") else 0
+    advice = f"Write {file}: one name a line, the first for value {first}"
     masks = [mask for _, mask in list_pairs(place, dataset, kind) if os.path.isfile(mask)]
     if len(masks) > MAX_MASKS:
         raise ValueError(f'{place}: classes="auto" would have to read {len(masks)} masks for the classes. {advice}')
@@ -202,7 +203,6 @@ def mask_classes(place: str, dataset: Any, kind: Any) -> tuple[tuple[str, ...], 
     for number, mask in enumerate(masks):
         values |= set(count_values(mask)[0])
         progress(number)
-    first = 1 if option(dataset, kind, "reduce_zero_label") else 0
     found = sorted(values - {int(dataset.get("ignore_index", IGNORED)), IGNORED} - set(range(first)))
     if found != list(range(first, first + len(found))) or len(found) < 2:
         hint = " Black-and-white masks must hold 0 and 1 instead of 0 and 255." if values == {0, 255} else ""

@@ -196,6 +196,13 @@ def test_values_with_gaps_and_wrong_lists_of_names_are_refused(tmp_path, values,
         infer_classes(seg_open(tmp_path))
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_advice_says_whose_name_is_the_first(tmp_path, first):
+    write_masks(tmp_path, values=(0, 2, 4))
+    with pytest.raises(ValueError, match=rf"from {first} to the last .* one name a line, the first for value {first}$"):
+        infer_classes(seg_open(tmp_path, reduce_zero_label=bool(first)))
+
+
 def test_datasets_with_classes_of_their_own_refuse_auto(tmp_path):
     write_masks(tmp_path)
     with pytest.raises(ValueError, match="CityscapesDataset has 19 classes of its own.*BaseSegDataset"):
