@@ -9,8 +9,12 @@ from torch import Tensor
 
 
 def knn_votes(similarity: Tensor, labels: Tensor, temperature: float, num_classes: int) -> Tensor:
-    """Votes [n, C] of neighbours, their cosines and classes (int64) [n, k]: exp(cosine / temperature) for each."""
+    """Votes [n, C] of neighbours, their cosines and classes (int64) [n, k].
+
+    Each votes with exp((cosine - the query's largest) / temperature), which does not overflow.
+    """
     votes = similarity.new_zeros(len(similarity), num_classes)
+    similarity = similarity - similarity.amax(dim=1, keepdim=True)
     return votes.scatter_add_(1, labels, (similarity / temperature).exp())
 
 

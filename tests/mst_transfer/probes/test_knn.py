@@ -26,8 +26,16 @@ def test_votes_equal_a_plain_loop():
         cosines = sorted(((float(query @ t), int(c)) for t, c in zip(train, labels, strict=True)), reverse=True)
         expected = [0.0] * 4
         for cosine, label in cosines[:6]:
-            expected[label] += math.exp(cosine / 0.2)
+            expected[label] += math.exp((cosine - cosines[0][0]) / 0.2)
         assert row.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_low_temperatures_do_not_overflow():
+    """One neighbour of class 1 outweighs two of class 0 that are less like the query."""
+    similarity, labels = torch.tensor([[0.99, 0.9, 0.9]]), torch.tensor([[1, 0, 0]])
+    for temperature in (0.07, 0.011, 1e-3):
+        votes = knn_votes(similarity, labels, temperature, num_classes=2)
+        assert votes.isfinite().all() and votes.argmax() == 1
 
 
 def test_accuracy_equals_the_public_code():
