@@ -19,6 +19,7 @@ from mst_transfer.configs.kind import DETECTION, SEGMENTATION, check_kind, confi
 from mst_transfer.configs.saved import read_config_of_run, registered_types_only
 from mst_transfer.datasets.load_image import LoadImage
 from mst_transfer.devices.onednn_products import quick_products
+from mst_transfer.engine.fit.devices import adapt_to_devices
 from mst_transfer.engine.image_checks import ImageChecks, check_pipelines
 from mst_transfer.engine.run import load_run_config
 from mst_transfer.evaluation.mask_encoding import encode_masks
@@ -54,6 +55,7 @@ class TrainedHead:
         self.checkpoint = Path(existing_checkpoint(str(found)))
         verify_checkpoint(self.checkpoint)
         self.detects = config_kind(cfg) == DETECTION
+        adapt_to_devices(cfg, 1, torch.cuda.is_available())
         init_default_scope(cfg.get("default_scope") or ("mmdet" if self.detects else "mmseg"))
         if "checkpoint" in cfg.model.get("backbone", {}):
             cfg.model.backbone.checkpoint = None  # the head's own checkpoint holds the backbone

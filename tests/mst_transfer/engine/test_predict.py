@@ -112,6 +112,19 @@ def test_a_segmentor(segmentor: Path, images: Path, tmp_path: Path) -> None:
         assert cv2.imread(str(done.folder / "drawn" / f"{stem}.jpg")).shape == (*size, 3)
 
 
+def test_a_config_is_adapted_as_in_training(images: Path, tmp_path: Path) -> None:
+    """mmseg's segmentor on patches of 8: label maps are those of ours, also where sides are no multiple of 8."""
+    config = write_config("seg", tmp_path)
+    checkpoint = untrained(config, tmp_path / "run") / "epoch_1.pth"
+    out = predict(config, images, tmp_path / "out", checkpoint=checkpoint).folder
+    ours = tmp_path / "ours.py"
+    ours.write_text(config.read_text().replace('"EncoderDecoder"', '"mst_transfer.SlideEncoderDecoder"'))
+    expected = predict(ours, images, tmp_path / "expected", checkpoint=checkpoint).folder
+    for stem in ("a", "a.png", "in/b c", "in/deep/d"):
+        labels, wanted = (np.asarray(Image.open(folder / "labels" / f"{stem}.png")) for folder in (out, expected))
+        assert np.array_equal(labels, wanted) and len(np.unique(wanted)) == 2
+
+
 def test_no_label_map_takes_the_place_of_another(segmentor: Path, images: Path, tmp_path: Path) -> None:
     folder = tmp_path / "alike"
     folder.mkdir()
