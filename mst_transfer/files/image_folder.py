@@ -27,6 +27,7 @@ from mst_transfer.files.image_files import (
 )
 
 _NOTICE_SECONDS = 10.0
+_BITS_PER_SAMPLE = 258  # TIFF's tag
 _IMREAD_RGB = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR)  # older OpenCV: BGR only
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 
@@ -102,8 +103,8 @@ def read_image(
     """Decodes a file to uint8 RGB [H, W, 3], whatever its mode.
 
     Complete JPEG and PNG files are decoded by OpenCV, everything else by PIL. Grey, palette and CMYK images become
-    RGB, transparency is dropped, 16-bit values are divided by 256, colour profiles are ignored; of an animation or a
-    file of several pages the first is taken.
+    RGB, transparency is dropped, 16-bit values are divided by 256, 32-bit ones refused, colour profiles are ignored;
+    of an animation or a file of several pages the first is taken.
 
     Args:
         exif_orientation: turn the image as its EXIF tag says. The default leaves it, as DINO's loader does.
@@ -165,6 +166,8 @@ def _decode_pil(data: bytes, exif_orientation: bool) -> Image:
         upright = PIL.ImageOps.exif_transpose(picture) if exif_orientation else picture
         if upright.mode == "F":
             raise ValueError(FLOATS)
+        if 32 in getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, ()):
+            raise ValueError("32-bit integer images have no fixed range; store them with 8 or 16 bits")
         if upright.mode.startswith("I"):  # 16-bit grey, which PIL would clip to 255
             gray = (np.asarray(upright).clip(0, 65535) >> 8).astype(np.uint8)
             return cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB)

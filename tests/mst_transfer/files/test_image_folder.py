@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from mst_transfer.files.image_folder import find_images
+from mst_transfer.files.image_files import UnreadableImageError
+from mst_transfer.files.image_folder import find_images, read_image
 
 PHOTOGRAPH = data.chelsea()[:120, :160]
 
@@ -89,3 +90,12 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "scandir", refusing)
     with pytest.raises(ValueError, match=r"locked' below data_root cannot be listed \(Permission denied\): mend that"):
         find_images(tmp_path)
+
+
+def test_integers_of_16_bits_are_scaled_and_of_32_refused(tmp_path: Path) -> None:
+    gray = PHOTOGRAPH[..., 0]
+    for name, stored in (("a.tif", gray.astype(np.uint16) * 256), ("a.pgm", gray.astype(np.int32) * 256)):
+        assert np.array_equal(read_image(save(tmp_path / name, stored))[..., 1], gray)
+    for name, stored in (("b.tif", gray.astype(np.int32)), ("b.tiff", gray.astype(np.int32) * 256)):
+        with pytest.raises(UnreadableImageError, match=rf"{name}': 32-bit integer images .* with 8 or 16 bits"):
+            read_image(save(tmp_path / name, stored))
