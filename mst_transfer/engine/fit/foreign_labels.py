@@ -177,7 +177,17 @@ def _read_voc(sources: Sequence[Path]) -> list[Coco]:
 
     (root,) = sources
     whole = hotcoco.COCO.from_voc(str(root)).dataset
-    by_stem = {Path(image["file_name"]).stem: image for image in whole["images"]}
+    names = [Path(image["file_name"]).stem for image in whole["images"]]
+    by_stem = dict(zip(names, whole["images"], strict=True))
+    if len(by_stem) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        place = root / "Annotations" if (root / "Annotations").is_dir() else root
+        files = zip(sorted(place.glob("*.xml")), names, strict=True)  # hotcoco's order
+        wrong = ", ".join(file.name for file, name in files if name == twice)
+        raise ValueError(
+            f"--voc: {place}: {wrong} have a <filename> of the same image, {twice}: each must name its own. "
+            "Next step: correct the names, or take files out"
+        )
     splits = []
     for split in SPLITS:
         path = root / "ImageSets" / "Main" / f"{split}.txt"

@@ -170,6 +170,19 @@ def test_voc(tmp_path: Path) -> None:
     assert list(by_name(val)) == ["c.png"]
 
 
+@pytest.mark.parametrize("flipped", ["a.png", "a.jpg"])
+def test_two_voc_files_of_one_image_are_refused(tmp_path: Path, flipped: str) -> None:
+    for folder in ("Annotations", "ImageSets/Main"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name, image in (("b", "b.png"), ("a_flip", flipped), ("a", "a.png")):
+        text = VOC.format(name=name, label="dog").replace(f"{name}.png", image)
+        (tmp_path / f"Annotations/{name}.xml").write_text(text)
+    for split, name in (("train", "a"), ("val", "b")):
+        (tmp_path / f"ImageSets/Main/{split}.txt").write_text(name)
+    with pytest.raises(ValueError, match=r"Annotations: a.xml, a_flip.xml have a <filename> of the same image, a: "):
+        read("voc", [tmp_path], tmp_path / "out")
+
+
 CVAT = """<annotations><meta><task><labels><label><name>car</name></label></labels></task></meta>
 <image id="0" name="x/a.png" width="40" height="20"><polygon label="car" points="1,1;20,1;20,11"/>
 <polyline label="car" points="1,1;2,2"/></image></annotations>"""
