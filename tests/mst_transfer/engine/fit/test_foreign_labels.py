@@ -199,6 +199,38 @@ def test_cvat(tmp_path: Path) -> None:
     assert folders[0] == str(tmp_path / "images/x")
 
 
+BOX = '<box label="car" xtl="1" ytl="1" xbr="9" ybr="6"{rotation}/>'
+
+
+@pytest.mark.parametrize("rotation", ["", ' rotation="0.0"', ' rotation="360"'])
+def test_cvat_boxes(tmp_path: Path, rotation: str) -> None:
+    (tmp_path / "t.xml").write_text(CVAT.replace("<polyline", f"{BOX.format(rotation=rotation)}<polyline"))
+    train, _ = read("cvat", [tmp_path / "t.xml"] * 2, tmp_path / "out")
+    assert [one["bbox"] for one in train["annotations"]] == [[1, 1, 19, 10], [1, 1, 8, 5]]
+
+
+def test_rotated_cvat_boxes_are_refused(tmp_path: Path) -> None:
+    boxes = "".join(BOX.format(rotation=f' rotation="{angle}"') for angle in ("0", "45.00", "315"))
+    (tmp_path / "t.xml").write_text(CVAT.replace("<polyline", f"{boxes}<polyline"))
+    said = r"t.xml: 2 boxes are rotated, the first in image x/a.png; .* 0 .*convert them to polygons in CVAT"
+    with pytest.raises(ValueError, match=said):
+        read("cvat", [tmp_path / "t.xml"] * 2, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f'<!DOCTYPE a [<!ENTITY b "c">]>{CVAT}', "t.xml declares an entity, b"),
+        (CVAT.removesuffix("</annotations>"), "t.xml is no XML: no element found"),
+    ],
+)
+def test_wrong_cvat_files_are_named(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "t.xml").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        read("cvat", [tmp_path / "t.xml"] * 2, tmp_path / "out")
+
+
 def test_the_verbs_take_them(yolo: Path, tmp_path: Path, capsys, monkeypatch) -> None:
     """Heads and cards on a YOLO folder, on the command line and in Python; two kinds of labels at once are refused."""
     monkeypatch.chdir(tmp_path)
