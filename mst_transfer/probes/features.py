@@ -60,7 +60,8 @@ def class_tokens(backbone: Backbone, images: Tensor, num_blocks: int = 1, averag
         *kept, x = last_blocks(backbone, images, num_blocks)
         x = backbone.norm(x)
     if backbone.cls_token is None:
-        return torch.cat([*(backbone.norm(tokens).mean(dim=1) for tokens in kept), x.mean(dim=1)], dim=-1)
+        patches = [tokens[:, backbone.num_prefix_tokens :] for tokens in (*(backbone.norm(one) for one in kept), x)]
+        return torch.cat([tokens.mean(dim=1) for tokens in patches], dim=-1)
     features = torch.cat([*(backbone.norm(tokens[:, 0]) for tokens in kept), x[:, 0]], dim=-1)  # [B, n * D]
     if not average_patches:
         return features
