@@ -60,13 +60,13 @@ def create_backbone(arch: str, **options: Any) -> Backbone:
 
 def _check_class_token(vit: Any, arch: str, options: dict[str, Any]) -> None:
     """Refuses a ViT whose class token is none, or is not what its final norm is for."""
+    if not is_plain(vit):
+        raise OtherKindError(f"backbone.arch = {arch!r} is a {type(vit).__name__} of another kind: choose {NEEDED}")
     if pooled := sorted({name.split(".")[0] for name in vit.state_dict() if is_head_tensor(name)}):
         raise ValueError(
             f"backbone.arch = {arch!r} with {options} has {', '.join(pooled)} behind its tokens, which the class token "
             "does not pass; choose global_pool='token' and no fc_norm"
         )
-    if not is_plain(vit):
-        raise OtherKindError(f"backbone.arch = {arch!r} is a {type(vit).__name__} of another kind: choose {NEEDED}")
 
 
 def create_any(arch: str, **options: Any) -> Backbone:

@@ -59,7 +59,8 @@ class _LastCall(TorchFunctionMode):
 
 def last_attention(vit: Any, images: Tensor) -> Tensor:
     """Attention [B, H, N], float32, over the patches in the last block, of the class token or of all on average."""
-    if hasattr(attention := getattr(vit.blocks[-1], "attn", None), "fused_attn"):
+    attention: Any = getattr(vit.blocks[-1], "attn", None)
+    if hasattr(attention, "fused_attn"):
         attention.fused_attn = True
     with _LastCall() as last:
         last_blocks(vit, images, 1)
