@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import bad_images
@@ -91,11 +92,19 @@ def read_all(opened: Shards) -> list[bytes]:
     return [opened.read(index) for index in (9, 0, 5, 3, 7, 1)]
 
 
+def in_processes(number: int, function: Callable, arguments: list) -> list:
+    """``Pool.map`` of forked processes, which end by themselves: some take SIGTERM as an earlier test has set it."""
+    with multiprocessing.get_context("fork").Pool(number) as pool:
+        found = pool.map(function, arguments)
+        pool.close()
+        pool.join()
+    return found
+
+
 def test_processes_open_files_of_their_own(made: Path) -> None:
     opened = Shards(str(made))
     expected = read_all(opened)
-    with multiprocessing.get_context("fork").Pool(2) as pool:
-        assert pool.map(read_all, [opened] * 4) == [expected] * 4
+    assert in_processes(2, read_all, [opened] * 4) == [expected] * 4
     assert read_all(opened) == expected
     state = pickle.dumps(opened)
     code = "import pickle, sys; sys.stdout.buffer.write(pickle.load(sys.stdin.buffer).read(7))"
@@ -159,8 +168,7 @@ class TestCache:
 
     def test_processes_share_it(self, elsewhere: str, tmp_path: Path, made: Path) -> None:
         opened, local = self.cached(elsewhere, tmp_path / "cache", 100), Shards(str(made))
-        with multiprocessing.get_context("fork").Pool(4) as pool:
-            assert pool.map(read_all, [opened] * 8) == [read_all(local)] * 8
+        assert in_processes(4, read_all, [opened] * 8) == [read_all(local)] * 8
         assert len(list(Path(opened.folder).glob("*.tar"))) == 5 and not list(Path(opened.folder).glob(".*.tmp"))
 
     def test_another_index_empties_it(self, elsewhere: str, tmp_path: Path, fetched: list) -> None:
