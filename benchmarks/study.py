@@ -229,19 +229,23 @@ def pretrain_cell(args: argparse.Namespace, known: Mapping[str, Any], until: flo
     cores = max(1, num_cores() // args.at_once)
     options = [f"train_cfg.max_epochs={args.epochs}"] * bool(args.epochs)
     options += variation(cell, args.vary) if args.vary else []
+    of_machine: list[str] = []  # options that change no figure
     if args.device == "cuda":  # a small net waits for its crops, and would wait for the compiler
-        options += [f"train_dataloader.num_workers={cores}", "model.backbone.compile_blocks=False"]
+        of_machine += [f"train_dataloader.num_workers={cores}", "model.backbone.compile_blocks=False"]
     else:
         environment["CUDA_VISIBLE_DEVICES"] = ""
         environment.setdefault("OMP_NUM_THREADS", str(cores))
     words = ["tools/pretrain.py", f"pretrain/configs/study/{cell}.py", "--seed", str(seed)]
-    words += ["--cfg-options", *options] * bool(options)
-    known = dict(method=cell, seed=seed, command=f"python {' '.join(words)} --work-dir OUT --resume", **known)
+    shown = [*words, *["--cfg-options", *options] * bool(options), "--work-dir", "OUT", "--resume"]
+    words += ["--cfg-options", *options, *of_machine] * bool(options + of_machine)
+    known = dict(method=cell, seed=seed, command=f"python {' '.join(shown)}", **known)
     if (written := teacher.with_suffix(".json")).is_file():
-        there = json.loads(written.read_text(encoding="utf-8"))["command"]
-        if there != known["command"]:
-            print(f"{teacher} was made by {there}. Next step: name other --results", file=sys.stderr)
-        return 0 if there == known["command"] else 2
+        there = json.loads(written.read_text(encoding="utf-8"))
+        same = all(there.get(name) == known.get(name) for name in ("command", "device"))
+        if not same:
+            made = there.get("device", "a CPU")
+            print(f"{teacher} was made by {there['command']} on {made}. Next step: other --results", file=sys.stderr)
+        return 0 if same else 2
     if time.monotonic() > until:
         return SAVED
     print(f"{name}: {folder}/log.txt", flush=True)

@@ -40,8 +40,9 @@ def last_blocks(vit: Any, images: Tensor, num_blocks: int) -> list[Tensor]:
     forward_pass, kept = ViTPass(vit, grid, len(images), vit.num_prefix_tokens), []
     for index in range(len(vit.blocks)):
         tokens = forward_pass.run(index, tokens)
-        kept.append(tokens)
-    return kept[-num_blocks:]
+        if index >= len(vit.blocks) - num_blocks:
+            kept.append(tokens)
+    return kept
 
 
 class _LastCall(TorchFunctionMode):

@@ -83,8 +83,8 @@ def test_a_file_of_dinov3_is_recognised(tmp_path: Path) -> None:
     torch.manual_seed(1)
     model = timm.create_model("vit_small_patch16_dinov3", num_classes=0, depth=2).eval()
     torch.save(model.state_dict(), tmp_path / "dinov3.pth")
-    frozen, report = load_frozen(tmp_path / "dinov3.pth")
-    assert "missing" in report and frozen.model.num_prefix_tokens == 5
+    frozen, _ = load_frozen(tmp_path / "dinov3.pth")
+    assert frozen.model.num_prefix_tokens == 5
     views = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8)
     with torch.no_grad():
         expected = timm.create_model(
