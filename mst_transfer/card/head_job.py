@@ -133,7 +133,18 @@ def _config(
     if times > 1 and cfg.train_cfg.get("max_epochs"):
         dataset = dict(type="RepeatDataset", times=times, dataset=dataset)
     cfg.train_dataloader.dataset = dataset
+    _validate_once(cfg)
     return cfg
+
+
+def _validate_once(cfg: Any) -> None:
+    """Leaves out validations before the last, of which a card keeps nothing, unless they steer the training."""
+    parts = [part for name in ("custom_hooks", "param_scheduler") for _, part in items(cfg, name)]
+    names = [str(part.get("type")).split(".")[-1] for part in parts]
+    if not any(name == "EarlyStoppingHook" or name.startswith("ReduceOnPlateau") for name in names):
+        train = cfg.train_cfg
+        train.pop("dynamic_intervals", None)
+        train.update(val_begin=1, val_interval=train.get("max_iters") or train.max_epochs)
 
 
 def use_backbone(cfg: Any, checkpoint: Checkpoint) -> None:

@@ -8,7 +8,7 @@ import pytest
 from mmengine.config import Config
 from small_cards import DET, SEG
 
-from mst_transfer.card.head_job import _learned, use_backbone
+from mst_transfer.card.head_job import _learned, _validate_once, use_backbone
 from mst_transfer.card.measures import digest_of, mean_ap
 from mst_transfer.card.plan import job_folder, read_plan
 from mst_transfer.card.run_jobs import run_job
@@ -41,6 +41,21 @@ def test_every_checkpoint_gets_the_recipes_grid_of_positions(arch, kept):
         patch.setattr("mst_transfer.card.head_job.fit_to_backbone", lambda cfg, options: None)
         use_backbone(cfg, checkpoint)
     assert cfg.model.backbone.img_size == kept and "depth" not in cfg.model.backbone
+
+
+@pytest.mark.parametrize(
+    ("extra", "validated"),
+    [
+        (dict(), 12),
+        (dict(custom_hooks=[dict(type="EMAHook"), dict(type="mmengine.EarlyStoppingHook", monitor="mIoU")]), 2),
+        (dict(param_scheduler=dict(type="ReduceOnPlateauLR", monitor="mIoU")), 2),
+    ],
+)
+def test_a_head_is_validated_once_unless_validations_steer_it(extra, validated):
+    cfg = Config(dict(train_cfg=dict(max_epochs=12, val_interval=2, dynamic_intervals=[(8, 1)]), **extra))
+    _validate_once(cfg)
+    assert cfg.train_cfg.val_interval == validated
+    assert ("dynamic_intervals" in cfg.train_cfg) == (validated == 2)
 
 
 def test_a_detector_without_masks_rests_on_boxes(world, tmp_path, capsys):
