@@ -67,6 +67,8 @@ def collect(
         paths = [path for path, stays in zip(data[name].val_paths, of_task, strict=True) if not stays]
         left_out[name] = dict(images=len(paths), which=digest_of(map(os.path.basename, paths)))
     protocol = {**plan.protocol(), "left_out": left_out}
+    environments = [read_result(job_folder(folder, job)).get("environment") for job in plan.jobs]
+    environment = next(filter(None, environments), {"hardware": hardware(), **package_versions()})
     return {
         "version": 1,
         "protocol_hash": hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest(),
@@ -75,8 +77,8 @@ def collect(
         "checkpoints": [asdict(one) for one in plan.checkpoints],
         "rows": list(_rows(plan, ordered, data, groups)),
         "differences": sorted(_differences(plan, ordered, groups), key=lambda entry: not entry["primary"]),
-        "jobs": [_job(folder, job, failed) for job in plan.jobs],
-        "environment": {"hardware": hardware(), **package_versions()},
+        "jobs": [_job(folder, job, failed, environment) for job in plan.jobs],
+        "environment": environment,
     }
 
 
@@ -99,6 +101,8 @@ def _rows(plan: Plan, outcomes: Outcomes, data: Mapping[str, TaskData], groups: 
                 "ci95": _rounded((figure.low, figure.high)),
                 "num_images": figure.num_images,
             }
+            if (group := groups[one.task]) is not None:
+                row["num_groups"] = len(np.unique(group))
             each = [measure.per_class() for measure in measures.values()]
             if len(each[0]) > 1:
                 names = data[one.task].classes if one.metric == "mIoU" else data[one.task].objects
@@ -112,19 +116,22 @@ def _differences(plan: Plan, outcomes: Outcomes, groups: Groups) -> Iterator[dic
     pairs = plan.pairs()
     for one, by_checkpoint in outcomes.items():
         is_primary = one[1:] == primary_of(plan.task(one.task), plan.options)
-        compared = {}
+        compared, shared = {}, {}
         for pair in pairs:
             first, second = (by_checkpoint.get(name, {}) for name in pair)
             if seeds := sorted(first.keys() & second.keys()):
                 left, right = ([side[seed] for seed in seeds] for side in (first, second))
                 compared[pair] = compare(left, right, groups[one.task], len(pairs) if is_primary else 1)
-        p_values = holm([difference.p_value for difference in compared.values()])
-        for ((a, b), difference), p_value in zip(compared.items(), p_values, strict=True):
+                shared[pair] = seeds
+        missing = [1.0] * (len(pairs) - len(compared))  # planned, so judged together with the others
+        p_values = holm([*(difference.p_value for difference in compared.values()), *missing])
+        for ((a, b), difference), p_value in zip(compared.items(), p_values, strict=False):
             adjusted = p_value if is_primary else None
             yield {
                 **one._asdict(),
                 "a": a,
                 "b": b,
+                "seeds": shared[a, b],
                 "difference": _rounded(difference.value),
                 "ci95": _rounded((difference.low, difference.high)),
                 "adjusted": round(p_value, 6) if is_primary else None,
@@ -134,11 +141,14 @@ def _differences(plan: Plan, outcomes: Outcomes, groups: Groups) -> Iterator[dic
             }
 
 
-def _job(folder: Path, job: Job, failed: Sequence[str]) -> dict[str, Any]:
+def _job(folder: Path, job: Job, failed: Sequence[str], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """``usual``: the card's environment; what a job's has beside it is told with the job."""
     result, log = read_result(job_folder(folder, job)), job_folder(folder, job) / LOG
     status = "done" if result else "failed" if job.id in failed else "not run"
     command = " ".join(["mst", *command_of(folder, job)[3:]])
     entry = dict(id=job.id, command=command, status=status, minutes=result.get("minutes"))
+    others = {name: value for name, value in result.get("environment", {}).items() if usual.get(name) != value}
+    entry |= dict(environment=others) if others else {}
     if status == "failed" and log.is_file():
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         entry["error"] = "\n".join(lines[-5:])

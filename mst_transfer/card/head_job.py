@@ -95,7 +95,10 @@ def check_head(checkpoint: Checkpoint, task: Task, recipe: Recipe) -> None:
 
 
 def _choose(plan: Plan, job: Job, data: TaskData, shared: Path) -> float:
-    """The factor that is best on images that its head did not see; chosen once, on the labels of seed 0, for all."""
+    """The factor that is best on images that its head did not see; chosen once, on the labels of seed 0, for all.
+
+    Of equally good ones that nearest to the recipe's learning rate.
+    """
     seed, (labels,), figures = 0, job.labels, dict[float, float]()
     job, chosen = replace(job, seeds=[seed]), label_subset(len(data.train), labels, seed).tolist()
     shared.mkdir(parents=True, exist_ok=True)
@@ -108,7 +111,7 @@ def _choose(plan: Plan, job: Job, data: TaskData, shared: Path) -> float:
             metrics = _train(_config(plan, job, data, kept, factor, shared / f"lr_x{factor:g}", held_out))
             known = [metrics[name] for name in _FIGURES if metrics.get(name) is not None]
             figures[factor] = float(known[0]) if known else -math.inf
-        best = max(figures, key=lambda factor: figures[factor])
+        best = max(figures, key=lambda factor: (figures[factor], -abs(math.log(factor))))
         content = dict(chosen=best, figures={f"{factor:g}": figure for factor, figure in figures.items()}, seed=seed)
         write_text_atomically(shared / CHOICE, json.dumps(content, indent=2))
         return best
@@ -128,11 +131,12 @@ def _config(
     cfg.optim_wrapper.optimizer.lr *= factor
     if held_out:
         validate_on_training_images(cfg, held_out)
-    dataset = only_indices(cfg.train_dataloader.dataset, kept, cfg)
-    times = max(1, round(len(data.train) / len(kept)))
-    if times > 1 and cfg.train_cfg.get("max_epochs"):
-        dataset = dict(type="RepeatDataset", times=times, dataset=dataset)
-    cfg.train_dataloader.dataset = dataset
+    whole, parts = cfg.train_dataloader.dataset, [only_indices(cfg.train_dataloader.dataset, kept, cfg)]
+    times, rest = divmod(len(data.train), len(kept))
+    if cfg.train_cfg.get("max_epochs") and len(kept) < len(data.train):
+        parts[0] = dict(type="RepeatDataset", times=times, dataset=parts[0])
+        parts += [only_indices(whole, kept[:rest], cfg)] if rest else []
+    cfg.train_dataloader.dataset = parts[0] if len(parts) == 1 else dict(type="ConcatDataset", datasets=parts)
     _validate_once(cfg)
     return cfg
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from timm.models.swin_transformer import SwinTransformer
+from torch import nn
 
 from mst_transfer.card.checkpoints import Checkpoint
 from mst_transfer.card.pictures import PHOTO, TRUTH, Instances, colours_of, draw_answer, save_pictures
@@ -18,10 +20,7 @@ from mst_transfer.probes.maps import photo_maps
 
 NUM_PHOTOS = 4
 MIN_SCORE = 0.3  # of objects that are drawn
-CAPTIONS = {
-    "attention": "Attention of the class token in the last block, mean of the heads.",
-    "components": "First three principal components of the patch tokens over these photos, as red, green, blue.",
-}
+COMPONENTS = "First three principal components of the patch tokens over these photos, as red, green, blue."
 
 
 def shown_images(data: TaskData) -> list[int]:
@@ -46,7 +45,17 @@ def save_maps(folder: Path, task: str, data: TaskData, checkpoint: Checkpoint, f
     for name, maps in photo_maps(frozen, photos).items():
         rows = zip(_short_names(chosen), photos, maps, strict=True)
         cells = {title: {PHOTO: photo, checkpoint.name: shown} for title, photo, shown in rows}
-        save_pictures(folder / name, "maps", f"{task}: {name}", cells, CAPTIONS[name])
+        caption = COMPONENTS if name == "components" else _words_of_attention(checkpoint.name, frozen.model)
+        save_pictures(folder / name, "maps", f"{task}: {name}", cells, caption)
+
+
+def _words_of_attention(name: str, model: nn.Module) -> str:
+    """A caption; it names a checkpoint that has no class token."""
+    if isinstance(model, SwinTransformer):
+        return f"{name}: attention of the average-pooled feature over the last stage's tokens, mean of the heads."
+    if model.cls_token is None:
+        return f"{name}: attention that all tokens pay to each patch in the last block, mean of the heads."
+    return "Attention of the class token in the last block, mean of the heads."
 
 
 def save_head(folder: Path, title: str, data: TaskData, checkpoint: Checkpoint, run: Path) -> None:

@@ -52,15 +52,17 @@ def save_pictures(
     write_text_atomically(folder / "index.json", json.dumps(index, indent=1))
 
 
-def read_pictures(folder: Path, checkpoints: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
-    """Reads the grids below a folder, by the heading of their section: ``title``, ``columns``, ``cells`` (files), ….
+def read_pictures(folders: Iterable[Path], checkpoints: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
+    """Reads the grids below folders, by the heading of their section: ``title``, ``columns``, ``cells`` (files), ….
 
-    A picture lies beside its index, or is left out.
+    A picture lies beside its index, or is left out. Captions of one grid follow each other.
     """
     found: dict[str, dict[str, dict[str, Any]]] = {section: {} for section in SECTIONS}
-    for path in sorted(folder.glob("**/index.json")):
+    for path in (path for folder in folders for path in sorted(folder.glob("**/index.json"))):
         index = json.loads(path.read_text(encoding="utf-8"))
-        grid = found[index["section"]].setdefault(index["title"], index | dict(cells={}))
+        grid = found[index["section"]].setdefault(index["title"], index | dict(cells={}, captions={}))
+        grid["captions"][index["caption"]] = None
+        grid["caption"] = " ".join(grid["captions"])
         grid["legend"].update(index["legend"])
         for photo, files in index["cells"].items():
             beside = {name: path.with_name(Path(file).name) for name, file in files.items()}

@@ -82,6 +82,7 @@ class Plan:
         """What another card must have in common to be comparable with this one."""
         chosen = asdict(self.options)
         found = dict(version=VERSION, multiple=self.multiple, options=chosen, data=self.digests, recipes=self.recipes)
+        found |= dict(groups={task.name: task.group for task in self.tasks if task.group})
         of_folders = any(task.kind == CLASSIFICATION for task in self.tasks)
         return found | (dict(image_size=self.image_size) if of_folders else {})
 

@@ -16,6 +16,7 @@ from mst_transfer.card.outcomes import read_result, save_outcome, write_result
 from mst_transfer.card.plan import Job, Plan, job_folder, read_plan
 from mst_transfer.card.probe_job import probe_outcomes
 from mst_transfer.card.task_data import open_task
+from mst_transfer.engine.results import hardware, package_versions
 from mst_transfer.runs.launch import num_cores
 from mst_transfer.runs.stop import end_with_parent
 from mst_transfer.runs.work_dir import locked
@@ -47,7 +48,8 @@ def run_job(folder: Path, name: str, begun: float | None = None) -> None:
         outcomes = head_outcomes if job.recipe else probe_outcomes
         for key, measure in outcomes(plan, job, data, folder):
             save_outcome(out, key, measure)
-        write_result(out, minutes=round((time.monotonic() - start) / 60, 3))
+        environment = {"hardware": hardware(), **package_versions()}
+        write_result(out, minutes=round((time.monotonic() - start) / 60, 3), environment=environment)
 
 
 def command_of(folder: Path, job: Job) -> list[str]:

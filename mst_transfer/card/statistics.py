@@ -93,7 +93,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def sentence(difference: Difference, adjusted: float | None = None) -> str:
     """Says what a difference shows; a primary comparison has Holm's p-value ``adjusted``, an exploratory one None."""
-    digits = 1 if difference.high - difference.low >= 0.2 else 2
+    near_0 = min(abs(difference.low), abs(difference.high)) < 0.05 and difference.low * difference.high > 0
+    is_open = adjusted is not None and adjusted > ALPHA
+    digits = 2 if difference.high - difference.low < 0.2 or (near_0 and not is_open) else 1
     numbers = (difference.value, difference.low, difference.high, difference.detectable)
     value, low, high, shown = (_signed(number, digits) for number in numbers)
     if difference.kind != "seeds":

@@ -58,11 +58,12 @@ class TaskData:
         return digest_of(map(os.path.basename, self.val_paths))
 
     def digest(self) -> str:
-        """SHA-256 over classes, names and sizes of images, and all labels: other data, another protocol."""
+        """SHA-256 over classes, names and sizes of each part's images, and all labels: other data, another protocol."""
         lines = [repr(self.classes), *map(sha256_of, self.annotations)]
-        for image in (*self.train, *self.val):
-            lines.append(f"{os.path.basename(image.path)} {os.path.getsize(image.path)} {image.name}")
-            lines += [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in image.files]
+        for part, images in (("train", self.train), ("val", self.val)):
+            for image in images:
+                lines.append(f"{part} {os.path.basename(image.path)} {os.path.getsize(image.path)} {image.name}")
+                lines += [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in image.files]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -89,6 +90,7 @@ def open_task(task: Task) -> TaskData:
     infos = [[dataset.get_data_info(index) for index in range(len(dataset))] for dataset in (train, val)]
     classes = tuple(train.metainfo["classes"])
     if task.kind == SEGMENTATION:
+        _check_ignored(cfg)
         images = [[_segmented(info) for info in part] for part in infos]
         return TaskData(classes, images[0], images[1], cfg)
     loaders = cfg.train_dataloader, cfg.val_dataloader
@@ -99,6 +101,16 @@ def open_task(task: Task) -> TaskData:
     objects = tuple(item["name"] for item in ordered if item["name"] in classes)
     images = [[_with_objects(info, number) for info in part] for part in infos]
     return TaskData(names, images[0], images[1], cfg, objects, tuple(dict.fromkeys(files)))
+
+
+def _check_ignored(cfg: Any) -> None:
+    for loader in ("train_dataloader", "val_dataloader"):
+        for place, leaf in unwrap(f"{loader}.dataset", cfg[loader].dataset):
+            if (value := leaf.get("ignore_index", IGNORED)) not in (IGNORED, None):
+                raise ValueError(
+                    f"{place}.ignore_index = {value}: to a card {IGNORED} alone is no class, it would score {value} as "
+                    f"one. Next step: store such pixels as {IGNORED}; where 0 is no class, set reduce_zero_label=True"
+                )
 
 
 def _no_map() -> LabelMap:

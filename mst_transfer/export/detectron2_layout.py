@@ -73,11 +73,22 @@ def verify(original: SourceModel, path: Path) -> Agreement:
 
 def usage(original: SourceModel, path: Path) -> str:
     """Lazy config lines that use the file."""
-    side = original.metadata.img_size[0]
-    return (
-        f'train.init_checkpoint = "{path}"; model.backbone.net.pretrain_img_size = {side}; '
-        "model.backbone.net.pretrain_use_cls_token = True"
+    vit, metadata = original.skeleton, original.metadata
+    block = vit.blocks[0]
+    options = dict(
+        pretrain_img_size=metadata.img_size[0],
+        pretrain_use_cls_token=True,
+        patch_size=metadata.patch_size,
+        embed_dim=vit.embed_dim,
+        depth=len(vit.blocks),
+        num_heads=block.attn.num_heads,
+        mlp_ratio=block.mlp.fc1.out_features / vit.embed_dim,
+        qkv_bias=block.attn.qkv.bias is not None,
     )
+    lines = [f'train.init_checkpoint = "{path}"', *(f"model.backbone.net.{name} = {options[name]}" for name in options)]
+    for name, values in (("pixel_mean", metadata.mean), ("pixel_std", metadata.std)):
+        lines.append(f"model.{name} = {[round(255 * value, 3) for value in values]}")
+    return "; ".join([*lines, 'model.input_format = "RGB"'])
 
 
 TARGET = Target("detectron2", (".pth",), write, verify, usage)

@@ -34,6 +34,9 @@ def names_of(original: SourceModel) -> dict[str, Tensor]:
         raise ConversionError(f"{original.path}: mmpretrain's layout is written for ViT and Swin only")
     if "cls_token" not in original.tensors or "reg_token" in original.tensors:
         raise ConversionError("mmpretrain's VisionTransformer has one class token and no register tokens")
+    positions, (rows, columns) = original.tensors.get("pos_embed"), original.metadata.grid_size
+    if positions is None or positions.shape[1] != rows * columns + 1:
+        raise ConversionError("mmpretrain's VisionTransformer has position embeddings, the class token's first")
     original.require_plain_mlp("mmpretrain's VisionTransformer")
     return from_timm(original.tensors, NAMES, "mmpretrain's VisionTransformer")
 
@@ -132,7 +135,9 @@ def usage(original: SourceModel, path: Path) -> str:
         kind, options = "mmpretrain.VisionTransformer", vit_arguments(original)
     words = ", ".join(f"{name}={value!r}" for name, value in options.items())
     init = f'init_cfg=dict(type="Pretrained", checkpoint="{path}", prefix="{PREFIX}")'
-    return f'backbone=dict(type="{kind}", {words}, {init})'
+    colours = {name: [round(255 * value, 3) for value in getattr(original.metadata, name)] for name in ("mean", "std")}
+    normalised = f"data_preprocessor=dict(mean={colours['mean']}, std={colours['std']}), of RGB"
+    return f'backbone=dict(type="{kind}", {words}, {init}); {normalised}'
 
 
 TARGET = Target("mmpretrain", (".pth",), write, verify, usage)

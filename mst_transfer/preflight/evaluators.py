@@ -28,10 +28,17 @@ def evaluates_masks(cfg: Any, loader: str) -> bool:
 
 
 def check_evaluator(cfg: Any, loader: str) -> Iterator[Finding]:
-    """An evaluator that names its own annotation file must name the one that its loader's dataset reads."""
+    """An evaluator's own annotation file, and what it takes for no class, must be those of its loader's dataset."""
     datasets = [dataset for _, dataset in all_datasets(cfg, [loader])]
     reads = [dataset_path(item, str(item["ann_file"])) for item in datasets if item.get("ann_file")]
+    ignored = {int(item["ignore_index"]) for item in datasets if item.get("ignore_index") is not None}
     for place, metric in evaluators(cfg, loader):
+        counted = metric.get("ignore_index", 255)
+        if str(metric.get("type")).endswith("IoUMetric") and (others := ignored - {counted}):
+            yield Finding(
+                f"{place}.ignore_index={counted}, but the datasets of {loader} have {min(others)}: pixels of no class "
+                f"would count as errors. Set {place}.ignore_index={min(others)}"
+            )
         path = metric.get("ann_file")
         if not isinstance(path, str) or not path or "://" in path or metric.get("backend_args"):
             continue

@@ -87,7 +87,8 @@ def _heads(node: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def ignored_values(model: Mapping[str, Any]) -> dict[str, int]:
-    """Path → ``ignore_index`` of the segmentation heads; mmseg's default is 255."""
+    """Path → ``ignore_index`` of the segmentation heads, and what masks are padded with; mmseg's default is 255."""
     heads = ((place, head) for place, head in _heads(model, "model") if _SEGMENTATION_HEAD.fullmatch(place))
-    values = {place: head.get("ignore_index", 255) for place, head in heads}
+    values = {f"{place}.ignore_index": head.get("ignore_index", 255) for place, head in heads}
+    values["model.data_preprocessor.seg_pad_val"] = (model.get("data_preprocessor") or {}).get("seg_pad_val", 255)
     return {place: value for place, value in values.items() if isinstance(value, int)}

@@ -101,8 +101,8 @@ def _check_options(place: str, dataset: Mapping[str, Any], kind: Any, model: Map
     for path, value in ignored_values(model).items():
         if value != ignored:
             yield Finding(
-                f"{place}: ignore_index={ignored}, but {path}.ignore_index={value}: pixels to be ignored would be "
-                f"learned, or the other way round. Set both to the value in the masks (255 is mmseg's default)"
+                f"{place}: ignore_index={ignored}, but {path}={value}: pixels to be ignored would be learned, or the "
+                f"other way round. Set both to the value in the masks (255 is mmseg's default)"
             )
     suffix = str(option(dataset, kind, "seg_map_suffix"))
     cityscapes = "rider" in (getattr(kind, "METAINFO", {}).get("classes") or ())

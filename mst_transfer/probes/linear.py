@@ -115,6 +115,13 @@ class LinearProbes:
             hits += (self.logits(part).argmax(dim=-1).cpu() == truth).sum(dim=1)
         return {lr: 100 * int(hit) / len(labels) for lr, hit in zip(self.lrs, hits, strict=True)}
 
+    @torch.no_grad()
+    def cross_entropy(self, features: Tensor, labels: Tensor) -> dict[float, float]:
+        """Mean cross-entropy in nats, for each learning rate; infinite where it is no number."""
+        labels = labels.to(self.weight.device)
+        losses = [float(F.cross_entropy(logits, labels)) for logits in self.logits(features)]
+        return {lr: math.inf if math.isnan(loss) else loss for lr, loss in zip(self.lrs, losses, strict=True)}
+
 
 def train_linear(
     batches: Batches,
@@ -123,7 +130,7 @@ def train_linear(
     held_out: tuple[Tensor, Tensor] | None = None,
     after_epoch: Callable[[int, Tensor], None] = lambda epoch, losses: None,
 ) -> LinearResult:
-    """Train all classifiers and choose one.
+    """Train all classifiers and choose one: of the best held-out accuracy, among equals of the lowest cross-entropy.
 
     Args:
         batches: epoch → batches of features [b, D] and labels [b].
@@ -147,5 +154,6 @@ def train_linear(
         after_epoch(epoch, losses)
     by_lr = probes.accuracy(*val)
     chosen = probes.accuracy(*held_out) if held_out is not None else {}
-    best = max(chosen, key=lambda lr: chosen[lr]) if chosen else probes.lrs[0]
+    losses_held_out = probes.cross_entropy(*held_out) if held_out is not None else {}
+    best = max(chosen, key=lambda lr: (chosen[lr], -losses_held_out[lr])) if chosen else probes.lrs[0]
     return LinearResult(best, by_lr[best], chosen, by_lr)

@@ -80,6 +80,8 @@ def attention_words(backbone: Backbone, role: str) -> str:
     """Whose attention over what the pictures show; ``role`` is ``teacher``, ``student`` or ``network``."""
     if isinstance(backbone, SwinTransformer):
         return f"attention of the {role}'s average-pooled feature over the last-stage tokens"
+    if backbone.cls_token is None:
+        return f"attention that all of the {role}'s tokens pay to each patch in its last block"
     return f"attention of the {role}'s class token over the patches in its last block"
 
 

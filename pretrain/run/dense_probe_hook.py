@@ -12,7 +12,7 @@ from mst_transfer.probes.backbones import FrozenBackbone
 from mst_transfer.probes.dense_images import DenseImages
 from mst_transfer.probes.dense_probe import dense_probe
 from pretrain.registry import HOOKS
-from pretrain.run.hooks import save_network
+from pretrain.run.hooks import save_network, set_other_best_aside
 
 BEST = "dense_best_teacher.safetensors"
 
@@ -42,6 +42,8 @@ class DenseProbeHook(Hook):
 
     def before_train(self, runner) -> None:
         """Finds images and label maps, so that a missing one shows before the first step."""
+        if set_other_best_aside(runner, BEST, "dense_best"):
+            runner.message_hub.runtime_info.pop("dense_best", None)
         num_classes, max_side = self.options
         cell = runner.train_loop.mst.teacher.backbone.cell_size
         self.sets = [DenseImages(labelled(root), num_classes, cell, max_side) for root in self.roots]

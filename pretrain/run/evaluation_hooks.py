@@ -15,7 +15,7 @@ from mst_transfer.probes.monitors import effective_rank, prototypes_in_use
 from mst_transfer.runs.stop_hook import save_now
 from pretrain.model import MST
 from pretrain.registry import HOOKS
-from pretrain.run.hooks import TrainingStoppedError, save_network
+from pretrain.run.hooks import TrainingStoppedError, save_network, set_other_best_aside
 
 ACTIONS = ("warn", "stop")
 BEST = "knn_best_teacher.safetensors"
@@ -90,6 +90,8 @@ class KNNHook(Hook):
             self.num_workers = runner.train_loop.dataloader.loader.num_workers
         self._sets = open_pair(*self.roots, size, self.resize)
         check_k([self.k], len(self._sets[0]), "KNNHook.k")
+        if self.max_drop is not None:
+            set_other_best_aside(runner, BEST, "knn_best")
         if self.before_training and runner.iter == 0:
             self._measure(runner, 0)
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import mmengine
 import timm
 import torch
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
 import mst_transfer
-from mst_transfer.checkpoint import BackboneMetadata, save_backbone
+from mst_transfer.checkpoint import BackboneMetadata, read_backbone, save_backbone
 from mst_transfer.files.checksums import content_size
 from mst_transfer.runs.checkpoint_hook import SafeCheckpointHook
 from mst_transfer.runs.unreadable_images import UnreadableImagesHook
@@ -49,14 +50,15 @@ def backbone_metadata(mst: MST, role: str, provenance: dict) -> BackboneMetadata
 def save_network(runner, role: str, step: int, *paths: Path) -> None:
     """Write the backbone of one of the two networks, as it is after so many steps, to each of the paths."""
     mst = runner.train_loop.mst
+    masking, has_decoder = mst.mask_generator.mode, mst.decoder is not None
     provenance = {
-        "method": "MST",
+        "method": "DINO" if masking == "none" and not has_decoder else "MST",
         "config": Path(runner.cfg.filename or "unnamed").name,
         "epoch": round(step / len(runner.train_loop.dataloader), 3),
         "step": step,
         "seed": runner.seed,
-        "masking": mst.mask_generator.mode,
-        "decoder": mst.decoder is not None,
+        "masking": masking,
+        "decoder": has_decoder,
         "init_from": runner.message_hub.get_info("init_from"),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": {
@@ -69,6 +71,26 @@ def save_network(runner, role: str, step: int, *paths: Path) -> None:
     state = (mst.teacher if role == "teacher" else mst.student).backbone.vit.state_dict()
     for path in paths:
         save_backbone(path, state, backbone_metadata(mst, role, provenance))
+
+
+def set_other_best_aside(runner, name: str, best: str) -> bool:
+    """Renames a best teacher that a resumed run has not seen: of a later epoch than that of its entry ``best``.
+
+    ``best`` is (figure, epoch) in the message hub. Returns whether there was one; for the main process.
+    """
+    file = Path(runner.work_dir) / name
+    if not is_main_process() or not file.is_file():
+        return False
+    known, metadata = runner.message_hub.runtime_info.get(best, (0.0, None))[1], read_backbone(file)[1]
+    found = metadata.provenance.get("epoch") if metadata else None
+    if found == known:
+        return False
+    epoch = str(found).removesuffix(".0")
+    aside = file.replace(file.with_stem(f"{file.stem}_of_epoch_{epoch}"))
+    runner.logger.warning(
+        f"{name} is of epoch {epoch}, which this run does not know as its best: it is {aside.name} now"
+    )
+    return True
 
 
 @HOOKS.register_module()

@@ -59,6 +59,14 @@ def _dinov2_interpolation(tensors: Mapping[str, Tensor]) -> str:
     return "timm" if "register_tokens" in tensors else "dino"
 
 
+def _timm_interpolation(tensors: Mapping[str, Tensor]) -> str:
+    """``dino`` for DINOv2 without registers under timm's names: LayerScale, patches of 14 px, positions of 518 px."""
+    positions, patches = tensors.get("pos_embed"), tensors.get("patch_embed.proj.weight")
+    if positions is None or patches is None or "blocks.0.ls1.gamma" not in tensors or "reg_token" in tensors:
+        return "timm"
+    return "dino" if patches.shape[-1] == 14 and positions.shape[1] == 37**2 + 1 else "timm"
+
+
 def _rename_dinov2(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return fold_class_position(rename_all(tensors, _DINOV2_RULES))
 
@@ -133,5 +141,5 @@ TIMM_LIKE_SOURCES = (  # those with the surest marks first
         num_heads={768: 12, 1024: 16, 1280: 16},
     ),
     MOCO_V3,
-    Source("timm, DINO, DeiT, MST", ANCHOR, dict),
+    Source("timm, DINO, DeiT, MST", ANCHOR, dict, interpolation=_timm_interpolation),
 )

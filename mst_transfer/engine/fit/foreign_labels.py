@@ -69,7 +69,10 @@ def _counts(content: Coco) -> str:
 
 
 def _read_yolo(sources: Sequence[Path]) -> list[Coco]:
-    """``data.yaml`` of Ultralytics: ``path``, ``train``, ``val``, and ``names`` as a list or by number."""
+    """``data.yaml`` of Ultralytics: ``path``, ``train``, ``val``, and ``names`` as a list or by number.
+
+    With ``kpt_shape`` a line is a box and key points, of which the box is taken.
+    """
     (path,) = sources
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -84,7 +87,8 @@ def _read_yolo(sources: Sequence[Path]) -> list[Coco]:
     if content.get("nc", len(names)) != len(names):
         raise ValueError(f"--yolo: {path}: nc is {content['nc']}, and names are {len(names)}: they must agree")
     findings: list[Finding] = []
-    splits = [_yolo_split(_yolo_images(path, content, split), names, findings) for split in SPLITS]
+    has_points = "kpt_shape" in content
+    splits = [_yolo_split(_yolo_images(path, content, split), names, has_points, findings) for split in SPLITS]
     if len(findings) > _MAX_FINDINGS:
         findings[_MAX_FINDINGS:] = [Finding(f"… and {len(findings) - _MAX_FINDINGS} more")]
     raise_if_any(findings)
@@ -119,7 +123,7 @@ def _label_file(image: str) -> Path:
     return Path(f"{before}{os.sep}labels{os.sep}{after}" if last else image).with_suffix(".txt")
 
 
-def _yolo_split(images: Sequence[str], names: Mapping[int, str], findings: list[Finding]) -> Coco:
+def _yolo_split(images: Sequence[str], names: Mapping[int, str], has_points: bool, findings: list[Finding]) -> Coco:
     categories = [dict(id=number + 1, name=str(names[number])) for number in range(len(names))]
     content: Coco = dict(images=[], annotations=[], categories=categories)
     for number, image in enumerate(images, 1):
@@ -133,7 +137,7 @@ def _yolo_split(images: Sequence[str], names: Mapping[int, str], findings: list[
         lines = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else []
         for text in dict.fromkeys(lines):  # a line that is there twice is one object
             try:
-                shape = _yolo_shape(text.split(), len(names), width, height)
+                shape = _yolo_shape(text.split()[: 5 if has_points else None], len(names), width, height)
             except ValueError as error:
                 where = lines.index(text) + 1
                 findings.append(Finding(f"{labels}:{where}: {text.strip()[:80]!r}: {error}. A line is {_FORMS}"))

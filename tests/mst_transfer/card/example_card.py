@@ -91,7 +91,8 @@ def example() -> dict[str, Any]:
 def write_example(folder: Path) -> Path:
     """Write a card's folder, pictures and all."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "card.json").write_text(json.dumps(example()))
+    (folder / "card.json").write_text(json.dumps(card := example()))
+    places = [folder / "pictures" / job["id"] for job in card["jobs"]]
     random = np.random.default_rng(1)
     photos = {f"{n:04d}_{EVIL[:8]}.png": random.integers(0, 256, (90, 120, 3), dtype=np.uint8) for n in range(3)}
     photos = {name: np.kron(photo[::15, ::15], np.ones((15, 15, 1), np.uint8)) for name, photo in photos.items()}
@@ -106,7 +107,7 @@ def write_example(folder: Path) -> Path:
             cells = {n: {column: p if column == PHOTO else draw_answer(p, answer, CLASSES)} for n, p in photos.items()}
             legend = colours_of([answer], CLASSES)
             save_pictures(
-                folder / "pictures" / f"{task}_{number}",
+                places[number] / task,
                 "predictions",
                 f"{task}, 100% labels",
                 cells,
@@ -116,5 +117,5 @@ def write_example(folder: Path) -> Path:
     for number, column in enumerate((PHOTO, *NAMES)):
         for title in ("Attention", "Principal components"):
             cells = {name: {column: photo} for name, photo in photos.items()}
-            save_pictures(folder / "pictures" / f"maps_{title[0]}_{number}", "maps", title, cells, "Bright is high.")
+            save_pictures(places[number] / title, "maps", title, cells, "Bright is high.")
     return folder

@@ -1,6 +1,7 @@
 """Heads as jobs: the learning rate that is chosen, what is kept of each image, what is refused."""
 
 import json
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,10 +9,11 @@ import pytest
 from mmengine.config import Config
 from small_cards import DET, SEG
 
-from mst_transfer.card.head_job import _learned, _validate_once, use_backbone
+from mst_transfer.card.head_job import _choose, _config, _learned, _validate_once, use_backbone
 from mst_transfer.card.measures import digest_of, mean_ap
-from mst_transfer.card.plan import job_folder, read_plan
+from mst_transfer.card.plan import Job, job_folder, read_plan
 from mst_transfer.card.run_jobs import run_job
+from mst_transfer.card.tasks import Recipe
 from mst_transfer.cli.evaluate import main
 from mst_transfer.probes.label_subset import label_subset
 
@@ -56,6 +58,36 @@ def test_a_head_is_validated_once_unless_validations_steer_it(extra, validated):
     _validate_once(cfg)
     assert cfg.train_cfg.val_interval == validated
     assert ("dynamic_intervals" in cfg.train_cfg) == (validated == 2)
+
+
+@pytest.mark.parametrize(("figures", "best"), [({0.3: 0.0, 1: 0.0, 3: 0.0}, 1), ({0.3: 0.1, 1: 0.0, 3: 0.1}, 3)])
+def test_of_equally_good_learning_rates_the_recipes_or_the_nearest_is_taken(figures, best, tmp_path, monkeypatch):
+    found = iter(figures.values())
+    monkeypatch.setattr("mst_transfer.card.head_job._config", lambda *args: None)
+    monkeypatch.setattr("mst_transfer.card.head_job._train", lambda cfg: {"coco/segm_mAP": next(found)})
+    job = Job("x", "a", "t", [0], ["100%"], "r", "c")
+    plan = SimpleNamespace(options=SimpleNamespace(factors=list(figures)))
+    assert _choose(plan, job, SimpleNamespace(train=[0] * 10), tmp_path) == best
+
+
+@pytest.mark.parametrize("share", ["40%", "70%", "100%", "3"])
+def test_a_detector_sees_as_many_images_an_epoch_whatever_its_labels(share, tmp_path, monkeypatch):
+    """Ten images an epoch, each as often as the others or once more."""
+    leaf = dict(type="Leaf")
+    cfg = Config(dict(model=dict(), optim_wrapper=dict(optimizer=dict(lr=1.0)), train_cfg=dict(max_epochs=1)))
+    cfg.train_dataloader = dict(dataset=leaf)
+    monkeypatch.setattr("mst_transfer.card.head_job.load_task_config", lambda *args, **options: cfg)
+    monkeypatch.setattr("mst_transfer.card.head_job.use_backbone", lambda cfg, checkpoint: None)
+    monkeypatch.setattr("mst_transfer.card.head_job.only_indices", lambda whole, kept, cfg: dict(indices=list(kept)))
+    task = SimpleNamespace(recipes=[Recipe("r", "r.py")])
+    plan = SimpleNamespace(task=lambda name: task, checkpoint=lambda name: None)
+    kept = label_subset(10, share, 0).tolist()
+    job = Job("x", "a", "t", [0], [share], "r", "c")
+    dataset = _config(plan, job, SimpleNamespace(train=[0] * 10), kept, 1.0, tmp_path).train_dataloader.dataset
+    seen = Counter()
+    for part in dataset.get("datasets", [dataset]):
+        seen += Counter((part.get("dataset") or part)["indices"] * part.get("times", 1))
+    assert seen.total() == 10 and set(seen) == set(kept) and max(seen.values()) - min(seen.values()) <= 1
 
 
 def test_a_detector_without_masks_rests_on_boxes(world, tmp_path, capsys):

@@ -76,7 +76,8 @@ def test_grids_of_several_jobs_are_one(tmp_path: Path) -> None:
         cells = {photo: {name: pictures[name] for name in columns} for photo in ("x.png", "y.png")}
         save_pictures(tmp_path / folder, "predictions", "camvid", cells, "Evenly.", {"disc": "#000000"})
     save_pictures(tmp_path / "maps", "maps", "Attention", {"x.png": {"a": pictures["a"]}})
-    found = read_pictures(tmp_path, ["a", "none", "b"])
+    save_pictures(tmp_path / "0", "predictions", "camvid", {"x.png": {"a": pictures["b"]}}, "Of another job.")
+    found = read_pictures([tmp_path / name for name in ("1", "2", "3", "maps")], ["a", "none", "b"])
     assert list(found) == ["Predictions", "Attention and components"]
     (grid,), (maps,) = found.values()
     assert grid["columns"] == [PHOTO, TRUTH, "a", "b"] and maps["columns"] == ["a"] and maps["legend"] == {}
@@ -90,7 +91,7 @@ def test_grids_of_several_jobs_are_one(tmp_path: Path) -> None:
 
 def test_colours_are_not_swapped(tmp_path: Path) -> None:
     save_pictures(tmp_path, "maps", "", {"x": {PHOTO: np.full((8, 8, 3), (200, 100, 0), np.uint8)}})
-    ((grid,),) = read_pictures(tmp_path, []).values()
+    ((grid,),) = read_pictures([tmp_path], []).values()
     assert np.abs(cv2.imread(str(grid["cells"]["x"][PHOTO]))[..., ::-1] - (200.0, 100, 0)).max() <= 3
 
 
@@ -106,7 +107,7 @@ def test_pictures_stay_in_their_folder(tmp_path: Path) -> None:
     index = json.loads((tmp_path / "own" / "index.json").read_text())
     index["cells"]["x"] = {"a": "../secret.jpg", "b": "/etc/passwd", PHOTO: "00_00.jpg"}
     (tmp_path / "own" / "index.json").write_text(json.dumps(index))
-    ((grid,),) = read_pictures(tmp_path, []).values()
+    ((grid,),) = read_pictures([tmp_path], []).values()
     assert grid["cells"] == {"x": {PHOTO: tmp_path / "own" / "00_00.jpg"}}
 
 

@@ -15,6 +15,8 @@ def test_what_an_outcome_depends_on_makes_another_job_and_another_protocol(world
         other = plan_of(world, tmp_path, *words)
         assert not {job.id for job in first.jobs} & {job.id for job in other.jobs}
         assert first.protocol() != other.protocol()
+    blocks = plan_of(world, tmp_path, "--labels", "2", "--group", r"scene_00000(\d)/2")
+    assert blocks.jobs == first.jobs and blocks.protocol() != first.protocol(), "other intervals of the same outcomes"
     again = plan_of(world, tmp_path, "--labels", "2")
     assert (again.jobs, again.protocol()) == (first.jobs, first.protocol())
 

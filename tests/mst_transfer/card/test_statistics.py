@@ -191,6 +191,7 @@ def difference(value: float, low: float, high: float, kind: str = "seeds") -> Di
             0.06,
             "no difference that these data can show (0.0 … +6.2; they would have shown 2.5)",
         ),
+        (difference(3.08, 0.01, 6.2), 0.04, "better by 3.08 (0.01 … 6.20)"),
         (difference(3.08, 1.9, 4.2), None, "+3.1 (+1.9 … +4.2): exploratory"),
         (difference(3.08, 1.9, 4.2, "two seeds"), 0.01, "+3.1 (+1.9 … +4.2): two seeds, no verdict"),
         (

@@ -1,6 +1,7 @@
 """Data of a card: label maps as the libraries read them, objects drawn as maps, sequences."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -166,6 +167,25 @@ def test_another_file_is_another_digest(sample):
     with open(data.val[0].files[0], "ab") as file:
         file.write(b"0")
     assert data.digest() != before
+
+
+def test_another_border_between_train_and_val_is_another_digest(sample):
+    data = open_task(CATALOGUE["sample"][0])
+    moved = replace(data, train=data.train[:-1], val=[data.train[-1], *data.val])
+    assert [*moved.train, *moved.val] == [*data.train, *data.val] and moved.digest() != data.digest()
+
+
+def test_a_value_of_no_class_other_than_255_is_refused(sample, tmp_path):
+    config = tmp_path / "mst_other.py"
+    config.write_text(
+        '_base_ = "mst_transfer::seg_configs/mst_setr_pup_sample.py"\n'
+        "train_dataloader = dict(dataset=dict(ignore_index=0))\nval_dataloader = dict(dataset=dict(ignore_index=0))\n"
+        "val_evaluator = dict(ignore_index=0)\n"
+        "_head = dict(ignore_index=0)\n"
+        "model = dict(data_preprocessor=dict(seg_pad_val=0), decode_head=_head, auxiliary_head=_head)\n"
+    )
+    with pytest.raises(ValueError, match=r"train_dataloader\.dataset\.ignore_index = 0: .* Next step"):
+        open_task(Task("x", SEGMENTATION, heads(str(config))))
 
 
 def test_other_labels_are_another_digest_though_no_name_and_size_changes(sample, tmp_path):

@@ -6,7 +6,7 @@ import torch
 
 from mst_transfer.checkpoint import BackboneRefusedError
 from mst_transfer.checkpoint.architecture import infer_architecture
-from mst_transfer.checkpoint.sources.timm_like import moco_v3_position
+from mst_transfer.checkpoint.sources.timm_like import TIMM_LIKE_SOURCES, moco_v3_position
 
 PUBLISHED = [
     *("vit_tiny_patch16_224", "vit_small_patch16_224", "vit_small_patch8_224", "vit_base_patch16_224"),
@@ -28,6 +28,19 @@ def marked(arch: str):
     """Large models take seconds even without memory."""
     large = any(size in arch for size in ("large", "huge", "giant", "7b"))
     return pytest.param(arch, marks=pytest.mark.slow if large else ())
+
+
+@pytest.mark.parametrize(
+    ("arch", "expected"),
+    [
+        ("vit_small_patch14_dinov2", "dino"),
+        ("vit_small_patch14_reg4_dinov2", "timm"),
+        ("deit3_small_patch16_224", "timm"),
+    ],
+)
+def test_dinov2_under_timms_names_is_resampled_as_it_was_trained(arch, expected):
+    source = TIMM_LIKE_SOURCES[-1]
+    assert source.name.startswith("timm") and source.interpolation(on_meta(f"vit_{arch}")) == expected
 
 
 @pytest.mark.parametrize("arch", map(marked, PUBLISHED))

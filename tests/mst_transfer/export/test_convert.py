@@ -163,6 +163,9 @@ def test_what_a_layout_has_no_place_for_is_refused(tmp_path) -> None:
         SourceModel.require_plain_mlp(SimpleNamespace(skeleton=vit), "detectron2's ViT")
     refused(registers, mmpretrain_layout.TARGET, tmp_path / "out.pth", "no register tokens")
     refused(scaled, detectron2_layout.TARGET, tmp_path / "out.pth", "no place for blocks.0.ls1.gamma")
+    vit = make_original("vit", tmp_path)
+    bare = replace(vit, tensors=vit.tensors | dict(pos_embed=vit.tensors["pos_embed"][:, 1:]))  # as DeiT III's
+    refused(bare, mmpretrain_layout.TARGET, tmp_path / "out.pth", "the class token's first")
     refused(eva, mmpretrain_layout.TARGET, tmp_path / "out.pth", "ViT and Swin only")
     refused(eva, detectron2_layout.TARGET, tmp_path / "out.pth", "ViTs only")
 

@@ -11,6 +11,7 @@ from small_sets import said, save_mask, seg_config, write_masks
 
 from mst_transfer.preflight import segmentation
 from mst_transfer.preflight.check import check_datasets
+from mst_transfer.preflight.evaluators import check_evaluator
 from mst_transfer.preflight.segmentation_masks import list_pairs, value_map
 
 ONE = "gtFine/train/town/1_gtFine_labelTrainIds.png"
@@ -67,7 +68,7 @@ FAULTS = {
     "another ignore_index": (
         lambda root: None,
         dict(ignore_index=0),
-        "(?s)ignore_index=0, but model.decode_head.ignore_index=255.*auxiliary_head.0",
+        "(?s)ignore_index=0, but model.decode_head.ignore_index=255.*auxiliary_head.0.*seg_pad_val=255",
     ),
 }
 
@@ -78,6 +79,15 @@ def test_faults_are_said(tmp_path, spoil, options, message):
     spoil(tmp_path)
     stops, _ = said(seg_config(tmp_path, **options))
     assert re.search(message, "\n".join(stops)), stops
+
+
+def test_a_metric_must_leave_out_what_the_dataset_leaves_out(tmp_path):
+    cfg = seg_config(tmp_path, ignore_index=250)
+    cfg.val_dataloader, cfg.val_evaluator = cfg.train_dataloader, [dict(type="mmseg.IoUMetric")]
+    (finding,) = check_evaluator(cfg, "val_dataloader")
+    assert finding.stops and "have 250" in finding.text and "Set val_evaluator.0.ignore_index=250" in finding.text
+    cfg.val_evaluator[0].ignore_index = 250
+    assert not [*check_evaluator(cfg, "val_dataloader")]
 
 
 @pytest.mark.parametrize(

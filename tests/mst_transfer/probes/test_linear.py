@@ -48,6 +48,16 @@ def test_the_learning_rate_is_chosen_on_the_held_out_images_alone():
     assert result.top1 == result.top1_by_lr[1.0] == probes.accuracy(*val)[1.0]
 
 
+def test_of_equal_accuracies_the_lower_cross_entropy_counts():
+    """Two images are held out of sixteen labels: most rates are right on both, also one that has hardly begun."""
+    train, val, held_out = separable(14, 0), separable(30, 1), separable(2, 2)
+    probes = LinearProbes(3, 3, [0.1, 1.0], 14, 100)
+    result = train_linear(cached_batches(*train, 14, 0), probes, val, held_out)
+    losses = [F.cross_entropy(logits, held_out[1]).item() for logits in probes.logits(held_out[0])]
+    assert result.held_out == {0.1: 100, 1.0: 100} and losses[1] < losses[0] and result.lr == 1.0
+    assert probes.cross_entropy(*held_out) == pytest.approx(dict(zip(probes.lrs, losses, strict=True)))
+
+
 def test_initial_weights_are_dinos():
     weight = LinearProbes(400, 50, [0.1], 256, 1).weight
     assert weight.std().item() == pytest.approx(0.01, rel=0.02) and abs(weight.mean().item()) < 3e-4

@@ -1,13 +1,14 @@
 """Dense k-NN in a whole run: the figure is that of the teacher's file, and the best one is kept."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from mst_transfer.checkpoint import read_backbone
+from mst_transfer.checkpoint import read_backbone, save_backbone
 from mst_transfer.probes.backbones import load_frozen
 from mst_transfer.probes.dense_images import DenseImages
 from mst_transfer.probes.dense_probe import dense_probe
@@ -49,6 +50,15 @@ def test_the_best_for_dense_tasks_is_kept(tiny_config: Path, cities: list[Path],
     sets = [DenseImages(dense_probe_hook.labelled(str(city)), 2, 8) for city in cities]
     (again,) = dense_probe(load_frozen(file)[0], *sets, protocols=["dense_knn"])
     assert f"{again.miou:.2f}" == best[1] and again.miou > 30
+
+    before = read_backbone(file)[0]
+    provenance = dict(read_backbone(file)[1].provenance, epoch=7.0)
+    save_backbone(file, before, replace(read_backbone(file)[1], provenance=provenance))
+    from_before = ["--resume", str(tmp_path / "run" / "iter_4.pth")]
+    assert main([str(tiny_config), "--work-dir", str(tmp_path / "run"), *from_before]) == 0
+    aside = file.with_name("dense_best_teacher_of_epoch_7.safetensors")
+    assert read_backbone(aside)[1].provenance["epoch"] == 7, "of steps that the resumed run has not taken"
+    assert read_backbone(file)[1].provenance["epoch"] == int(best[0])
 
 
 def test_pairs_and_what_is_missing(cities: list[Path], runner_of, tiny_config: Path) -> None:

@@ -77,6 +77,13 @@ def test_yolo(yolo: Path, tmp_path: Path, capsys) -> None:
     assert np.ravel(boxes) == pytest.approx(np.ravel([one["bbox"] for one in found["a.png"]]))
 
 
+@pytest.mark.parametrize("points", ["0.1 0.1 0.2 0.2", "0.1 0.1 2 0.2 0.2 0 0.3 0.3 1 0 0 0"])
+def test_key_points_are_no_outline(points: str, yolo: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels/train/sub/b.txt").write_text(f"0 0.75 0.75 0.2 0.3 {points}")  # of 50 × 30
+    (one,) = by_name(read("yolo", [write_yaml(tmp_path, kpt_shape=[2, 2])], tmp_path / "out")[0])["sub/b.png"]
+    assert one["bbox"] == pytest.approx([32.5, 18, 10, 9]) and "segmentation" not in one
+
+
 def test_the_area_of_an_outline(yolo: Path, tmp_path: Path) -> None:
     outline = np.array([[0.1, 0.2], [0.7, 0.1], [0.9, 0.6], [0.5, 0.95], [0.2, 0.8]])
     (tmp_path / "labels/train/sub/b.txt").write_text("0 " + " ".join(map(str, outline.ravel())))
