@@ -262,6 +262,7 @@ def nets(sizes: Sizes, quick: bool) -> dict[str, FrozenBackbone]:
         make_sample_data(Path(folder) / "sample", SampleDataRequest(seed=1))
         command = [sys.executable, "tools/pretrain.py", CONFIG, "--work-dir", f"{folder}/run", "--cfg-options"]
         command += ["default_hooks.checkpoint.interval=1", "default_hooks.checkpoint.max_keep_ckpts=-1"]
+        command += ["train_cfg.max_epochs=26", "optim_wrapper.dtype=None"]  # as in docs/card_statistics.md
         subprocess.run(command, cwd=ROOT, env={**os.environ, "MST_DATA_ROOT": folder}, stdout=sys.stderr, check=True)
         files = {"early": f"epoch_{sizes.early}_teacher.safetensors", "late": "teacher.safetensors"}
         return found | {name: load_frozen(f"{folder}/run/{file}")[0] for name, file in files.items()}

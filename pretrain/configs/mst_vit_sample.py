@@ -21,7 +21,8 @@ train_dataloader = dict(
     ),
 )
 train_cfg = dict(
-    max_epochs=26,
+    max_epochs=22,
     schedule=dict(base_lr=8e-3, warmup_epochs=2, teacher_momentum=0.99),
 )
+optim_wrapper = dict(dtype="auto")  # bfloat16 takes 0.6 of the time of float32 on a Zen 4
 default_hooks = dict(logger=dict(interval=31), checkpoint=dict(interval=10))

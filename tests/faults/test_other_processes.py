@@ -14,7 +14,7 @@ SGD = """
 optim_wrapper["optimizer"] = dict(type="SGD", lr=0.01)
 """
 PRETRAIN_SGD = """
-optim_wrapper = dict(optimizer=dict(_delete_=True, type="SGD", lr=0.01))
+optim_wrapper = dict(dtype=None, optimizer=dict(_delete_=True, type="SGD", lr=0.01))
 """
 SAME = ["model.backbone.drop_path_rate=0"]
 OPTIONS = {  # what depends on the process is left out: stochastic depth, dropout, BatchNorm on CPU processes

@@ -20,6 +20,7 @@ train_dataloader = dict(
     num_workers=0,
     dataset=dict(data_root={root!r}, global_size=32, local_size=16, num_local_crops=2),
 )
+optim_wrapper = dict(dtype=None)
 train_cfg = dict(max_epochs=5, accumulation_steps=2, schedule=dict(warmup_epochs=1, base_lr=0.05))
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(by_epoch=False, interval=2, max_keep_ckpts=2))
 visualizer = dict(vis_backends=[dict(type="mmengine.LocalVisBackend")])

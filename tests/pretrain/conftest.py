@@ -77,6 +77,7 @@ train_dataloader = dict(
     num_workers=0,
     dataset=dict(data_root={data_root!r}, global_size=32, local_size=16, num_local_crops=2),
 )
+optim_wrapper = dict(dtype=None)
 train_cfg = dict(max_epochs=2, schedule=dict(warmup_epochs=1, base_lr=0.05))
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(by_epoch=False, interval=4, max_keep_ckpts=-1))
 visualizer = dict(vis_backends=[dict(type="mmengine.LocalVisBackend")])
@@ -86,7 +87,7 @@ visualizer = dict(vis_backends=[dict(type="mmengine.LocalVisBackend")])
 @pytest.fixture
 def sgd_config(tiny_config: Path) -> Path:
     """The same with plain descent, for comparisons: Adam turns rounding errors of vanishing gradients into steps."""
-    sgd = 'optim_wrapper = dict(optimizer=dict(_delete_=True, type="SGD", momentum=0.9))'
+    sgd = 'optim_wrapper = dict(dtype=None, optimizer=dict(_delete_=True, type="SGD", momentum=0.9))'
     tiny_config.write_text(f"{tiny_config.read_text()}\n{sgd}\n")
     return tiny_config
 
