@@ -42,7 +42,7 @@ def write_page(folder: str | Path, pretraining: Sequence[str | Path] = ()) -> Pa
     content = dict(
         dict(card, styles=styles, curves=label_curves(card["rows"], styles)),
         faults=[job for job in card["jobs"] if job["status"] != "done"],
-        pictures=read_pictures([folder / "pictures" / job["id"] for job in card["jobs"]], styles),
+        pictures=read_pictures([folder / "pictures" / Path(job["id"]).name for job in card["jobs"]], styles),
         elsewhere={job["id"]: job["environment"] for job in card["jobs"] if job.get("environment")},
         runs=[read_pretraining(Path(run)) for run in pretraining or card.get("pretraining", ())],
     )
