@@ -10,7 +10,8 @@ from torch import Tensor
 from mst_transfer.checkpoint.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from mst_transfer.checkpoint.pos_embed import MARK
 from pretrain.attmask import build_mask_generator
-from pretrain.backbones import Backbone, build_backbone
+from pretrain.backbones import build_backbone
+from pretrain.backbones.masked import MaskedBackbone
 from pretrain.decoder import RestoringDecoder
 from pretrain.head import DINOHead
 from pretrain.losses import DINOLoss
@@ -83,7 +84,7 @@ class MST(MSTStep):
         self.update_teacher(0.0)
 
     @staticmethod
-    def _network(backbone: Backbone, head: dict) -> Network:
+    def _network(backbone: MaskedBackbone, head: dict) -> Network:
         return Network(backbone, DINOHead(backbone.embed_dim, **head))
 
     def init_weights(self) -> None:

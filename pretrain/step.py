@@ -8,7 +8,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mst_transfer.devices.onednn_products import quick_products
-from pretrain.backbones import Backbone
+from pretrain.backbones.masked import MaskedBackbone
 from pretrain.decoder import RestoringDecoder
 from pretrain.head import DINOHead
 from pretrain.losses import DINOLoss, restoring_loss
@@ -20,7 +20,7 @@ from pretrain.schedules import StepValues
 class Network(nn.Module):
     """Backbone and head: what student and teacher have in common."""
 
-    def __init__(self, backbone: Backbone, head: DINOHead) -> None:
+    def __init__(self, backbone: MaskedBackbone, head: DINOHead) -> None:
         super().__init__()
         self.backbone, self.head = backbone, head
 

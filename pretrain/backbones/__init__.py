@@ -3,13 +3,12 @@
 import timm
 from timm.models import is_model_in_modules
 
+from pretrain.backbones.masked import MaskedBackbone
 from pretrain.backbones.swin import MaskedSwin
 from pretrain.backbones.vit import MaskedViT
 
-Backbone = MaskedViT | MaskedSwin
 
-
-def build_backbone(arch: str = "vit_small_patch16_224", **options) -> Backbone:
+def build_backbone(arch: str = "vit_small_patch16_224", **options) -> MaskedBackbone:
     """Builds the backbone that timm's class for ``arch`` asks for.
 
     Args:

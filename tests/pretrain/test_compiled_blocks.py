@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from pretrain.backbones import vit
+from pretrain.backbones import masked
 from pretrain.backbones.swin import MaskedSwin
 from pretrain.backbones.vit import MaskedViT
 from pretrain.model import MST
@@ -104,7 +104,7 @@ def test_only_a_gpus_training_steps_are_compiled_unasked(kind: type, backbone: d
         (False, {"compile_blocks": True}, False, 0),
         (False, {"compile_blocks": True}, True, 1),
     ):
-        monkeypatch.setattr(vit, "can_compile", lambda device, here=here: here)
+        monkeypatch.setattr(masked, "can_compile", lambda device, here=here: here)
         compiled.clear()
         kind(**backbone, **options)(images, in_step=in_step)
         assert len(compiled) == expected, (here, options, in_step)
