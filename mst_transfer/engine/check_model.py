@@ -5,12 +5,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from mst_transfer.checkpoint import load_backbone
+from mst_transfer.checkpoint import load_backbone, read_backbone
 from mst_transfer.checkpoint.architecture import architecture_of
 from mst_transfer.checkpoint.errors import BackboneRefusedError
 from mst_transfer.engine.fit.backbone import SIDE, is_ours, maps_of, patch_size_of, readers
 from mst_transfer.engine.plan.meta_model import build_meta_model
-from mst_transfer.preflight.check import check_backbone
 
 
 def check_model(cfg: Any, begins: bool) -> None:
@@ -25,7 +24,7 @@ def check_model(cfg: Any, begins: bool) -> None:
     if not is_ours(cfg):
         return
     if begins:
-        check_backbone(cfg)
+        _check_normalisation(cfg.model)
     model: Any = build_meta_model(cfg)
     if begins:
         _check_checkpoint(cfg, model.backbone)
@@ -47,6 +46,31 @@ def check_model(cfg: Any, begins: bool) -> None:
             ) from error
     for path, each in strides:
         _compare(path, each, [tuple(grid.shape[-2:]) for grid in maps], side)
+
+
+def _check_normalisation(model: Any) -> None:
+    """The backbone's checkpoint is there, can be read, and has the config's mean and std."""
+    path = model.backbone.get("checkpoint") or (model.backbone.get("init_cfg") or {}).get("checkpoint")
+    if path is None:
+        return
+    try:
+        _, metadata = read_backbone(path, model.backbone.get("role", "teacher"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"model.backbone.checkpoint: {error} On the command line: --cfg-options "
+            "model.backbone.checkpoint=PATH, or model.backbone.checkpoint=None for random weights."
+        ) from None
+    preprocessor = model.get("data_preprocessor") or {}
+    for name in ("mean", "std"):
+        if metadata is None or preprocessor.get(name) is None:
+            continue
+        ours = [value / 255 for value in preprocessor[name]]
+        theirs = getattr(metadata, name)
+        if any(abs(a - b) > 2e-3 for a, b in zip(ours, theirs, strict=True)):
+            raise ValueError(
+                f"model.data_preprocessor.{name}={list(preprocessor[name])} is not what {path} was trained "
+                f"with: set it to {[round(255 * value, 3) for value in theirs]}"
+            )
 
 
 def _check_checkpoint(cfg: Any, backbone: Any) -> None:

@@ -1,7 +1,6 @@
-"""Finds all that is wrong with the inputs of a run before its first step, and says the way out.
+"""Finds all that is wrong with the data of a run before its first step, and says the way out.
 
-``check_datasets`` looks at the data of every loader of a config, ``check_backbone`` at the checkpoint
-that the backbone will start from. Both read only what they need and stay quick on large sets.
+Only what is needed is read, so that large sets take no longer.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -111,39 +110,3 @@ def _use(cfg: Any, place: str, dataset: Mapping[str, Any]) -> Use:
 
 def _max_pixels(cfg: Any) -> int:
     return (cfg.get("image_checks") or {}).get("max_pixels", MAX_PIXELS)
-
-
-def check_backbone(cfg: Any) -> None:
-    """Checks that the checkpoint of a backbone of this package exists and has the config's mean and std.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read, or was trained on inputs that were normalised otherwise.
-    """
-    model = cfg.get("model") or {}
-    backbone = model.get("backbone") or {}
-    if not str(backbone.get("type", "")).startswith("mst_transfer."):
-        return
-    path = backbone.get("checkpoint") or (backbone.get("init_cfg") or {}).get("checkpoint")
-    if path is None:
-        return
-    from mst_transfer.checkpoint import read_backbone
-
-    try:
-        _, metadata = read_backbone(path, backbone.get("role", "teacher"))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"model.backbone.checkpoint: {error} On the command line: --cfg-options "
-            "model.backbone.checkpoint=PATH, or model.backbone.checkpoint=None for random weights."
-        ) from None
-    preprocessor = model.get("data_preprocessor") or {}
-    for name in ("mean", "std"):
-        if metadata is None or preprocessor.get(name) is None:
-            continue
-        ours = [value / 255 for value in preprocessor[name]]
-        theirs = getattr(metadata, name)
-        if any(abs(a - b) > 2e-3 for a, b in zip(ours, theirs, strict=True)):
-            raise ValueError(
-                f"model.data_preprocessor.{name}={list(preprocessor[name])} is not what {path} was trained "
-                f"with: set it to {[round(255 * value, 3) for value in theirs]}"
-            )

@@ -1,11 +1,10 @@
-"""All inputs of a run, data and backbone, are checked, and all that is wrong is said at once."""
+"""All data of a run are checked, and all that is wrong is said at once."""
 
 import pytest
 from mmengine.config import Config
 from small_sets import annotation, coco_config, write_coco
-from small_vit import make_metadata
 
-from mst_transfer.preflight.check import check_backbone, check_datasets, inspect_datasets
+from mst_transfer.preflight.check import check_datasets, inspect_datasets
 
 
 def test_all_missing_paths_are_named_with_layout_and_way_out(tmp_path, monkeypatch):
@@ -139,19 +138,3 @@ def test_what_stops_nothing_is_noted(tmp_path):
     assert "mmdet leaves out 1 of 3 annotations (id 2): no box side of 1 px or more" in summary.notes
     assert summary.counts == [2, 0] and summary.num_images == 3
     assert "classes without an instance: [dog]" in summary.facts
-
-
-def backbone_config(path, mean):
-    backbone = dict(type="mst_transfer.TimmViT", arch="vit_tiny_patch16_224", checkpoint=path and str(path))
-    preprocessor = dict(mean=mean, std=[255 * value for value in make_metadata().std])
-    return Config(dict(model=dict(backbone=backbone, data_preprocessor=preprocessor)))
-
-
-def test_a_missing_backbone_and_another_normalisation_are_refused(tmp_path, saved):
-    mean = [255 * value for value in make_metadata().mean]
-    check_backbone(backbone_config(None, mean))
-    check_backbone(backbone_config(saved[1], mean))
-    with pytest.raises(FileNotFoundError, match="--cfg-options model.backbone.checkpoint=PATH, or .*=None"):
-        check_backbone(backbone_config(tmp_path / "absent.safetensors", mean))
-    with pytest.raises(ValueError, match=rf"data_preprocessor.mean=\[0, 0, 0\].*\[{mean[0]:.3f}, "):
-        check_backbone(backbone_config(saved[1], [0, 0, 0]))

@@ -101,6 +101,17 @@ def test_a_checkpoint_of_another_width(tmp_path):
     assert list(cfg.model.neck.in_channels) == [24] * 4 and cfg.model.backbone.patch_size == 8
 
 
+def test_a_missing_checkpoint_and_another_normalisation_are_refused(tmp_path, saved):
+    with pytest.raises(FileNotFoundError, match="--cfg-options model.backbone.checkpoint=PATH, or .*=None"):
+        check_model(read(FPN, checkpoint=str(tmp_path / "absent.safetensors")), begins=True)
+    cfg = read(FPN, checkpoint=str(saved[1]), arch=None)
+    cfg.model.data_preprocessor.mean = [0, 0, 0]
+    with pytest.raises(
+        ValueError, match=rf"data_preprocessor.mean=\[0, 0, 0\].*\[{255 * make_metadata().mean[0]:.3f}, "
+    ):
+        check_model(cfg, begins=True)
+
+
 def test_what_fits_stays_as_it_was_written(capsys):
     plain = read(FPN).model
     assert capsys.readouterr().out == ""
