@@ -1,7 +1,5 @@
 """Checkpoints of a card: named, found, and loaded completely before any job starts."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping, Sequence

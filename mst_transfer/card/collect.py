@@ -1,7 +1,5 @@
 """Gathers outcomes into the content of ``card.json``: figures, differences, verdicts, and what they rest on."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """How long a card's jobs will take and how much disk they need, before they start."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from pathlib import Path

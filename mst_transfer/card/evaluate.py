@@ -1,7 +1,5 @@
 """Plans a card, runs what is not done yet, and writes the card."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

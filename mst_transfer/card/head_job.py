@@ -1,7 +1,5 @@
 """Trains a head from a checkpoint on some of a task's labels, and keeps its outcome image by image."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Pictures that a job leaves for the page: answers beside the truth, attention and principal components."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

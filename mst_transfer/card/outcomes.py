@@ -1,7 +1,5 @@
 """Outcomes of jobs as files: arrays of an ``.npz``, with what they are of in its name and its header."""
 
-from __future__ import annotations
-
 import io
 import json
 import re

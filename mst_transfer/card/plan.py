@@ -1,7 +1,5 @@
 """The plan of a card: what is measured, in which jobs, by which protocol; fixed before anything runs."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """Measures what a checkpoint's frozen features are worth on a task, and keeps the outcomes image by image."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Publishes a backbone on the Hugging Face Hub, in the layout that timm and transformers load, with its figures."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Runs a card's jobs: one process each, side by side on cores or GPUs, or handed to a scheduler."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import subprocess

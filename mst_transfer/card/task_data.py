@@ -1,7 +1,5 @@
 """Labelled images of a task: their files, and their label maps as mmseg reads them or drawn from objects."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Tasks of a card: which data and heads, as configs of mmdet and mmseg or class folders describe them."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import io

@@ -1,7 +1,5 @@
 """Checkpoints by address: ``zoo://NAME``, made by this project and part of it, and ``hf://ORG/REPO``."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 A guess is only given if a model built from it takes every tensor of the checkpoint.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

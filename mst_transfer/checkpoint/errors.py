@@ -1,7 +1,5 @@
 """Errors of checkpoints, and how they list names of tensors."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 

@@ -3,8 +3,6 @@
 What a file claims must fit what it holds: a small file stands for no large or endless content.
 """
 
-from __future__ import annotations
-
 import argparse
 import pickle
 import re

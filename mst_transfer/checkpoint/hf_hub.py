@@ -3,8 +3,6 @@
 huggingface_hub fetches them once into its cache (``HF_HOME``), and takes them from there without a network.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 import warnings

@@ -1,7 +1,5 @@
 """Copies a backbone checkpoint into a model: completely, or not at all."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

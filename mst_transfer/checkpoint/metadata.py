@@ -1,7 +1,5 @@
 """Describes a backbone checkpoint, as strings in the header of a safetensors file."""
 
-from __future__ import annotations
-
 import difflib
 import json
 import re
@@ -97,7 +95,7 @@ class BackboneMetadata:
         return strings
 
     @classmethod
-    def from_strings(cls, strings: Mapping[str, str], source: str | Path) -> BackboneMetadata:
+    def from_strings(cls, strings: Mapping[str, str], source: str | Path) -> "BackboneMetadata":
         """Parses what ``to_strings`` wrote.
 
         Raises:

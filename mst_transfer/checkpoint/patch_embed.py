@@ -6,8 +6,6 @@ repeat it, scaled by 3 / channels; from a single channel each of C channels take
 same embedding. All as one tensor [D, channels, rows, columns].
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from timm.layers import resample_patch_embed

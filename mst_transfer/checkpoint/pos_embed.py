@@ -8,8 +8,6 @@ checkpoint should be used with the resampling that it was trained with.
 Shapes: N patches of a grid of h rows and w columns, P prefix tokens (class, registers), D embedding width.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from types import MethodType

@@ -1,7 +1,5 @@
 """Reads backbone checkpoints: our own, those of other projects, and what timm and others publish."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from torch import Tensor

@@ -6,8 +6,6 @@ has one tensor that can be nothing else (an *anchor*, see ``mst_transfer.checkpo
 before it is the prefix.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

@@ -4,8 +4,6 @@ timm fetches them once into the cache of the Hugging Face Hub (``HF_HOME``) or o
 takes them from there later, without a network too.
 """
 
-from __future__ import annotations
-
 import difflib
 from pathlib import Path
 from typing import Any

@@ -13,8 +13,6 @@ Only rewritings that leave the features as they are happen here. A bias of the k
 with all keys, which the softmax takes away again; only rotary position embeddings make it differ between keys.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping
 

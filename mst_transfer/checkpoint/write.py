@@ -1,7 +1,5 @@
 """Writes backbone checkpoints."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Finds the datasets of a config, their kinds and their classes; and the entries of other sections."""
 
-from __future__ import annotations
-
 import importlib
 import os
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What the shipped configs of heads are, as they say themselves: backbone, head, data, schedule, rate."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

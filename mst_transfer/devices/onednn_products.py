@@ -6,8 +6,6 @@ which does not. On an AMD EPYC with AVX-512 the products of a ViT-S's linear lay
 of torch's kernel.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import threading

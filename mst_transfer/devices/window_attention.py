@@ -6,8 +6,6 @@ in the same arrangement. So a mask is two [N, N] matrices, whatever the map's si
 Shapes: map [B, H, W, C]; windows of h x w tokens, N = h * w; R rows and S columns of windows; M heads of width d.
 """
 
-from __future__ import annotations
-
 import functools
 
 import torch

@@ -3,8 +3,6 @@
 Both give the same arrays bit by bit, as ``tests/mst_transfer/evaluation`` shows; pycocotools summarises them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 from collections.abc import Mapping, Sequence

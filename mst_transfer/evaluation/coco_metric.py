@@ -1,7 +1,5 @@
 """mmdet's COCO metric on a quick backend."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os.path as osp

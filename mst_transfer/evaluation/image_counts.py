@@ -1,7 +1,5 @@
 """What segmentation figures are made of, kept image by image, so that images can be drawn again."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -8,8 +8,6 @@ searched there, so that only the places of changes travel.
 Positions count pixels column by column, as COCO does: row ``y`` of column ``x`` is ``x * H + y``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

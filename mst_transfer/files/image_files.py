@@ -6,8 +6,6 @@ for gigabytes. PIL looks only for the formats in ``FORMATS``: by itself it would
 name, to Ghostscript.
 """
 
-from __future__ import annotations
-
 import errno
 import io
 import os

@@ -1,7 +1,5 @@
 """Lists the images of a data set that could not be read, and stops a run that has too many of them."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass

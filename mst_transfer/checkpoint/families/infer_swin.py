@@ -1,7 +1,5 @@
 """Names the timm architecture of a Swin checkpoint, from the shapes of its tensors."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

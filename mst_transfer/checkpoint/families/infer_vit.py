@@ -1,7 +1,5 @@
 """Names the timm architecture of a ViT checkpoint, from the names and shapes of its tensors."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Mapping

@@ -7,8 +7,6 @@ table in a geometric progression.
 Shapes: a window of h x w tokens has a table [(2h - 1) * (2w - 1), heads].
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence

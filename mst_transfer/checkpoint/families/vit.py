@@ -1,7 +1,5 @@
 """Vision Transformers: timm's ``VisionTransformer``, ``Beit`` and ``Eva``."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any

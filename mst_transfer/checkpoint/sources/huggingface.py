@@ -4,8 +4,6 @@ Files bear the names of the older releases, models of transformers 5 newer ones 
 are read.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

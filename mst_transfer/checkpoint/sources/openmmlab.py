@@ -1,7 +1,5 @@
 """Naming scheme of the ViTs of mmpretrain, mmcls, MMSelfSup and mmseg."""
 
-from __future__ import annotations
-
 import re
 
 import torch

@@ -1,7 +1,5 @@
 """A naming scheme of backbone tensors, and the renaming that schemes share."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence

@@ -10,8 +10,6 @@ What follows from the window's size is never taken over: ``relative_position_ind
 Shapes: C channels of a map that is merged; a merged patch has 4 C, from (row, column) (0, 0), (1, 0), (0, 1), (1, 1).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import NoReturn

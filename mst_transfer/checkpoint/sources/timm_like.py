@@ -8,8 +8,6 @@ Three differ from timm in more than names:
 - MoCo v3's ViT-S has 12 heads, twice as many as anyone else's; its fixed position embedding gives it away.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping
