@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mst_transfer.configs.datasets import AUTO, LOADERS, items, unwrap
-from mst_transfer.configs.kind import DETECTION, SEGMENTATION
+from mst_transfer.configs.read import DETECTION, SEGMENTATION
 from mst_transfer.engine.fit.infer_classes import NAMES_FILE
 
 CLASSIFICATION = "classification"

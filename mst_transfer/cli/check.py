@@ -20,9 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_coco_options(parser)
     args = parser.parse_args(argv)
     from mst_transfer.configs.keys import parse_cfg_options
-    from mst_transfer.configs.kind import PRETRAINING, config_kind
     from mst_transfer.configs.paths import check_load_from, check_pretraining_paths
-    from mst_transfer.configs.read import read_config
+    from mst_transfer.configs.read import PRETRAINING, config_kind, read_config
     from mst_transfer.engine.check_model import check_model
     from mst_transfer.preflight.check import inspect_datasets
     from mst_transfer.preflight.findings import raise_if_any

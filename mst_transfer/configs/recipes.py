@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from mst_transfer.configs.kind import DETECTION, SEGMENTATION, config_kind
+from mst_transfer.configs.read import DETECTION, SEGMENTATION, config_kind
 from mst_transfer.configs.saved import FILE, VARIABLE, ConfigRefusedError, data_only
 from mst_transfer.configs.shipped import available_configs, shipped_config
 

@@ -15,7 +15,7 @@ from mmengine.runner import load_checkpoint
 from PIL import Image
 
 from mst_transfer.configs.datasets import unwrap
-from mst_transfer.configs.kind import DETECTION, SEGMENTATION, check_kind, config_kind
+from mst_transfer.configs.read import DETECTION, SEGMENTATION, check_kind, config_kind
 from mst_transfer.configs.saved import read_config_of_run, registered_types_only
 from mst_transfer.datasets.load_image import LoadImage
 from mst_transfer.devices.onednn_products import quick_products

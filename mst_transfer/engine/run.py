@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mst_transfer.configs import saved
-from mst_transfer.configs.kind import DETECTION, SEGMENTATION
 from mst_transfer.configs.paths import check_load_from
-from mst_transfer.configs.read import read_config
+from mst_transfer.configs.read import DETECTION, SEGMENTATION, read_config
 from mst_transfer.engine import results
 from mst_transfer.engine.fit.backbone import fit_to_backbone, is_ours
 from mst_transfer.engine.fit.devices import adapt_to_devices, check_amp, enable_amp, enable_auto_scale_lr

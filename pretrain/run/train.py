@@ -8,9 +8,8 @@ from typing import Any
 
 from mst_transfer.compat.untrusted_files import RefusedFileError
 from mst_transfer.configs.keys import parse_cfg_options
-from mst_transfer.configs.kind import PRETRAINING
 from mst_transfer.configs.paths import check_pretraining_paths
-from mst_transfer.configs.read import read_config
+from mst_transfer.configs.read import PRETRAINING, read_config
 from mst_transfer.files.image_files import UnreadableImageError
 from mst_transfer.runs import launch, processes, stop, work_dir
 from mst_transfer.runs.options import add_beginning_options, add_config_options, add_run_options, resume_if_restarted

@@ -6,9 +6,16 @@ import pytest
 from mmengine.config import Config
 
 from mst_transfer.cli.main import main as mst
-from mst_transfer.configs.kind import DETECTION, PRETRAINING, SEGMENTATION, WrongKindError, check_kind, config_kind
 from mst_transfer.configs.paths import check_pretraining_paths, holds_image
-from mst_transfer.configs.read import read_config
+from mst_transfer.configs.read import (
+    DETECTION,
+    PRETRAINING,
+    SEGMENTATION,
+    WrongKindError,
+    check_kind,
+    config_kind,
+    read_config,
+)
 from mst_transfer.configs.shipped import available_configs, config_root
 from pretrain.run.train import main as pretrain
 
