@@ -3,6 +3,8 @@
 Configs, and what is dumped of them, stay as they were written.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -106,20 +108,10 @@ class TransferRunner(ResumingRunner):
                 metric.collect_dir = str(Path(self._log_dir) / "results_of_processes")
         return built
 
-    def train(self) -> Any:
-        """Trains."""
-        with quick_products(get_device()):
-            return super().train()
-
-    def val(self) -> Any:
-        """Validates."""
-        with quick_products(get_device()):
-            return super().val()
-
-    def test(self) -> Any:
-        """Tests."""
-        with quick_products(get_device()):
-            return super().test()
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        with quick_products(get_device()), super()._running():
+            yield
 
 
 def exact_train_cfg(train_cfg: dict[str, Any]) -> dict[str, Any] | None:

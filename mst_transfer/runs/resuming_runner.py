@@ -70,21 +70,22 @@ class ResumingRunner(Runner):
 
     def train(self) -> Any:
         """mmengine's."""
-        with self._workers_dismissed(), self._withdrawn_if_refused():
+        with self._running(), self._withdrawn_if_refused():
             return super().train()
 
     def val(self) -> Any:
         """mmengine's."""
-        with self._workers_dismissed():
+        with self._running():
             return super().val()
 
     def test(self) -> Any:
         """mmengine's."""
-        with self._workers_dismissed():
+        with self._running():
             return super().test()
 
     @contextmanager
-    def _workers_dismissed(self) -> Iterator[None]:
+    def _running(self) -> Iterator[None]:
+        """Around training, validation and tests: in the end workers are dismissed."""
         try:
             yield
         except BaseException:

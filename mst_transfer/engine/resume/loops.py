@@ -10,7 +10,7 @@ What is different from mmengine's:
 - A validation that was due right after the checkpoint, and that the checkpoint does not know of, is made up for.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -54,6 +54,26 @@ class _ExactLoop:
             different = (runner.cfg.get("randomness") or {}).get("diff_rank_seed", False)
             dataloader = ExactLoader(runner.build_dataloader(dataloader, runner.seed, different))
         super().__init__(runner, dataloader, *args, **kwargs)  # type: ignore[call-arg]
+
+    def run(self) -> torch.nn.Module:
+        """Trains from wherever the runner has resumed.
+
+        Raises:
+            ResumeRefusedError: the checkpoint's iterations are not those of this run.
+        """
+        self._get_ready()
+        self.runner.call_hook("before_train")
+        self._train()
+        self.runner.call_hook("after_train")
+        return self.runner.model
+
+    def _train(self) -> None:
+        raise NotImplementedError
+
+    def run_iter(self, *args: Any) -> None:
+        """One iteration, between its hooks."""
+        self._seed_iteration(self._iter)
+        super().run_iter(*args)  # type: ignore[misc]
 
     def _get_ready(self) -> None:
         """After the runner has resumed, before the first hook."""
@@ -148,29 +168,23 @@ class _ExactLoop:
 class ExactEpochLoop(_ExactLoop, EpochBasedTrainLoop):
     """mmengine's ``EpochBasedTrainLoop``, resumed exactly, in the middle of an epoch too. Arguments are the same."""
 
-    def run(self) -> torch.nn.Module:
-        """Trains from wherever the runner has resumed.
-
-        Raises:
-            ResumeRefusedError: the checkpoint's iterations are not those of this run.
-        """
-        self._get_ready()
+    def _get_ready(self) -> None:
+        super()._get_ready()
         done = self._iter - self._epoch * len(self.dataloader)
         if not 0 <= done <= len(self.dataloader):
             raise ResumeRefusedError(
                 f"the checkpoint is of iteration {self._iter} in epoch {self._epoch + 1}, but an epoch has "
                 f"{len(self.dataloader)} iterations. Next step: resume with the same data and batch_size × processes"
             )
-        self.runner.call_hook("before_train")
-        if done == 0:
+
+    def _train(self) -> None:
+        if self._iter == self._epoch * len(self.dataloader):
             self._decide_current_val_interval()
             self._validate(self._epoch, self._max_epochs)
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
             self._decide_current_val_interval()
             self._validate(self._epoch, self._max_epochs)
-        self.runner.call_hook("after_train")
-        return self.runner.model
 
     def run_epoch(self) -> None:
         """What is left of the current epoch."""
@@ -182,11 +196,6 @@ class ExactEpochLoop(_ExactLoop, EpochBasedTrainLoop):
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
 
-    def run_iter(self, idx: int, data_batch: Sequence[dict]) -> None:
-        """One iteration, between its hooks."""
-        self._seed_iteration(self._iter)
-        super().run_iter(idx, data_batch)
-
 
 @LOOPS.register_module()
 class ExactIterLoop(_ExactLoop, IterBasedTrainLoop):
@@ -194,14 +203,7 @@ class ExactIterLoop(_ExactLoop, IterBasedTrainLoop):
 
     dataloader_iterator: Iterator[Any]
 
-    def run(self) -> torch.nn.Module:
-        """Trains from wherever the runner has resumed.
-
-        Raises:
-            ResumeRefusedError: the checkpoint's iterations are not those of this run.
-        """
-        self._get_ready()
-        self.runner.call_hook("before_train")
+    def _train(self) -> None:
         self.runner.call_hook("before_train_epoch")
         self._decide_current_val_interval()
         self._validate(self._iter, self._max_iters)
@@ -212,10 +214,3 @@ class ExactIterLoop(_ExactLoop, IterBasedTrainLoop):
             self._decide_current_val_interval()
             self._validate(self._iter, self._max_iters)
         self.runner.call_hook("after_train_epoch")
-        self.runner.call_hook("after_train")
-        return self.runner.model
-
-    def run_iter(self, data_batch: Sequence[dict]) -> None:
-        """One iteration, between its hooks."""
-        self._seed_iteration(self._iter)
-        super().run_iter(data_batch)
