@@ -11,7 +11,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import NoReturn
 
-from mst_transfer.compat.ops import boxes, deform_conv, focal_loss, roi
+from mst_transfer.compat.ops import boxes, deform_conv, focal_loss
 from mst_transfer.compat.ops.common import OpNotAvailableError, advice
 
 
@@ -61,7 +61,7 @@ def make_module(spec: ModuleSpec) -> ModuleType:
     """The module object for ``mmcv._ext``, with the public functions of the modules beside this one."""
     module = ExtensionModule(spec.name, __doc__)
     vars(module).update({one.__name__: one for one in (get_compiler_version, get_compiling_cuda_version)})
-    for source in (boxes, deform_conv, focal_loss, roi):
+    for source in (boxes, deform_conv, focal_loss):
         own = {name: one for name, one in vars(source).items() if getattr(one, "__module__", "") == source.__name__}
         vars(module).update({name: one for name, one in own.items() if not name.startswith("_")})
     return module
