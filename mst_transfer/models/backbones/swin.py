@@ -1,8 +1,10 @@
 """timm's Swin Transformers, of any architecture name, as backbones of mmdet and mmseg.
 
 Maps of the stages at strides 4, 8, 16 and 32 for FPN, UPerNet and the like, for images of any size: on the same
-weights they equal mmdet's and mmseg's ``SwinTransformer`` (see ``mst_transfer.models.backbones.shifted_windows``
-for where timm differs).
+weights they equal mmdet's and mmseg's ``SwinTransformer``. A map whose sides are no multiples of the window is padded
+with zeros on the right and at the bottom, *before* the cyclic shift, as there and in the detection code of Swin's
+authors. timm pads after it, which leaves some pairs of distant tokens unmasked. A padded token takes part as a key (its
+value is the projection's bias), as there.
 
 A pre-trained Swin has one norm, behind its last stage. It stays the norm of that stage's output; the norms of the
 other outputs (``vit.norm0`` …) are fresh unless the checkpoint is of a detector or segmentor that had them, and the
@@ -18,12 +20,12 @@ from typing import Any
 import timm
 import torch.nn.functional as F
 from timm.models import is_model_in_modules
-from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from torch import Tensor, nn
 
 from mst_transfer.checkpoint.metadata import check_known
+from mst_transfer.devices.window_attention import attend_in_windows
 from mst_transfer.models.backbones.adapter import TimmAdapter, check_indices
-from mst_transfer.models.backbones.shifted_windows import swin_block
 from mst_transfer.registry import MODELS
 
 
@@ -176,3 +178,30 @@ def _create_swin(arch: str, **timm_kwargs: Any) -> SwinTransformer:
         raise ValueError(f"arch={arch!r} does not take all of {sorted(timm_kwargs)}: {error}") from error
     assert isinstance(swin, SwinTransformer)
     return swin
+
+
+def swin_block(block: SwinTransformerBlock, x: Tensor, shift_single_windows: bool = True) -> Tensor:
+    """One Swin block, [B, H, W, C] → [B, H, W, C].
+
+    Args:
+        block: timm's, for its weights, its window and its shift; what it knows of the image's size is not used.
+        x: the map.
+        shift_single_windows: whether a side that one window covers is shifted nonetheless, as in mmdet and mmseg; timm
+            and pre-training do not.
+    """
+    x = x + block.drop_path1(_window_attention(block, block.norm1(x), shift_single_windows))
+    return x + block.drop_path2(block.mlp(block.norm2(x)))
+
+
+def _window_attention(block: SwinTransformerBlock, x: Tensor, shift_single_windows: bool) -> Tensor:
+    """Pads, shifts, attends, shifts back, cuts: [B, H, W, C] → [B, H, W, C]."""
+    attn, (height, width) = block.attn, x.shape[1:3]
+    window = attn.window_size
+    shift = tuple(
+        0 if side <= extent and not shift_single_windows else step
+        for side, extent, step in zip((height, width), window, block.target_shift_size, strict=True)
+    )
+    below, right = -height % window[0], -width % window[1]
+    if below or right:
+        x = F.pad(x, (0, 0, 0, right, 0, below))
+    return attend_in_windows(attn, x, shift)[:, :height, :width]
