@@ -13,7 +13,7 @@ from mst_transfer.card.run_jobs import unfinished
 from mst_transfer.card.task_data import TaskData
 from mst_transfer.files.atomic_files import free_space, readable_size
 from mst_transfer.files.image_files import open_image_file
-from mst_transfer.probes.label_subset import label_subset
+from mst_transfer.probes.labelled_images import label_subset
 
 _START = 12.0  # seconds: imports, reading, checks
 _TRAINING = 4.0  # a step costs as many passes of the backbone, heads included

@@ -46,7 +46,7 @@ from mst_transfer.files.atomic_files import write_text_atomically
 from mst_transfer.files.image_folder import find_images
 from mst_transfer.files.shards import is_sharded
 from mst_transfer.preflight.evaluators import evaluates_masks
-from mst_transfer.probes.label_subset import label_subset
+from mst_transfer.probes.labelled_images import label_subset
 from mst_transfer.runs.trackers import check_trackers, open_trackers
 
 

@@ -22,7 +22,7 @@ from mst_transfer.datasets.coco_columns import load_json
 from mst_transfer.engine.fit.backbone import SHAPE, fit_to_backbone
 from mst_transfer.files.atomic_files import write_text_atomically
 from mst_transfer.preflight.evaluators import evaluates_masks
-from mst_transfer.probes.label_subset import label_subset
+from mst_transfer.probes.labelled_images import label_subset
 
 HELD_OUT = 0.2  # share of the labelled images that chooses the learning rate
 CHOICE = "learning_rate.json"

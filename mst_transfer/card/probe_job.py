@@ -17,8 +17,7 @@ from mst_transfer.probes.dense_images import DenseImages
 from mst_transfer.probes.dense_probe import dense_probe
 from mst_transfer.probes.features import extract_features, num_feature_blocks
 from mst_transfer.probes.knn import knn_votes, nearest_images
-from mst_transfer.probes.label_subset import label_subset
-from mst_transfer.probes.labelled_images import open_pair
+from mst_transfer.probes.labelled_images import label_subset, open_pair
 from mst_transfer.probes.linear import LinearProbes, cached_batches, split_held_out, train_linear
 
 KNN: dict[str, Any] = dict(k=20, temperature=0.07)  # DINO's

@@ -13,7 +13,7 @@ from mst_transfer.probes.dense_features import DenseFeatures, extract_tokens
 from mst_transfer.probes.dense_images import DenseImages, LabelMap, mean_iou
 from mst_transfer.probes.dense_knn import dense_knn
 from mst_transfer.probes.dense_linear import LogisticRegression
-from mst_transfer.probes.label_subset import label_subset
+from mst_transfer.probes.labelled_images import label_subset
 from mst_transfer.probes.linear import split_held_out
 
 PROTOCOLS = ("dense_knn", "dense_linear")

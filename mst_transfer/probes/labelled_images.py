@@ -1,23 +1,25 @@
-"""Labelled photographs in class folders, and the two views of them that DINO's evaluations use."""
+"""Labelled photographs in class folders, the two views of them that DINO's evaluations use, and subsets of labels."""
 
 import copy
 import math
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mst_transfer.files.image_crops import Image, draw_box, resize, resized_crop
 from mst_transfer.files.image_files import UnreadableImageError
 from mst_transfer.files.image_folder import find_images, read_image
-from mst_transfer.runs.counter_random import sample_generator
+from mst_transfer.runs.counter_random import derive_key, sample_generator, uniform
 
-_STREAM_LINEAR = 2
+_STREAM_LINEAR, _STREAM_LABELS = 2, 0x1ABE1
 _NUM_DRAWS = 23  # those of a box (0-21), and the flip
 _MAX_ASPECT_RATIO = 16
 _CROP_SCALE, _CROP_RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
@@ -152,3 +154,22 @@ def load(images: Dataset, num_workers: int, **batches: Any) -> DataLoader:
 def _keep_opencv_to_one_thread(worker_id: int) -> None:
     """torch sets its own to one in its loading processes."""
     cv2.setNumThreads(0)
+
+
+def label_subset(num_images: int, labels: int | str, seed: int) -> NDArray:
+    """Numbers of the images that keep their labels, int64: the same for every checkpoint and protocol.
+
+    A smaller subset of a seed begins a larger one.
+
+    Raises:
+        ValueError: ``labels`` is no number in 1 … ``num_images``, and no share of them such as ``"10%"`` (rounded up).
+    """
+    number = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(%?)", str(labels))
+    share = float(number[1]) * (num_images if number[2] else 100) / 100 if number else 0.0  # 100% is exact
+    if number is None or not 0 < share <= num_images or not (number[2] or share.is_integer()):
+        raise ValueError(
+            f"labels = {labels!r} must be a number of training images in 1 … {num_images} (so many there are), or a "
+            "share of them above 0% up to 100%, such as 10%"
+        )
+    draws = uniform(derive_key(seed, _STREAM_LABELS), torch.arange(num_images), 1)[:, 0]
+    return draws.argsort(stable=True)[: max(1, math.ceil(round(share, 6)))].numpy()

@@ -15,7 +15,7 @@ from mst_transfer.card.plan import Job, job_folder, read_plan
 from mst_transfer.card.run_jobs import run_job
 from mst_transfer.card.tasks import Recipe
 from mst_transfer.cli.evaluate import main
-from mst_transfer.probes.label_subset import label_subset
+from mst_transfer.probes.labelled_images import label_subset
 
 
 def test_images_and_classes_that_a_config_leaves_out_are_no_misses():

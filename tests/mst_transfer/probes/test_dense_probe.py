@@ -10,7 +10,7 @@ from mst_transfer.probes.dense_features import extract_tokens
 from mst_transfer.probes.dense_images import DenseImages, mean_iou
 from mst_transfer.probes.dense_linear import LogisticRegression
 from mst_transfer.probes.dense_probe import dense_probe
-from mst_transfer.probes.label_subset import label_subset
+from mst_transfer.probes.labelled_images import label_subset
 
 COLOURS = np.array([[30, 30, 200], [200, 40, 30], [30, 200, 40], [220, 220, 220]])
 
