@@ -13,9 +13,8 @@ from mst_transfer.configs.saved import FILE
 from mst_transfer.probes.attention import attention_maps
 from mst_transfer.probes.maps import heat_map, overlay
 from pretrain.pictures.__main__ import main
-from pretrain.pictures.drawing import grey_out
 from pretrain.pictures.inference import read_crop, run_model
-from pretrain.pictures.picture_folder import choose_images, load_run
+from pretrain.pictures.picture_folder import choose_images, grey_out, load_run
 
 SWIN = dict(arch="swin_tiny_patch4_window7_224", img_size=64, embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 3))
 
