@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from mst_transfer.devices.race import race
@@ -41,6 +42,11 @@ def quick_recomputation(device: torch.device) -> tuple[AbstractContextManager[An
     """For the ``context_fn`` of ``torch.utils.checkpoint.checkpoint``: both passes take the same products."""
     # the second pass may be outside of the quick_products that the first one is in
     return quick_products(device), OneDNNProducts() if _helps(device) else nullcontext()
+
+
+def recomputed(block: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Runs a block whose activations the backward pass computes again, with the same products."""
+    return checkpoint(block, x, use_reentrant=False, context_fn=functools.partial(quick_recomputation, x.device))
 
 
 def _helps(device: torch.device | str) -> bool:

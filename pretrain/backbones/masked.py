@@ -2,15 +2,13 @@
 
 import functools
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from mst_transfer.devices.compiler import can_compile
-from mst_transfer.devices.onednn_products import quick_recomputation
+from mst_transfer.devices.onednn_products import recomputed
 from mst_transfer.probes.attention import token_grid, token_side
 from mst_transfer.probes.backbones import create_backbone
 
@@ -157,6 +155,4 @@ class MaskedBackbone(nn.Module):
 
     def _run(self, block: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """One block; with gradient checkpointing the backward pass recomputes what is in it."""
-        if self.grad_checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, x, use_reentrant=False, context_fn=partial(quick_recomputation, x.device))
-        return block(x)
+        return recomputed(block, x) if self.grad_checkpointing and torch.is_grad_enabled() else block(x)

@@ -2,17 +2,15 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint as recompute
 
 from mst_transfer.checkpoint import load_backbone
-from mst_transfer.devices.onednn_products import quick_products, quick_recomputation
+from mst_transfer.devices.onednn_products import quick_products, recomputed
 
 OUT_NORMS = ("all", "last", "none")
 
@@ -107,9 +105,7 @@ class TimmAdapter(BaseModule):
 
     def _run(self, block: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Runs a block; with ``with_cp`` its activations are computed again in the backward pass."""
-        if not (self.with_cp and torch.is_grad_enabled()):
-            return block(x)
-        return recompute(block, x, use_reentrant=False, context_fn=partial(quick_recomputation, x.device))
+        return recomputed(block, x) if self.with_cp and torch.is_grad_enabled() else block(x)
 
 
 def _merge_checkpoints(checkpoint: str | None, init_cfg: dict | None) -> str | None:
