@@ -7,23 +7,14 @@ import math
 from dataclasses import dataclass
 
 
-def cosine_schedule(
-    step: int, total_steps: int, base: float, final: float, warmup_steps: int = 0, start: float = 0.0
-) -> float:
-    """Linear from ``start`` to ``base`` over the first ``warmup_steps``, then half a cosine from ``base`` to ``final``.
+def cosine_schedule(step: int, total_steps: int, base: float, final: float, warmup_steps: int = 0) -> float:
+    """Linear from 0 to ``base`` over the first ``warmup_steps``, then half a cosine from ``base`` to ``final``.
 
-    The value at the last warm-up step is ``base``; ``final`` is approached at the last step, not reached.
-
-    Args:
-        step: in [0, total_steps).
-        total_steps: length of the run.
-        base: value after the warm-up.
-        final: value at the end.
-        warmup_steps: length of the linear part.
-        start: value at step 0, when there is a warm-up.
+    The value at the last warm-up step is ``base``, but 0 if that is the only one; ``final`` is approached at the last
+    of ``total_steps``, not reached.
     """
     if step < warmup_steps:
-        return start if warmup_steps == 1 else start + (base - start) * step / (warmup_steps - 1)
+        return 0.0 if warmup_steps == 1 else base * step / (warmup_steps - 1)
     progress = (step - warmup_steps) / (total_steps - warmup_steps)
     return final + 0.5 * (base - final) * (1 + math.cos(math.pi * progress))
 
@@ -53,34 +44,24 @@ class StepValues:
 class Schedule:
     """All schedules of a run.
 
-    Attributes:
-        base_lr: learning rate for an effective batch of ``base_batch``; scaled linearly with the effective batch.
-        base_batch: 256 in DINO.
-        min_lr: at the end of the run; not scaled.
-        warmup_epochs: linear warm-up of the learning rate from 0.
-        weight_decay, weight_decay_end: cosine between them, no warm-up.
-        teacher_momentum: at the start; rises to 1 by a cosine.
-        warmup_teacher_temp, teacher_temp, warmup_teacher_temp_epochs: see ``teacher_temp_at``.
-        freeze_last_layer_epochs: the head's last layer gets no update during the first epochs.
-        momentum_batch: the effective batch that ``teacher_momentum`` is quoted for; with another batch B the momentum
-            of every step is raised to the power B / momentum_batch, so that the teacher averages over as many
-            *images* (Busbridge et al., "How to Scale Your EMA", NeurIPS 2023). None: not scaled, as DINO.
-        head_only_epochs: when going on from released weights: the backbone gets no update during the first epochs,
-            whole or not, while head, decoder and [MASK] find their place.
+    With an effective batch B that is not ``momentum_batch`` the momentum of every step is raised to the power
+    B / ``momentum_batch``, so that the teacher averages over as many *images* (Busbridge et al., "How to Scale Your
+    EMA", NeurIPS 2023). ``head_only_epochs`` are for going on from released weights: the backbone gets no update during
+    the first epochs, whole or not, while head, decoder and [MASK] find their place.
     """
 
-    base_lr: float = 5e-4
-    base_batch: int = 256
-    min_lr: float = 1e-6
-    warmup_epochs: int = 10
-    weight_decay: float = 0.04
+    base_lr: float = 5e-4  # for an effective batch of ``base_batch``; scaled linearly with the effective batch
+    base_batch: int = 256  # DINO's
+    min_lr: float = 1e-6  # at the end of the run; not scaled
+    warmup_epochs: int = 10  # linear warm-up of the learning rate from 0
+    weight_decay: float = 0.04  # cosine from here to the end, no warm-up
     weight_decay_end: float = 0.4
-    teacher_momentum: float = 0.996
-    warmup_teacher_temp: float = 0.04
+    teacher_momentum: float = 0.996  # at the start; rises to 1 by a cosine
+    warmup_teacher_temp: float = 0.04  # see ``teacher_temp_at``
     teacher_temp: float = 0.07
     warmup_teacher_temp_epochs: int = 30
-    freeze_last_layer_epochs: int = 1
-    momentum_batch: int | None = None
+    freeze_last_layer_epochs: int = 1  # the head's last layer gets no update during the first epochs
+    momentum_batch: int | None = None  # that ``teacher_momentum`` is quoted for; None: not scaled, as DINO
     head_only_epochs: float = 0
 
     def __post_init__(self) -> None:
