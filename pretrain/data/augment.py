@@ -35,45 +35,27 @@ _STREAM_CROPS = 1
 
 @dataclass(frozen=True)
 class MultiCropOptions:
-    """Every number of the augmentation; the defaults are DINO's.
+    """Every number of the augmentation; the defaults are DINO's."""
 
-    Attributes:
-        global_size, local_size: side of the crops in pixels.
-        num_local_crops: N; 0 leaves the two global crops alone.
-        global_scale, local_scale: range of the crop's share of the image area.
-        ratio: range of width / height of a crop, log-uniform.
-        flip_prob: probability of a horizontal flip.
-        jitter_prob: probability of the colour jitter of a crop.
-        brightness, contrast, saturation: factors drawn from [max(0, 1 - x), 1 + x].
-        hue: shift drawn from [-hue, hue], in turns of the colour circle, at most 0.5.
-        grayscale_prob: probability of grey.
-        global_blur_probs: probability of blur for the first and the second global crop.
-        local_blur_prob: probability of blur for a local crop.
-        blur_sigma: range of the blur's standard deviation in pixels (PIL's ``radius``).
-        global_solarize_probs: probability of solarisation for the first and the second global crop.
-        local_solarize_prob: the same for a local crop.
-        solarize_threshold: values from here on are inverted, 0 to 256.
-    """
-
-    global_size: int = 224
-    local_size: int = 96
-    num_local_crops: int = 8
-    global_scale: tuple[float, float] = (0.4, 1.0)
-    local_scale: tuple[float, float] = (0.05, 0.4)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip_prob: float = 0.5
-    jitter_prob: float = 0.8
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.2
-    hue: float = 0.1
+    global_size: int = 224  # side of the two global crops in pixels
+    local_size: int = 96  # of the local ones
+    num_local_crops: int = 8  # N; 0 leaves the two global crops alone
+    global_scale: tuple[float, float] = (0.4, 1.0)  # range of each one's share of the image area
+    local_scale: tuple[float, float] = (0.05, 0.4)  # likewise
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # range of width / height of a crop, log-uniform
+    flip_prob: float = 0.5  # of a horizontal flip
+    jitter_prob: float = 0.8  # of the colour jitter of a crop
+    brightness: float = 0.4  # a factor is drawn from [max(0, 1 - x), 1 + x]
+    contrast: float = 0.4  # likewise
+    saturation: float = 0.2  # likewise
+    hue: float = 0.1  # a shift is drawn from [-hue, hue], in turns of the colour circle, at most 0.5
     grayscale_prob: float = 0.2
-    global_blur_probs: tuple[float, float] = (1.0, 0.1)
+    global_blur_probs: tuple[float, float] = (1.0, 0.1)  # of the first and of the second global crop
     local_blur_prob: float = 0.5
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
-    global_solarize_probs: tuple[float, float] = (0.0, 0.2)
+    blur_sigma: tuple[float, float] = (0.1, 2.0)  # range of the standard deviation in pixels (PIL's ``radius``)
+    global_solarize_probs: tuple[float, float] = (0.0, 0.2)  # of the first and of the second global crop
     local_solarize_prob: float = 0.0
-    solarize_threshold: int = 128
+    solarize_threshold: int = 128  # values from here on are inverted, 0 to 256
 
     @property
     def sample_bytes(self) -> int:
@@ -122,28 +104,18 @@ def _require(condition: bool, name: str, value: Any, allowed: str) -> None:
 
 
 class CropPlan(NamedTuple):
-    """What is done to one crop, in this order: box, flip, jitter, grayscale, blur, solarize.
+    """What is done to one crop, in this order: box, flip, jitter, grayscale, blur, solarize."""
 
-    Attributes:
-        top, left, height, width: box in pixels.
-        size: side of the crop.
-        flip: mirror left and right.
-        jitter: (operation, factor) in the order of application; empty without colour jitter.
-        grayscale: turn to grey.
-        blur_sigma: standard deviation in pixels; 0 without blur.
-        solarize_threshold: 256 without solarisation.
-    """
-
-    top: int
+    top: int  # of the box, in pixels
     left: int
     height: int
     width: int
-    size: int
-    flip: bool
-    jitter: tuple[tuple[str, float], ...]
+    size: int  # side of the crop
+    flip: bool  # mirror left and right
+    jitter: tuple[tuple[str, float], ...]  # (operation, factor) in the order of application; empty without colour jitter
     grayscale: bool
-    blur_sigma: float
-    solarize_threshold: int
+    blur_sigma: float  # standard deviation in pixels; 0 without blur
+    solarize_threshold: int  # 256 without solarisation
 
 
 def draw_crops(

@@ -15,21 +15,15 @@ from pretrain.model import MST
 
 @dataclass(frozen=True)
 class Views:
-    """Photographs and what the network makes of them; all arrays are float in [0, 1] unless noted.
+    """Photographs and what the network makes of them; all arrays are float in [0, 1] unless noted."""
 
-    Attributes:
-        photos: RGB [B, H, W, 3].
-        heads: [B, heads, h, w], attention in the last block over the patches of a ViT or the last-stage tokens of a
-            Swin; a head's sums to at most 1 an image.
-        mask: bool [B, h, w], True where hidden from the student; None without masking.
-        restored: RGB [B, H, W, 3], or None without a decoder.
-        error: mean absolute error of the restored views, in normalised units, and that of each view's mean colour.
-    """
-
-    photos: np.ndarray
+    photos: np.ndarray  # RGB [B, H, W, 3]
+    # [B, heads, h, w], attention in the last block over the patches of a ViT or the last-stage tokens of a Swin; a
+    # head's sums to at most 1 an image
     heads: np.ndarray
-    mask: np.ndarray | None = None
-    restored: np.ndarray | None = None
+    mask: np.ndarray | None = None  # bool [B, h, w], True where hidden from the student; None without masking
+    restored: np.ndarray | None = None  # RGB [B, H, W, 3], or None without a decoder
+    # mean absolute, in normalised units: of the restored views, and of each view's mean colour
     error: tuple[float, float] | None = None
 
     @property

@@ -19,25 +19,18 @@ Names = Sequence[tuple[str, str]]  # a library's and timm's; ``#`` is a number, 
 class Source:
     """One naming scheme.
 
-    Attributes:
-        name: who uses it; unique.
-        anchor: the tensor that identifies a backbone of this scheme.
-        rename: turns the scheme's names (prefix removed) into timm's; may reorder, split and merge tensors.
-        matches: whether tensors (prefix removed) that hold the anchor are of this scheme and of no other with the same
-            anchor.
-        beside: tensors of the backbone that stand beside it in the file, not under its prefix.
-        interpolation: how the position embeddings among such tensors were resampled in training
-            (``mst_transfer.checkpoint.pos_embed``).
-        num_heads: numbers of attention heads of the published widths, ``{width: heads}``; they leave no trace in
-            shapes.
+    Functions get the tensors of the backbone, their prefix removed.
     """
 
-    name: str
-    anchor: str
-    rename: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+    name: str  # who uses it; unique
+    anchor: str  # the tensor that identifies a backbone of this scheme
+    rename: Callable[[dict[str, Tensor]], dict[str, Tensor]]  # to timm's names; may reorder, split and merge tensors
+    # whether tensors that hold the anchor are of this scheme and of no other with the same anchor
     matches: Callable[[Mapping[str, Tensor]], bool] = lambda tensors: True
-    beside: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()  # tensors of the backbone that stand beside it in the file, not under its prefix
+    # how their position embeddings were resampled in training (``mst_transfer.checkpoint.pos_embed``)
     interpolation: Callable[[Mapping[str, Tensor]], str] = lambda tensors: "timm"
+    # numbers of attention heads of the published widths, ``{width: heads}``; they leave no trace in shapes
     num_heads: Mapping[int, int] = field(default_factory=dict)
 
 

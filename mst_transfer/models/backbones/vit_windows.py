@@ -19,15 +19,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Windows:
-    """The windows of one grid.
+    """The windows of one grid."""
 
-    Attributes:
-        grid: rows and columns of patches.
-        size: side of a window in patches.
-    """
-
-    grid: tuple[int, int]
-    size: int
+    grid: tuple[int, int]  # rows and columns of patches
+    size: int  # side of a window in patches
 
     @property
     def even(self) -> bool:
