@@ -1,16 +1,13 @@
 """With which mean and standard deviation a backbone's images were normalised: known, or assumed and said so."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from timm.models import get_pretrained_cfg
 from torch import nn
 
-if TYPE_CHECKING:
-    from mst_transfer.checkpoint.metadata import BackboneMetadata
+from mst_transfer.checkpoint.metadata import BackboneMetadata
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -18,17 +15,12 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Mean and standard deviation, RGB on a scale of 0 to 1.
-
-    Attributes:
-        origin: who says so, in words.
-        known: False if they are assumed.
-    """
+    """Mean and standard deviation, RGB on a scale of 0 to 1."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    origin: str
-    known: bool = True
+    origin: str  # who says so, in words
+    known: bool = True  # False if they are assumed
 
     def line(self) -> str:
         """In words."""

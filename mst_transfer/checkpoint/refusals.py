@@ -1,18 +1,14 @@
 """Refuses checkpoints that are not the model's, naming both sides, before any tensor is copied."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from mst_transfer.checkpoint.errors import BackboneRefusedError, is_under, list_names
+from mst_transfer.checkpoint.families import Family
 from mst_transfer.checkpoint.metadata import BackboneMetadata, skeleton
-
-if TYPE_CHECKING:
-    from mst_transfer.checkpoint.families import Family
-    from mst_transfer.checkpoint.recognise import BackboneFile
+from mst_transfer.checkpoint.recognise import BackboneFile
 
 
 def check_architecture(
