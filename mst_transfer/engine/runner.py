@@ -3,22 +3,23 @@
 Configs, and what is dumped of them, stay as they were written.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mmengine.device import get_device
 from mmengine.dist import get_rank
+from mmengine.hooks import Hook
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
+from mst_transfer.datasets.load_image import LoadImage
 from mst_transfer.devices.onednn_products import quick_products
 from mst_transfer.engine.checkpoints import check_coverage
 from mst_transfer.engine.image_checks import ImageChecks, check_pipelines
 from mst_transfer.engine.losses_in_fp32 import losses_in_fp32
 from mst_transfer.engine.nonfinite import NonfiniteHook, guarded
 from mst_transfer.engine.resume.order import UnknownOrderError
-from mst_transfer.engine.val_pictures import ValPicturesHook
 from mst_transfer.runs.nonfinite_steps import DEFAULT_LIMIT
 from mst_transfer.runs.resuming_runner import ResumingRunner
 from mst_transfer.runs.stop_hook import StopHook
@@ -27,6 +28,7 @@ from mst_transfer.runs.workers import watch
 
 LIMIT = "max_nonfinite_steps"  # entries of a config
 EXACT_RESUME = "exact_resume"  # False: mmengine's own loops
+NUM_PICTURES = 4  # of a validation, for trackers
 _EXACT_LOOPS = {"EpochBasedTrainLoop": "ExactEpochLoop", "IterBasedTrainLoop": "ExactIterLoop"}
 
 
@@ -112,6 +114,29 @@ class TransferRunner(ResumingRunner):
     def _running(self) -> Iterator[None]:
         with quick_products(get_device()), super()._running():
             yield
+
+
+class ValPicturesHook(Hook):
+    """Shows the first images of each validation, with labels and predictions, in the trackers of a run.
+
+    Draws with the run's visualizer, mmdet's or mmseg's; where that fails it says so once, and draws no more.
+    """
+
+    _failed = False
+
+    def after_val_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
+    ) -> None:
+        """The first image of each of the first batches."""
+        if self._failed or not outputs or batch_idx >= NUM_PICTURES or runner.rank != 0:
+            return
+        try:
+            image = LoadImage()(dict(img_path=outputs[0].img_path))["img"][..., ::-1]
+            options = dict(with_labels=False) if "pred_sem_seg" in outputs[0] else {}  # they take seconds
+            runner.visualizer.add_datasample(f"val_{batch_idx}", image, outputs[0], step=runner.iter, **options)
+        except Exception as error:  # a picture is not worth a run
+            self._failed = True
+            runner.logger.warning(f"no pictures of validations: {type(error).__name__}: {error}")
 
 
 def exact_train_cfg(train_cfg: dict[str, Any]) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ import mst_transfer
 from mst_transfer.card import evaluate
 from mst_transfer.card.run_jobs import run_job, unfinished
 from mst_transfer.checkpoint import save_backbone
-from mst_transfer.engine import val_pictures
+from mst_transfer.engine import runner
 
 ALL = ["tensorboard", "mlflow", "wandb"]
 pytestmark = pytest.mark.usefixtures("local_trackers")
@@ -48,7 +48,7 @@ def test_a_head_shows_curves_figures_and_pictures_and_learns_the_same(packages, 
 
 
 def test_a_picture_that_cannot_be_drawn_stops_no_run(seg_config, tmp_path, monkeypatch):
-    monkeypatch.setattr(val_pictures, "LoadImage", lambda: lambda results: {})
+    monkeypatch.setattr(runner, "LoadImage", lambda: lambda results: {})
     options = {"train_cfg.max_epochs": 1}
     done = mst_transfer.train(seg_config, work_dir=tmp_path / "run", track=["tensorboard"], cfg_options=options)
     (log,) = (tmp_path / "run").glob("2*/*.log")
