@@ -20,10 +20,7 @@ train_cfg = dict(
     ),
 )
 custom_hooks = [
-    dict(type="pretrain.StrictLoadHook"),
-    dict(type="pretrain.ThroughputHook"),
-    dict(type="pretrain.UnreadableImagesHook"),
-    dict(type="pretrain.CollapseAlarmHook"),
+    *_base_.custom_hooks,
     dict(
         type="pretrain.KNNHook",
         train_root="{{$MST_DATA_ROOT:data}}/imagenet/train",
