@@ -30,11 +30,7 @@ _IMAGES, _HINTS, _RATIO, _SHOWN_RATIO = 1, 2, 3, 4  # streams of draws; those of
 def attmask_high(importance: Tensor, ratio: float, image_prob: float, image_draws: Tensor) -> Tensor:
     """Hide the ``int(N * ratio)`` *most* attended patches of an image, with probability ``image_prob``.
 
-    Args:
-        importance: [B, N].
-        ratio: share of the patches.
-        image_prob: probability that an image is masked at all.
-        image_draws: uniform numbers [B, 1] in [0, 1).
+    Importance [B, N] and uniform numbers [B, 1] in [0, 1) → bool [B, N].
     """
     return extreme_patches(importance, int(importance.shape[1] * ratio), highest=True) & (image_draws <= image_prob)
 
@@ -42,12 +38,7 @@ def attmask_high(importance: Tensor, ratio: float, image_prob: float, image_draw
 def reveal_hints(mask: Tensor, importance: Tensor, show_ratio: float, show_max: float, draws: Tensor) -> Tensor:
     """Show ``int(N * show_ratio)`` of the ``int(N * show_max)`` most attended patches again (AttMask's hints).
 
-    Args:
-        mask: bool [B, N].
-        importance: [B, N].
-        show_ratio: share of all patches to show.
-        show_max: share of all patches to choose them from, at random without repetition.
-        draws: uniform numbers [B, N] in [0, 1).
+    They are chosen at random without repetition. Mask, importance and uniform numbers in [0, 1) are [B, N].
     """
     num_patches = importance.shape[1]
     num_top, num_shown = int(num_patches * show_max), int(num_patches * show_ratio)

@@ -36,9 +36,7 @@ def view_cross_entropy(student_logits: Tensor, teacher_probs: Tensor, student_te
 def restoring_loss(restored: Tensor, views: Tensor) -> Tensor:
     """Mean absolute error over *all* pixels of the views, masked or not (MST, section 3.3).
 
-    Args:
-        restored: [B, 3, H, W].
-        views: [B, 3, H, W], the augmented, normalised views.
+    Both are [B, 3, H, W]; ``views`` are augmented and normalised.
     """
     return (restored.float() - views.float()).abs().mean()
 
@@ -67,12 +65,8 @@ class DINOLoss(nn.Module):
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, teacher_temp: float) -> tuple[Tensor, Tensor]:
         """Cross-entropy of a micro-batch, and the teacher's mean entropy in nats (at most ln K).
 
-        The centre is used as it stands; call ``update_center`` once the step is complete.
-
-        Args:
-            student_logits: [V, B, K].
-            teacher_logits: [T, B, K].
-            teacher_temp: > 0.
+        The centre is used as it stands; call ``update_center`` once the step is complete. The student's logits are
+        [V, B, K], the teacher's [T, B, K]; its temperature is > 0.
         """
         with torch.no_grad():
             teacher_logits = teacher_logits.float()

@@ -47,9 +47,7 @@ def attention_guided_mask(importance: Tensor, num: int, p: float, draws: Tensor 
 def random_mask(draws: Tensor, p: float) -> Tensor:
     """Hide every patch with probability ``p``, whatever it shows: the paper's ablation.
 
-    Args:
-        draws: uniform numbers [B, N] in [0, 1).
-        p: in [0, 1].
+    Uniform numbers [B, N] in [0, 1) → bool [B, N].
     """
     return draws < p
 

@@ -51,12 +51,9 @@ class Rescale(nn.Module):
 
 
 def build_resampler(embed_dim: int, factor: float, halve: bool = False) -> nn.Module:
-    """The module that scales a grid of width D = ``embed_dim`` by ``factor`` (see the head of this file).
+    """The module that scales the sides of a grid of width D = ``embed_dim`` by ``factor`` (see the head of this file).
 
-    Args:
-        embed_dim: D.
-        factor: new number of cells for each old one, along a side.
-        halve: each learned step of ×2 halves the width, as in ViTDet.
+    With ``halve`` each learned step of ×2 halves the width, as in ViTDet.
     """
     power = round(math.log2(factor))
     layers: list[nn.Module] = []
@@ -134,10 +131,7 @@ class SimpleFeaturePyramid(BaseModule):
         self.levels = nn.ModuleList(Level(in_channels, out_channels, patch_size / stride) for stride in STRIDES)
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Results [B, C, ceil(h·p / s), ceil(w·p / s)], finest first.
-
-        Args:
-            inputs: one map [B, D, h, w].
+        """One map [B, D, h, w] → results [B, C, ceil(h·p / s), ceil(w·p / s)], finest first.
 
         Raises:
             ValueError: if there is more than one map.

@@ -9,11 +9,7 @@ from pretrain.backbones.vit import MaskedViT
 
 
 def build_backbone(arch: str = "vit_small_patch16_224", **options) -> MaskedBackbone:
-    """Builds the backbone that timm's class for ``arch`` asks for.
-
-    Args:
-        arch: timm architecture name.
-        **options: arguments of ``MaskedViT`` or ``MaskedSwin``.
+    """Builds the backbone that timm's class for ``arch``, a name of timm, asks for: ``MaskedViT`` or ``MaskedSwin``.
 
     Raises:
         ValueError: timm does not know ``arch``, does not take these options for it, or it is neither a ViT with a

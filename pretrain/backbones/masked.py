@@ -14,17 +14,12 @@ from mst_transfer.probes.backbones import create_backbone
 
 
 class BackboneOutput(NamedTuple):
-    """What one pass gives.
+    """What one pass gives; None for what was not asked for."""
 
-    Attributes:
-        cls_token: [B, D], after the final norm.
-        patch_tokens: [B, h, w, D], after the final norm, or None when not asked for.
-        importance: float32 [B, N], attention of the class token over the patches, averaged over heads, in the last
-            block (MST, section 3.2), or None when not asked for.
-    """
-
-    cls_token: Tensor
-    patch_tokens: Tensor | None
+    cls_token: Tensor  # [B, D], after the final norm
+    patch_tokens: Tensor | None  # [B, h, w, D], after the final norm
+    # float32 [B, N], attention of the class token over the patches, averaged over heads, in the last block (MST,
+    # section 3.2)
     importance: Tensor | None
 
 

@@ -167,14 +167,7 @@ def _between(draw: float, low: float, high: float) -> float:
 
 
 def render_crop(image: Image, plan: CropPlan) -> Image:
-    """Carries out one plan.
-
-    Args:
-        image: uint8 RGB [H, W, 3].
-
-    Returns:
-        uint8 RGB [size, size, 3], or [size, size] if the plan turns it to grey.
-    """
+    """Carries out one plan: uint8 RGB [H, W, 3] → [size, size, 3], or [size, size] if the plan turns it to grey."""
     crop = resized_crop(image, plan.top, plan.left, plan.height, plan.width, plan.size)
     if plan.flip:
         crop = cv2.flip(crop, 1)
@@ -190,14 +183,9 @@ def render_crop(image: Image, plan: CropPlan) -> Image:
 
 
 def render_crops(image: Image, plans: list[CropPlan]) -> Image:
-    """Carries out plans of one size.
+    """Carries out plans, at least one, all of the same ``size``.
 
-    Args:
-        image: uint8 RGB [H, W, 3].
-        plans: at least one, all of the same ``size``.
-
-    Returns:
-        uint8 RGB [len(plans), 3, size, size], contiguous.
+    uint8 RGB [H, W, 3] → [len(plans), 3, size, size], contiguous.
     """
     size = plans[0].size
     crops = np.empty((len(plans), 3, size, size), dtype=np.uint8)
