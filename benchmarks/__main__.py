@@ -29,10 +29,8 @@ BENCHMARKS = {
     "coco_evaluation": "COCO box and mask metrics",
     "slide_inference": "sliding windows over 2048x1024",
     "operators": "NMS and RoIAlign",
-    "start_up": "help and config errors",
     "full_scale": "what an image of the paper's recipes costs",
     "leakage": "planted copies that are found, unrelated images that are not",
-    "growth": "time and memory against size, batch, crops, detections",
     "calibration": "how often the card's intervals hold the truth (an hour)",
 }
 LONG = ("calibration",)
