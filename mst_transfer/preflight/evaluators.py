@@ -4,21 +4,17 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mst_transfer.configs.datasets import all_datasets
+from mst_transfer.configs.datasets import all_datasets, items
 from mst_transfer.preflight.data_files import dataset_path
 from mst_transfer.preflight.findings import Finding, note
 
 MMDET_METRICS = ("CocoMetric", "mmdet.CocoMetric")
 
 
-def evaluators(cfg: Any, loader: str) -> Iterator[tuple[str, Any]]:
+def evaluators(cfg: Any, loader: str) -> list[tuple[str, Any]]:
     """The metrics of a loader's evaluator, with their places in the config."""
-    name = loader.replace("_dataloader", "_evaluator")
-    evaluator = cfg.get(name) or {}
-    several = isinstance(evaluator, list | tuple)
-    for index, metric in enumerate(evaluator if several else [evaluator]):
-        if isinstance(metric, Mapping):
-            yield (f"{name}.{index}" if several else name), metric
+    metrics = items(cfg, loader.replace("_dataloader", "_evaluator"))
+    return [(place, metric) for place, metric in metrics if isinstance(metric, Mapping)]
 
 
 def evaluates_masks(cfg: Any, loader: str) -> bool:
