@@ -3,7 +3,7 @@
 import io
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,40 +32,30 @@ _IMREAD_RGB = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR)  # older OpenCV
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 
 
-def find_images(
-    roots: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    extensions: Iterable[str] = IMAGE_EXTENSIONS,
-) -> list[str]:
-    """Paths of all images under one or several folders, sorted within each folder: the same on every machine.
+def find_images(root: str | os.PathLike[str], extensions: Iterable[str] = IMAGE_EXTENSIONS) -> list[str]:
+    """Paths of all images under a folder, sorted: the same on every machine.
 
     Links to folders are followed, each folder once; names that start with a dot are left out.
 
     Raises:
-        FileNotFoundError: a folder is missing, or holds no image.
-        ValueError: no folder is given.
+        FileNotFoundError: the folder is missing, or holds no image.
     """
-    folders = [roots] if isinstance(roots, (str, os.PathLike)) else list(roots)
-    if not folders:
-        raise ValueError("data_root is empty: give a folder of images, or a list of folders.")
     suffixes = tuple(sorted({e.lower() if e.startswith(".") else f".{e.lower()}" for e in extensions}))
-    paths: list[str] = []
-    for folder in folders:
-        root = os.fspath(folder)
-        if not os.path.isdir(root):
-            what = "is a file, not a folder" if os.path.exists(root) else "does not exist"
-            raise FileNotFoundError(
-                f"data_root '{root}' {what} (looked from {Path.cwd()}). Set data_root to a folder of images; "
-                "sub-folders are searched and no labels are needed."
-            )
-        found = _scan(root, suffixes)
-        if not found:
-            raise FileNotFoundError(
-                f"No image under data_root '{root}': looked in it and all its sub-folders for names ending "
-                f"in {', '.join(suffixes)}. Set data_root to the folder that holds the images, or extensions "
-                "to the endings of their names; of .tar shards, mst shard --index makes an index."
-            )
-        paths.extend(found)
-    return paths
+    root = os.fspath(root)
+    if not os.path.isdir(root):
+        what = "is a file, not a folder" if os.path.exists(root) else "does not exist"
+        raise FileNotFoundError(
+            f"data_root '{root}' {what} (looked from {Path.cwd()}). Set data_root to a folder of images; "
+            "sub-folders are searched and no labels are needed."
+        )
+    found = _scan(root, suffixes)
+    if not found:
+        raise FileNotFoundError(
+            f"No image under data_root '{root}': looked in it and all its sub-folders for names ending "
+            f"in {', '.join(suffixes)}. Set data_root to the folder that holds the images, or extensions "
+            "to the endings of their names; of .tar shards, mst shard --index makes an index."
+        )
+    return found
 
 
 def _scan(root: str, suffixes: tuple[str, ...]) -> list[str]:

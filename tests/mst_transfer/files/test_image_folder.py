@@ -12,6 +12,7 @@ from skimage import data
 
 from mst_transfer.files.image_files import UnreadableImageError
 from mst_transfer.files.image_folder import find_images, read_image
+from mst_transfer.files.photos import Photos
 
 PHOTOGRAPH = data.chelsea()[:120, :160]
 
@@ -28,7 +29,8 @@ def test_finds_nested_images_sorted_and_leaves_out_the_rest(tmp_path: Path) -> N
     (tmp_path / "a" / "notes.txt").write_text("no image")
     found = [os.path.relpath(p, tmp_path) for p in find_images(tmp_path)]
     assert found == ["a/x/y/z.png", "b/10.JPEG", "b/2.jpg", "top.jpg"]
-    assert find_images([tmp_path / "b", tmp_path / "a"]) == [
+    photos = Photos([tmp_path / "b", tmp_path / "a"])
+    assert [photos[number] for number in range(len(photos))] == [
         str(tmp_path / n) for n in ("b/10.JPEG", "b/2.jpg", "a/x/y/z.png")
     ]
     assert [os.path.basename(p) for p in find_images(tmp_path, extensions=("PNG",))] == ["z.png"]
@@ -74,7 +76,7 @@ def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="is a file, not a folder"):
         find_images(file)
     with pytest.raises(ValueError, match="data_root is empty"):
-        find_images([])
+        Photos([])
 
 
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
