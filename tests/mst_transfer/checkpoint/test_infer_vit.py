@@ -40,7 +40,7 @@ def marked(arch: str):
 )
 def test_dinov2_under_timms_names_is_resampled_as_it_was_trained(arch, expected):
     source = TIMM_LIKE_SOURCES[-1]
-    assert source.name.startswith("timm") and source.interpolation(on_meta(f"vit_{arch}")) == expected
+    assert source.name.startswith("timm") and source.interpolation(on_meta(arch)) == expected
 
 
 @pytest.mark.parametrize("arch", map(marked, PUBLISHED))
