@@ -1,4 +1,4 @@
-"""The sample photos that `mst sample-data` draws: seven minutes on two cores of an AMD EPYC (Zen 4)."""
+"""The sample photos that `mst sample-data` draws: five to nine minutes on two cores of an AMD EPYC (Zen 4)."""
 
 _base_ = ["_base_/small.py"]
 
