@@ -114,22 +114,21 @@ def _differences(plan: Plan, outcomes: Outcomes, groups: Groups) -> Iterator[dic
     pairs = plan.pairs()
     for one, by_checkpoint in outcomes.items():
         is_primary = one[1:] == primary_of(plan.task(one.task), plan.options)
-        compared, shared = {}, {}
+        compared = {}
         for pair in pairs:
             first, second = (by_checkpoint.get(name, {}) for name in pair)
             if seeds := sorted(first.keys() & second.keys()):
                 left, right = ([side[seed] for seed in seeds] for side in (first, second))
-                compared[pair] = compare(left, right, groups[one.task], len(pairs) if is_primary else 1)
-                shared[pair] = seeds
+                compared[pair] = seeds, compare(left, right, groups[one.task], len(pairs) if is_primary else 1)
         missing = [1.0] * (len(pairs) - len(compared))  # planned, so judged together with the others
-        p_values = holm([*(difference.p_value for difference in compared.values()), *missing])
-        for ((a, b), difference), p_value in zip(compared.items(), p_values, strict=False):
+        p_values = holm([*(difference.p_value for _, difference in compared.values()), *missing])
+        for ((a, b), (seeds, difference)), p_value in zip(compared.items(), p_values, strict=False):
             adjusted = p_value if is_primary else None
             yield {
                 **one._asdict(),
                 "a": a,
                 "b": b,
-                "seeds": shared[a, b],
+                "seeds": seeds,
                 "difference": _rounded(difference.value),
                 "ci95": _rounded((difference.low, difference.high)),
                 "adjusted": round(p_value, 6) if is_primary else None,

@@ -108,19 +108,15 @@ class LinearProbes:
         return losses
 
     @torch.no_grad()
-    def accuracy(self, features: Tensor, labels: Tensor) -> dict[float, float]:
-        """Top-1 in per cent, for each learning rate."""
-        hits = torch.zeros(len(self.lrs), dtype=torch.int64)
+    def scores(self, features: Tensor, labels: Tensor) -> dict[float, tuple[float, float]]:
+        """Top-1 in per cent and mean cross-entropy in nats, infinite where it is no number, for each learning rate."""
+        hits, losses = torch.zeros(len(self.lrs), dtype=torch.int64), torch.zeros(len(self.lrs), dtype=torch.float64)
         for part, truth in zip(features.split(4096), labels.split(4096), strict=True):
-            hits += (self.logits(part).argmax(dim=-1).cpu() == truth).sum(dim=1)
-        return {lr: 100 * int(hit) / len(labels) for lr, hit in zip(self.lrs, hits, strict=True)}
-
-    @torch.no_grad()
-    def cross_entropy(self, features: Tensor, labels: Tensor) -> dict[float, float]:
-        """Mean cross-entropy in nats, for each learning rate; infinite where it is no number."""
-        labels = labels.to(self.weight.device)
-        losses = [float(F.cross_entropy(logits, labels)) for logits in self.logits(features)]
-        return {lr: math.inf if math.isnan(loss) else loss for lr, loss in zip(self.lrs, losses, strict=True)}
+            logits, truth = self.logits(part), truth.to(self.weight.device)
+            hits += (logits.argmax(dim=-1) == truth).sum(dim=1).cpu()
+            losses += torch.stack([F.cross_entropy(one, truth, reduction="sum") for one in logits]).cpu()
+        means = (losses / len(labels)).nan_to_num(nan=math.inf, posinf=math.inf).tolist()
+        return {lr: (100 * int(hit) / len(labels), mean) for lr, hit, mean in zip(self.lrs, hits, means, strict=True)}
 
 
 def train_linear(
@@ -152,8 +148,8 @@ def train_linear(
                 "choose lower ones"
             )
         after_epoch(epoch, losses)
-    by_lr = probes.accuracy(*val)
-    chosen = probes.accuracy(*held_out) if held_out is not None else {}
-    losses_held_out = probes.cross_entropy(*held_out) if held_out is not None else {}
-    best = max(chosen, key=lambda lr: (chosen[lr], -losses_held_out[lr])) if chosen else probes.lrs[0]
+    by_lr = {lr: top1 for lr, (top1, _) in probes.scores(*val).items()}
+    judged = probes.scores(*held_out) if held_out is not None else {}
+    best = max(judged, key=lambda lr: (judged[lr][0], -judged[lr][1])) if judged else probes.lrs[0]
+    chosen = {lr: top1 for lr, (top1, _) in judged.items()}
     return LinearResult(best, by_lr[best], chosen, by_lr)

@@ -1,22 +1,26 @@
 """A card from the command line: refusals, plan, jobs, stop and go on, verdicts."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from small_cards import card_of, content_of, plan_of
 from small_vit import SMALL, make_metadata, make_vit
 
-from mst_transfer.card import probe_job
+from mst_transfer.card import collect, probe_job
 from mst_transfer.card.leakage import find_leaks
+from mst_transfer.card.measures import Accuracy
 from mst_transfer.card.outcomes import load_outcomes
 from mst_transfer.card.plan import job_folder, read_plan
 from mst_transfer.card.run_jobs import run_job, unfinished
+from mst_transfer.card.statistics import compare
 from mst_transfer.checkpoint import save_backbone
 from mst_transfer.cli.evaluate import main
 
@@ -31,8 +35,14 @@ def test_a_card(world, tmp_path, capsys, monkeypatch):
         run_job(out, job.id)
     assert not unfinished(out, plan)
     written = [path.stat().st_mtime_ns for path in sorted(out.glob("jobs/*/*.npz"))]
+    result = job_folder(out, plan.jobs[1]) / "result.json"
+    content = json.loads(result.read_text())
+    content["environment"]["torch"] = "1.0"
+    result.write_text(json.dumps(content))
     status, card = card_of(world, out, *words)
     assert status == 0
+    assert [job.get("environment") for job in card["jobs"]] == [None, {"torch": "1.0"}, None, None, None]
+    assert "torch" in card["environment"] and "hardware" in card["environment"]
     assert written == [path.stat().st_mtime_ns for path in sorted(out.glob("jobs/*/*.npz"))], "a job ran twice"
 
     rows = {(row["protocol"], row["labels"], row["checkpoint"]): row for row in card["rows"]}
@@ -74,6 +84,19 @@ def test_a_card(world, tmp_path, capsys, monkeypatch):
         assert "Not searched: photos, which one" in without["leakage"]["sample"]["sentence"]
         hashes.add(without["protocol_hash"])
     assert len(hashes) == 3
+
+
+def test_planned_comparisons_that_failed_still_count_in_holms_family(monkeypatch):
+    random = np.random.default_rng(0)
+    outcomes = {
+        name: {seed: Accuracy(random.random(60) < share, digest="x") for seed in range(3)}
+        for name, share in (("a", 0.7), ("b", 0.5))
+    }
+    plan = SimpleNamespace(pairs=lambda: [("a", "b"), ("a", "c"), ("b", "c")], task=str, options=None)
+    monkeypatch.setattr(collect, "primary_of", lambda task, options: ("top-1", "knn", "100%"))
+    (found,) = collect._differences(plan, {collect.Comparison("t", "top-1", "knn", "100%"): outcomes}, {"t": None})
+    alone = compare(*(list(one.values()) for one in outcomes.values())).p_value
+    assert 0 < alone < 0.3 and found["adjusted"] == pytest.approx(3 * alone, abs=1e-6) and found["seeds"] == [0, 1, 2]
 
 
 def test_a_pattern_makes_sequences_of_known_data_too(world, tmp_path):
